@@ -1,0 +1,73 @@
+"""The `vgf` command: train, evaluate, look. Each command is a module of its own.
+
+A command imports what it needs when it runs, so that `vgf --help` imports nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from ..errors import VGFError
+
+COMMANDS = {
+    "run": "train and evaluate an agent; without a flag, the demo",
+    "eval": "evaluate a checkpoint at any test budget, on any backend",
+    "report": "make a run folder's figures and report.html again",
+    "backends": "what is installed here, and what each backend can use",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit status: 2 for a mistake of the user's, 130 for Ctrl-C."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        if not words or words[0] in ("-h", "--help"):
+            _top().print_help()
+            return 0
+        if words[0] == "--version":
+            from .. import __version__
+
+            print(f"vgf {__version__}")
+            return 0
+        if words[0] not in COMMANDS:
+            import difflib
+
+            near = difflib.get_close_matches(words[0], COMMANDS, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(COMMANDS)}"
+            raise VGFError(f"vgf: {words[0]} is no command; {hint}")
+        status: int = importlib.import_module(f".{words[0]}", __name__).main(words[1:])
+        sys.stdout.flush()
+        return status
+    except VGFError as error:
+        from_keyboard = type(error).__name__ == "Interrupted"
+        print(error if from_keyboard else f"error: {error}", file=sys.stderr)
+        return 130 if from_keyboard else 2
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of a pipe went away; nothing is left to be said to it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        if not error.filename:
+            raise
+        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
+        return 2
+
+
+def _top() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="vgf",
+        usage="vgf COMMAND [flags]",
+        description="Value Gradient Flow: offline reinforcement learning without a policy network.",
+        epilog="vgf COMMAND --help says more. vgf --version prints the version.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    group = parser.add_argument_group("commands")
+    for name, text in COMMANDS.items():
+        group.add_argument(name, help=text, nargs="?")
+    return parser

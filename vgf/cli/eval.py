@@ -1,0 +1,108 @@
+"""`vgf eval`: a checkpoint at other test budgets."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import Any
+
+from ..errors import VGFError
+from . import COMMANDS
+from .run import seed_folders
+
+EVAL = "eval"  # in the run folder: what was found
+
+
+def main(words: list[str]) -> int:
+    from ..flags import Parser, add_flags, given
+
+    parser = Parser(
+        prog="vgf eval",
+        usage="vgf eval RUN [flags]",
+        description=COMMANDS["eval"],
+        epilog="A setting that is not given is the run's own; another backend starts afresh.",
+    )
+    parser.add_argument("run", metavar="RUN", type=Path, help="run folder")
+    parser.add_argument(
+        "--checkpoint", metavar="UPDATES", type=int, help="which; default: the last one"
+    )
+    parser.add_argument("--evaluation-seed", metavar="N", type=int, help="default: the run's")
+    names = {"evaluation.steps": "--steps", "evaluation.particles": "--particles"}
+    shown = {
+        "evaluation.steps": "test budgets, L_test",
+        "evaluation.particles": "particles N at test time",
+        "evaluation.episodes": "for each test budget",
+        "evaluation.workers": "processes of environments",
+        "backend.name": "numpy, torch or jax",
+        "backend.device": "auto, cpu, gpu or gpu:<index>",
+        "backend.dtype": "float32 or float64",
+    }
+    add_flags(parser, tables=("evaluation", "backend"), names=names, shown=shown, of_run=True)
+    args = parser.parse_args(words)
+    return _evaluate(args.run, given(args), args.checkpoint, args.evaluation_seed)
+
+
+def _evaluate(folder: Path, changes: dict[str, Any], step: int | None, seed: int | None) -> int:
+    from ..checkpoint import environment, open_run_folder
+    from ..config import BackendSettings, override, to_dict
+    from ..evaluate import environments_together, make_pool
+    from ..files import check_writable
+    from ..report import format_table, score_table, scores
+    from ..train import evaluate_agent, load_agent, load_task, make_backend
+
+    trained = open_run_folder(folder)
+    if trained.seeds > 1:
+        names = ", ".join(place.name for place in seed_folders(trained, folder).values())
+        raise VGFError(f"{folder} holds several runs; evaluate one of them: {names}")
+    if seed is not None and seed < 0:
+        raise VGFError(f"--evaluation-seed is {seed}; it must be 0 or more")
+    other = changes.get("backend", {}).get("name", trained.backend.name) != trained.backend.name
+    # another backend has a dtype and a device of its own
+    start = dataclasses.replace(trained, backend=BackendSettings()) if other else trained
+    config = override(start, changes, "flags")
+    check_writable(folder / EVAL)
+    backend = make_backend(config.backend, training=False)
+    state, scaling, trained, updates = load_agent(folder, backend, step)
+    task = load_task(trained, with_dataset=False)
+    settings = config.evaluation
+    seed = trained.seed if seed is None else seed
+    size = environments_together(settings.episodes, settings.num_envs)
+    with make_pool(task, size, settings.workers) as pool:
+        found = evaluate_agent(backend, state, trained.agent, task, scaling, settings, seed, pool)
+    facts = {
+        **environment(), "checkpoint": updates, "seed": seed, "evaluation": to_dict(settings),
+        "backend": {"name": backend.name, "device": backend.device, "dtype": backend.dtype},
+    }  # fmt: skip
+    rows = [{"step": updates, **record} for record in found.records]
+    results = scores([rows])  # type: ignore[list-item]
+    place = _write_evaluation(folder / EVAL, rows, facts, results)
+    print(f"\n{task.name} after {updates:,} updates, {backend.name} {backend.dtype}")
+    print(format_table(score_table(results)))
+    print(f"\nwritten to {place}: evaluations.csv, scaling.png, scaling.svg")
+    return 0
+
+
+def _write_evaluation(
+    parent: Path, rows: list[dict[str, Any]], facts: dict[str, Any], results: Any
+) -> Path:
+    """Write one evaluation into the next free folder of `parent`, all of it or nothing."""
+    import json
+    import tempfile
+
+    from ..files import make_folder, write_durably
+    from ..metrics import EVALUATION_COLUMNS, RowLog
+    from ..report import save_scaling
+
+    make_folder(parent)
+    with tempfile.TemporaryDirectory(dir=parent, prefix=".writing-") as scratch:
+        fresh = Path(scratch) / "fresh"
+        fresh.mkdir()
+        RowLog(fresh, "evaluations", EVALUATION_COLUMNS).append(rows)
+        write_durably(fresh / "environment.json", json.dumps(facts, indent=2) + "\n")
+        save_scaling(results, fresh / "scaling")
+        number = 1
+        while (place := parent / f"{number:03d}").exists():
+            number += 1
+        os.replace(fresh, place)
+    return place
