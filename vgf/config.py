@@ -2,7 +2,8 @@
 
 The command's flags (vgf/flags.py), the TOML files and the run folder's record are all made from
 this tree: a setting has one name from the command line to the equation. Defaults give way to the
-TOML file, and the file to the flags. Help texts are the docstrings' own ``Args:``.
+preset (vgf/presets/), the preset to the TOML file, and the file to the flags. Help texts are the
+docstrings' own ``Args:``.
 
 In TOML and in flags, where there is no null, ``None`` is spelled "none".
 """
@@ -220,6 +221,7 @@ class RunConfig:
         evaluation: the test budgets.
         backend: what computes.
         logging: logs besides CSV and JSONL.
+        preset: a task of the paper, whose settings the run starts from; none is the default run.
         seed: the first seed; it fixes every random number of a run.
         seeds: number of runs, with seeds seed, seed + 1, ...
         out: the run folder, which must not exist; none is a new one under runs/.
@@ -234,6 +236,7 @@ class RunConfig:
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
     backend: BackendSettings = field(default_factory=BackendSettings)
     logging: LoggingSettings = field(default_factory=LoggingSettings)
+    preset: str | None = None
     seed: int = 0
     seeds: int = 1
     out: str | None = None
@@ -477,20 +480,39 @@ def load_config(path: Path | str) -> RunConfig:
 
 
 def resolve(flags: Mapping[str, Any], path: Path | str | None = None) -> RunConfig:
-    """Defaults, then the TOML file `path`, then `flags` (nested as the tree is).
+    """Defaults, then the preset, then the TOML file `path`, then `flags` (nested as the tree is).
 
-    The defaults are those of the task and of the method that are asked for in the end; see
-    :func:`default_config`.
+    The preset is the one that the flags name, or else the file. The defaults are those of the task
+    and of the method that are asked for in the end; see :func:`default_config`. Under a preset
+    they have the method's own agent instead of the default run's. Where another method than the
+    preset's is asked for, the same task's preset of that method is meant; a method that has none
+    gets what :meth:`vgf.presets.Preset.settings_for` says.
 
     Raises:
-        VGFError: as :func:`read_toml` and :func:`override`.
+        VGFError: as :func:`read_toml`, :func:`vgf.presets.find_preset` and :func:`override`.
     """
     file = read_toml(path) if path is not None else {}
-    defaults = default_config(
-        asked_for("task.env", (file, flags), DEMO_ENV),
-        asked_for("agent.method", (file, flags), "vgf", METHODS),
-    )
-    return override(override(defaults, file, str(path)), flags, "flags")
+    preset = _preset_asked_for(file, flags, str(path))
+    layers = (preset.settings if preset else {}, file, flags)
+    env = asked_for("task.env", layers, DEMO_ENV)
+    method = asked_for("agent.method", layers, "vgf", METHODS)
+    config = default_config(env, method)
+    if preset is not None:
+        preset = preset.of_method(method)
+        config = replace(config, agent=method_settings(method))
+        config = override(config, preset.settings_for(method), f"preset {preset.name}")
+    config = override(override(config, file, str(path)), flags, "flags")
+    return replace(config, preset=preset.name if preset else None)
+
+
+def _preset_asked_for(file: Mapping[str, Any], flags: Mapping[str, Any], source: str) -> Any:
+    """The :class:`vgf.presets.Preset` that the flags name, or else the file, or None."""
+    from .presets import find_preset
+
+    name = flags.get("preset", file.get("preset"))
+    if not isinstance(name, str) or name.lower() == NONE:
+        return None
+    return find_preset(name, "--preset" if "preset" in flags else f"{source}: preset")
 
 
 def asked_for(

@@ -35,6 +35,7 @@ NAMES = {
 }
 # What --help shows, in a line each; --help-all shows everything, with the settings' own texts.
 SHOWN = {
+    "preset": "a task of the paper; vgf presets lists them",
     "task.env": "task, as its benchmark spells it",
     "task.action_repeat": "simulator steps for each decision",
     "task.data_dir": "folder of data sets",
@@ -222,7 +223,7 @@ def given(namespace: argparse.Namespace) -> dict[str, Any]:
 
 
 def config_from_flags(namespace: argparse.Namespace) -> RunConfig:
-    """Defaults, then ``--config``, then the flags.
+    """Defaults, then the preset, then ``--config``, then the flags.
 
     Raises:
         VGFError: as :func:`vgf.config.resolve`.
