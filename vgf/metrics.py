@@ -31,9 +31,11 @@ from .files import write_atomically
 METRICS, EVALUATIONS, ONLINE = "metrics", "evaluations", "online"
 
 # One row of evaluations for each episode. Units: `return` the rewards' own, `success` 0 or 1,
+# `score` the task's headline (success, normalised score or return: environment.json says which),
 # `length` in decisions, `displacement` and `w2` in units of the action; blank where unknown.
 EVALUATION_COLUMNS = (
-    "step", "budget", "episode", "seed", "return", "success", "length", "displacement", "w2",
+    "step", "budget", "episode", "seed", "return", "success", "score", "length", "displacement",
+    "w2",
 )  # fmt: skip
 
 # One row of the online log for each episode that was collected to its end. `environment_steps` and
