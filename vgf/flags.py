@@ -32,11 +32,13 @@ NAMES = {
     "train.steps": "steps",
     "agent.particles": "particles",
     "backend.name": "backend",
+    "start.run": "from",
 }
 # What --help shows, in a line each; --help-all shows everything, with the settings' own texts.
 SHOWN = {
     "preset": "a task of the paper; vgf presets lists them",
-    "task.env": "task, as its benchmark spells it",
+    "task.env": "task of OGBench, D4RL, Minari or gymnasium, by its name",
+    "task.data": "file of data, .npz or .hdf5",
     "task.action_repeat": "simulator steps for each decision",
     "task.data_dir": "folder of data sets",
     "agent.method": "vgf, avgf (amortised), bc, weighted_bc or fql",
@@ -49,6 +51,11 @@ SHOWN = {
     "train.steps": "training updates",
     "train.batch_size": "transitions in an update",
     "train.evaluate_every": "updates between evaluations",
+    "online.steps": "environment steps after the offline updates",
+    "online.mixing": "iql, rlpd or wsrl: where the batches come from",
+    "online.warmup": "environment steps before the first update",
+    "start.run": "start from the checkpoint of this run folder",
+    "start.checkpoint": "which, by its updates; default: the last one",
     "evaluation.steps": "test budgets, L_test",
     "evaluation.episodes": "for each test budget",
     "evaluation.workers": "processes of environments",
@@ -61,7 +68,9 @@ SHOWN = {
     "seeds": "number of runs, one for each seed",
     "out": "run folder to make; default: a new one in runs/",
 }
-TABLES = ("task", "agent", "train", "evaluation", "backend", "logging", "")
+TABLES = (
+    "task", "agent", "train", "online", "start", "evaluation", "backend", "logging", "",
+)  # fmt: skip
 
 
 class Parser(argparse.ArgumentParser):
