@@ -48,6 +48,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "device": ("auto", "cpu", "gpu", "gpu:1", "cuda:0"),
     "dtype": ("float32", "float64"),
     "matmul_precision": ("float32", "tf32", "bf16"),
+    "preset": ("hopper-medium-vgf", "cube-single-task2-vgf-online"),
 }
 
 

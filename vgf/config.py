@@ -304,6 +304,7 @@ class RunConfig:
     """A run. The defaults are those of ``vgf run`` without a flag.
 
     Args:
+        preset: a task of the paper, whose settings the run starts from; none is the default run.
         task: the task and its data.
         agent: the method's settings.
         train: the training loop.
@@ -312,7 +313,6 @@ class RunConfig:
         evaluation: the test budgets.
         backend: what computes.
         logging: logs besides CSV and JSONL.
-        preset: a task of the paper, whose settings the run starts from; none is the default run.
         seed: the first seed; it fixes every random number of a run.
         seeds: number of runs, with seeds seed, seed + 1, ...
         out: the run folder, which must not exist; none is a new one under runs/.
@@ -321,6 +321,7 @@ class RunConfig:
         ValueError: a setting out of its range, named.
     """
 
+    preset: str | None = None
     task: TaskSettings = field(default_factory=TaskSettings)
     agent: Settings = field(default_factory=demo_agent)
     train: TrainSettings = field(default_factory=TrainSettings)
@@ -329,7 +330,6 @@ class RunConfig:
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
     backend: BackendSettings = field(default_factory=BackendSettings)
     logging: LoggingSettings = field(default_factory=LoggingSettings)
-    preset: str | None = None
     seed: int = 0
     seeds: int = 1
     out: str | None = None
@@ -590,8 +590,8 @@ def resolve(flags: Mapping[str, Any], path: Path | str | None = None) -> RunConf
     """Defaults, then the preset, then the TOML file `path`, then `flags` (nested as the tree is).
 
     The preset is the one that the flags name, or else the file. The defaults are those of the task
-    and of the method that are asked for in the end; see :func:`default_config`. Under a preset
-    they have the method's own agent instead of the default run's. Where another method than the
+    and of the method that are asked for in the end; see :func:`default_config`. With a preset, the
+    agent's defaults are the method's own, not the default run's. Where another method than the
     preset's is asked for, the same task's preset of that method is meant; a method that has none
     gets what :meth:`vgf.presets.Preset.settings_for` says.
 
@@ -616,27 +616,35 @@ def _preset_asked_for(file: Mapping[str, Any], flags: Mapping[str, Any], source:
     """The :class:`vgf.presets.Preset` that the flags name, or else the file, or None."""
     from .presets import find_preset
 
-    name = flags.get("preset", file.get("preset"))
-    if not isinstance(name, str) or name.lower() == NONE:
-        return None
-    return find_preset(name, "--preset" if "preset" in flags else f"{source}: preset")
+    name = asked_for("preset", (file, flags), None)
+    where = "--preset" if "preset" in flags else f"{source}: preset"
+    return None if name is None else find_preset(name, where)
 
 
 def asked_for(
-    key: str, layers: Sequence[Mapping[str, Any]], default: str, choices: Sequence[str] = ()
-) -> str:
+    key: str,
+    layers: Sequence[Mapping[str, Any]],
+    default: str | None,
+    choices: Sequence[str] = (),
+) -> Any:
     """What the last of some nested layers of settings says of a key that decides the defaults.
 
-    A value that cannot be (no text, none of the choices) counts as absent here;
-    :func:`override` is what complains of it.
+    It is a text, or None where that is what they say. A value that cannot be (no text, none of the
+    choices) counts as absent here; :func:`override` is what complains of it.
     """
+    *tables, last = key.split(".")
     found = default
     for layer in layers:
-        value: Any = layer
-        for name in key.split("."):
-            value = value.get(name) if isinstance(value, Mapping) else None
-        if isinstance(value, str) and (not choices or value in choices):
-            found = value
+        table: Any = layer
+        for name in tables:
+            table = table.get(name) if isinstance(table, Mapping) else None
+        if not isinstance(table, Mapping) or last not in table:
+            continue
+        value = table[last]
+        if choices:
+            found = value if value in choices else found
+        elif value is None or isinstance(value, str):
+            found = None if value is None or value.lower() == NONE else value
     return found
 
 

@@ -23,8 +23,6 @@ from ..spec.settings import Settings, method_settings
 
 FAMILIES = ("d4rl-vgf", "d4rl-avgf", "ogbench-avgf", "ogbench-vgf")
 TITLES = {"vgf": "VGF", "avgf": "A-VGF"}
-# The marks of sources under which a setting is this project's choice.
-OURS = ("ours", "carried")
 _TASKS = range(1, 6)  # of an environment of OGBench
 # What the families' files have of published scores, each under a key of its own.
 _FIGURE = "read off the paper's figure"
