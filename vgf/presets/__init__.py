@@ -228,7 +228,7 @@ def _preset(
     layers = [common["settings"], common[family["method"]], family["settings"], of_task]
     layers.append({"paper" if "carried" in of_task else "script": {"task": {"env": row.env}}})
     if online:
-        layers += [common["online"], family.get("online", {})]
+        layers += [table.get("online", {}) for table in (common, family, row.table)]
     settings: dict[str, Any] = {}
     sources: dict[str, Source] = {}
     for layer in layers:
@@ -265,13 +265,11 @@ def _source_text(common: Mapping[str, Any], family: Mapping[str, Any], mark: str
 
 def _published(row: _Row, online: bool) -> Iterator[Published]:
     """The scores of a task's table that a preset of it can be held against."""
-    names = ("online",) if online else ("table", "mean", "offline", "by_budget")
-    for name in names:
-        if name not in row.table or (name in ("offline", "online") and not row.is_default):
-            continue
-        scores = row.table[name] if name == "by_budget" else [row.table[name]]
-        for steps, score in enumerate(scores):
-            yield Published(float(score), _PUBLISHED[name].format(steps))
+    for name, scores in row.table.get("published", {}).items():
+        of_this_task = row.is_default or name not in ("offline", "online")
+        if of_this_task and online == (name == "online"):
+            for steps, score in enumerate(scores if name == "by_budget" else [scores]):
+                yield Published(float(score), _PUBLISHED[name].format(steps))
 
 
 def _leaves(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
