@@ -27,6 +27,7 @@ from ..figures import COLUMN, figure, line
 
 STATE_DIM, ACTION_DIM = 3, 2
 OPTIMISERS = ("plain", "adam")
+METHODS = {"vgf": "VGF", "avgf": "A-VGF"}
 
 
 @dataclass(frozen=True)
@@ -42,16 +43,16 @@ class Setup:
 
     seeds: int = 10
     states: int = 64
-    particles: tuple[int, ...] = (1, 8, 32)
+    particles: tuple[int, ...] = (1, 16)
     backends: tuple[str, ...] | None = None
 
 
-def settings(amortised: bool) -> Settings:
+def settings(method: str) -> Settings:
     """A small agent of either form."""
     small = Network(hidden=(32, 32))
     normed = replace(small, layer_norm=True)
     return Settings(
-        critic=normed, reference=small, gradient_field=normed, amortised=amortised,
+        critic=normed, reference=small, gradient_field=normed, method=method,
         sampling_steps=4,
     )  # fmt: skip
 
@@ -76,8 +77,8 @@ def same(a: Array, b: Array) -> int:
 def compare(backend: Backend, setup: Setup) -> list[dict[str, Any]]:
     """Rows of one backend: actions that agree at L = 0 and at L = 1."""
     rows = []
-    for amortised, n in itertools.product((False, True), setup.particles):
-        agent = settings(amortised)
+    for method, n in itertools.product(METHODS, setup.particles):
+        agent = settings(method)
         agree = {(optimiser, steps): 0 for optimiser in OPTIMISERS for steps in (0, 1)}
         for seed in range(setup.seeds):
             rng = np.random.default_rng(seed)
@@ -93,8 +94,8 @@ def compare(backend: Backend, setup: Setup) -> list[dict[str, Any]]:
                 actions, _ = backend.act(state, backend.asarray(s), budget, agent, n, noise)
                 agree[optimiser, steps] += same(backend.to_numpy(actions), expected)
         rows += [
-            {"backend": backend.name, "dtype": backend.dtype, "method": "A-VGF" if amortised
-             else "VGF", "particles": n, "optimiser": optimiser,
+            {"backend": backend.name, "dtype": backend.dtype, "method": METHODS[method],
+             "particles": n, "optimiser": optimiser,
              "actions": setup.seeds * setup.states, "same": agree[optimiser, 0],
              "same_one_step": agree[optimiser, 1]}
             for optimiser in OPTIMISERS

@@ -160,8 +160,8 @@ def draw(data: Data, stem: Path) -> None:
         left, right = drawing.subplots(1, 2, sharey=True)
         x = np.arange(len(data["steps"]))
         for i, row in enumerate(rows_of(data, "overlapping")):
-            found = [estimate(values) for values in row["mmd"]]
-            left.plot(x, [f["mean"] for f in found], label=f"N = {row['particles']}", **line(i))
+            mean = np.exp(np.mean(np.log(row["mmd"]), axis=-1))
+            left.plot(x, mean, label=f"N = {row['particles']}", **line(i))
             left.axhline(row["exact"], xmin=0.955, color=COLOURS[i], linewidth=1)
         left.set_xticks(x, [str(steps) for steps in data["steps"]])
         left.set_xlabel("flow steps L")
@@ -171,10 +171,10 @@ def draw(data: Data, stem: Path) -> None:
         letter(left, "a", "Gaussians overlap")
         n = data["particles"]
         for i, name in enumerate(TARGETS):
-            found = [estimate(row["mmd"][-1]) for row in rows_of(data, name)]
-            right.plot(n, [f["mean"] for f in found], label=f"flow, {name}", **line(i))
-            low = [max(f["low"], 1e-6) for f in found]
-            band(right, n, low, [f["high"] for f in found], i)
+            logs = [estimate(np.log(row["mmd"][-1])) for row in rows_of(data, name)]
+            mean, low, high = (np.exp([f[key] for f in logs]) for key in ("mean", "low", "high"))
+            right.plot(n, mean, label=f"flow, {name}", **line(i))
+            band(right, n, low, high, i)
         exact = [row["exact"] for row in rows_of(data, "overlapping")]
         right.plot(n, exact, color="#777777", linestyle=":", label="exact samples, overlapping")
         right.set_xscale("log")
@@ -198,7 +198,7 @@ BOLTZMANN = Experiment(
     remarks=remarks,
     caption=(
         "MMD^2 between the particles and the Boltzmann target. (a) Against the number of steps, "
-        "for several N, mean over the seeds; ticks at the right edge: exact samples of the target. "
-        "(b) Against N at the last L, with the 95 % interval over the seeds."
+        "for several N, geometric mean over the seeds; ticks at the right edge: as many exact "
+        "samples of the target. (b) Against N at the last L, with its 95 % interval over the seeds."
     ),
 )

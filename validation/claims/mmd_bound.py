@@ -176,7 +176,13 @@ def draw(data: Data, stem: Path) -> None:
         for axes, scale in ((left, np.ones_like(reach)), (right, paper)):
             axes.plot(reach, paper / scale, color=COLOURS[0], label="the paper's bound")
             axes.plot(reach, sharp / scale, **line(1, marker="", label="sharp bound"))
-            axes.plot(reach, 2 / scale, color="#777777", linestyle=":", label="2, the most it can")
+            axes.plot(
+                reach,
+                2 / scale,
+                color="#777777",
+                linestyle=":",
+                label=r"2, the most MMD$^2$ can be",
+            )
             for i, name in enumerate(LANDSCAPES, 2):
                 points = [row for row in rows if row["landscape"] == name]
                 y = np.array([row["largest"] for row in points])
@@ -190,7 +196,7 @@ def draw(data: Data, stem: Path) -> None:
             axes.set_yscale("log")
             axes.set_xlabel(r"furthest a particle can move, in $\sigma$")
         left.set_ylabel(r"MMD$^2$")
-        left.set_ylim(1e-6, 30)
+        left.set_ylim(1e-5, 30)
         right.set_ylabel(r"MMD$^2$ / the paper's bound")
         right.set_ylim(1e-4, 3)
         letter(left, "a")

@@ -154,7 +154,8 @@ def tables(data: Data) -> list[Table]:
     symbol = {"best-of-N": "N", "weighted BC": "alpha", "flow": "L"}
     rows = [
         [row["method"], f"{symbol[row['method']]} = {row['setting']:g}",
-         percent(estimate(row["outside"])), percent(estimate(row["far"])), show(estimate(row["value"]))]
+         *(percent(estimate(row[key])) for key in ("outside", "far")),
+         show(estimate(row["value"]))]
         for row in data["rows"]
     ]  # fmt: skip
     header = ("method", "setting", "share outside", f"outside by > {data['margin']:g}", "value")
@@ -193,7 +194,7 @@ def draw(data: Data, stem: Path) -> None:
         right.set_xlabel("flow steps L")
         right.set_ylabel("actions outside the support (%)")
         right.set_ylim(-4, 104)
-        right.legend(loc="center right")
+        right.legend(loc="lower right", bbox_to_anchor=(1, 0.06))
         letter(right, "b")
         handles, labels = left.get_legend_handles_labels()
         drawing.legend(handles, labels, loc="outside upper center", ncols=3)
