@@ -76,6 +76,7 @@ from .theory import (
     kernel_lipschitz,
     mmd_squared,
     mmd_squared_bound,
+    mmd_squared_sharp_bound,
     speed_bound,
     wasserstein2,
 )
