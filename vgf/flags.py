@@ -37,7 +37,7 @@ NAMES = {
 # What --help shows, in a line each; --help-all shows everything, with the settings' own texts.
 SHOWN = {
     "preset": "a task of the paper; vgf presets lists them",
-    "task.env": "task of OGBench, D4RL, Minari or gymnasium, by its name",
+    "task.env": "task",
     "task.data": "file of data, .npz or .hdf5",
     "task.action_repeat": "simulator steps for each decision",
     "task.data_dir": "folder of data sets",
@@ -47,13 +47,11 @@ SHOWN = {
     "agent.budget.step_size": "size of a flow step, epsilon",
     "agent.budget.temperature": "alpha; none drops the repulsion",
     "agent.discount": "gamma",
-    "agent.learning_rate": "of all networks",
     "train.steps": "training updates",
     "train.batch_size": "transitions in an update",
     "train.evaluate_every": "updates between evaluations",
     "online.steps": "environment steps after the offline updates",
     "online.mixing": "iql, rlpd or wsrl: where the batches come from",
-    "online.warmup": "environment steps before the first update",
     "start.run": "start from the checkpoint of this run folder",
     "start.checkpoint": "which, by its updates; default: the last one",
     "evaluation.steps": "test budgets, L_test",
