@@ -1,8 +1,14 @@
 """Data: one internal form, the benchmarks' own files and recorders, and their environments.
 
+Every source is read in two stages: a reader makes a :class:`RawData` (arrays as they are in the
+file, unchecked), and :func:`to_dataset` checks it, applies its conventions and makes a
+:class:`Dataset`. See raw.py.
+
 Importing this package imports no simulator; the functions that need one import it.
 """
 
 from .dataset import Dataset, check_dataset, standardise
+from .npz import read_npz
 from .ogbench import load_ogbench, ogbench_tasks, parse_task
+from .raw import RawData, return_range, to_dataset
 from .record import generate_ogbench
