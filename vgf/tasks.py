@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .data.common import Progress
+from .data.common import Progress, Say
 from .data.dataset import Dataset
 from .data.ogbench import load_ogbench, parse_task
 from .data.pool import MakeEnv, Score
@@ -77,6 +77,7 @@ def make_task(
     allow_download: bool = True,
     workers: int | None = None,
     progress: Progress | None = None,
+    say: Say | None = None,
 ) -> Task:
     """Make a task from its name.
 
@@ -97,6 +98,7 @@ def make_task(
         allow_generate, allow_download: whether data that are not there may be made or fetched.
         workers: processes that generate; None for one on each core.
         progress: called while data are generated.
+        say: takes a line for the person at the terminal, while data are generated.
 
     Raises:
         VGFError: as :func:`~vgf.data.ogbench.load_ogbench`, or a wrong action_repeat.
@@ -121,6 +123,7 @@ def make_task(
             allow_download=allow_download,
             workers=workers,
             progress=progress,
+            say=say,
         )
     return Task(
         name=env_name,

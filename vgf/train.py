@@ -43,7 +43,7 @@ from .data.pool import EnvironmentPool
 from .errors import VGFError
 from .evaluate import Evaluation, environments_together, evaluate, make_pool
 from .extras import need
-from .metrics import METRICS, RunLog, progress
+from .metrics import METRICS, RunLog, progress, shown_progress
 from .spec.settings import Budget, Settings
 from .tasks import Task, make_task
 
@@ -250,16 +250,7 @@ def load_task(config: RunConfig, with_dataset: bool = True) -> Task:
     Raises:
         VGFError: as :func:`vgf.tasks.make_task`.
     """
-    bars: dict[str, tuple[Any, int]] = {}
-
-    def show(label: str, done: int, total: int) -> None:
-        bar, before = bars.get(label) or (progress(total, label, "episode"), 0)
-        bar.update(done - before)
-        bars[label] = (bar, done)
-        if done >= total:
-            bar.close()
-
-    try:
+    with shown_progress("episode") as show:
         return make_task(
             config.task.env,
             config.task.action_repeat,
@@ -267,10 +258,8 @@ def load_task(config: RunConfig, with_dataset: bool = True) -> Task:
             config.task.data_episodes,
             with_dataset=with_dataset,
             progress=show,
+            say=say_line,
         )
-    finally:
-        for bar, _ in bars.values():
-            bar.close()
 
 
 def prepare(config: RunConfig) -> tuple[RunConfig, Backend, Task]:

@@ -19,7 +19,7 @@ import numpy as np
 
 from ..errors import VGFError
 from ..extras import need
-from .common import Progress
+from .common import Progress, Say
 from .dataset import Dataset, check_dataset
 from .record import generate_ogbench, recipe_for
 
@@ -132,6 +132,7 @@ def load_ogbench(
     allow_download: bool = True,
     workers: int | None = None,
     progress: Progress | None = None,
+    say: Say | None = None,
 ) -> Dataset:
     """The training data of a single task, with OGBench's own rewards and masks.
 
@@ -154,6 +155,7 @@ def load_ogbench(
         allow_generate, allow_download: whether data that are not there may be made or fetched.
         workers: processes that generate; None for one on each core.
         progress: called while data are generated.
+        say: takes a line for the person at the terminal, while data are generated.
 
     Raises:
         VGFError: an unknown name, a missing extra, no data (with the ways to them), or a file that
@@ -170,7 +172,7 @@ def load_ogbench(
     tried = []
     if path is None and allow_generate and (recipe_for(task.dataset) or not as_benchmark):
         path = generate_ogbench(
-            task.dataset, own[0], episodes, seed, workers, action_repeat, progress
+            task.dataset, own[0], episodes, seed, workers, action_repeat, progress, say
         )
     if path is None and allow_download and as_benchmark:
         path, failure = _download(task.dataset, folders[0])

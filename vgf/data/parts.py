@@ -273,7 +273,7 @@ class Parts:
             for number in range(first, stop):
                 del waiting[number]
 
-    def keys(self) -> list[str]:
+    def names(self) -> list[str]:
         """The keys of the rows."""
         return list(self._parts[0].layout)
 
@@ -314,21 +314,34 @@ class Parts:
         except OSError as error:
             raise VGFError(f"cannot write {path}: {error.strerror or error}") from error
 
-    def write_npz(self, path: Path, first: int = 0, stop: int | None = None) -> None:
-        """Write the rows of some episodes as NumPy's compressed .npz, a part at a time."""
+    def write_npz(
+        self,
+        path: Path,
+        first: int = 0,
+        stop: int | None = None,
+        dtype: Callable[[str], np.dtype[Any]] | None = None,
+    ) -> None:
+        """Write the rows of some episodes as NumPy's compressed .npz, a part at a time.
+
+        Args:
+            path: of a new file.
+            first, stop: the episodes.
+            dtype: of each key; None for the recorded ones.
+        """
         rows = sum(self.lengths(first, stop))
-        with self.fresh(path) as fresh, zipfile.ZipFile(fresh, "w", zipfile.ZIP_DEFLATED) as file:
-            for key in self.keys():
-                shape, dtype = self.layout(key)
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+            for key in self.names():
+                shape, recorded = self.layout(key)
+                kind = dtype(key) if dtype is not None else recorded
                 header = {
-                    "descr": np.lib.format.dtype_to_descr(dtype),
+                    "descr": np.lib.format.dtype_to_descr(kind),
                     "fortran_order": False,
                     "shape": (rows, *shape),
                 }
                 with file.open(f"{key}.npy", "w", force_zip64=True) as member:
                     np.lib.format.write_array_header_1_0(member, header)
                     for array in self.rows(key, first, stop):
-                        member.write(array.tobytes())
+                        member.write(array.astype(kind, copy=False).tobytes())
 
 
 class _Part:

@@ -152,9 +152,12 @@ def generate_ogbench(
     record = provenance(recipe, training, seed, action_repeat)
 
     def write(parts: Parts) -> None:
-        parts.write_npz(path.with_name(f"{path.stem}-val.npz"), stop=validation)
+        path.unlink(missing_ok=True)  # so that never a file stands beside another's .json
+        with parts.fresh(path.with_name(f"{path.stem}-val.npz")) as fresh:
+            parts.write_npz(fresh, stop=validation)
         write_atomically(path.with_suffix(".json"), json.dumps(record, indent=2) + "\n")
-        parts.write_npz(path, first=validation)
+        with parts.fresh(path) as fresh:
+            parts.write_npz(fresh, first=validation)
 
     make_in_parts(
         path,
