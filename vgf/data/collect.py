@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import io
-from collections.abc import Callable, Iterator
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,9 +86,9 @@ def collect(
     The data depend on `collection` and `episodes`, and on the versions that are recorded with
     them; not on `workers`. A data set of fewer episodes begins with the same episodes.
 
-    The rows are observations, actions (as they were carried out, in the environment's units),
-    rewards, terminals (the task is done), timeouts (a time limit cut the episode) and
-    next_observations.
+    The rows are observations (dicts and tuples of boxes as one vector), actions (as they were
+    carried out, in the environment's units), rewards, terminals (the task is done), timeouts (a
+    time limit cut the episode) and next_observations.
 
     Args:
         collection: what to record.
@@ -125,9 +125,7 @@ def collect(
 
 
 def make_box_env(name: str, max_episode_steps: int | None = None) -> Any:
-    """Make a gymnasium environment with flat Box observations and a bounded Box of actions.
-
-    Observations that are a dict or a tuple of boxes are flattened.
+    """Make a gymnasium environment whose actions are a bounded vector and that has a time limit.
 
     Args:
         name: a gymnasium id, "Hopper-v5" or "module:Hopper-v5".
@@ -137,74 +135,40 @@ def make_box_env(name: str, max_episode_steps: int | None = None) -> Any:
         VGFError: an unknown or broken environment, other spaces, or no time limit.
     """
     gymnasium = need("gymnasium", "envs")
+    from .environments import check_spaces, quiet, registered
+
     options = {} if max_episode_steps is None else {"max_episode_steps": max_episode_steps}
+    known = registered()
     try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            _register(gymnasium, name)
+        with quiet():
             env = gymnasium.make(name, disable_env_checker=True, **options)
     except gymnasium.error.UnregisteredEnv as error:
-        near = nearest(name, list(gymnasium.registry))
+        near = nearest(name, known)
         hint = f"did you mean {near}?" if near else "MODULE:ID imports the module that has it"
         raise VGFError(f"gymnasium has no environment {name}; {hint}") from error
-    except (gymnasium.error.Error, ImportError, AttributeError, TypeError) as error:
-        text = " ".join(str(error).split())
+    except Exception as error:  # whatever a simulator raises where a part of it is missing
+        text = " ".join(str(error).split()) or type(error).__name__
         raise VGFError(f"gymnasium cannot make {name}: {text}") from error
     try:
-        return _with_boxes(gymnasium, env, name)
+        check_spaces(env.observation_space, env.action_space, name)
+        if env.spec is None or env.spec.max_episode_steps is None:
+            raise VGFError(f"{name} has no time limit; give one with --max-episode-steps")
     except VGFError:
         env.close()
         raise
-
-
-def _register(gymnasium: Any, name: str) -> None:
-    """Let the packages here that bring environments register them, where `name` needs one."""
-    for module in ("gymnasium_robotics", "ogbench"):
-        if ":" not in name and name not in gymnasium.registry and is_installed(module):
-            gymnasium.register_envs(need(module, "envs"))
-
-
-def _with_boxes(gymnasium: Any, env: Any, name: str) -> Any:
-    """Flatten observations, and check the spaces and the time limit."""
-    spaces = gymnasium.spaces
-    seen, actions = env.observation_space, env.action_space
-    if isinstance(seen, spaces.Dict | spaces.Tuple) and all(map(_is_box, _leaves(seen))):
-        env = gymnasium.wrappers.FlattenObservation(env)
-        seen = env.observation_space
-    if not (_is_box(seen) and len(seen.shape) == 1):
-        raise VGFError(
-            f"{name}: its observations are {seen}; only vectors can be recorded, "
-            "Box spaces of one axis"
-        )
-    if not (_is_box(actions) and len(actions.shape) == 1):
-        raise VGFError(f"{name}: its actions are {actions}; only a Box of one axis can be recorded")
-    if not actions.is_bounded():
-        raise VGFError(f"{name}: its actions have no bounds: {actions}; wrap it in RescaleAction")
-    if env.spec is None or env.spec.max_episode_steps is None:
-        raise VGFError(f"{name} has no time limit; give one with --max-episode-steps")
     return env
-
-
-def _is_box(space: Any) -> bool:
-    return type(space).__name__ == "Box"
-
-
-def _leaves(space: Any) -> Iterator[Any]:
-    """The spaces that a dict or tuple of spaces is made of."""
-    inner = getattr(space, "spaces", None)
-    if inner is None:
-        yield space
-        return
-    for part in inner.values() if hasattr(inner, "values") else inner:
-        yield from _leaves(part)
 
 
 def _episode(env: Any, act: Act, collection: Collection, seed: int) -> Episode:
     """One episode, from a seeded reset to its end."""
+    from .environments import flatten
+
     rng = np.random.default_rng([seed, 1])
     box = env.action_space
     half = (box.high.astype(np.float64) - box.low) / 2.0
     env.action_space.seed(seed)
-    observation, _ = env.reset(seed=seed)
+    seen = functools.partial(flatten, env.observation_space, batch=())
+    observation = seen(env.reset(seed=seed)[0])
     rows: dict[str, list[Any]] = {
         key: [] for key in ("observations", "actions", "rewards", "terminals", "timeouts",
                             "next_observations")
@@ -215,8 +179,8 @@ def _episode(env: Any, act: Act, collection: Collection, seed: int) -> Episode:
         if collection.noise > 0.0:
             action = action + collection.noise * half * rng.standard_normal(half.shape)
         action = np.clip(action, box.low, box.high).astype(box.dtype)
-        following, reward, terminated, truncated, _ = env.step(action)
-        done = terminated or truncated
+        reached, reward, terminated, truncated, _ = env.step(action)
+        done, following = terminated or truncated, seen(reached)
         row = (observation, action, reward, terminated, truncated, following)
         for key, value in zip(rows, row, strict=True):
             rows[key].append(np.array(value))

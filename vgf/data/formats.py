@@ -19,6 +19,7 @@ from ..errors import VGFError
 from ..extras import need
 from ..files import write_atomically
 from ..spec.types import Array
+from .minari import STORE_VARIABLE, stores
 from .parts import Parts, read_record, same_making
 
 # Numbers are kept as D4RL has them; the parts keep the environment's own types.
@@ -175,10 +176,7 @@ class MinariOutput:
             raise VGFError(f"minari:{name}: {error}") from error
         if version is None:
             raise VGFError(f"minari:{name} lacks a version; did you mean minari:{name}-v0?")
-        if data_dir is not None:
-            return cls(name, Path(data_dir).expanduser())
-        own = os.environ.get("MINARI_DATASETS_PATH", "~/.minari/datasets")
-        return cls(name, Path(own).expanduser())
+        return cls(name, stores(data_dir)[0])
 
     @property
     def place(self) -> Path:
@@ -206,21 +204,24 @@ class MinariOutput:
         """Write the data set with Minari's library, under its name when it is whole."""
         from .collect import make_box_env
 
-        scratch = parts.folder / "fresh"
+        scratch = parts.folder.absolute() / "fresh"  # Minari goes astray with relative ones
         minari = need("minari", "minari")
+        spaces = need("gymnasium", "envs").spaces
+        shape, kind = parts.layout("observations")
         env = make_box_env(record["environment"], record["max_episode_steps"])
         policy = record["policy"]
         try:
             with (
                 contextlib.closing(env),
-                mock.patch.dict(os.environ, MINARI_DATASETS_PATH=str(scratch)),
+                mock.patch.dict(os.environ, {STORE_VARIABLE: str(scratch)}),
                 warnings.catch_warnings(),
             ):
                 warnings.simplefilter("ignore")
                 made = minari.create_dataset_from_buffers(
                     self.name,
-                    self._episodes(parts, env),
+                    self._episodes(parts),
                     env=env,
+                    observation_space=spaces.Box(-np.inf, np.inf, shape, kind.type),
                     algorithm_name=policy.get("name") or policy.get("folder") or policy["kind"],
                     description=f"recorded by vgf, seed {record['seed']}",
                 )
@@ -229,7 +230,7 @@ class MinariOutput:
         except OSError as error:
             raise VGFError(f"cannot write {self.place}: {error.strerror or error}") from error
 
-    def _episodes(self, parts: Parts, env: Any) -> Iterator[Any]:
+    def _episodes(self, parts: Parts) -> Iterator[Any]:
         """The episodes as Minari takes them, each with the observation that follows its last."""
         buffer = need("minari.data_collector", "minari").EpisodeBuffer
         keys = parts.names()
@@ -243,7 +244,7 @@ class MinariOutput:
                     id=number,
                     observations=np.concatenate(
                         [one["observations"], one["next_observations"][-1:]]
-                    ).astype(env.observation_space.dtype),
+                    ),
                     actions=one["actions"],
                     rewards=one["rewards"],
                     terminations=one["terminals"],

@@ -210,6 +210,10 @@ def _import(place: str) -> ModuleType:
         raise
     except FileNotFoundError as error:
         raise VGFError(f"--policy: {place}: no such file") from error
+    except ModuleNotFoundError as error:
+        raise VGFError(
+            f"--policy: {place} cannot be imported: there is no module {error.name}"
+        ) from error
     except Exception as error:
         raise VGFError(f"--policy: {place} cannot be imported: {_where(error)}") from error
 
@@ -299,11 +303,12 @@ class RunPolicy:
         """
         import dataclasses
 
-        backend, (state, scaling, config, _) = self._load()
         from ..checkpoint import load_checkpoint
+        from .environments import flat_size
 
+        backend, (state, scaling, config, _) = self._load()
         meta = load_checkpoint(self.folder, self.checkpoint)[1]
-        sizes = env.observation_space.shape[0], env.action_space.shape[0]
+        sizes = flat_size(env.observation_space), env.action_space.shape[0]
         trained = meta.extra["observation_dim"], meta.extra["action_dim"]
         if sizes != trained:
             raise VGFError(
