@@ -54,9 +54,13 @@ class TaskSettings:
     """The task and its data.
 
     Args:
-        env: the task's name, as its benchmark spells it.
+        env: the task's name, as OGBench, D4RL, Minari or gymnasium spells it; none trains on a
+            file of data alone, without a simulator and without evaluation.
+        data: a file of data, .npz or .hdf5; none finds the data by the task's name.
         action_repeat: simulator steps that every decision is held for, in the data and in
-            evaluation alike.
+            evaluation alike; above 1 in OGBench's pointmaze only.
+        normalise_rewards: multiply rewards by 1000 / (max return - min return) over the data's
+            trajectories, as is done for D4RL.
         standardise: shift and scale observations by the data's mean and standard deviation.
         data_dir: the folder of data sets; none is the benchmark's own.
         data_episodes: episodes of data to generate; none is the benchmark's number.
@@ -65,14 +69,17 @@ class TaskSettings:
         ValueError: a setting out of its range, named.
     """
 
-    env: str = DEMO_ENV
+    env: str | None = DEMO_ENV
+    data: str | None = None
     action_repeat: int = 8
+    normalise_rewards: bool = False
     standardise: bool = True
     data_dir: str | None = None
     data_episodes: int | None = None
 
     def __post_init__(self) -> None:
-        _check(bool(self.env.strip()), "env is empty; name a task")
+        _check(self.env is None or bool(self.env.strip()), "env is empty; name a task")
+        _check(self.data is None or bool(self.data.strip()), "data is empty; name a file")
         _whole("action_repeat", self.action_repeat, 1)
         if self.data_episodes is not None:
             _whole("data_episodes", self.data_episodes, 1)
@@ -246,7 +253,7 @@ class RunConfig:
         )
 
 
-def default_config(env: str = DEMO_ENV, amortised: bool = False) -> RunConfig:
+def default_config(env: str | None = DEMO_ENV, amortised: bool = False) -> RunConfig:
     """What a run of `env` starts from, before its TOML file and flags.
 
     Only the default task holds its actions for several simulator steps; every other task is

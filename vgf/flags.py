@@ -35,7 +35,8 @@ NAMES = {
 }
 # What --help shows, in a line each; --help-all shows everything, with the settings' own texts.
 SHOWN = {
-    "task.env": "task, as its benchmark spells it",
+    "task.env": "task of OGBench, D4RL, Minari or gymnasium, by its name",
+    "task.data": "file of data, .npz or .hdf5",
     "task.action_repeat": "simulator steps for each decision",
     "task.data_dir": "folder of data sets",
     "agent.amortised": "A-VGF: the flow follows a learned gradient",

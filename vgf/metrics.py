@@ -32,9 +32,11 @@ from .files import write_atomically
 METRICS, EVALUATIONS = "metrics", "evaluations"
 
 # One row of evaluations for each episode. Units: `return` the rewards' own, `success` 0 or 1,
+# `score` the task's headline (success, normalised score or return: environment.json says which),
 # `length` in decisions, `displacement` and `w2` in units of the action; blank where unknown.
 EVALUATION_COLUMNS = (
-    "step", "budget", "episode", "seed", "return", "success", "length", "displacement", "w2",
+    "step", "budget", "episode", "seed", "return", "success", "score", "length", "displacement",
+    "w2",
 )  # fmt: skip
 
 Scalar = float | int | str | None

@@ -17,7 +17,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -256,6 +256,8 @@ def load_task(config: RunConfig, with_dataset: bool = True) -> Task:
             config.task.action_repeat,
             config.task.data_dir,
             config.task.data_episodes,
+            data=config.task.data,
+            normalise_rewards=config.task.normalise_rewards,
             with_dataset=with_dataset,
             progress=show,
             say=say_line,
@@ -325,7 +327,8 @@ def train(
     )
     state = backend.init_state(config.seed, task.observation_dim, task.action_dim, config.agent)
     facts = {"backend": backend.name, "device": backend.device, "dtype": backend.dtype,
-             "data": dataset.source}  # fmt: skip
+             "data": dataset.source, "score": task.score_name,
+             "notes": list(task.notes)}  # fmt: skip
     step, due = 0, False
     if resume:
         step, state, due = _continue(config, folder, backend, state, dataset, scaling)
@@ -334,6 +337,8 @@ def train(
         create_run_folder(folder, config, facts)
     say(f"run folder: {folder}")
     say(f"task: {task.name}, {len(dataset):,} transitions")
+    for note in task.notes:
+        say(note)
     say(f"backend: {backend.name} {backend.dtype} on {backend.device}; seed {config.seed}")
     if resume:
         say(f"going on after {step:,} of {config.train.steps:,} updates")
@@ -416,7 +421,9 @@ class _Loop:
         together = environments_together(environments.episodes, environments.num_envs)
         with (
             deferred_interrupt() as check,
-            make_pool(self.task, together, environments.workers) as pool,
+            nullcontext()
+            if self.task.make_env is None
+            else make_pool(self.task, together, environments.workers) as pool,
             progress(plan.steps, "training", "update", done=step) as bar,
         ):
             try:
@@ -432,9 +439,9 @@ class _Loop:
                         if step % plan.log_every == 0 or step == plan.steps:
                             self._log(metrics, step)
                         due = step % plan.evaluate_every == 0 or step == plan.steps
-                    if due:
+                    if due and pool is not None:
                         self._evaluate(state, step, pool, bar.write, check)
-                        due = False
+                    due = False
                     if keep or step % plan.checkpoint_every == 0 or step == plan.steps:
                         self._save(state, step)
                     check()
@@ -463,10 +470,10 @@ class _Loop:
         )  # fmt: skip
         self.log.evaluations(step, found.records)
         scores = "  ".join(
-            f"{'BC' if s.budget == BEHAVIOUR_CLONING else f'L={s.budget}'} {s.success_rate:.2f}"
+            f"{'BC' if s.budget == BEHAVIOUR_CLONING else f'L={s.budget}'} {s.score:.2f}"
             for s in found.summaries
         )
-        write(f"{step:>9,} updates  success  {scores}")
+        write(f"{step:>9,} updates  {self.task.score_name}  {scores}")
 
     def _save(self, state: Tree, step: int, due: bool = False) -> None:
         save_checkpoint(

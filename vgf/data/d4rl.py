@@ -111,6 +111,11 @@ def d4rl_table() -> D4RLTable:
     return _read_copy() if installed is None else table_of(installed, f"{installed}, as installed")
 
 
+def is_installed_here() -> bool:
+    """Whether the package d4rl is there, working or not."""
+    return "d4rl" in sys.modules or _installed_infos() is not None
+
+
 def _installed_infos() -> Path | None:
     """The path of the installed package's table, without importing the package."""
     try:

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -25,7 +25,7 @@ KEYS = ("observations", "actions", "rewards", "masks", "terminals", "next_observ
 _FLAGS = {"masks", "terminals", "timeouts"}
 _COLUMNS = {"rewards", *_FLAGS}
 # Rounding that actions may carry them past the box [-1, 1].
-_BOX_TOLERANCE = 1e-5
+BOX_TOLERANCE = 1e-5
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +42,7 @@ class Dataset:
         terminals: ``[M]``, 1 where a trajectory ends.
         next_observations: s' ``[M, o]``.
         source: where the data come from, for people.
+        reward_shift, reward_scale: rewards are (r + shift) * scale, where r is the environment's.
     """
 
     observations: Array
@@ -51,6 +52,8 @@ class Dataset:
     terminals: Array
     next_observations: Array
     source: str
+    reward_shift: float = 0.0
+    reward_scale: float = 1.0
 
     def __len__(self) -> int:
         return len(self.observations)
@@ -98,14 +101,14 @@ def check_dataset(arrays: Mapping[str, Any], source: str) -> Dataset:
         raise VGFError(f"{source} lacks {', '.join(missing)}; a dataset has {', '.join(KEYS)}")
     checked = check_arrays({key: arrays[key] for key in KEYS}, source)
     fields = {key: np.ascontiguousarray(array, np.float32) for key, array in checked.items()}
-    outside = np.abs(fields["actions"]) > 1.0 + _BOX_TOLERANCE
+    outside = np.abs(fields["actions"]) > 1.0 + BOX_TOLERANCE
     if outside.any():
         row = _first(outside)
         raise VGFError(
             f"{source}: actions leave the box [-1, 1], first in row {row}: "
             f"{fields['actions'][row].tolist()}; rescale them"
         )
-    return Dataset(**fields, source=source)
+    return Dataset(**cast(Any, fields), source=source)
 
 
 def check_arrays(arrays: Mapping[str, Any], source: str) -> dict[str, Array]:

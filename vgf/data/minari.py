@@ -19,7 +19,7 @@ import numpy as np
 from ..errors import VGFError
 from ..extras import need
 from ..spec.types import Array
-from .raw import RawData
+from .raw import RawData, with_box
 
 STORE_VARIABLE = "MINARI_DATASETS_PATH"
 DEFAULT_STORE = Path("~/.minari/datasets")
@@ -207,14 +207,8 @@ def read_minari(path: Path) -> RawData:
     arrays = {key: np.concatenate(pieces) for key, pieces in parts.items()}
     if not arrays:
         raise VGFError(f"{path} has no episodes")
-    plain = bool(np.all(action_space.low == -1.0) and np.all(action_space.high == 1.0))
-    return RawData(
-        arrays,
-        str(path),
-        tuple(arrays),
-        action_low=None if plain else action_space.low,
-        action_high=None if plain else action_space.high,
-    )
+    raw = RawData(arrays, str(path), tuple(arrays))
+    return with_box(raw, action_space.low, action_space.high)
 
 
 def _add(parts: dict[str, list[Array]], episode: Any, seen: Array) -> None:

@@ -12,6 +12,7 @@ applies the conventions. Files say where trajectories end in one of two ways:
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +21,7 @@ import numpy as np
 
 from ..errors import VGFError
 from ..spec.types import Array
-from .dataset import Dataset, check_arrays, check_dataset
+from .dataset import BOX_TOLERANCE, Dataset, check_arrays, check_dataset
 
 # Every field that a source may have.
 RAW_KEYS = (
@@ -81,6 +82,29 @@ class RawData:
         return tuple(lines)
 
 
+def with_box(raw: RawData, low: Any, high: Any) -> RawData:
+    """The same data, of actions in a box ``[d]``, ``[d]``."""
+    low, high = np.asarray(low, np.float64), np.asarray(high, np.float64)
+    plain = bool(np.all(low == -1.0) and np.all(high == 1.0))
+    box = {"action_low": None, "action_high": None} if plain else {
+        "action_low": low, "action_high": high,
+    }  # fmt: skip
+    return dataclasses.replace(raw, **box)
+
+
+def outside_the_box(raw: RawData) -> tuple[str, ...]:
+    """A line that says how many actions are clipped by more than rounding, if any are.
+
+    Args:
+        raw: data that :func:`to_dataset` accepts.
+    """
+    if raw.action_clip is None:
+        return ()
+    actions = np.asarray(raw.arrays["actions"])
+    rows = int((np.abs(actions) > 1.0 + BOX_TOLERANCE).any(axis=1).sum())
+    return (f"{rows:,} of {len(actions):,} actions leave [-1, 1] and are clipped",) if rows else ()
+
+
 def to_dataset(raw: RawData) -> Dataset:
     """Check what a source holds and put it into the internal form.
 
@@ -96,25 +120,31 @@ def to_dataset(raw: RawData) -> Dataset:
     fields = _checked(raw)
     done, ends = _ends(raw, fields)
     rewards = fields["rewards"].astype(np.float64) + raw.reward_shift
-    if raw.normalise_rewards:
-        rewards *= reward_scale(rewards, ends, raw.source)
+    scale = reward_scale(rewards, ends, raw.source) if raw.normalise_rewards else 1.0
     observations = fields["observations"]
     if "next_observations" in fields:
         keep, following = np.ones(len(ends), bool), fields["next_observations"]
     else:
         keep = done | ~ends
         following = np.where(ends[:, None], observations, np.roll(observations, -1, axis=0))
-    # where the last row is dropped, the one before it becomes the last
-    ends = ends | ~np.append(keep[1:], True)
     arrays = {
         "observations": observations,
         "actions": _actions(raw, fields["actions"]),
-        "rewards": rewards,
+        "rewards": rewards * scale,
         "masks": 1.0 - done,
-        "terminals": ends,
+        # where the last row is dropped, the one before it becomes the last
+        "terminals": ends | ~np.append(keep[1:], True),
         "next_observations": following,
     }
-    return check_dataset({key: array[keep] for key, array in arrays.items()}, raw.source)
+    if not keep.any():
+        raise VGFError(
+            f"{raw.source} has no transitions: without next_observations, each of its trajectories "
+            "needs two rows"
+        )
+    if not keep.all():
+        arrays = {key: array[keep] for key, array in arrays.items()}
+    dataset = check_dataset(arrays, raw.source)
+    return dataclasses.replace(dataset, reward_shift=raw.reward_shift, reward_scale=scale)
 
 
 def _checked(raw: RawData) -> dict[str, Array]:

@@ -9,14 +9,13 @@ imports gymnasium; import it inside the functions that use it.
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from ..errors import VGFError
-from ..extras import need
+from ..extras import installed_version, need
 from ..spec.types import Array
 from .d4rl import D4RLTask
 from .environments import OwnGenerator, fit, gymnasium, made, registered
@@ -82,16 +81,19 @@ def why_none(task: D4RLTask) -> str:
     return _WHY_NOT.get(task.family, "gymnasium-robotics has no such maze")
 
 
-def describe_stand_in(task: D4RLTask) -> str:
-    """One line for people: what stands in for what."""
-    ours, theirs = stand_in(task), task.name
+def describe(task: D4RLTask, own: bool = False) -> str:
+    """One line for people: which environment is evaluated in, and what it stands in for."""
+    if own:
+        return f"evaluated in D4RL's own {task.name}"
     package = "gymnasium" if task.family in _LOCOMOTION else "gymnasium-robotics"
-    versions = f"{package} {importlib.metadata.version(package)}, MuJoCo {_mujoco()}"
-    return f"evaluated in {ours} ({versions}), standing in for D4RL's {theirs} on mujoco-py"
-
-
-def _mujoco() -> str:
-    return importlib.metadata.version("mujoco")
+    versions = ", ".join(
+        f"{title} {installed_version(name)}"
+        for name, title in {package: package, "mujoco": "MuJoCo"}.items()
+    )
+    return (
+        f"evaluated in {stand_in(task)} ({versions}), which stands in for D4RL's {task.name} "
+        "(mujoco-py, MuJoCo 2)"
+    )
 
 
 def why_not_own(task: D4RLTask) -> str | None:
@@ -110,7 +112,7 @@ def make_own(task: D4RLTask, seed: int | None = None) -> Any:
     return fit(ReachedIsSuccess(env) if task.family == "antmaze" else env, seed)
 
 
-class OldGym(gymnasium.Env):  # type: ignore[name-defined]
+class OldGym(gymnasium.Env):
     """An environment of the old gym (`reset` without seed, four results) in gymnasium's form."""
 
     def __init__(self, env: Any) -> None:
@@ -137,7 +139,7 @@ class OldGym(gymnasium.Env):  # type: ignore[name-defined]
         self._env.close()
 
 
-class ReachedIsSuccess(gymnasium.Wrapper):  # type: ignore[name-defined]
+class ReachedIsSuccess(gymnasium.Wrapper):
     """Say that a reward of 1 is success, where the environment does not."""
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
@@ -188,7 +190,7 @@ def _cells(layout: tuple[str, ...], kinds: str) -> list[tuple[int, int]]:
     return [(i, j) for i, row in enumerate(layout) for j, cell in enumerate(row) if cell in kinds]
 
 
-class ContactForces(gymnasium.ObservationWrapper):  # type: ignore[name-defined]
+class ContactForces(gymnasium.ObservationWrapper):
     """Append the ant's contact forces, all zero, as they are in D4RL's files.
 
     MuJoCo 2 as mujoco-py ran it did not compute them, and D4RL's ant observes 111 numbers.
@@ -206,7 +208,7 @@ class ContactForces(gymnasium.ObservationWrapper):  # type: ignore[name-defined]
 # --- hands --------------------------------------------------------------------------------------
 
 
-class _Hand(gymnasium.Wrapper):  # type: ignore[name-defined]
+class _Hand(gymnasium.Wrapper):
     """Rewards and ends as in D4RL; gymnasium-robotics' differ from version to version."""
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
@@ -231,9 +233,9 @@ class Door(_Hand):
     def judge(self, ob: Array, reward: float, terminated: bool) -> tuple[float, bool]:
         hinge, reach = ob[28], np.linalg.norm(ob[35:38])
         speeds = self.env.unwrapped.data.qvel
-        reward = -0.1 * reach - 0.1 * (hinge - 1.57) ** 2 - 1e-5 * np.sum(speeds**2)
-        reward += 2 * (hinge > 0.2) + 8 * (hinge > 1.0) + 10 * (hinge > 1.35)
-        return float(reward), terminated
+        cost = 0.1 * reach + 0.1 * (hinge - 1.57) ** 2 + 1e-5 * np.sum(speeds**2)
+        bonus = 2 * (hinge > 0.2) + 8 * (hinge > 1.0) + 10 * (hinge > 1.35)
+        return float(bonus - cost), terminated
 
 
 class Hammer(_Hand):
@@ -246,10 +248,10 @@ class Hammer(_Hand):
         head, goal = places[simulator.tool_site_id], places[simulator.goal_site_id]
         nail = places[simulator.target_obj_site_id]
         left = np.linalg.norm(nail - goal)
-        reward = -0.1 * np.linalg.norm(palm - hammer) - np.linalg.norm(head - nail) - 10 * left
-        reward -= 1e-2 * np.linalg.norm(simulator.data.qvel)
-        reward += 2 * (hammer[2] > 0.04 and head[2] > 0.04) + 25 * (left < 0.02)
-        return float(reward + 75 * (left < 0.01)), terminated
+        cost = 0.1 * np.linalg.norm(palm - hammer) + np.linalg.norm(head - nail) + 10 * left
+        cost += 1e-2 * np.linalg.norm(simulator.data.qvel)
+        bonus = 2 * (hammer[2] > 0.04 and head[2] > 0.04) + 25 * (left < 0.02) + 75 * (left < 0.01)
+        return float(bonus - cost), terminated
 
 
 class Relocate(_Hand):
@@ -259,8 +261,9 @@ class Relocate(_Hand):
         simulator = self.env.unwrapped
         reach, carry, left = (np.linalg.norm(ob[i : i + 3]) for i in (30, 33, 36))
         height = simulator.data.xpos[simulator.obj_body_id][2]
-        reward = -0.1 * reach + (height > 0.04) * (1.0 - 0.5 * carry - 0.5 * left)
-        return float(reward + 10 * (left < 0.1) + 20 * (left < 0.05)), terminated
+        lifted = (height > 0.04) * (1.0 - 0.5 * carry - 0.5 * left)
+        bonus = 10 * (left < 0.1) + 20 * (left < 0.05)
+        return float(lifted + bonus - 0.1 * reach), terminated
 
 
 _HAND_WRAPPERS = {"pen": Pen, "door": Door, "hammer": Hammer, "relocate": Relocate}
@@ -269,7 +272,7 @@ _HAND_WRAPPERS = {"pen": Pen, "door": Door, "hammer": Hammer, "relocate": Reloca
 # --- mazes --------------------------------------------------------------------------------------
 
 
-class AntMaze(gymnasium.Wrapper):  # type: ignore[name-defined]
+class AntMaze(gymnasium.Wrapper):
     """D4RL's antmaze on gymnasium-robotics' maze.
 
     The start cell is the origin. Observations are position and velocity, 29 numbers, without the
@@ -321,7 +324,7 @@ class AntMaze(gymnasium.Wrapper):  # type: ignore[name-defined]
         return np.append(ob["achieved_goal"] - self._origin, ob["observation"])
 
 
-class PointMaze(gymnasium.Wrapper):  # type: ignore[name-defined]
+class PointMaze(gymnasium.Wrapper):
     """D4RL's maze2d on gymnasium-robotics' maze.
 
     Observations are position, in cells of the layout, and velocity; the ball starts near any free
