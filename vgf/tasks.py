@@ -21,6 +21,7 @@ from .data.source import (
     MINARI,
     NONE,
     OGBENCH,
+    Source,
     check_request,
     find_source,
     read_raw,
@@ -28,6 +29,7 @@ from .data.source import (
 from .errors import VGFError
 from .extras import installed_version, is_installed
 from .scores import NORMALISED, RETURN, SUCCESS, normalised
+from .spec.types import Array
 
 
 @dataclass(frozen=True)
@@ -188,8 +190,7 @@ def make_task(
     source = find_source(env_name, data_dir)
     if with_dataset:
         check_request(source, data, action_repeat, episodes)
-    found = _FINDERS[source.kind](source.name, action_repeat, data_dir, allow_download)
-    task, box = _measured(source.name, action_repeat, found)
+    task, box = measure(source, action_repeat, data_dir, allow_download=allow_download)
     if not with_dataset:
         return task
     raw = read_raw(
@@ -208,7 +209,7 @@ def make_task(
         say=say,
     )
     dataset = to_dataset(raw)
-    _check_sizes(task, dataset)
+    check_sizes(task, dataset)
     about_data = () if source.kind == OGBENCH else (*raw.conventions(), *outside_the_box(raw))
     return dataclasses.replace(
         task,
@@ -217,6 +218,28 @@ def make_task(
         dataset=dataset,
         notes=(*task.notes, *(f"data: {line}" for line in about_data)),
     )
+
+
+def measure(
+    source: Source,
+    action_repeat: int = 1,
+    data_dir: str | Path | None = None,
+    *,
+    allow_download: bool = True,
+) -> tuple[Task, tuple[Array, Array] | None]:
+    """A task without data, its sizes taken from its environment, and the box of its actions.
+
+    Args:
+        source: what its name means.
+        action_repeat: simulator steps for each decision.
+        data_dir: where Minari's data are looked for, which name their environment.
+        allow_download: whether they may be fetched.
+
+    Raises:
+        VGFError: an environment that cannot be made, or no data of Minari's.
+    """
+    found = _FINDERS[source.kind](source.name, action_repeat, data_dir, allow_download)
+    return _measured(source.name, action_repeat, found)
 
 
 # --- environments and scores of each source -----------------------------------------------------
@@ -306,7 +329,6 @@ def simulator_versions() -> str:
 
 
 def _measured(name: str, action_repeat: int, found: _Found) -> tuple[Task, Any]:
-    """A task without data, its sizes taken from its environment, and the box of its actions."""
     task = Task(
         name=name,
         action_repeat=action_repeat,
@@ -332,8 +354,12 @@ def _measured(name: str, action_repeat: int, found: _Found) -> tuple[Task, Any]:
         return measured, (box.low, box.high)
 
 
-def _check_sizes(task: Task, dataset: Dataset) -> None:
-    """Check that data and environment have the same sizes."""
+def check_sizes(task: Task, dataset: Dataset) -> None:
+    """Check that data and environment have the same sizes.
+
+    Raises:
+        VGFError: they have not.
+    """
     if task.make_env is None:
         return
     for what, got, wanted in (

@@ -153,32 +153,18 @@ def _make_ogbench(name: str, args: argparse.Namespace) -> int:
     print(
         f"{_rows(path):,} rows in {episodes:,} episodes; the last row of each is not a transition"
     )
-    print(_ogbench_way_on(task, path, args, repeat))
+    print(_ogbench_way_on(task, path, repeat))
     return 0
 
 
-def _ogbench_way_on(task: str, path: Path, args: argparse.Namespace, repeat: int) -> str:
+def _ogbench_way_on(task: str, path: Path, repeat: int) -> str:
     """The command that trains on a set of OGBench's."""
-    from ..data.ogbench import parse_task
+    from ..config import DEMO_ENV
 
-    dataset = parse_task(task).dataset
     command = ["vgf", "run", "--env", task]
-    if args.out is not None:
-        if path.name != f"{dataset}.npz" or repeat > 1:
-            return f"vgf run takes it under the name {dataset}.npz, by --data-dir and its folder"
-        return "train on it: " + shlex.join([*command, "--data-dir", str(path.parent)])
-    if args.seed != 0:
-        return (
-            f"vgf run takes it under the name {dataset}.npz, by --data-dir and its folder; "
-            "by itself it looks for seed 0"
-        )
-    if args.data_dir is not None:
-        command += ["--data-dir", str(args.data_dir)]
-    if args.episodes is not None:
-        command += ["--data-episodes", str(args.episodes)]
-    if repeat > 1 or task.startswith("pointmaze"):
+    if repeat > 1 or task == DEMO_ENV:  # the default run holds its actions
         command += ["--action-repeat", str(repeat)]
-    return "train on it: " + shlex.join(command)
+    return "train on it: " + shlex.join([*command, "--data", str(path)])
 
 
 def _make_gymnasium(name: str, args: argparse.Namespace) -> int:
