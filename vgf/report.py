@@ -475,8 +475,8 @@ def report(folder: Path | str) -> Path:
 
 def headline(runs: Sequence[Run], last: Sequence[Score]) -> str:
     """One sentence: the last evaluation at the training budget, or at the first that there is."""
-    if not last and runs[0].config["task"]["env"] == NONE:
-        return "Not evaluated: a file of data, without an environment."
+    if not last and runs[0].starts and runs[0].starts[-1].get("score", "") is None:
+        return "Not evaluated: there is no environment to evaluate in."
     if not last:
         return "Not evaluated yet."
     train = runs[0].config["agent"]["budget"]["steps"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
+import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,7 @@ from .data.source import (
     read_raw,
 )
 from .errors import VGFError
-from .extras import installed_version, is_installed
+from .extras import installed_version
 from .scores import NORMALISED, RETURN, SUCCESS, normalised
 from .spec.types import Array
 
@@ -97,7 +98,7 @@ class Task:
     """What there is to train and evaluate on.
 
     Args:
-        name: as its source spells it; "none" for a file of data alone.
+        name: as its source spells it; the file's, for a file of data alone.
         action_repeat: simulator steps for each decision.
         observation_dim: o.
         action_dim: d; actions lie in [-1, 1].
@@ -122,6 +123,13 @@ class Task:
     success: Success = success
     reference: tuple[float, float] | None = None
     notes: tuple[str, ...] = ()
+
+    def described(self) -> str:
+        """The notes as lines for a terminal; "" where there are none."""
+        return "\n".join(
+            textwrap.fill(note, 79, subsequent_indent="  ", break_on_hyphens=False)
+            for note in self.notes
+        )
 
     def score(self, total: float, reached: float | None) -> float:
         """The score of an episode.
@@ -190,7 +198,9 @@ def make_task(
     source = find_source(env_name, data_dir)
     if with_dataset:
         check_request(source, data, action_repeat, episodes)
-    task, box = measure(source, action_repeat, data_dir, allow_download=allow_download)
+    found = _FINDERS[source.kind](source.name, action_repeat, data_dir, allow_download)
+    name = Path(data).name if source.kind == NONE and data is not None else source.name
+    task, box = _measured(name, action_repeat, found)
     if not with_dataset:
         return task
     raw = read_raw(
@@ -266,12 +276,12 @@ def _d4rl(name: str, _repeat: int, _folder: Any, _download: bool) -> _Found:
     task = table.tasks[name]
     reason = why_not_own(task)
     if reason is not None and stand_in(task) is None:
-        make_env, note = None, f"no evaluation: nothing stands in for D4RL's {name}: "
-        note += why_none(task)
-    else:
-        make_env, note = D4RLMaker(task, own=reason is None), describe(task, own=reason is None)
-    notes = [note]
-    if d4rl.is_installed_here() and reason is not None:
+        note = f"no evaluation: nothing stands in for D4RL's {name}: {why_none(task)}"
+        return _Found(None, RETURN, notes=(note,))
+    own = reason is None
+    make_env = D4RLMaker(task, own)
+    notes = [describe(task, own)]
+    if d4rl.is_installed_here() and not own:
         notes.append(f"D4RL's own environment cannot be made here: {reason}")
     if task.family == "antmaze":
         return _Found(make_env, SUCCESS, notes=(*notes, "normalised score = 100 x success"))
@@ -281,11 +291,12 @@ def _d4rl(name: str, _repeat: int, _folder: Any, _download: bool) -> _Found:
             "reported"
         )
         return _Found(make_env, RETURN, notes=tuple(notes))
-    notes.append(
-        f"normalised score = 100 (return - {task.ref_min:g}) / ({task.ref_max:g} - "
-        f"{task.ref_min:g}), from {table.source}"
-    )
+    notes.append(_reference_note(task.ref_min, task.ref_max, table.source))
     return _Found(make_env, NORMALISED, (task.ref_min, task.ref_max), tuple(notes))
+
+
+def _reference_note(low: float, high: float, source: str) -> str:
+    return f"normalised score: 0 is the return {low:g} and 100 is {high:g}, from {source}"
 
 
 def _minari(name: str, _repeat: int, folder: Any, download: bool) -> _Found:
@@ -294,19 +305,19 @@ def _minari(name: str, _repeat: int, folder: Any, download: bool) -> _Found:
     if found.env_name is None:
         note = f"no evaluation: {name} does not say which environment it is of"
         return _Found(None, RETURN, notes=(note,))
-    notes = [f"evaluated in {found.env_name} ({simulator_versions()}), as {name} says"]
+    notes = [
+        f"evaluated in {found.env_name} ({simulator_versions(found.env_name)}), as {name} says"
+    ]
     low, high = found.ref_min, found.ref_max
     if low is None or high is None or low == high:
         notes.append(f"no normalised score: {name} has no reference scores; the return is reported")
         return _Found(MinariMaker(path), RETURN, notes=tuple(notes))
-    notes.append(
-        f"normalised score = 100 (return - {low:g}) / ({high:g} - {low:g}), from the dataset"
-    )
+    notes.append(_reference_note(low, high, "the dataset"))
     return _Found(MinariMaker(path), NORMALISED, (low, high), tuple(notes))
 
 
 def _gymnasium(name: str, _repeat: int, _folder: Any, _download: bool) -> _Found:
-    note = f"evaluated in {name} ({simulator_versions()})"
+    note = f"evaluated in {name} ({simulator_versions(name)})"
     return _Found(GymnasiumMaker(name), RETURN, notes=(note,))
 
 
@@ -319,13 +330,20 @@ _FINDERS = {
 }  # fmt: skip
 
 
-def simulator_versions() -> str:
-    """The versions of gymnasium and MuJoCo that are installed here, for people."""
-    packages = {"gymnasium": "gymnasium", "mujoco": "MuJoCo"}
+def simulator_versions(name: str) -> str:
+    """The versions of what one of gymnasium's environments runs on here, for people."""
+    from .data.environments import registered
+
+    known = registered().get(name)
+    entry = str(known.entry_point) if known is not None else ""
+    packages = {"gymnasium": ""}
+    if "robotics" in entry:
+        packages["gymnasium-robotics"] = ""
+    if "robotics" in entry or "mujoco" in entry:
+        packages["mujoco"] = "MuJoCo"
     return ", ".join(
-        f"{title} {installed_version(name)}" for name, title in packages.items()
-        if is_installed(name)
-    )  # fmt: skip
+        f"{title or package} {installed_version(package)}" for package, title in packages.items()
+    )
 
 
 def _measured(name: str, action_repeat: int, found: _Found) -> tuple[Task, Any]:

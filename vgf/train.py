@@ -326,9 +326,9 @@ def train(
         next_observations=scaling(dataset.next_observations),
     )
     state = backend.init_state(config.seed, task.observation_dim, task.action_dim, config.agent)
+    score = None if task.make_env is None else task.score_name
     facts = {"backend": backend.name, "device": backend.device, "dtype": backend.dtype,
-             "data": dataset.source, "score": task.score_name,
-             "notes": list(task.notes)}  # fmt: skip
+             "data": dataset.source, "score": score, "notes": list(task.notes)}  # fmt: skip
     step, due = 0, False
     if resume:
         step, state, due = _continue(config, folder, backend, state, dataset, scaling)
@@ -337,8 +337,8 @@ def train(
         create_run_folder(folder, config, facts)
     say(f"run folder: {folder}")
     say(f"task: {task.name}, {len(dataset):,} transitions")
-    for note in task.notes:
-        say(note)
+    if task.notes:
+        say(task.described())
     say(f"backend: {backend.name} {backend.dtype} on {backend.device}; seed {config.seed}")
     if resume:
         say(f"going on after {step:,} of {config.train.steps:,} updates")

@@ -80,6 +80,8 @@ def _open(args: argparse.Namespace) -> tuple[RawData, tuple[str, ...], str | Non
     what, env, remarks = args.what, args.env, []
     file = Path(what).expanduser()
     is_file = file.exists() or file.suffix in SUFFIXES
+    if is_file and not file.exists():
+        raise VGFError(f"{what}: no such file; vgf data make records one")
     if not is_file:
         if env is not None:
             raise VGFError(f"{what}: no such file; --env goes with a file, {what} is none")
@@ -88,6 +90,9 @@ def _open(args: argparse.Namespace) -> tuple[RawData, tuple[str, ...], str | Non
     elif env is None and _is_ogbenchs(file):
         env, note = _task_of(_dataset_in(file.name))
         remarks += note
+    elif env is None and (name := _recorded_in(file)) is not None:
+        env = f"{GYMNASIUM}:{name}"
+        remarks.append(f"actions are those of {env}, where they were recorded: train with --env")
     if env is None:
         return read_file(file), tuple(remarks), None
     source = find_source(env, args.data_dir)
@@ -123,11 +128,9 @@ def _no_ogbench_data(name: str, data_dir: Path | None) -> str:
 
 def _task_of(name: str) -> tuple[str, list[str]]:
     """A task for a name, which may be that of one of OGBench's data sets."""
-    from ..data.ogbench import is_ogbench, ogbench_tasks, parse_task
+    from ..data.ogbench import ogbench_tasks, parse_task
 
     bare = name.removeprefix("ogbench:")
-    if is_ogbench(bare):
-        return name, []
     task = f"{bare.removesuffix('-v0')}-singletask-task1-v0"
     if task in ogbench_tasks() and parse_task(task).dataset == bare:
         return task, [f"rewards and masks are those of {task}; --env names another task"]
@@ -153,6 +156,19 @@ def _is_ogbenchs(file: Path) -> bool:
             return "rewards.npy" not in archive.namelist()
     except (OSError, zipfile.BadZipFile):
         return False
+
+
+def _recorded_in(file: Path) -> str | None:
+    """The environment of gymnasium that a file says it was recorded in, if it is here."""
+    from ..data.formats import recorded_environment
+    from ..extras import is_installed
+
+    name = recorded_environment(file)
+    if name is None or not is_installed("gymnasium"):
+        return None
+    from ..data.environments import registered
+
+    return name if name in registered() else None
 
 
 def _measure(source: Any, data_dir: Path | None) -> tuple[Any, Any, str | None]:
@@ -202,7 +218,7 @@ def _is_maze(args: argparse.Namespace) -> bool:
 
 
 def _as_json(found: Inspection, picture: Path | None) -> dict[str, Any]:
-    values = dataclasses.asdict(dataclasses.replace(found, per_trajectory=(None, None)))
+    values = dataclasses.asdict(found)
     del values["per_trajectory"]
     return {**values, "picture": None if picture is None else str(picture)}
 

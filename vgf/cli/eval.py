@@ -79,8 +79,8 @@ def _evaluate(folder: Path, changes: dict[str, Any], step: int | None, seed: int
     results = scores([rows], task.score_name)  # type: ignore[list-item]
     place = _write_evaluation(folder / EVAL, rows, facts, results)
     print(f"\n{task.name} after {updates:,} updates, {backend.name} {backend.dtype}")
-    for note in task.notes:
-        print(note)
+    if task.notes:
+        print(task.described())
     print(format_table(score_table(results)))
     print(f"\nwritten to {place}: evaluations.csv, scaling.png, scaling.svg")
     return 0

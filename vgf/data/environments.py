@@ -166,9 +166,18 @@ def _closed_temporary_files() -> Iterator[None]:
 def registered() -> Mapping[str, Any]:
     """gymnasium's environments by name, and gymnasium-robotics' where that is installed."""
     if is_installed("gymnasium_robotics"):
-        with quiet(), contextlib.redirect_stderr(io.StringIO()):  # it prints news
-            gymnasium.register_envs(need("gymnasium_robotics", "d4rl"))
+        register_robotics()
     return dict(gymnasium.envs.registration.registry)
+
+
+def register_robotics() -> None:
+    """Make gymnasium-robotics' environments known to gymnasium.
+
+    Raises:
+        VGFError: it is not installed.
+    """
+    with quiet(), contextlib.redirect_stderr(io.StringIO()):  # it prints news
+        gymnasium.register_envs(need("gymnasium_robotics", "d4rl"))
 
 
 @contextmanager

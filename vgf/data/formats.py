@@ -16,7 +16,7 @@ from unittest import mock
 import numpy as np
 
 from ..errors import VGFError
-from ..extras import need
+from ..extras import is_installed, need
 from ..files import write_atomically
 from ..spec.types import Array
 from .minari import STORE_VARIABLE, stores
@@ -72,6 +72,26 @@ def parse_output(text: str, data_dir: str | Path | None = None) -> Output:
     raise VGFError(f"--out {text} must end in .npz or .hdf5, or be minari:NAME, such as {path}.npz")
 
 
+def recorded_environment(path: Path) -> str | None:
+    """The gymnasium id that a file says it was recorded in, or None."""
+    record: Any = None
+    if path.suffix == ".npz":
+        record = read_record(path.with_suffix(".json"))
+    elif is_installed("h5py"):
+        record = _attribute(path)
+    name = record.get("environment") if isinstance(record, dict) else None
+    return name if isinstance(name, str) else None
+
+
+def _attribute(path: Path) -> Any:
+    """What a .hdf5 file says it depends on, or None."""
+    try:
+        with need("h5py", "d4rl").File(path, "r") as file:
+            return json.loads(file.attrs[ATTRIBUTE])
+    except (OSError, KeyError, ValueError, TypeError):
+        return None
+
+
 def _rows(parts: Parts, key: str) -> Iterator[Array]:
     for rows in parts.rows(key):
         yield rows.astype(_dtype(key))
@@ -124,11 +144,7 @@ class Hdf5Output:
 
     def is_made(self, record: Mapping[str, Any]) -> bool:
         """Whether it is there already, made as `record` says."""
-        try:
-            with need("h5py", "d4rl").File(self.place, "r") as file:
-                return same_making(json.loads(file.attrs[ATTRIBUTE]), record)
-        except (OSError, KeyError, ValueError, TypeError):
-            return False
+        return same_making(_attribute(self.place), record)
 
     def write(self, parts: Parts, record: Mapping[str, Any]) -> None:
         """Write the file."""

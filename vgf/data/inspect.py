@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -185,7 +184,7 @@ def _faults(raw: RawData, fields: Mapping[str, Array], sound: Mapping[str, Array
         if outside is not None and outside.any():
             faults.append(
                 f"actions leave the box {_box(raw)} in {_rows(outside)}: "
-                f"{_short(sound['actions'][np.argmax(outside)])}"
+                f"{_short(sound['actions'][np.argmax(outside)])}; {_way_out(raw)}"
             )
     return faults
 
@@ -253,7 +252,7 @@ def _rows(wrong: Array) -> str:
 
 def _not_finite(array: Array) -> tuple[Array, Array]:
     """Rows with NaN, and rows with what is infinite in float32."""
-    if array.dtype.kind != "f":
+    if array.dtype.kind != "f" or not array.size:
         return np.zeros(len(array), bool), np.zeros(len(array), bool)
     flat = array.reshape(len(array), -1)
     with np.errstate(over="ignore"):
@@ -271,6 +270,12 @@ def _outside(raw: RawData, actions: Array) -> Array | None:
     with np.errstate(over="ignore", invalid="ignore"):
         beyond = np.abs(scaled.astype(np.float32)) > 1.0 + BOX_TOLERANCE
     return np.asarray((beyond & np.isfinite(scaled)).any(axis=1))
+
+
+def _way_out(raw: RawData) -> str:
+    if raw.action_low is None:
+        return "rescale them, or name the environment whose box they are in by --env"
+    return "are they of another environment?"
 
 
 def _box(raw: RawData) -> str:

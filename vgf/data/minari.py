@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import io
 import os
 import re
@@ -122,8 +123,10 @@ def find_minari(
         path = local_path(name, data_dir)
         if path is not None:
             return path
+    near = difflib.get_close_matches(name, local_names(data_dir), n=1)
+    hint = f"did you mean {near[0]}? Or, on" if near else "on"
     raise VGFError(
-        f"no data for {name}{because}; on a machine with a network, `minari download {name}` "
+        f"no data for {name}{because}; {hint} a machine with a network, `minari download {name}` "
         f"puts it into {DEFAULT_STORE}: copy it to {store}, or name its store with --data-dir"
     )
 

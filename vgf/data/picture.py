@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from scipy.linalg import eigh
 
+from ..extras import need
 from ..spec.types import Array
 from .inspect import Inspection
 from .raw import RawData
@@ -62,11 +63,19 @@ def _histogram(axes: Any, values: Array, label: str) -> None:
     if not len(values):
         _nothing(axes, "trajectories")
         return
-    bins = min(_BINS, max(5, int(np.sqrt(len(values)))))
-    axes.hist(values, bins=bins, color="#9a9a9a", edgecolor=_DARK, linewidth=0.6)
+    low, high = float(values.min()), float(values.max())
+    margin = 1.0 if high - low < 1e-9 * max(abs(low), abs(high), 1.0) else 0.0
+    axes.hist(
+        values, min(_BINS, max(5, int(np.sqrt(len(values))))), (low - margin, high + margin),
+        color="#9a9a9a", edgecolor=_DARK, linewidth=0.6,
+    )  # fmt: skip
     axes.axvline(float(np.median(values)), color=_DARK, linestyle="--", label="median")
     axes.legend(fontsize=8)
     axes.set_ylabel("trajectories")
+    locator = need("matplotlib.ticker", "run").MaxNLocator
+    axes.ticklabel_format(axis="x", useOffset=False)
+    axes.xaxis.set_major_locator(locator(4))
+    axes.yaxis.set_major_locator(locator(integer=True))
 
 
 def _actions(drawing: Any, axes: Any, actions: Array | None) -> None:

@@ -18,7 +18,7 @@ from ..errors import VGFError
 from ..extras import installed_version, need
 from ..spec.types import Array
 from .d4rl import D4RLTask
-from .environments import OwnGenerator, fit, gymnasium, made, registered
+from .environments import OwnGenerator, fit, gymnasium, made, register_robotics
 
 # "R": the start, "G": the goal, "#": a wall. Rows are D4RL's first index; a row further on is
 # further along y in antmaze, and along x in maze2d.
@@ -161,9 +161,8 @@ def make_stand_in(task: D4RLTask, seed: int | None = None) -> Any:
     if name is None:
         raise VGFError(f"nothing stands in for D4RL's {task.name}: {why_none(task)}")
     if task.family not in _LOCOMOTION:
-        need("gymnasium_robotics", "d4rl")
+        register_robotics()
     need("mujoco", "d4rl")
-    registered()
     options: dict[str, Any] = {"max_episode_steps": task.max_episode_steps}
     wrap: Callable[[Any], Any] = lambda env: env
     if task.family == "ant":
