@@ -483,7 +483,7 @@ class _Loop:
             {"evaluation_due": due, "scaling": self.scaling.to_json(),
              "transitions": len(self.dataset),
              "observation_dim": self.task.observation_dim, "action_dim": self.task.action_dim},
-            task=self.task.name,
+            task=self.config.task.env,
             settings=self.config.agent,
         )  # fmt: skip
 

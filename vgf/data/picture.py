@@ -66,8 +66,8 @@ def _histogram(axes: Any, values: Array, label: str) -> None:
     low, high = float(values.min()), float(values.max())
     margin = 1.0 if high - low < 1e-9 * max(abs(low), abs(high), 1.0) else 0.0
     axes.hist(
-        values, min(_BINS, max(5, int(np.sqrt(len(values))))), (low - margin, high + margin),
-        color="#9a9a9a", edgecolor=_DARK, linewidth=0.6,
+        values, bins=min(_BINS, max(5, int(np.sqrt(len(values))))),
+        range=(low - margin, high + margin), color="#9a9a9a", edgecolor=_DARK, linewidth=0.6,
     )  # fmt: skip
     axes.axvline(float(np.median(values)), color=_DARK, linestyle="--", label="median")
     axes.legend(fontsize=8)
