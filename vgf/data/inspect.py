@@ -337,27 +337,31 @@ def _constant(observations: Array) -> tuple[int, ...]:
 
 
 def duplicated(arrays: list[Array]) -> int:
-    """How many rows equal an earlier one, bit by bit, in all of some arrays of M rows.
+    """How many rows equal an earlier one, bit by bit, in all of some arrays ``[M, *]``.
 
     Rows are compared by a 64-bit hash first, and those that share one in full.
     """
     columns = [
         column
         for array in arrays
-        for column in np.asarray(array, np.float64).reshape(len(array), -1).T
+        for column in (array.reshape(len(array), -1).T if array.size else ())
     ]
     hashes = np.zeros(len(arrays[0]) if arrays else 0, np.uint64)
     prime, shift = np.uint64(0x9E3779B97F4A7C15), np.uint64(29)
     for column in columns:
-        bits = np.ascontiguousarray(column + 0.0).view(np.uint64)  # -0.0 is 0.0
-        hashes = (hashes ^ bits) * prime
+        hashes = (hashes ^ _bits(column)) * prime
         hashes ^= hashes >> shift
     _, inverse, counts = np.unique(hashes, return_inverse=True, return_counts=True)
     shared = np.flatnonzero(counts[inverse] > 1)
     if not len(shared):
         return 0
-    rows = np.stack([(column[shared] + 0.0).view(np.uint64) for column in columns], axis=1)
+    rows = np.stack([_bits(column[shared]) for column in columns], axis=1)
     return len(shared) - len(np.unique(rows, axis=0))
+
+
+def _bits(column: Array) -> Array:
+    """The bits of numbers in float64; -0.0 has those of 0.0."""
+    return np.ascontiguousarray(column.astype(np.float64) + 0.0).view(np.uint64)
 
 
 def _remarks(
