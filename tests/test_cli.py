@@ -196,7 +196,7 @@ def test_a_split_run_of_another_backend(data: Path, tmp_path: Path, backend: str
     if missing_packages(backend) and not os.environ.get("CI"):
         pytest.skip(f"{backend} is not installed")
     words = [*TINY, "--backend", backend, "--steps", "4", "--checkpoint-every", "2"]
-    words += ["--episodes", "1", "--evaluation-steps", "1", "--amortised"]
+    words += ["--episodes", "1", "--evaluation-steps", "1", "--method", "avgf"]
     words += ["--eager"] if backend == "torch" else []
     folder, split = tmp_path / "straight", tmp_path / "split"
     assert vgf("run", *words, "--data-dir", data, "--out", folder) == 0
@@ -409,7 +409,7 @@ BAD = [
     (["--batch-size", "0"], "batch_size is 0; it must be 1 or more"),
     (["--discount", "1.5"], "discount is 1.5"),
     (["--dtype", "float64", "--matmul-precision", "bf16"], "contradicts dtype 'float64'"),
-    (["--amortised", "--value-ensemble", "min"], "value_ensemble 'min'"),
+    (["--method", "avgf", "--value-ensemble", "min"], "value_ensemble 'min'"),
     (["--normalise-gradients"], "normalise_gradients"),
     (["--workers", "9"], "workers 9 is more than the 2 environments"),
     (["--evaluation-steps", "1", "1"], "names a test budget twice"),

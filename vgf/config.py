@@ -14,7 +14,7 @@ import hashlib
 import json
 import math
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from types import NoneType
@@ -25,7 +25,7 @@ from .backends.base import DTYPES, MATMUL_PRECISIONS
 from .errors import VGFError
 from .extras import need
 from .files import write_atomically
-from .spec.settings import Budget, Network, Settings, amortised_settings
+from .spec.settings import METHODS, Budget, Network, Settings, method_settings
 
 DEMO_ENV = "pointmaze-medium-navigate-singletask-task1-v0"
 NONE = "none"
@@ -207,6 +207,7 @@ def demo_agent() -> Settings:
         critic=small_normed,
         reference=small,
         gradient_field=small_normed,
+        policy=small,
         sampling_steps=5,
         particles=5,
         budget=Budget(steps=1, step_size=0.3, temperature=1.0),
@@ -253,32 +254,30 @@ class RunConfig:
         )
 
 
-def default_config(env: str | None = DEMO_ENV, amortised: bool = False) -> RunConfig:
+def default_config(env: str | None = DEMO_ENV, method: str = "vgf") -> RunConfig:
     """What a run of `env` starts from, before its TOML file and flags.
 
     Only the default task holds its actions for several simulator steps; every other task is
     the benchmark's own, with action_repeat 1.
 
-    `amortised` brings what makes A-VGF its authors' form, as
-    :func:`vgf.spec.settings.amortised_settings` has it: 5 particles, no entropy term, and clipped
-    velocities and gradients. L_train and epsilon, which they chose task by task, stay.
+    `method` brings what makes it its authors' form, as
+    :func:`vgf.spec.settings.method_settings` has it; what they chose task by task, such as
+    L_train and epsilon, stays. The baselines move no particles.
     """
     config = RunConfig()
-    if amortised:
-        authors = amortised_settings()
-        budget = replace(
-            config.agent.budget,
-            temperature=authors.budget.temperature,
-            clip_norm=authors.budget.clip_norm,
-        )
-        agent = replace(
-            config.agent,
-            amortised=True,
-            particles=authors.particles,
-            clip_norm=authors.clip_norm,
-            budget=budget,
-        )
-        config = replace(config, agent=agent)
+    authors, plain = method_settings(method), Settings()
+    changed = {
+        entry.name: getattr(authors, entry.name)
+        for entry in fields(Settings)
+        if entry.name != "budget" and getattr(authors, entry.name) != getattr(plain, entry.name)
+    }
+    budget = replace(
+        config.agent.budget,
+        temperature=config.agent.budget.temperature if authors.budget.temperature else None,
+        clip_norm=authors.budget.clip_norm,
+        steps=config.agent.budget.steps if authors.transports else 0,
+    )
+    config = replace(config, agent=replace(config.agent, **changed, budget=budget))
     if env == config.task.env:
         return config
     return replace(config, task=replace(config.task, env=env, action_repeat=1))
@@ -487,18 +486,36 @@ def load_config(path: Path | str) -> RunConfig:
 def resolve(flags: Mapping[str, Any], path: Path | str | None = None) -> RunConfig:
     """Defaults, then the TOML file `path`, then `flags` (nested as the tree is).
 
-    The defaults are those of the task that is asked for in the end, and of A-VGF where that is
-    asked for; see :func:`default_config`.
+    The defaults are those of the task and of the method that are asked for in the end; see
+    :func:`default_config`.
 
     Raises:
         VGFError: as :func:`read_toml` and :func:`override`.
     """
     file = read_toml(path) if path is not None else {}
-    config = override(RunConfig(), file, str(path))
-    config = override(config, flags, "flags")
-    # Both are valid; now on the defaults of the task and the form that they name together.
-    config = override(default_config(config.task.env, config.agent.amortised), file, str(path))
-    return override(config, flags, "flags")
+    defaults = default_config(
+        asked_for("task.env", (file, flags), DEMO_ENV),
+        asked_for("agent.method", (file, flags), "vgf", METHODS),
+    )
+    return override(override(defaults, file, str(path)), flags, "flags")
+
+
+def asked_for(
+    key: str, layers: Sequence[Mapping[str, Any]], default: str, choices: Sequence[str] = ()
+) -> str:
+    """What the last of some nested layers of settings says of a key that decides the defaults.
+
+    A value that cannot be (no text, none of the choices) counts as absent here;
+    :func:`override` is what complains of it.
+    """
+    found = default
+    for layer in layers:
+        value: Any = layer
+        for name in key.split("."):
+            value = value.get(name) if isinstance(value, Mapping) else None
+        if isinstance(value, str) and (not choices or value in choices):
+            found = value
+    return found
 
 
 def settings_hash(settings: Settings) -> str:

@@ -39,7 +39,7 @@ SHOWN = {
     "task.data": "file of data, .npz or .hdf5",
     "task.action_repeat": "simulator steps for each decision",
     "task.data_dir": "folder of data sets",
-    "agent.amortised": "A-VGF: the flow follows a learned gradient",
+    "agent.method": "vgf, avgf (amortised), bc, weighted_bc or fql",
     "agent.particles": "particles N",
     "agent.budget.steps": "flow steps in training, L_train",
     "agent.budget.step_size": "size of a flow step, epsilon",

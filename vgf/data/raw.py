@@ -121,6 +121,7 @@ def to_dataset(raw: RawData) -> Dataset:
     done, ends = ends_of(raw, fields)
     rewards = fields["rewards"].astype(np.float64) + raw.reward_shift
     scale = reward_scale(rewards, ends, raw.source) if raw.normalise_rewards else 1.0
+    ends[-1] = True  # the end of the file
     observations = fields["observations"]
     if "next_observations" in fields:
         keep, following = np.ones(len(ends), bool), fields["next_observations"]
@@ -180,7 +181,6 @@ def ends_of(raw: RawData, fields: Mapping[str, Array]) -> tuple[Array, Array]:
     done = fields["masks"] == 0 if "masks" in fields else flags["terminals"]
     if "masks" not in fields and "timeouts" not in fields and raw.max_episode_steps:
         ends = ends | _every(raw.max_episode_steps, ends)
-    ends[-1] = True
     return done, ends
 
 

@@ -1,0 +1,310 @@
+"""An experiment: numbers are measured, verdicts are computed from them, and all is written down.
+
+The parts are apart so that each can be tested: a broken method can be measured, and its numbers
+judged. What is recorded as JSON is enough to judge and draw again (``--redraw``), and is all that
+the report reads.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vgf.errors import VGFError
+from vgf.report import interval
+
+from .figures import SUFFIXES
+from .record import RESULTS, environment, markdown_table, write
+
+QUICK_RESULTS = Path("runs") / "validation-quick"
+Data = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a claim held.
+
+    Args:
+        claim: one sentence, without a number that was measured.
+        holds: computed from the data.
+        evidence: the numbers it rests on.
+    """
+
+    claim: str
+    holds: bool
+    evidence: str
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of a record: cells are text."""
+
+    caption: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What an experiment consists of.
+
+    Args:
+        name: of its files.
+        title: a line.
+        about: what is measured, with which settings, and what would refute the claim.
+        setup, quick: a dataclass of settings, and one for a short version.
+        measure: setup -> the data, plain numbers that JSON can hold.
+        judge: data -> verdicts.
+        tables: data -> tables.
+        draw: data and the stem of the figure's files.
+        caption: of the figure.
+        remarks: data -> sentences on what was measured besides.
+    """
+
+    name: str
+    title: str
+    about: str
+    setup: Any
+    quick: Any
+    measure: Callable[[Any], Data]
+    judge: Callable[[Data], list[Verdict]]
+    tables: Callable[[Data], list[Table]]
+    draw: Callable[[Data, Path], None]
+    caption: str
+    remarks: Callable[[Data], list[str]] = lambda data: []
+
+
+def estimate(values: Any) -> dict[str, float]:
+    """The mean of a number over the seeds, and its 95 % interval (Student's)."""
+    values = np.asarray(values, float)
+    low, high = interval([values], "return")
+    mean = float(values.mean())
+    return {"mean": mean, "low": mean if low is None else low, "high": mean if high is None
+            else high}  # fmt: skip
+
+
+def show(found: Mapping[str, float], digits: int = 3) -> str:
+    """An estimate as text: mean (low to high)."""
+    mean, low, high = (f"{found[key]:.{digits}g}" for key in ("mean", "low", "high"))
+    return f"{mean} ({low} to {high})"
+
+
+def percent(found: Mapping[str, float]) -> str:
+    """An estimated share as text."""
+    mean, low, high = (f"{100 * min(max(found[key], 0), 1):.1f}" for key in ("mean", "low", "high"))
+    return f"{mean} % ({low} to {high})"
+
+
+def rounded(value: Any) -> Any:
+    """Data as JSON holds it: plain lists and numbers, to six digits."""
+    if isinstance(value, Mapping):
+        return {str(key): rounded(entry) for key, entry in value.items()}
+    if isinstance(value, np.ndarray | list | tuple):
+        return [rounded(entry) for entry in (value.tolist() if hasattr(value, "tolist") else value)]
+    if isinstance(value, np.generic):
+        return rounded(value.item())
+    return float(f"{value:.6g}") if isinstance(value, float) else value
+
+
+def run(experiment: Experiment, out: Path, quick: bool = False, command: str = "") -> Data:
+    """Measure, judge, draw and write ``NAME.json``, ``.md``, ``.svg``, ``.pdf`` and ``.png``.
+
+    Raises:
+        VGFError: a package that is missing, or a folder that cannot be written.
+    """
+    start = time.perf_counter()
+    setup = experiment.quick if quick else experiment.setup
+    data = rounded(experiment.measure(setup))
+    record = {
+        "name": experiment.name,
+        "quick": quick,
+        "command": command,
+        "environment": environment(),
+        "seconds": round(time.perf_counter() - start, 1),
+        "settings": rounded(dataclasses.asdict(setup)),
+    }
+    return finish(experiment, record, data, out)
+
+
+def redraw(experiment: Experiment, out: Path) -> Data:
+    """The verdicts, the text and the figure again, from the recorded numbers.
+
+    Raises:
+        VGFError: there is no record, or it is damaged.
+    """
+    record = read_record(out / f"{experiment.name}.json")
+    return finish(experiment, record, record["data"], out)
+
+
+def finish(experiment: Experiment, record: Data, data: Data, out: Path) -> Data:
+    """Judge and draw the data, and write all files of a record."""
+    record |= {
+        "title": experiment.title,
+        "about": experiment.about,
+        "caption": experiment.caption,
+        "verdicts": [dataclasses.asdict(verdict) for verdict in experiment.judge(data)],
+        "remarks": experiment.remarks(data),
+        "tables": [dataclasses.asdict(table) for table in experiment.tables(data)],
+        "data": data,
+    }
+    experiment.draw(data, out / experiment.name)
+    write(out / f"{experiment.name}.json", as_json(record))
+    write(out / f"{experiment.name}.md", as_markdown(record))
+    return record
+
+
+def as_json(record: Data) -> str:
+    """A record as JSON: what is read by people one key a line, the data on one line."""
+    text = json.dumps({**record, "data": None}, indent=1, allow_nan=False)
+    data = json.dumps(record["data"], allow_nan=False, separators=(",", ":"))
+    return text.replace('\n "data": null', f'\n "data": {data}') + "\n"
+
+
+def read_record(path: Path) -> Data:
+    """Read a record.
+
+    Raises:
+        VGFError: no such file, or one that is no record.
+    """
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise VGFError(
+            f"{path} is not there; run the experiment first, without --redraw"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise VGFError(f"{path} cannot be read: {error}; delete it and run again") from error
+    if not isinstance(record, dict) or "data" not in record:
+        raise VGFError(f"{path} is no record of an experiment; delete it and run again")
+    return record
+
+
+def as_markdown(record: Data, level: int = 1) -> str:
+    """A record as Markdown, its title a heading of this level."""
+    marks = "#" * level
+    lines = [f"{marks} {record['title']}", "", *textwrap.wrap(made_by(record), 100), ""]
+    lines += [record["about"], ""]
+    rows = [[v["claim"], answer(v["holds"]), v["evidence"]] for v in record["verdicts"]]
+    lines += [markdown_table(("claim", "holds", "evidence"), rows), ""]
+    lines += [f"* {remark}" for remark in record["remarks"]]
+    lines += [""] * bool(record["remarks"])
+    lines += [f"![{record['title']}]({record['name']}.svg)", "", f"*{record['caption']}*", ""]
+    for table in record["tables"]:
+        lines += [f"{table['caption']}:", "", markdown_table(table["header"], table["rows"]), ""]
+    return "\n".join(lines)
+
+
+def made_by(record: Data) -> str:
+    """Where a record is from, in a sentence or two."""
+    where = record["environment"]
+    used = ", ".join(f"{name} {version}" for name, version in where["versions"].items())
+    short = "A short version, for a look only. " if record["quick"] else ""
+    return (
+        f"{short}Made by `{record['command']}` in {record['seconds']:.0f} s. "
+        f"{where['processor']}, {where['cores']} cores, {where['system']}. {used}. "
+        f"Revision {where['revision'] or 'unknown'}."
+    )
+
+
+def answer(holds: bool) -> str:
+    """A verdict in a word."""
+    return "yes" if holds else "**NO**"
+
+
+def say(record: Data, out: Path) -> None:
+    """Print the verdicts, in 80 columns."""
+    print(f"{record['title']} ({record['seconds']:.0f} s)")
+    for verdict in record["verdicts"]:
+        mark = "yes" if verdict["holds"] else "NO "
+        text = f"{verdict['claim']}: {verdict['evidence']}"
+        print(textwrap.fill(text, 79, initial_indent=f"  {mark} ", subsequent_indent=" " * 6))
+    for remark in record["remarks"]:
+        print(textwrap.fill(remark, 79, initial_indent="   -  ", subsequent_indent=" " * 6))
+    print(f"  written to {out / record['name']}.md, .json, {', '.join('.' + s for s in SUFFIXES)}",
+          flush=True)  # fmt: skip
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags that every experiment has."""
+    parser.add_argument(
+        "--quick", action="store_true", help=f"a short version, written to {QUICK_RESULTS}"
+    )
+    parser.add_argument(
+        "--redraw", action="store_true", help="judge and draw the recorded numbers again"
+    )
+    parser.add_argument("--out", type=Path, help=f"folder of the results (default {RESULTS.name}/)")
+
+
+def folder(args: argparse.Namespace) -> Path:
+    """Where results go."""
+    chosen: Path | None = args.out
+    return chosen or (QUICK_RESULTS if args.quick else RESULTS)
+
+
+def command_line(module: str, words: Sequence[str]) -> str:
+    """The command that makes a record again."""
+    return " ".join(["python -m", f"validation.{module}", *words])
+
+
+def main(
+    experiments: Sequence[Experiment], module: str, doc: str | None, argv: list[str] | None
+) -> int:
+    """The command of one module of experiments; exits with status 1 if a claim does not hold."""
+    parser = argparse.ArgumentParser(
+        prog=f"python -m validation.{module}", description=(doc or "").partition("\n")[0]
+    )
+    names = [experiment.name for experiment in experiments]
+    if len(experiments) > 1:
+        parser.add_argument(
+            "names", nargs="*", metavar="NAME", help=f"of {', '.join(names)}; default: all"
+        )
+    add_arguments(parser)
+    args = parser.parse_args(argv)
+    chosen = getattr(args, "names", None) or names
+    try:
+        picked = [choose(experiments, name) for name in chosen]
+        records = [run_one(one, module, args, len(experiments) > 1) for one in picked]
+    except VGFError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0 if all(v["holds"] for record in records for v in record["verdicts"]) else 1
+
+
+def choose(experiments: Sequence[Experiment], name: str) -> Experiment:
+    """The experiment of a name.
+
+    Raises:
+        VGFError: there is none.
+    """
+    import difflib
+
+    by_name = {experiment.name: experiment for experiment in experiments}
+    if name not in by_name:
+        near = difflib.get_close_matches(name, by_name, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(by_name)}"
+        raise VGFError(f"{name} is no experiment; {hint}")
+    return by_name[name]
+
+
+def run_one(
+    experiment: Experiment, module: str, args: argparse.Namespace, named: bool = False
+) -> Data:
+    """Run one experiment as its command does, and say what came out."""
+    out = folder(args)
+    words = [experiment.name] * named + ["--quick"] * args.quick
+    if args.redraw:
+        record = redraw(experiment, out)
+    else:
+        record = run(experiment, out, args.quick, command_line(module, words))
+    say(record, out)
+    return record
