@@ -15,7 +15,8 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
@@ -361,6 +362,32 @@ def progress(
     stream = sys.stderr if stream is None else stream
     kind: type[_Bar] | type[_Lines] = _Bar if stream.isatty() else _Lines
     return kind(total, what, unit, done, stream)
+
+
+@contextmanager
+def shown_progress(unit: str) -> Iterator[Callable[[str, int, int], None]]:
+    """A function that shows how far things are, each under its own label, until the block ends.
+
+    It takes what is being done, how much of it is done, and how much there is; what is done in
+    its first call was done before.
+
+    Args:
+        unit: one of what is counted, as in "episode".
+    """
+    shown: dict[str, tuple[Progress, int]] = {}
+
+    def show(label: str, done: int, total: int) -> None:
+        bar, before = shown.get(label) or (progress(total, label, unit, done), done)
+        bar.update(done - before)
+        shown[label] = (bar, done)
+        if done >= total:
+            bar.close()
+
+    try:
+        yield show
+    finally:
+        for bar, _ in shown.values():
+            bar.close()
 
 
 class _Bar:
