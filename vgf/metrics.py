@@ -233,6 +233,14 @@ class RunLog:
         self.close()
 
 
+# Budgets with a name, one sample of a policy: in few letters, and spelled out.
+POLICIES = {
+    "bc": ("BC", "behaviour cloning"),
+    "weighted_bc": ("weighted BC", "weighted behaviour cloning"),
+    "fql": ("FQL", "FQL"),
+}
+
+
 def by_budget(rows: Iterable[Mapping[str, Any]]) -> dict[Scalar, list[Mapping[str, Any]]]:
     """Rows grouped by their test budget, in the order of the budgets: names first, then L_test."""
     groups: dict[Scalar, list[Mapping[str, Any]]] = {}

@@ -23,7 +23,7 @@ from .config import read_toml
 from .errors import VGFError
 from .extras import need
 from .files import write_atomically
-from .metrics import EVALUATIONS, METRICS, Row, Scalar, by_budget, mean, read_rows
+from .metrics import EVALUATIONS, METRICS, POLICIES, Row, Scalar, by_budget, mean, read_rows
 from .spec.types import Array
 
 REPORT, LEARNING, LOSSES, SCALING = "report.html", "learning", "losses", "scaling"
@@ -268,13 +268,13 @@ def score_table(results: Sequence[Score], with_step: bool = False) -> list[dict[
 def budget_name(budget: Scalar) -> str:
     """A test budget in few letters."""
     if isinstance(budget, str):
-        return "BC" if budget.lower() == "bc" else budget
+        return POLICIES.get(budget, (budget,))[0]
     return f"L = {budget:g}" if budget is not None else "?"
 
 
 def _budget_title(budget: Scalar) -> str:
     if isinstance(budget, str):
-        return "behaviour cloning" if budget.lower() == "bc" else budget
+        return POLICIES.get(budget, (budget,))[-1]
     return f"{budget_name(budget)} (best of N)" if budget == 0 else budget_name(budget)
 
 

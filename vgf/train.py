@@ -43,7 +43,7 @@ from .data.pool import EnvironmentPool
 from .errors import VGFError
 from .evaluate import Evaluation, environments_together, evaluate, make_pool
 from .extras import need
-from .metrics import METRICS, RunLog, progress
+from .metrics import METRICS, POLICIES, RunLog, progress
 from .spec.settings import Budget, Settings
 from .tasks import Task, make_task
 
@@ -178,8 +178,11 @@ def test_budgets(agent: Settings, steps: tuple[int, ...]) -> dict[str, Budget]:
     """The budgets that an agent is evaluated at, by their labels.
 
     One sample of behaviour cloning ("bc") comes first, then each L_test with the training
-    budget's other settings; L_test = 0 is best-of-N.
+    budget's other settings; L_test = 0 is best-of-N. A method that moves no particles has one
+    sample of its policy alone, under the method's name.
     """
+    if not agent.transports:
+        return {agent.method: agent.budget}
     budgets = {BEHAVIOUR_CLONING: dataclasses.replace(agent.budget, steps=0)}
     return budgets | {str(n): dataclasses.replace(agent.budget, steps=n) for n in steps}
 
@@ -214,7 +217,7 @@ def evaluate_agent(
         observations: np.ndarray, budget: str, noise: Mapping[str, np.ndarray]
     ) -> tuple[np.ndarray, Mapping[str, Any]]:
         check()
-        count = 1 if budget == BEHAVIOUR_CLONING else particles
+        count = particles if budget.isdigit() else 1
         chosen = {"particles": noise["particles"][:, :count], "select": noise["select"]}
         actions, info = backend.act(
             state,
@@ -239,7 +242,7 @@ def evaluate_agent(
             episodes=settings.episodes, seed=seed, pool=pool, progress=advance,
         )  # fmt: skip
     for record in found.records:
-        if record["budget"] != BEHAVIOUR_CLONING:
+        if record["budget"].isdigit():
             record["budget"] = int(record["budget"])  # type: ignore[typeddict-item]
     return found
 
@@ -474,7 +477,7 @@ class _Loop:
         )  # fmt: skip
         self.log.evaluations(step, found.records)
         scores = "  ".join(
-            f"{'BC' if s.budget == BEHAVIOUR_CLONING else f'L={s.budget}'} {s.success_rate:.2f}"
+            f"{POLICIES.get(s.budget, (f'L={s.budget}',))[0]} {s.success_rate:.2f}"
             for s in found.summaries
         )
         write(f"{step:>9,} updates  success  {scores}")

@@ -130,7 +130,7 @@ def policy_gradient(
     a = policy_actions(params, s, noise, activation)
     inside = (np.abs(a) <= 1).astype(a.dtype)
     q = aggregate(critic_values(critic, s, project(a), critic_activation), "mean")
-    scale = 1 / max(np.mean(np.abs(q)), VALUE_SCALE_MIN) if normalise else 1.0
+    scale = 1 / np.maximum(np.mean(np.abs(q)), VALUE_SCALE_MIN) if normalise else 1.0
     g = action_gradient(critic, s, project(a), "mean", critic_activation)
     loss = distillation * np.mean((a - target) ** 2) - scale * np.mean(q)
     slope = 2 * distillation * (a - target) / a.size - scale * inside * g / len(a)
