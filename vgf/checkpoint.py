@@ -124,6 +124,14 @@ def open_run_folder(path: Path | str) -> RunConfig:
     return load_config(path / CONFIG)
 
 
+def seed_folders(config: RunConfig, folder: Path) -> dict[int, Path]:
+    """The folder of each seed: the run folder itself for one, folders within it for several."""
+    if config.seeds == 1:
+        return {config.seed: folder}
+    seeds = range(config.seed, config.seed + config.seeds)
+    return {seed: folder / f"seed-{seed}" for seed in seeds}
+
+
 def record_environment(
     folder: Path | str, config: RunConfig, facts: Mapping[str, Any] | None = None
 ) -> None:

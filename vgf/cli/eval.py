@@ -9,7 +9,6 @@ from typing import Any
 
 from ..errors import VGFError
 from . import COMMANDS
-from .run import seed_folders
 
 EVAL = "eval"  # in the run folder: what was found
 
@@ -44,7 +43,7 @@ def main(words: list[str]) -> int:
 
 
 def _evaluate(folder: Path, changes: dict[str, Any], step: int | None, seed: int | None) -> int:
-    from ..checkpoint import environment, open_run_folder
+    from ..checkpoint import environment, open_run_folder, seed_folders
     from ..config import BackendSettings, override, to_dict
     from ..evaluate import environments_together, make_pool
     from ..files import check_writable

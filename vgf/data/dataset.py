@@ -24,6 +24,8 @@ from ..spec.types import Array
 KEYS = ("observations", "actions", "rewards", "masks", "terminals", "next_observations")
 _FLAGS = {"masks", "terminals", "timeouts"}
 _COLUMNS = {"rewards", *_FLAGS}
+# Separates the random numbers that pick batches from those of the update (vgf/spec/update.py).
+BATCHES = 3
 # Rounding that actions may carry them past the box [-1, 1].
 BOX_TOLERANCE = 1e-5
 
@@ -83,6 +85,24 @@ class Dataset:
 def standardise(observations: Array, mean: Array, std: Array) -> Array:
     """(observations - mean) / std. ``[*, o]``, ``[o]``, ``[o]`` -> ``[*, o]`` float32."""
     return ((observations - mean) / std).astype(np.float32)
+
+
+def batch_at(dataset: Dataset, seed: int, step: int, size: int) -> dict[str, np.ndarray]:
+    """The batch of one update, with replacement: a pure function of seed and step.
+
+    Args:
+        dataset: of M transitions.
+        seed, step: of the run and of the update.
+        size: B.
+    """
+    rows = np.random.default_rng([seed, BATCHES, step]).integers(0, len(dataset), size)
+    return {
+        "observations": dataset.observations[rows],
+        "actions": dataset.actions[rows],
+        "rewards": dataset.rewards[rows],
+        "masks": dataset.masks[rows],
+        "next_observations": dataset.next_observations[rows],
+    }
 
 
 def check_dataset(arrays: Mapping[str, Any], source: str) -> Dataset:
