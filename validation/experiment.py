@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from vgf.errors import VGFError
-from vgf.report import interval
+from vgf.scores import interval
 
 from .figures import SUFFIXES
 from .record import RESULTS, environment, markdown_table, write

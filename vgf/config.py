@@ -495,25 +495,32 @@ def resolve(flags: Mapping[str, Any], path: Path | str | None = None) -> RunConf
     file = read_toml(path) if path is not None else {}
     defaults = default_config(
         asked_for("task.env", (file, flags), DEMO_ENV),
-        asked_for("agent.method", (file, flags), "vgf", METHODS),
+        asked_for("agent.method", (file, flags), "vgf", METHODS) or "vgf",
     )
     return override(override(defaults, file, str(path)), flags, "flags")
 
 
 def asked_for(
-    key: str, layers: Sequence[Mapping[str, Any]], default: str, choices: Sequence[str] = ()
-) -> str:
+    key: str,
+    layers: Sequence[Mapping[str, Any]],
+    default: str | None,
+    choices: Sequence[str] = (),
+) -> str | None:
     """What the last of some nested layers of settings says of a key that decides the defaults.
 
     A value that cannot be (no text, none of the choices) counts as absent here;
-    :func:`override` is what complains of it.
+    :func:`override` is what complains of it. None, or "none", counts where there are no choices.
     """
+    *tables, last = key.split(".")
     found = default
     for layer in layers:
-        value: Any = layer
-        for name in key.split("."):
-            value = value.get(name) if isinstance(value, Mapping) else None
-        if isinstance(value, str) and (not choices or value in choices):
+        table: Any = layer
+        for name in tables:
+            table = table.get(name) if isinstance(table, Mapping) else None
+        value = table.get(last, "") if isinstance(table, Mapping) else ""
+        if value is None or (isinstance(value, str) and value.lower() == NONE):
+            found = found if choices else None
+        elif isinstance(value, str) and (value in choices if choices else value.strip()):
             found = value
     return found
 

@@ -162,6 +162,8 @@ def test_a_download_is_used(store: Path, tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_a_folder_is_data_too(store: Path) -> None:
     assert len(to_dataset(read_file(store / "test/maze-v0"))) == 4
+    with pytest.raises(VGFError, match="is part of a Minari dataset; name the dataset's folder"):
+        read_file(store / "test/maze-v0/data/main_data.hdf5")
 
 
 def test_what_cannot_be_used(store: Path, tmp_path: Path) -> None:

@@ -250,6 +250,10 @@ def read_hdf5(path: str | Path) -> RawData:
             key: np.asarray(file[key][()]) for key in RAW_KEYS
             if isinstance(file.get(key), h5py.Dataset)
         }  # fmt: skip
+    if not arrays and "episode_0" in found:
+        raise VGFError(
+            f"{path} is part of a Minari dataset; name the dataset's folder, which has data/"
+        )
     for key in ("rewards", "masks", "terminals", "timeouts"):
         if key in arrays and arrays[key].shape[1:] == (1,):
             arrays[key] = arrays[key][:, 0]
