@@ -291,7 +291,12 @@ def _short(value: float | None, digits: int = 4) -> str:
 
 
 @contextmanager
-def figure(stem: Path | str, width: float = 6.4, height: float = 4.0) -> Iterator[Any]:
+def figure(
+    stem: Path | str,
+    width: float = 6.4,
+    height: float = 4.0,
+    kinds: Sequence[str] = ("png", "svg"),
+) -> Iterator[Any]:
     """A new matplotlib figure, written to ``STEM.png`` and ``STEM.svg`` at the end.
 
     The same numbers give the same SVG, byte for byte.
@@ -305,10 +310,11 @@ def figure(stem: Path | str, width: float = 6.4, height: float = 4.0) -> Iterato
     with matplotlib.rc_context(_STYLE):
         drawing = figures.Figure(figsize=(width, height))
         yield drawing
-        for suffix, options in (("png", {"dpi": 160}), ("svg", {"metadata": {"Date": None}})):
+        options: dict[str, Any] = {"png": {"dpi": 160}, "svg": {"metadata": {"Date": None}}}
+        for kind in kinds:
             data = io.BytesIO()
-            drawing.savefig(data, format=suffix, **options)
-            write_atomically(stem.with_name(f"{stem.name}.{suffix}"), data.getvalue())
+            drawing.savefig(data, format=kind, **options[kind])
+            write_atomically(stem.with_name(f"{stem.name}.{kind}"), data.getvalue())
 
 
 def save_learning(runs: Sequence[Run], stem: Path | str) -> None:

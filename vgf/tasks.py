@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from .data import d4rl, minari
-from .data.common import Progress
+from .data.common import Progress, Say
 from .data.dataset import Dataset
 from .data.pool import MakeEnv, Success
 from .data.raw import outside_the_box, to_dataset
@@ -22,6 +22,7 @@ from .data.source import (
     MINARI,
     NONE,
     OGBENCH,
+    Source,
     check_request,
     find_source,
     read_raw,
@@ -29,6 +30,7 @@ from .data.source import (
 from .errors import VGFError
 from .extras import installed_version
 from .scores import NORMALISED, RETURN, SUCCESS, normalised
+from .spec.types import Array
 
 
 @dataclass(frozen=True)
@@ -162,6 +164,7 @@ def make_task(
     allow_download: bool = True,
     workers: int | None = None,
     progress: Progress | None = None,
+    say: Say | None = None,
 ) -> Task:
     """Make a task from its name.
 
@@ -184,6 +187,7 @@ def make_task(
         allow_generate, allow_download: whether data that are not there may be made or fetched.
         workers: processes that generate; None for one on each core.
         progress: called while data are generated or downloaded.
+        say: takes a line for the person at the terminal, while data are generated.
 
     Raises:
         VGFError: as :func:`~vgf.data.source.read_raw` and :func:`~vgf.data.to_dataset`; an
@@ -212,9 +216,10 @@ def make_task(
         allow_download=allow_download,
         workers=workers,
         progress=progress,
+        say=say,
     )
     dataset = to_dataset(raw)
-    _check_sizes(task, dataset)
+    check_sizes(task, dataset)
     about_data = () if source.kind == OGBENCH else (*raw.conventions(), *outside_the_box(raw))
     return dataclasses.replace(
         task,
@@ -223,6 +228,28 @@ def make_task(
         dataset=dataset,
         notes=(*task.notes, *(f"data: {line}" for line in about_data)),
     )
+
+
+def measure(
+    source: Source,
+    action_repeat: int = 1,
+    data_dir: str | Path | None = None,
+    *,
+    allow_download: bool = True,
+) -> tuple[Task, tuple[Array, Array] | None]:
+    """A task without data, its sizes taken from its environment, and the box of its actions.
+
+    Args:
+        source: what its name means.
+        action_repeat: simulator steps for each decision.
+        data_dir: where Minari's data are looked for, which name their environment.
+        allow_download: whether they may be fetched.
+
+    Raises:
+        VGFError: an environment that cannot be made, or no data of Minari's.
+    """
+    found = _FINDERS[source.kind](source.name, action_repeat, data_dir, allow_download)
+    return _measured(source.name, action_repeat, found)
 
 
 # --- environments and scores of each source -----------------------------------------------------
@@ -320,7 +347,6 @@ def simulator_versions(name: str) -> str:
 
 
 def _measured(name: str, action_repeat: int, found: _Found) -> tuple[Task, Any]:
-    """A task without data, its sizes taken from its environment, and the box of its actions."""
     task = Task(
         name=name,
         action_repeat=action_repeat,
@@ -346,8 +372,12 @@ def _measured(name: str, action_repeat: int, found: _Found) -> tuple[Task, Any]:
         return measured, (box.low, box.high)
 
 
-def _check_sizes(task: Task, dataset: Dataset) -> None:
-    """Check that data and environment have the same sizes."""
+def check_sizes(task: Task, dataset: Dataset) -> None:
+    """Check that data and environment have the same sizes.
+
+    Raises:
+        VGFError: they have not.
+    """
     if task.make_env is None:
         return
     for what, got, wanted in (

@@ -43,7 +43,7 @@ from .data.pool import EnvironmentPool
 from .errors import VGFError
 from .evaluate import Evaluation, environments_together, evaluate, make_pool
 from .extras import need
-from .metrics import METRICS, POLICIES, RunLog, progress
+from .metrics import METRICS, POLICIES, RunLog, progress, shown_progress
 from .spec.settings import Budget, Settings
 from .tasks import Task, make_task
 
@@ -253,16 +253,7 @@ def load_task(config: RunConfig, with_dataset: bool = True) -> Task:
     Raises:
         VGFError: as :func:`vgf.tasks.make_task`.
     """
-    bars: dict[str, tuple[Any, int]] = {}
-
-    def show(label: str, done: int, total: int) -> None:
-        bar, before = bars.get(label) or (progress(total, label, "episode"), 0)
-        bar.update(done - before)
-        bars[label] = (bar, done)
-        if done >= total:
-            bar.close()
-
-    try:
+    with shown_progress("episode") as show:
         return make_task(
             config.task.env,
             config.task.action_repeat,
@@ -272,10 +263,8 @@ def load_task(config: RunConfig, with_dataset: bool = True) -> Task:
             normalise_rewards=config.task.normalise_rewards,
             with_dataset=with_dataset,
             progress=show,
+            say=say_line,
         )
-    finally:
-        for bar, _ in bars.values():
-            bar.close()
 
 
 def prepare(config: RunConfig) -> tuple[RunConfig, Backend, Task]:
@@ -497,7 +486,7 @@ class _Loop:
             {"evaluation_due": due, "scaling": self.scaling.to_json(),
              "transitions": len(self.dataset),
              "observation_dim": self.task.observation_dim, "action_dim": self.task.action_dim},
-            task=self.task.name,
+            task=self.config.task.env or self.task.name,
             settings=self.config.agent,
         )  # fmt: skip
 

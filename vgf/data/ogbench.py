@@ -19,7 +19,7 @@ import numpy as np
 
 from ..errors import VGFError
 from ..extras import need
-from .common import Progress
+from .common import Progress, Say
 from .dataset import Dataset
 from .raw import RAW_KEYS, RawData, to_dataset
 from .record import generate_ogbench, recipe_for
@@ -139,6 +139,7 @@ def load_ogbench(
     allow_download: bool = True,
     workers: int | None = None,
     progress: Progress | None = None,
+    say: Say | None = None,
 ) -> Dataset:
     """The training data of a single task, with OGBench's own rewards and masks.
 
@@ -155,6 +156,7 @@ def load_ogbench(
             allow_download=allow_download,
             workers=workers,
             progress=progress,
+            say=say,
         )
     )
 
@@ -171,6 +173,7 @@ def read_ogbench(
     allow_download: bool = True,
     workers: int | None = None,
     progress: Progress | None = None,
+    say: Say | None = None,
 ) -> RawData:
     """The training data of a single task, relabelled by OGBench, not yet checked.
 
@@ -194,6 +197,7 @@ def read_ogbench(
         allow_generate, allow_download: whether data that are not there may be made or fetched.
         workers: processes that generate; None for one on each core.
         progress: called while data are generated.
+        say: takes a line for the person at the terminal, while data are generated.
 
     Raises:
         VGFError: an unknown name, a missing extra, no data (with the ways to them), or a file that
@@ -212,7 +216,7 @@ def read_ogbench(
     tried = []
     if path is None and allow_generate and (recipe_for(task.dataset) or not as_benchmark):
         path = generate_ogbench(
-            task.dataset, own[0], episodes, seed, workers, action_repeat, progress
+            task.dataset, own[0], episodes, seed, workers, action_repeat, progress, say
         )
     if path is None and allow_download and as_benchmark:
         path, failure = _download(task.dataset, folders[0])

@@ -119,7 +119,7 @@ def to_dataset(raw: RawData) -> Dataset:
             cannot be normalised.
     """
     fields = _checked(raw)
-    done, ends = _ends(raw, fields)
+    done, ends = ends_of(raw, fields)
     rewards = fields["rewards"].astype(np.float64) + raw.reward_shift
     scale = reward_scale(rewards, ends, raw.source) if raw.normalise_rewards else 1.0
     ends[-1] = True  # the end of the file
@@ -168,8 +168,13 @@ def _checked(raw: RawData) -> dict[str, Array]:
     return check_arrays({key: raw.arrays[key] for key in present}, raw.source)
 
 
-def _ends(raw: RawData, fields: Mapping[str, Array]) -> tuple[Array, Array]:
-    """Where the task is done and where a trajectory ends, ``[M]`` bool each."""
+def ends_of(raw: RawData, fields: Mapping[str, Array]) -> tuple[Array, Array]:
+    """Where the task is done and where a trajectory ends, ``[M]`` bool each.
+
+    Args:
+        raw: for its conventions.
+        fields: its arrays, of which only observations and flags are looked at.
+    """
     rows = len(fields["observations"])
     flags = {
         key: fields[key] != 0 if key in fields else np.zeros(rows, bool)

@@ -18,7 +18,7 @@ from typing import Any
 from ..errors import VGFError
 from ..extras import is_installed
 from . import d4rl, minari
-from .common import Progress
+from .common import Progress, Say
 from .npz import read_npz
 from .ogbench import is_ogbench, ogbench_tasks, parse_task, read_ogbench
 from .raw import RawData, with_box
@@ -143,6 +143,7 @@ def read_raw(
     allow_download: bool = True,
     workers: int | None = None,
     progress: Progress | None = None,
+    say: Say | None = None,
 ) -> RawData:
     """The data of a task, not yet checked; :func:`vgf.data.to_dataset` does that.
 
@@ -155,6 +156,7 @@ def read_raw(
         action_repeat, episodes, seed, workers: of data that OGBench's oracles generate.
         allow_generate, allow_download: whether data that are not there may be made or fetched.
         progress: called while data are generated or downloaded.
+        say: takes a line for the person at the terminal, while data are generated.
 
     Raises:
         VGFError: an unknown name, no data (with the ways to them), or a file that is no whole one.
@@ -179,6 +181,7 @@ def read_raw(
                 allow_download=allow_download,
                 workers=workers,
                 progress=progress,
+                say=say,
             )
         return dataclasses.replace(raw, normalise_rewards=normalise_rewards)
     if source.kind == D4RL:
