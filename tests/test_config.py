@@ -339,3 +339,21 @@ def test_namespace_holds_only_what_was_given() -> None:
     assert isinstance(parsed, argparse.Namespace)
     assert given(parsed) == {}
     assert config_from_flags(parsed) == RunConfig()
+
+
+def test_no_task_has_no_held_actions(tmp_path: Path) -> None:
+    """--env none is a file of data alone, not the default task."""
+    for config in (
+        resolve({"task": {"env": None, "data": "a.npz"}}),
+        override(default_config(None), {"task": {"data": "a.npz"}}, "flags"),
+    ):
+        assert (config.task.env, config.task.action_repeat) == (None, 1)
+        save_config(config, tmp_path / "config.toml")
+        assert load_config(tmp_path / "config.toml") == config
+    assert resolve(
+        {"task": {"env": "hopper-medium-v2"}}, tmp_path / "config.toml"
+    ).task == dataclasses.replace(config.task, env="hopper-medium-v2")
+    with pytest.raises(VGFError, match="env is empty; name a task"):
+        resolve({"task": {"env": " "}})
+    with pytest.raises(VGFError, match="data is empty; name a file"):
+        resolve({"task": {"data": ""}})

@@ -22,7 +22,7 @@ import numpy as np
 
 from vgf.errors import VGFError
 from vgf.metrics import progress
-from vgf.report import interval
+from vgf.scores import interval
 
 from .figures import SUFFIXES
 from .pages import Block, Grid, Heading, Picture, Points, Text, to_markdown

@@ -643,7 +643,7 @@ def asked_for(
         value = table[last]
         if choices:
             found = value if value in choices else found
-        elif value is None or isinstance(value, str):
+        elif value is None or (isinstance(value, str) and value.strip()):
             found = None if value is None or value.lower() == NONE else value
     return found
 

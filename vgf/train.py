@@ -582,7 +582,7 @@ class _Loop:
              "transitions": 0 if self.dataset is None else len(self.dataset),
              "environment_steps": point.environment_steps,
              "observation_dim": self.task.observation_dim, "action_dim": self.task.action_dim},
-            task=self.config.task.env,
+            task=self.config.task.env or self.task.name,
             settings=self.config.agent,
         )  # fmt: skip
 

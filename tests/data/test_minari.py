@@ -6,6 +6,7 @@ import os
 import pickle
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -88,6 +89,23 @@ def test_episodes_become_trajectories(store: Path) -> None:
     assert np.abs(raw.arrays["actions"]).max() > 1.0
 
 
+def test_an_episode_that_ends_without_a_flag_was_cut(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def episodes(_: Any) -> Any:
+        for rows, done in ((2, False), (3, True), (0, False), (2, False)):
+            flags = np.arange(rows) == rows - 1
+            yield SimpleNamespace(
+                observations=np.ones((rows + 1, 3)), actions=np.zeros((rows, 1)),
+                rewards=np.zeros(rows), terminations=flags & done, truncations=flags & False,
+            )  # fmt: skip
+
+    monkeypatch.setattr("minari.MinariDataset.iterate_episodes", episodes)
+    dataset = to_dataset(minari.read_minari(store / "test/pendulum-v0"))
+    assert dataset.terminals.tolist() == [0, 1, 0, 0, 1, 0, 1]
+    assert dataset.masks.tolist() == [1, 1, 1, 1, 0, 1, 1]
+
+
 def test_its_environment_agrees_with_its_data() -> None:
     task = make_task("test/pendulum-v0")
     assert task.dataset is not None
@@ -162,6 +180,8 @@ def test_a_download_is_used(store: Path, tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_a_folder_is_data_too(store: Path) -> None:
     assert len(to_dataset(read_file(store / "test/maze-v0"))) == 4
+    with pytest.raises(VGFError, match="is part of a Minari dataset; name the dataset's folder"):
+        read_file(store / "test/maze-v0/data/main_data.hdf5")
 
 
 def test_what_cannot_be_used(store: Path, tmp_path: Path) -> None:

@@ -166,7 +166,9 @@ def test_normalised_rewards_span_1000(found: dict[str, Any], shift: float) -> No
 
 
 def test_equal_returns_cannot_be_normalised() -> None:
-    with pytest.raises(VGFError, match=r"every trajectory has the return 2, .*--no-normalise"):
+    with pytest.raises(
+        VGFError, match=r"all whole trajectories have the return 2, .*--no-normalise"
+    ):
         reward_scale(np.ones(4), np.array([0, 1, 0, 1]), "here")
 
 

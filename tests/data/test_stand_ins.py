@@ -208,6 +208,11 @@ def test_a_push_moves_along_the_right_axis() -> None:
         moved, *_ = env.step(np.array([1.0, 0.0], np.float32))
     assert moved[0] > ob[0] + 0.02
     assert abs(moved[1] - ob[1]) < 0.05
+    for _ in range(140):
+        moved, *_ = env.step(np.array([-1.0, 0.0], np.float32))
+    # The wall's face is at 1.5 and the ball's centre 0.1 before it, in a maze whose ball counts
+    # from 1.2.
+    assert moved[0] == pytest.approx(1.5 + 0.1 - 1.2, abs=0.05)
 
 
 # --- D4RL's own ----------------------------------------------------------------------------------

@@ -28,6 +28,7 @@ import numpy as np
 from ..errors import VGFError
 from ..extras import need
 from ..files import atomic_file, write_atomically
+from ..scores import normalised
 from .common import Progress
 from .raw import RAW_KEYS, RawData
 
@@ -90,7 +91,7 @@ class D4RLTask:
                 f"D4RL's table has no reference score for {self.name}, so there is no normalised "
                 "score; use the return"
             )
-        return 100.0 * (value - self.ref_min) / (self.ref_max - self.ref_min)
+        return normalised(value, self.ref_min, self.ref_max)
 
 
 @dataclass(frozen=True)
@@ -250,6 +251,10 @@ def read_hdf5(path: str | Path) -> RawData:
             key: np.asarray(file[key][()]) for key in RAW_KEYS
             if isinstance(file.get(key), h5py.Dataset)
         }  # fmt: skip
+    if not arrays and "episode_0" in found:
+        raise VGFError(
+            f"{path} is part of a Minari dataset; name the dataset's folder, which has data/"
+        )
     for key in ("rewards", "masks", "terminals", "timeouts"):
         if key in arrays and arrays[key].shape[1:] == (1,):
             arrays[key] = arrays[key][:, 0]

@@ -29,6 +29,7 @@ RAW_KEYS = (
 )  # fmt: skip
 RETURN_RANGE = 1000.0
 RETURN_STEPS = 1000
+_NAMES = 12  # of what is in a file, in a message
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,7 +156,9 @@ def _checked(raw: RawData) -> dict[str, Array]:
     if "terminals" not in present and not {"masks", "timeouts"} <= set(present):
         missing.append("terminals")
     if missing:
-        listed = ", ".join(sorted(raw.found or raw.arrays)) or "nothing"
+        names = sorted(raw.found or raw.arrays)
+        listed = ", ".join(names[:_NAMES]) or "nothing"
+        listed += f" and {len(names) - _NAMES} more" if len(names) > _NAMES else ""
         hint = (
             "; terminals are 1 where the task is done (with masks: where a trajectory ends)"
             if "terminals" in missing
@@ -224,8 +227,8 @@ def reward_scale(rewards: Array, ends: Array, source: str) -> float:
     low, high = return_range(rewards, ends)
     if high - low <= 0.0:
         raise VGFError(
-            f"{source}: every trajectory has the return {low:g}, so rewards cannot be scaled by "
-            "the range of returns; use --no-normalise-rewards"
+            f"{source}: all whole trajectories have the return {low:g}, so rewards cannot be "
+            "scaled by the range of returns; use --no-normalise-rewards"
         )
     return RETURN_RANGE / (high - low)
 
