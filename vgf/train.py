@@ -486,7 +486,7 @@ class _Loop:
             {"evaluation_due": due, "scaling": self.scaling.to_json(),
              "transitions": len(self.dataset),
              "observation_dim": self.task.observation_dim, "action_dim": self.task.action_dim},
-            task=self.config.task.env,
+            task=self.config.task.env or self.task.name,
             settings=self.config.agent,
         )  # fmt: skip
 
