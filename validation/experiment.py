@@ -13,7 +13,7 @@ import json
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,12 @@ from typing import Any
 import numpy as np
 
 from vgf.errors import VGFError
+from vgf.metrics import progress
 from vgf.report import interval
 
 from .figures import SUFFIXES
-from .record import RESULTS, environment, markdown_table, write
+from .pages import Block, Grid, Heading, Picture, Points, Text, to_markdown
+from .record import RESULTS, environment, write
 
 QUICK_RESULTS = Path("runs") / "validation-quick"
 Data = dict[str, Any]
@@ -46,15 +48,6 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class Table:
-    """A table of a record: cells are text."""
-
-    caption: str
-    header: Sequence[str]
-    rows: Sequence[Sequence[str]]
-
-
-@dataclass(frozen=True)
 class Experiment:
     """What an experiment consists of.
 
@@ -66,7 +59,7 @@ class Experiment:
         measure: setup -> the data, plain numbers that JSON can hold.
         judge: data -> verdicts.
         tables: data -> tables.
-        draw: data and the stem of the figure's files.
+        draw: data and the stem of the figure's files; none draws none.
         caption: of the figure.
         remarks: data -> sentences on what was measured besides.
     """
@@ -78,9 +71,9 @@ class Experiment:
     quick: Any
     measure: Callable[[Any], Data]
     judge: Callable[[Data], list[Verdict]]
-    tables: Callable[[Data], list[Table]]
-    draw: Callable[[Data, Path], None]
-    caption: str
+    tables: Callable[[Data], list[Grid]]
+    draw: Callable[[Data, Path], None] | None = None
+    caption: str = ""
     remarks: Callable[[Data], list[str]] = lambda data: []
 
 
@@ -97,6 +90,14 @@ def show(found: Mapping[str, float], digits: int = 3) -> str:
     """An estimate as text: mean (low to high)."""
     mean, low, high = (f"{found[key]:.{digits}g}" for key in ("mean", "low", "high"))
     return f"{mean} ({low} to {high})"
+
+
+def counting(total: int, what: str, unit: str) -> Iterator[int]:
+    """range(total), its progress shown on standard error."""
+    with progress(total, what, unit) as shown:
+        for i in range(total):
+            yield i
+            shown.update()
 
 
 def percent(found: Mapping[str, float]) -> str:
@@ -157,9 +158,10 @@ def finish(experiment: Experiment, record: Data, data: Data, out: Path) -> Data:
         "tables": [dataclasses.asdict(table) for table in experiment.tables(data)],
         "data": data,
     }
-    experiment.draw(data, out / experiment.name)
+    if experiment.draw is not None:
+        experiment.draw(data, out / experiment.name)
     write(out / f"{experiment.name}.json", as_json(record))
-    write(out / f"{experiment.name}.md", as_markdown(record))
+    write(out / f"{experiment.name}.md", to_markdown(blocks(record)))
     return record
 
 
@@ -189,19 +191,19 @@ def read_record(path: Path) -> Data:
     return record
 
 
-def as_markdown(record: Data, level: int = 1) -> str:
-    """A record as Markdown, its title a heading of this level."""
-    marks = "#" * level
-    lines = [f"{marks} {record['title']}", "", *textwrap.wrap(made_by(record), 100), ""]
-    lines += [record["about"], ""]
-    rows = [[v["claim"], answer(v["holds"]), v["evidence"]] for v in record["verdicts"]]
-    lines += [markdown_table(("claim", "holds", "evidence"), rows), ""]
-    lines += [f"* {remark}" for remark in record["remarks"]]
-    lines += [""] * bool(record["remarks"])
-    lines += [f"![{record['title']}]({record['name']}.svg)", "", f"*{record['caption']}*", ""]
-    for table in record["tables"]:
-        lines += [f"{table['caption']}:", "", markdown_table(table["header"], table["rows"]), ""]
-    return "\n".join(lines)
+def blocks(record: Data, level: int = 1) -> list[Block]:
+    """A record as a page, or as a part of one, its title a heading of this level."""
+    found: list[Block] = [
+        Heading(record["title"], level), Text(made_by(record)), Text(record["about"])
+    ]  # fmt: skip
+    if record["verdicts"]:
+        rows = [[v["claim"], answer(v["holds"]), v["evidence"]] for v in record["verdicts"]]
+        found.append(Grid("", ("claim", "holds", "evidence"), rows))
+    if record["remarks"]:
+        found.append(Points(record["remarks"]))
+    if record["caption"]:
+        found.append(Picture(record["name"], record["title"], record["caption"]))
+    return found + [Grid(t["caption"], t["header"], t["rows"]) for t in record["tables"]]
 
 
 def made_by(record: Data) -> str:
@@ -230,8 +232,8 @@ def say(record: Data, out: Path) -> None:
         print(textwrap.fill(text, 79, initial_indent=f"  {mark} ", subsequent_indent=" " * 6))
     for remark in record["remarks"]:
         print(textwrap.fill(remark, 79, initial_indent="   -  ", subsequent_indent=" " * 6))
-    print(f"  written to {out / record['name']}.md, .json, {', '.join('.' + s for s in SUFFIXES)}",
-          flush=True)  # fmt: skip
+    suffixes = ("md", "json", *(SUFFIXES if record["caption"] else ()))
+    print(f"  written to {out / record['name']}.{', .'.join(suffixes)}", flush=True)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -270,14 +272,34 @@ def main(
         )
     add_arguments(parser)
     args = parser.parse_args(argv)
-    chosen = getattr(args, "names", None) or names
+
+    def act() -> bool:
+        several = len(experiments) > 1
+        picked = [choose(experiments, name) for name in getattr(args, "names", None) or names]
+        records = []
+        for one in picked:
+            command = command_line(module, [one.name] * several + ["--quick"] * args.quick)
+            records.append(run_one(one, command, args))
+        return all(map(holds, records))
+
+    return exit_status(act)
+
+
+def holds(record: Data) -> bool:
+    """Whether every claim of a record holds."""
+    return all(verdict["holds"] for verdict in record["verdicts"])
+
+
+def exit_status(act: Callable[[], bool]) -> int:
+    """0 where all holds, 1 where not, 2 for a mistake of the user's, 130 for Ctrl-C."""
     try:
-        picked = [choose(experiments, name) for name in chosen]
-        records = [run_one(one, module, args, len(experiments) > 1) for one in picked]
+        return 0 if act() else 1
     except VGFError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    return 0 if all(v["holds"] for record in records for v in record["verdicts"]) else 1
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
 
 
 def choose(experiments: Sequence[Experiment], name: str) -> Experiment:
@@ -296,15 +318,10 @@ def choose(experiments: Sequence[Experiment], name: str) -> Experiment:
     return by_name[name]
 
 
-def run_one(
-    experiment: Experiment, module: str, args: argparse.Namespace, named: bool = False
-) -> Data:
-    """Run one experiment as its command does, and say what came out."""
+def run_one(experiment: Experiment, command: str, args: argparse.Namespace) -> Data:
+    """Run one experiment as its flags say, and say what came out."""
     out = folder(args)
-    words = [experiment.name] * named + ["--quick"] * args.quick
-    if args.redraw:
-        record = redraw(experiment, out)
-    else:
-        record = run(experiment, out, args.quick, command_line(module, words))
+    again = args.redraw
+    record = redraw(experiment, out) if again else run(experiment, out, args.quick, command)
     say(record, out)
     return record

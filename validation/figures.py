@@ -19,7 +19,7 @@ COLUMN, PAGE = 3.4, 7.0  # inches
 SUFFIXES = ("svg", "pdf", "png")
 
 # From dark to light, so that they stay apart in grey.
-COLOURS = ("#111111", "#0b5394", "#c2410c", "#2e9e6b", "#b07cc6", "#e0a100")
+COLOURS = ("#111111", "#0b5394", "#c2410c", "#2e9e6b", "#b07cc6", "#e0ab1a")
 MARKERS = ("o", "s", "D", "^", "v", "P")
 DASHES = ("-", (0, (5, 1.5)), (0, (4, 1.2, 1, 1.2)), (0, (1, 1)), (0, (8, 2)), (0, (2, 2)))
 

@@ -32,14 +32,16 @@ from vgf.backends.base import Backend
 from vgf.spec import method_settings
 from vgf.spec.types import Array
 
-from .experiment import Data, Experiment, Table, Verdict, estimate, main, percent, show
+from .experiment import Data, Experiment, Verdict, counting, estimate, main, percent, show
 from .figures import COLOURS, MARKERS, PAGE, figure, letter
+from .pages import Grid
 
 PEAKS, HEIGHTS, WIDTH = np.array([[-0.45, 0.45], [0.5, -0.35]]), np.array([1.0, 0.7]), 0.22
 CLUSTERS, SPREAD = np.array([[-0.23, 0.23], [0.28, -0.17]]), 0.12
 NETWORK = Network(hidden=(64, 64))
 SYMBOLS = {"BC": "", "best-of-N": "N", "weighted BC": "beta", "FQL": "alpha",
            "FQL, best of N": "alpha", "VGF": "L"}  # fmt: skip
+SHORT = ("BC", "BoN", "wBC", "FQL", "FQL+", "VGF")  # for the figure
 
 
 @dataclass(frozen=True)
@@ -154,7 +156,7 @@ def measure(setup: Setup) -> Data:
             shown["actions"].append({"method": method, "setting": setting, "a": a[:100]})
 
     none = Budget(steps=0)
-    for seed in range(setup.seeds):
+    for seed in counting(setup.seeds, "the toy", "seed"):
         agent = Agent(backend, seed, setup, settings_of("vgf", setup))
         note(seed, "BC", 1, agent, 1, none)
         for n in setup.candidates:
@@ -288,7 +290,7 @@ def remarks(data: Data) -> list[str]:
     ]
 
 
-def tables(data: Data) -> list[Table]:
+def tables(data: Data) -> list[Grid]:
     """Every method at every setting."""
     order = [row for method in SYMBOLS for row in rows_of(data, method)]
     rows = [
@@ -298,7 +300,7 @@ def tables(data: Data) -> list[Table]:
         for row in order
     ]  # fmt: skip
     header = ("method", "setting", "true reward", "near a peak", "distance to the data")
-    return [Table("Mean and 95 % interval over the seeds", header, rows)]
+    return [Grid("Mean and 95 % interval over the seeds", header, rows)]
 
 
 def draw(data: Data, stem: Path) -> None:
@@ -310,11 +312,11 @@ def draw(data: Data, stem: Path) -> None:
     vgf, weakest = best(data, "VGF"), rows_of(data, "FQL")[0]
     with figure(stem, PAGE, 3.9) as drawing:
         panels = drawing.subplots(2, 4).flatten()
-        background(panels[0], true_reward(plane(81)), "a", "data, true reward")
+        background(panels[0], true_reward(plane(61)), "a", "data, true reward")
         points(panels[0], np.array(shown["data"]))
         background(panels[1], learned, "b", "learned reward")
-        row_of = [best(data, "best-of-N"), best(data, "weighted BC"), weakest, best(data, "FQL")]
-        for axes, row, name in zip(panels[2:6], row_of, "cdef", strict=True):
+        of = [best(data, "best-of-N"), best(data, "weighted BC"), weakest, best(data, "FQL")]
+        for axes, row, name in zip(panels[2:6], of, "cdef", strict=True):
             symbol = {"alpha": r"$\alpha$", "beta": r"$\beta$"}.get(*[SYMBOLS[row["method"]]] * 2)
             background(axes, learned, name, f"{row['method']}, {symbol} = {row['setting']:g}")
             points(axes, actions[row["method"], row["setting"]])
@@ -324,7 +326,8 @@ def draw(data: Data, stem: Path) -> None:
         panels[6].plot(path[..., 0], path[..., 1], color=COLOURS[1], linewidth=0.4)
         panels[6].plot(*path[0].T, "o", markersize=1.5, markerfacecolor="white",
                        markeredgewidth=0.4, color=COLOURS[0])  # fmt: skip
-        points(panels[6], path[-1])
+        panels[6].plot(*path[-1].T, "o", markersize=1.5, color=COLOURS[1])
+        points(panels[6], actions["VGF", vgf["setting"]])
         draw_rewards(panels[7], data)
 
 
@@ -364,8 +367,7 @@ def draw_rewards(axes: Any, data: Data) -> None:
                 color=COLOURS[2] if row is top else COLOURS[0],
                 markerfacecolor=COLOURS[2] if row is top else "white", markeredgewidth=0.6,
             )  # fmt: skip
-    axes.set_xticks(range(len(SYMBOLS)), [name.replace(", best", ",\nbest") for name in SYMBOLS],
-                    rotation=60, ha="right", rotation_mode="anchor")  # fmt: skip
+    axes.set_xticks(range(len(SYMBOLS)), SHORT, rotation=90)
     axes.set_ylim(-0.03, 1.03)
     axes.set_ylabel("true reward")
     letter(axes, "h", "all settings")
@@ -376,7 +378,7 @@ TOY = Experiment(
     title="The toy: two modes and a learned reward with errors",
     about=(__doc__ or "").partition("recorded numbers\n")[2].strip(),
     setup=Setup(),
-    quick=Setup(seeds=2, updates=500, candidates=(16,), steps=(1, 3, 10), distillation=(0.3, 3.0),
+    quick=Setup(seeds=4, updates=500, candidates=(16,), steps=(1, 3, 10), distillation=(0.3, 3.0),
                 weight_temperatures=(0.1,)),
     measure=measure,
     judge=judge,
@@ -385,11 +387,12 @@ TOY = Experiment(
     remarks=remarks,
     caption=(
         "(a) The true reward (grey, darker is higher; stars are its peaks) and the data of the "
-        "first seed; (b) the reward learned from it, high in a corner where there is no data. (c) "
-        "to (g) The methods' actions over the learned reward, each at its best setting, and FQL "
-        "also at its weakest regularisation (e); in (g) with the flow's trajectories. (h) The true "
-        "reward of every method at every setting of its grid, left to right in the order of the "
-        "table, mean and 95 % interval over all seeds; filled, the best setting."
+        "first seed; (b) the reward learned from it, highest where there is no data. (c) to (g) "
+        "The methods' actions over the learned reward, each at its best setting, and FQL also at "
+        "its weakest regularisation (e); in (g) with the flow's trajectories, from open to small "
+        "filled circles. (h) The true reward of every method at every setting of its grid, left to "
+        "right in the order of the table, mean and 95 % interval over all seeds; filled, the best "
+        "setting. BoN: best-of-N; wBC: weighted BC; FQL+: the best of 16 of FQL's actions."
     ),
 )  # fmt: skip
 

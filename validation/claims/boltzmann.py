@@ -27,8 +27,9 @@ import numpy as np
 from vgf import Budget, spec
 from vgf.spec.types import Array
 
-from ..experiment import Data, Experiment, Table, Verdict, estimate, show
+from ..experiment import Data, Experiment, Verdict, estimate, show
 from ..figures import COLOURS, PAGE, band, figure, letter, line
+from ..pages import Grid
 from ..problems import Mixture
 
 MEANS, WEIGHTS = [[-0.6, -0.3], [0.6, -0.3], [0.0, 0.6]], [0.4, 0.3, 0.3]
@@ -143,7 +144,7 @@ def remarks(data: Data) -> list[str]:
     ]
 
 
-def tables(data: Data) -> list[Table]:
+def tables(data: Data) -> list[Grid]:
     """MMD^2 for every N and L."""
     header = ("target", "N", *(f"L = {steps}" for steps in data["steps"]), "exact samples")
     rows = [
@@ -151,7 +152,7 @@ def tables(data: Data) -> list[Table]:
          f"{row['exact']:.2e}"]
         for row in data["rows"]
     ]  # fmt: skip
-    return [Table("MMD^2 to the target, mean over the seeds", header, rows)]
+    return [Grid("MMD^2 to the target, mean over the seeds", header, rows)]
 
 
 def draw(data: Data, stem: Path) -> None:

@@ -22,8 +22,9 @@ import numpy as np
 from vgf import Budget, spec
 from vgf.spec.types import Array
 
-from ..experiment import Data, Experiment, Table, Verdict, estimate, show
+from ..experiment import Data, Experiment, Verdict, estimate, show
 from ..figures import PAGE, band, figure, letter, line
+from ..pages import Grid
 from ..problems import Mixture, clipped
 
 ROUNDING = 1e-9
@@ -141,7 +142,7 @@ def judge(data: Data) -> list[Verdict]:
     ]
 
 
-def tables(data: Data) -> list[Table]:
+def tables(data: Data) -> list[Grid]:
     """Distances and bounds."""
     rows = [
         [c["optimiser"], f"{c['step_size']:g}", str(c["steps"]), show(estimate(c["w2"])),
@@ -149,7 +150,7 @@ def tables(data: Data) -> list[Table]:
         for c in data["cases"] if c["steps"]
     ]  # fmt: skip
     header = ("steps", "epsilon", "L", "W2 (95 %)", "mean displacement (95 %)", "furthest", "bound")
-    return [Table("Distances in units of the action, over the seeds", header, rows)]
+    return [Grid("Distances in units of the action, over the seeds", header, rows)]
 
 
 def draw(data: Data, stem: Path) -> None:

@@ -24,8 +24,9 @@ import numpy as np
 from vgf import Budget, spec
 from vgf.spec.types import Array, VectorField
 
-from ..experiment import Data, Experiment, Table, Verdict
+from ..experiment import Data, Experiment, Verdict
 from ..figures import COLOURS, MARKERS, PAGE, figure, letter, line
+from ..pages import Grid
 from ..problems import clipped, ring, slope, waves
 
 ROUNDING = 1e-9
@@ -149,7 +150,7 @@ def remarks(data: Data) -> list[str]:
     ]
 
 
-def tables(data: Data) -> list[Table]:
+def tables(data: Data) -> list[Grid]:
     """The ratio by landscape and number of steps."""
     rows = read(data)
     cells = []
@@ -162,7 +163,7 @@ def tables(data: Data) -> list[Table]:
                  f"{ratios(here, 'sharp').max():.4f}"]
             )  # fmt: skip
     header = ("landscape", "L", "budgets", "median ratio", "largest ratio", "largest, sharp bound")
-    return [Table("MMD^2 over its bound, the largest of the seeds", header, cells)]
+    return [Grid("MMD^2 over its bound, the largest of the seeds", header, cells)]
 
 
 def draw(data: Data, stem: Path) -> None:

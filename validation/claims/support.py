@@ -24,8 +24,9 @@ import numpy as np
 from vgf import Budget, spec
 from vgf.spec.types import Array
 
-from ..experiment import Data, Experiment, Table, Verdict, estimate, percent, show
+from ..experiment import Data, Experiment, Verdict, estimate, percent, show
 from ..figures import COLOURS, PAGE, band, figure, letter, line
+from ..pages import Grid
 
 CENTRE, RADIUS = np.array([-0.3, 0.0]), 0.4
 PEAK = np.array([0.5, 0.3])
@@ -149,7 +150,7 @@ def judge(data: Data) -> list[Verdict]:
     ]
 
 
-def tables(data: Data) -> list[Table]:
+def tables(data: Data) -> list[Grid]:
     """All methods and settings."""
     symbol = {"best-of-N": "N", "weighted BC": "alpha", "flow": "L"}
     rows = [
@@ -159,7 +160,7 @@ def tables(data: Data) -> list[Table]:
         for row in data["rows"]
     ]  # fmt: skip
     header = ("method", "setting", "share outside", f"outside by > {data['margin']:g}", "value")
-    return [Table("Selected actions, mean and 95 % interval over the seeds", header, rows)]
+    return [Grid("Selected actions, mean and 95 % interval over the seeds", header, rows)]
 
 
 def draw(data: Data, stem: Path) -> None:
