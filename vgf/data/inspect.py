@@ -321,6 +321,7 @@ def _trajectories(raw: RawData, sound: Mapping[str, Array]) -> tuple[Array, Arra
     if "observations" not in sound or not {"terminals", "timeouts"} & sound.keys():
         return np.zeros(0), np.zeros(0)
     _, ends = ends_of(raw, sound)
+    ends[-1] = True  # the end of the file
     starts = np.append(0, np.flatnonzero(ends)[:-1] + 1)
     lengths = np.diff(np.append(starts, len(ends)))
     if "rewards" not in sound:

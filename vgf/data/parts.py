@@ -93,20 +93,24 @@ def make_in_parts(
     make_folder(target.parent)
     tell = say or (lambda line: None)
     with _own_folder(target.parent / f".making-{target.name}", tell) as (folder, waited):
-        if not (waited and is_made()):
-            parts = Parts(folder, record, episodes, tell)
-            try:
-                parts.record(recorder, workers, label, progress)
-                write(parts)
-            except BaseException:
-                if parts.kept:
-                    tell(
-                        f"{parts.kept:,} of {episodes:,} episodes are kept in {folder}; "
-                        "the same command goes on from them"
-                    )
-                else:
-                    shutil.rmtree(folder)
-                raise
+        kept = 0
+        try:
+            if not (waited and is_made()):
+                parts = Parts(folder, record, episodes, tell)
+                try:
+                    parts.record(recorder, workers, label, progress)
+                    write(parts)
+                finally:
+                    kept = parts.kept
+        except BaseException:
+            if kept:
+                tell(
+                    f"{kept:,} of {episodes:,} episodes are kept in {folder}; the same command "
+                    "goes on from them"
+                )
+            elif not any(folder.glob("part-*")):
+                shutil.rmtree(folder)
+            raise
         shutil.rmtree(folder)
 
 
