@@ -25,7 +25,7 @@ from vgf.metrics import progress
 from vgf.report import interval
 
 from .figures import SUFFIXES
-from .pages import Block, Grid, Heading, Picture, Points, Text, to_markdown
+from .pages import Block, Heading, Picture, Points, Table, Text, to_markdown
 from .record import RESULTS, environment, write
 
 QUICK_RESULTS = Path("runs") / "validation-quick"
@@ -71,7 +71,7 @@ class Experiment:
     quick: Any
     measure: Callable[[Any], Data]
     judge: Callable[[Data], list[Verdict]]
-    tables: Callable[[Data], list[Grid]]
+    tables: Callable[[Data], list[Table]]
     draw: Callable[[Data, Path], None] | None = None
     caption: str = ""
     remarks: Callable[[Data], list[str]] = lambda data: []
@@ -198,12 +198,12 @@ def blocks(record: Data, level: int = 1) -> list[Block]:
     ]  # fmt: skip
     if record["verdicts"]:
         rows = [[v["claim"], answer(v["holds"]), v["evidence"]] for v in record["verdicts"]]
-        found.append(Grid("", ("claim", "holds", "evidence"), rows))
+        found.append(Table("", ("claim", "holds", "evidence"), rows))
     if record["remarks"]:
         found.append(Points(record["remarks"]))
     if record["caption"]:
         found.append(Picture(record["name"], record["title"], record["caption"]))
-    return found + [Grid(t["caption"], t["header"], t["rows"]) for t in record["tables"]]
+    return found + [Table(t["caption"], t["header"], t["rows"]) for t in record["tables"]]
 
 
 def made_by(record: Data) -> str:

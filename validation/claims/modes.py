@@ -25,7 +25,7 @@ from vgf.spec.types import Array
 
 from ..experiment import Data, Experiment, Verdict, estimate, show
 from ..figures import COLOURS, PAGE, figure, letter
-from ..pages import Grid
+from ..pages import Table
 from ..problems import Mixture, ring
 
 MODES_IN_TARGET = 4
@@ -148,14 +148,14 @@ def remarks(data: Data) -> list[str]:
     ]
 
 
-def tables(data: Data) -> list[Grid]:
+def tables(data: Data) -> list[Table]:
     """Both numbers, for all four."""
     rows = [
         [row["start"], row["flow"], show(estimate(row["modes"])), show(estimate(row["width"]))]
         for row in data["rows"]
     ]
     header = ("start", "flow", f"modes held of {MODES_IN_TARGET}", "width / target's")
-    return [Grid("At the end of the flow, mean and 95 % interval over the seeds", header, rows)]
+    return [Table("At the end of the flow, mean and 95 % interval over the seeds", header, rows)]
 
 
 def draw(data: Data, stem: Path) -> None:
