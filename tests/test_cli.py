@@ -560,7 +560,7 @@ def test_checkpoints_that_do_not_serve(
 # --- at the terminal -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("command", ["", "run", "eval", "report", "backends"])
+@pytest.mark.parametrize("command", ["", "run", "eval", "report", "presets", "backends"])
 def test_help_fits_a_screen(command: str) -> None:
     words = [*command.split(), "--help"]
     start = time.perf_counter()
@@ -578,7 +578,7 @@ def test_help_imports_little() -> None:
     code = (
         "import sys, contextlib, io\n"
         "from vgf.cli import main\n"
-        "for name in ('run', 'eval', 'report', 'backends'):\n"
+        "for name in ('run', 'eval', 'report', 'presets', 'backends'):\n"
         "    with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):\n"
         "        main([name, '--help'])\n"
         "heavy = {'torch', 'jax', 'matplotlib', 'gymnasium', 'mujoco', 'tqdm'} & set(sys.modules)\n"

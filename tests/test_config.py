@@ -48,6 +48,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "device": ("auto", "cpu", "gpu", "gpu:1", "cuda:0"),
     "dtype": ("float32", "float64"),
     "matmul_precision": ("float32", "tf32", "bf16"),
+    "preset": ("hopper-medium-vgf", "cube-single-task2-vgf-online"),
 }
 
 
@@ -199,6 +200,8 @@ def test_defaults_follow_the_task(tmp_path: Path) -> None:
     other = "cube-single-play-singletask-task2-v0"
     assert resolve({"task": {"env": other}}).task.action_repeat == 1
     assert resolve({"task": {"env": other, "action_repeat": 4}}).task.action_repeat == 4
+    for nothing in (None, "none"):  # as a flag has it, and as a file
+        assert resolve({"task": {"env": nothing, "data": "x.npz"}}).task.action_repeat == 1
     path = tmp_path / "run.toml"
     path.write_text(f"[task]\nenv = '{other}'\n")
     assert load_config(path).task.action_repeat == 1

@@ -169,7 +169,7 @@ def test_evaluation_rows(tmp_path: Path) -> None:
     assert tuple(row) == EVALUATION_COLUMNS
     assert (row["step"], row["success"], row["w2"]) == (7, 1, None)
     head = (tmp_path / "evaluations.csv").read_text().splitlines()
-    assert head == [",".join(EVALUATION_COLUMNS), "7,1,0,3,2.0,1,9,0.5,"]
+    assert head == [",".join(EVALUATION_COLUMNS), "7,1,0,3,2.0,1,,9,0.5,"]
 
 
 def test_what_is_no_scalar_is_refused(tmp_path: Path) -> None:

@@ -185,6 +185,68 @@ def test_intervals() -> None:
     assert (score.low, score.high) == (None, None)
 
 
+def make_scored(folder: Path, kind: str | None) -> Path:
+    """A run whose episodes have a score of their own, 10 times the return."""
+    facts = {"score": kind, "notes": ["evaluated in Nothing-v1, standing in for <nothing>"]}
+    create_run_folder(folder, RunConfig(), facts)
+    with RunLog(folder, RunConfig()) as log:
+        log.metrics(500, {"critic_loss": 1.0})
+        if kind is not None:
+            rows = [
+                {"budget": budget, "episode": i, "return": i + float(budget), "success": None,
+                 "score": 10 * (i + float(budget)), "length": 3}
+                for budget in (0, 1) for i in range(3)
+            ]  # fmt: skip
+            log.evaluations(500, rows)
+    return folder
+
+
+def test_the_score_is_what_the_task_calls_it(tmp_path: Path) -> None:
+    folder = make_scored(tmp_path / "run", "normalised score")
+    runs = find_runs(folder)
+    last = last_scores(runs)
+    assert [(s.kind, s.value, s.returns) for s in last] == [
+        ("normalised score", 10.0, 1.0),
+        ("normalised score", 20.0, 2.0),
+    ]
+    table = format_table(score_table(last)).splitlines()
+    assert table[0].startswith("budget  norm. score")
+    assert max(map(len, table)) <= 80
+    worst = dataclasses.replace(
+        last[0], value=-123.456, low=-1234.5, high=-123.4, returns=-12345.67, length=1000.0,
+        displacement=0.123456, w2=0.123456, episodes=10_000, step=10_000_000,
+    )  # fmt: skip
+    for with_step in (False, True):
+        assert max(map(len, format_table(score_table([worst], with_step)).splitlines())) <= 80
+    assert headline(runs, last).startswith("normalised score 20 (95 % interval -4.841 to 44.84)")
+    page = report(folder).read_text()
+    assert "norm. score" in page
+    assert "standing in for &lt;nothing&gt;" in page
+    assert "Student&#x27;s" in page
+    # the axis says which score; as text in the picture's own words
+    with pytest.MonkeyPatch.context() as patch:
+        labels: list[str] = []
+        patch.setattr(
+            "matplotlib.axes.Axes.set_ylabel", lambda axes, text, **_: labels.append(text)
+        )
+        save_scaling(last, tmp_path / "figure")
+    assert labels[-1] == "normalised score"
+
+
+def test_a_run_without_environments_is_reported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from vgf.cli import main
+
+    folder = make_scored(tmp_path / "run", None)
+    words = "Not evaluated: there is no environment to evaluate in."
+    assert words in report(folder).read_text()
+    assert (folder / "losses.png").exists()
+    assert not (folder / "scaling.png").exists()
+    assert main(["report", str(folder)]) == 0
+    assert words in capsys.readouterr().out
+
+
 def test_curves_of_several_runs_use_shared_steps(tmp_path: Path) -> None:
     make_run(tmp_path / "all" / "seed-0", 0, (5_000, 10_000))
     make_run(tmp_path / "all" / "seed-1", 1, (5_000,))

@@ -17,7 +17,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -43,7 +43,7 @@ from .data.pool import EnvironmentPool
 from .errors import VGFError
 from .evaluate import Evaluation, environments_together, evaluate, make_pool
 from .extras import need
-from .metrics import METRICS, POLICIES, RunLog, progress
+from .metrics import METRICS, POLICIES, RunLog, progress, shown_progress
 from .spec.settings import Budget, Settings
 from .tasks import Task, make_task
 
@@ -253,27 +253,18 @@ def load_task(config: RunConfig, with_dataset: bool = True) -> Task:
     Raises:
         VGFError: as :func:`vgf.tasks.make_task`.
     """
-    bars: dict[str, tuple[Any, int]] = {}
-
-    def show(label: str, done: int, total: int) -> None:
-        bar, before = bars.get(label) or (progress(total, label, "episode"), 0)
-        bar.update(done - before)
-        bars[label] = (bar, done)
-        if done >= total:
-            bar.close()
-
-    try:
+    with shown_progress("episode") as show:
         return make_task(
             config.task.env,
             config.task.action_repeat,
             config.task.data_dir,
             config.task.data_episodes,
+            data=config.task.data,
+            normalise_rewards=config.task.normalise_rewards,
             with_dataset=with_dataset,
             progress=show,
+            say=say_line,
         )
-    finally:
-        for bar, _ in bars.values():
-            bar.close()
 
 
 def prepare(config: RunConfig) -> tuple[RunConfig, Backend, Task]:
@@ -338,8 +329,9 @@ def train(
         next_observations=scaling(dataset.next_observations),
     )
     state = backend.init_state(config.seed, task.observation_dim, task.action_dim, config.agent)
+    score = None if task.make_env is None else task.score_name
     facts = {"backend": backend.name, "device": backend.device, "dtype": backend.dtype,
-             "data": dataset.source}  # fmt: skip
+             "data": dataset.source, "score": score, "notes": list(task.notes)}  # fmt: skip
     step, due = 0, False
     if resume:
         step, state, due = _continue(config, folder, backend, state, dataset, scaling)
@@ -348,6 +340,8 @@ def train(
         create_run_folder(folder, config, facts)
     say(f"run folder: {folder}")
     say(f"task: {task.name}, {len(dataset):,} transitions")
+    if task.notes:
+        say(task.described())
     say(f"backend: {backend.name} {backend.dtype} on {backend.device}; seed {config.seed}")
     if resume:
         say(f"going on after {step:,} of {config.train.steps:,} updates")
@@ -430,7 +424,9 @@ class _Loop:
         together = environments_together(environments.episodes, environments.num_envs)
         with (
             deferred_interrupt() as check,
-            make_pool(self.task, together, environments.workers) as pool,
+            nullcontext()
+            if self.task.make_env is None
+            else make_pool(self.task, together, environments.workers) as pool,
             progress(plan.steps, "training", "update", done=step) as bar,
         ):
             try:
@@ -446,9 +442,9 @@ class _Loop:
                         if step % plan.log_every == 0 or step == plan.steps:
                             self._log(metrics, step)
                         due = step % plan.evaluate_every == 0 or step == plan.steps
-                    if due:
+                    if due and pool is not None:
                         self._evaluate(state, step, pool, bar.write, check)
-                        due = False
+                    due = False
                     if keep or step % plan.checkpoint_every == 0 or step == plan.steps:
                         self._save(state, step)
                     check()
@@ -477,10 +473,10 @@ class _Loop:
         )  # fmt: skip
         self.log.evaluations(step, found.records)
         scores = "  ".join(
-            f"{POLICIES.get(s.budget, (f'L={s.budget}',))[0]} {s.success_rate:.2f}"
+            f"{POLICIES.get(s.budget, (f'L={s.budget}',))[0]} {s.score:.2f}"
             for s in found.summaries
         )
-        write(f"{step:>9,} updates  success  {scores}")
+        write(f"{step:>9,} updates  {self.task.score_name}  {scores}")
 
     def _save(self, state: Tree, step: int, due: bool = False) -> None:
         save_checkpoint(
@@ -490,7 +486,7 @@ class _Loop:
             {"evaluation_due": due, "scaling": self.scaling.to_json(),
              "transitions": len(self.dataset),
              "observation_dim": self.task.observation_dim, "action_dim": self.task.action_dim},
-            task=self.task.name,
+            task=self.config.task.env,
             settings=self.config.agent,
         )  # fmt: skip
 

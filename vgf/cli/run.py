@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import shutil
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import VGFError
 from . import COMMANDS
 from .report import print_table
+
+if TYPE_CHECKING:
+    from ..config import TaskSettings
 
 
 def main(words: list[str]) -> int:
@@ -31,10 +35,13 @@ def main(words: list[str]) -> int:
             )
         return _resume(args.resume)
     config = config_from_flags(args)
-    if config.task.data_dir is not None:  # config.toml may be used from anywhere
-        place = os.path.abspath(os.path.expanduser(config.task.data_dir))
-        config = dataclasses.replace(config, task=dataclasses.replace(config.task, data_dir=place))
-    folder = Path(config.out).expanduser() if config.out else _new_folder(config.task.env)
+    places = {name: getattr(config.task, name) for name in ("data_dir", "data")}
+    absolute = {  # config.toml may be used from anywhere
+        name: os.path.abspath(os.path.expanduser(place))
+        for name, place in places.items() if place is not None
+    }  # fmt: skip
+    config = dataclasses.replace(config, task=dataclasses.replace(config.task, **absolute))
+    folder = Path(config.out).expanduser() if config.out else _new_folder(config.task)
     if os.path.lexists(folder):
         raise VGFError(
             f"{folder} exists; go on with it by --resume {folder}, or choose another --out"
@@ -43,8 +50,9 @@ def main(words: list[str]) -> int:
     return _train_all(config, folder, resume=False)
 
 
-def _new_folder(env: str) -> Path:
-    stem = f"{Path(env).name}-{time.strftime('%Y%m%d-%H%M%S')}"
+def _new_folder(task: TaskSettings) -> Path:
+    name = re.sub(r"[^\w.-]+", "-", task.env or Path(task.data or "data").stem)
+    stem = f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
     folder, number = Path("runs") / stem, 2
     while folder.exists():
         folder, number = Path("runs") / f"{stem}-{number}", number + 1
