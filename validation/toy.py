@@ -329,6 +329,10 @@ def draw(data: Data, stem: Path) -> None:
         panels[6].plot(*path[-1].T, "o", markersize=1.5, color=COLOURS[1])
         points(panels[6], actions["VGF", vgf["setting"]])
         draw_rewards(panels[7], data)
+        for axes in panels[[0, 4]]:
+            axes.set_ylabel("second coordinate")
+        for axes in panels[4:7]:
+            axes.set_xlabel("first coordinate")
 
 
 def background(axes: Any, reward: Array, name: str, title: str) -> None:
