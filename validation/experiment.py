@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import json
 import sys
 import textwrap
@@ -123,6 +124,7 @@ def run(experiment: Experiment, out: Path, quick: bool = False, command: str = "
     Raises:
         VGFError: a package that is missing, or a folder that cannot be written.
     """
+    where()
     start = time.perf_counter()
     setup = experiment.quick if quick else experiment.setup
     data = rounded(experiment.measure(setup))
@@ -130,7 +132,7 @@ def run(experiment: Experiment, out: Path, quick: bool = False, command: str = "
         "name": experiment.name,
         "quick": quick,
         "command": command,
-        "environment": environment(),
+        "environment": where(),
         "seconds": round(time.perf_counter() - start, 1),
         "settings": rounded(dataclasses.asdict(setup)),
     }
@@ -145,6 +147,12 @@ def redraw(experiment: Experiment, out: Path) -> Data:
     """
     record = read_record(out / f"{experiment.name}.json")
     return finish(experiment, record, record["data"], out)
+
+
+@functools.cache
+def where() -> Data:
+    """Machine, versions and revision when the command began, before it wrote any result."""
+    return environment()
 
 
 def finish(experiment: Experiment, record: Data, data: Data, out: Path) -> Data:
@@ -208,13 +216,13 @@ def blocks(record: Data, level: int = 1) -> list[Block]:
 
 def made_by(record: Data) -> str:
     """Where a record is from, in a sentence or two."""
-    where = record["environment"]
-    used = ", ".join(f"{name} {version}" for name, version in where["versions"].items())
+    place = record["environment"]
+    used = ", ".join(f"{name} {version}" for name, version in place["versions"].items())
     short = "A short version, for a look only. " if record["quick"] else ""
     return (
         f"{short}Made by `{record['command']}` in {record['seconds']:.0f} s. "
-        f"{where['processor']}, {where['cores']} cores, {where['system']}. {used}. "
-        f"Revision {where['revision'] or 'unknown'}."
+        f"{place['processor']}, {place['cores']} cores, {place['system']}. {used}. "
+        f"Revision {place['revision'] or 'unknown'}."
     )
 
 
