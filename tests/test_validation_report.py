@@ -16,7 +16,7 @@ from validation import mistakes, parity, published, runs, scaling, toy
 from validation import report as reports
 from validation.claims import CLAIMS, best_of_n, distance
 from validation.experiment import choose, main, run
-from validation.pages import Grid, Heading, Picture, Points, Text, to_html, to_markdown
+from validation.pages import Heading, Picture, Points, Table, Text, to_html, to_markdown
 from validation.record import RESULTS
 from vgf.checkpoint import create_run_folder
 from vgf.config import RunConfig
@@ -157,9 +157,23 @@ def test_a_run_is_held_against_its_own_method_and_benchmark_only(tmp_path):
     run_record(tmp_path, "fql", antmaze, method="fql")
     assert row_of(tmp_path, "antmaze-large", "A-VGF")["run"] is None
     run_record(tmp_path, "vgf", antmaze, method="vgf")
-    assert row_of(tmp_path, "antmaze-large", "A-VGF")["run"] == "run-vgf"
+    assert row_of(tmp_path, "antmaze-large", "A-VGF")["run"]["name"] == "run-vgf"
     run_record(tmp_path, "cube", "vgf run --env cube-double-play-singletask-task2-v0")
     assert row_of(tmp_path, "cube-double", "VGF")["differences"] == ["1 of 5 tasks"]
+
+
+def test_runs_of_the_methods_are_held_against_their_own_methods(tmp_path):
+    entry = {"mean": 0.5, "low": 0.4, "high": 0.6, "updates": 30_000, "seeds": [0, 1, 2]}
+    commands = {"A-VGF": "avgf", "BC, flow": "vgf", "best-of-N": "vgf", "VGF": "vgf"}
+    data = {"cube-single": {name: {**entry, "command": f"{CUBE} --method {method}"}
+                            for name, method in commands.items()}}  # fmt: skip
+    (tmp_path / "methods.json").write_text(json.dumps({"data": data}))
+    rows = published.measure(published.Setup(str(tmp_path)))["rows"]
+    found = {row["run"]["budget"]: row["differences"] for row in rows if row["run"]}
+    assert set(found) == {"A-VGF", "VGF"}
+    assert "30,000 updates, not 1,000,000" in found["A-VGF"]
+    assert "VGF, not A-VGF" in found["VGF"]
+    assert "VGF, not A-VGF" not in found["A-VGF"]
 
 
 def test_published_says_what_was_not_run_and_what_is_not_published(tmp_path):
@@ -275,7 +289,7 @@ def test_a_report_of_no_folder(tmp_path, capsys):
 
 def test_pages():
     blocks = [Heading("A < B", 1), Text("one `two`\n\nthree"), Points(["**four**"]),
-              Grid("five", ("a", "b"), [["x|y", "<z>"]])]  # fmt: skip
+              Table("five", ("a", "b"), [["x|y", "<z>"]])]  # fmt: skip
     text = to_markdown(blocks)
     assert "# A < B\n\none `two`\n\nthree\n\n* **four**\n\nfive:\n\n| a" in text
     assert "x\\|y" in text
@@ -351,7 +365,7 @@ def test_all_goes_on_past_what_cannot_be_run(tmp_path, capsys, monkeypatch):
     shown = capsys.readouterr()
     assert "best-of-n could not be run: no such package" in shown.err
     assert "does not hold: parity" in shown.out
-    names = {path.stem for path in (tmp_path / "out").glob("*.json")}
+    names = {path.stem for path in (tmp_path / "out").glob("[!rm]*.json")}
     assert names == {"toy", "scaling", "published"}
     assert "not run" in (tmp_path / "out" / "report.md").read_text()
 

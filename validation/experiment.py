@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import json
 import sys
 import textwrap
@@ -25,7 +26,7 @@ from vgf.metrics import progress
 from vgf.scores import interval
 
 from .figures import SUFFIXES
-from .pages import Block, Grid, Heading, Picture, Points, Text, to_markdown
+from .pages import Block, Heading, Picture, Points, Table, Text, to_markdown
 from .record import RESULTS, environment, write
 
 QUICK_RESULTS = Path("runs") / "validation-quick"
@@ -71,7 +72,7 @@ class Experiment:
     quick: Any
     measure: Callable[[Any], Data]
     judge: Callable[[Data], list[Verdict]]
-    tables: Callable[[Data], list[Grid]]
+    tables: Callable[[Data], list[Table]]
     draw: Callable[[Data, Path], None] | None = None
     caption: str = ""
     remarks: Callable[[Data], list[str]] = lambda data: []
@@ -123,6 +124,7 @@ def run(experiment: Experiment, out: Path, quick: bool = False, command: str = "
     Raises:
         VGFError: a package that is missing, or a folder that cannot be written.
     """
+    where()
     start = time.perf_counter()
     setup = experiment.quick if quick else experiment.setup
     data = rounded(experiment.measure(setup))
@@ -130,7 +132,7 @@ def run(experiment: Experiment, out: Path, quick: bool = False, command: str = "
         "name": experiment.name,
         "quick": quick,
         "command": command,
-        "environment": environment(),
+        "environment": where(),
         "seconds": round(time.perf_counter() - start, 1),
         "settings": rounded(dataclasses.asdict(setup)),
     }
@@ -145,6 +147,12 @@ def redraw(experiment: Experiment, out: Path) -> Data:
     """
     record = read_record(out / f"{experiment.name}.json")
     return finish(experiment, record, record["data"], out)
+
+
+@functools.cache
+def where() -> Data:
+    """Machine, versions and revision when the command began, before it wrote any result."""
+    return environment()
 
 
 def finish(experiment: Experiment, record: Data, data: Data, out: Path) -> Data:
@@ -198,23 +206,23 @@ def blocks(record: Data, level: int = 1) -> list[Block]:
     ]  # fmt: skip
     if record["verdicts"]:
         rows = [[v["claim"], answer(v["holds"]), v["evidence"]] for v in record["verdicts"]]
-        found.append(Grid("", ("claim", "holds", "evidence"), rows))
+        found.append(Table("", ("claim", "holds", "evidence"), rows))
     if record["remarks"]:
         found.append(Points(record["remarks"]))
     if record["caption"]:
         found.append(Picture(record["name"], record["title"], record["caption"]))
-    return found + [Grid(t["caption"], t["header"], t["rows"]) for t in record["tables"]]
+    return found + [Table(t["caption"], t["header"], t["rows"]) for t in record["tables"]]
 
 
 def made_by(record: Data) -> str:
     """Where a record is from, in a sentence or two."""
-    where = record["environment"]
-    used = ", ".join(f"{name} {version}" for name, version in where["versions"].items())
+    place = record["environment"]
+    used = ", ".join(f"{name} {version}" for name, version in place["versions"].items())
     short = "A short version, for a look only. " if record["quick"] else ""
     return (
         f"{short}Made by `{record['command']}` in {record['seconds']:.0f} s. "
-        f"{where['processor']}, {where['cores']} cores, {where['system']}. {used}. "
-        f"Revision {where['revision'] or 'unknown'}."
+        f"{place['processor']}, {place['cores']} cores, {place['system']}. {used}. "
+        f"Revision {place['revision'] or 'unknown'}."
     )
 
 

@@ -36,7 +36,7 @@ class Points:
 
 
 @dataclass(frozen=True)
-class Grid:
+class Table:
     """A table; its caption may be empty."""
 
     caption: str
@@ -53,7 +53,7 @@ class Picture:
     caption: str
 
 
-Block = Heading | Text | Points | Grid | Picture
+Block = Heading | Text | Points | Table | Picture
 
 
 def to_markdown(blocks: Sequence[Block]) -> str:
@@ -71,7 +71,7 @@ def _markdown(block: Block) -> str:
         return "\n".join(textwrap.fill(item, 100, initial_indent="* ", subsequent_indent="  ",
                                        break_on_hyphens=False)
                          for item in block.items)  # fmt: skip
-    if isinstance(block, Grid):
+    if isinstance(block, Table):
         table = markdown_table(block.header, [[_cell(c) for c in row] for row in block.rows])
         return f"{block.caption}:\n\n{table}" if block.caption else table
     return f"![{block.alt}]({block.name}.svg)\n\n*{textwrap.fill(block.caption, 98)}*"
@@ -94,7 +94,7 @@ def _html(block: Block, folder: Path) -> str:
         return "\n".join(f"<p>{_inline(part)}</p>" for part in block.text.split("\n\n"))
     if isinstance(block, Points):
         return "<ul>" + "".join(f"<li>{_inline(item)}</li>" for item in block.items) + "</ul>"
-    if isinstance(block, Grid):
+    if isinstance(block, Table):
         caption = f"<caption>{_inline(block.caption)}</caption>" if block.caption else ""
         rows = "".join(_row("td", row) for row in block.rows)
         return f"<div class=wide><table>{caption}{_row('th', block.header)}{rows}</table></div>"

@@ -4,9 +4,10 @@
 
 The paper's numbers are of its own training: 1M transitions of the benchmark, 1M updates, networks
 of 4 x 512, A-VGF with its authors' settings for each task. Beside each stands the recorded run of
-this repository on the same environment (`validation/results/run-*.json`), at its last evaluation
-and its training budget, and every difference of setting that is known to matter. Only a run without
-a difference is called comparable. Where no run is recorded, the table says "not run".
+this repository by the same method on the same environment (`run-*.json` and `methods.json` of
+`validation/results/`), at its last evaluation and its training budget, and every difference of
+setting that is known to matter. Only a run without a difference is called comparable. Where no run
+is recorded, the table says "not run".
 
 Numbers "read off" are from the authors' figures, to a few per cent.
 """
@@ -25,12 +26,23 @@ from vgf.config import RunConfig
 from vgf.errors import VGFError
 from vgf.flags import Parser, add_flags, config_from_flags
 
-from .experiment import Data, Experiment, add_arguments, command_line, exit_status, holds, run_one
-from .pages import Grid
+from .experiment import (
+    Data,
+    Experiment,
+    add_arguments,
+    command_line,
+    exit_status,
+    holds,
+    read_record,
+    run_one,
+)
+from .pages import Table
 from .record import RESULTS
 
 TABLE, CURVE = "paper, table", "read off the authors' figures, 1M updates"
 FULL_UPDATES, FULL_NETWORK = 1_000_000, (512, 512, 512, 512)
+# What validation.methods calls a method whose kind is published.
+BY_NAME = {"BC, flow": "bc", "FQL": "fql", "VGF": "vgf", "A-VGF": "avgf"}
 METHODS = {"vgf": "VGF", "avgf": "A-VGF", "bc": "BC", "weighted_bc": "weighted BC", "fql": "FQL"}
 
 
@@ -93,16 +105,27 @@ class Setup:
     folder: str | None = None
 
 
-def configuration(record: Data) -> RunConfig:
+def configuration(command: str) -> RunConfig:
     """The configuration of a recorded run, from the command that made it.
 
     Raises:
         VGFError: a command that is none of this version's.
     """
-    words = shlex.split(record["command"])[2:]
+    words = shlex.split(command)[2:]
     parser = Parser(prog="vgf run")
     add_flags(parser)
     return config_from_flags(parser.parse_args(words))
+
+
+def settings_of(config: RunConfig) -> Data:
+    """What of a run's configuration is known to matter."""
+    return {
+        "env": config.task.env,
+        "method": config.agent.method,
+        "data_episodes": config.task.data_episodes,
+        "updates": config.train.steps,
+        "critic": list(config.agent.critic.hidden),
+    }
 
 
 def read_run(path: Path) -> Data:
@@ -113,24 +136,49 @@ def read_run(path: Path) -> Data:
     """
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-        config = configuration(record)
-        steps = record["settings"]["agent"]["budget"]["steps"]
+        agent, train = record["settings"]["agent"], record["settings"]["train"]
         scores = {row["budget"]: row for row in record["last"]}
-        row = scores.get(f"L = {steps}") or record["last"][-1]
+        row = scores.get(f"L = {agent['budget']['steps']}") or record["last"][-1]
         return {
+            **settings_of(configuration(record["command"])),
             "name": path.stem,
-            "env": config.task.env,
-            "budget": row["budget"],
             "score": row["success"] if "success" in row else f"return {row['return']}",
             "interval": row["95 % interval"],
+            "budget": row["budget"],
             "seeds": len(record["seeds"]),
-            "method": record["settings"]["agent"].get("method", "vgf"),
-            "data_episodes": config.task.data_episodes,
-            "updates": record["settings"]["train"]["steps"],
-            "critic": list(record["settings"]["agent"]["critic"]["hidden"]),
+            # the record's own, whatever the defaults are today
+            "method": agent.get("method", "vgf"),
+            "updates": train["steps"],
+            "critic": list(agent["critic"]["hidden"]),
         }
     except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
         raise VGFError(f"{path}: not the record of a run ({error!r}); record it again") from error
+
+
+def read_methods(path: Path) -> list[Data]:
+    """The recorded runs of validation.methods; those of behaviour cloning are VGF's at no budget.
+
+    Raises:
+        VGFError: a record that is damaged or incomplete.
+    """
+    try:
+        return [
+            {
+                **settings_of(configuration(entry["command"])),
+                "name": path.stem,
+                "score": f"{100 * entry['mean']:.1f} %",
+                "interval": f"{100 * entry['low']:.1f} to {100 * entry['high']:.1f}",
+                "budget": name,
+                "seeds": len(entry["seeds"]),
+                "method": BY_NAME[name],
+                "updates": entry["updates"],
+            }
+            for task in read_record(path)["data"].values()
+            for name, entry in task.items()
+            if name in BY_NAME
+        ]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise VGFError(f"{path}: not a record of methods ({error!r}); record it again") from error
 
 
 def matches(published: Published, run: Data) -> bool:
@@ -166,6 +214,8 @@ def measure(setup: Setup) -> Data:
     """The recorded runs, and a row for each published number."""
     folder = Path(setup.folder) if setup.folder else RESULTS
     runs = [read_run(path) for path in sorted(folder.glob("run-*.json"))]
+    methods = folder / "methods.json"
+    runs += read_methods(methods) if methods.exists() else []
     rows: list[dict[str, Any]] = []
     for number in NUMBERS:
         fitting = [run for run in runs if matches(number, run)]
@@ -175,7 +225,7 @@ def measure(setup: Setup) -> Data:
             "tasks": number.tasks,
         }  # fmt: skip
         for run in fitting:
-            rows.append({**base, "run": run["name"], "differences": differences(number, run)})
+            rows.append({**base, "run": run, "differences": differences(number, run)})
         if not fitting:
             rows.append({**base, "run": None, "differences": []})
     return {"runs": runs, "rows": rows}
@@ -183,29 +233,30 @@ def measure(setup: Setup) -> Data:
 
 def remarks(data: Data) -> list[str]:
     """The runs on which nothing is published, and what may be concluded."""
-    used = {row["run"] for row in data["rows"]}
-    alone = [run for run in data["runs"] if run["name"] not in used]
+    alone = [
+        run for run in data["runs"]
+        if METHODS[run["method"]].endswith("VGF") and all(row["run"] != run for row in data["rows"])
+    ]  # fmt: skip
     comparable = [row for row in data["rows"] if row["run"] and not row["differences"]]
     count = len(comparable)
     return [
         f"{count} of {len(data['rows'])} published numbers can be compared with a run recorded "
         "here." + ("" if count else " None of them is confirmed or contradicted."),
         *(
-            f"{run['name']} ({run['env']}: {run['score']} at {run['budget']}) is on a task of "
-            "which the paper gives no number."
+            f"{run['name']} ({run['env']}, {METHODS[run['method']]}: {run['score']} at "
+            f"{run['budget']}) is on a task of which the paper gives no number."
             for run in alone
         ),
     ]
 
 
-def tables(data: Data) -> list[Grid]:
+def tables(data: Data) -> list[Table]:
     """Published numbers beside the runs."""
-    runs = {run["name"]: run for run in data["runs"]}
     cells = []
     for row in data["rows"]:
         where = "mean of all" if row["environment"] == "mean" else row["environment"]
         line = [row["benchmark"], where, row["method"], f"{row['value']:g}", row["source"]]
-        run = runs.get(row["run"])
+        run = row["run"]
         if run is None:
             cells.append([*line, "not run", ""])
             continue
@@ -221,7 +272,7 @@ def tables(data: Data) -> list[Grid]:
         "measured here",
         "comparable",
     )
-    return [Grid("Success in per cent, or D4RL's normalised score", header, cells)]
+    return [Table("Success in per cent, or D4RL's normalised score", header, cells)]
 
 
 def experiment(folder: Path | None = None) -> Experiment:

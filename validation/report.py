@@ -21,7 +21,7 @@ from vgf.files import write_atomically
 
 from .claims import CLAIMS
 from .experiment import Data, answer, blocks, exit_status, made_by, read_record
-from .pages import Block, Grid, Heading, Picture, Points, Text, to_html, to_markdown
+from .pages import Block, Heading, Picture, Points, Table, Text, to_html, to_markdown
 from .record import RESULTS
 
 MARKDOWN, HTML = "report.md", "report.html"
@@ -31,6 +31,7 @@ EXPERIMENTS = {
     **{claim.name: f"python -m validation.claims {claim.name}" for claim in CLAIMS},
     "toy": "python -m validation.toy",
     "scaling": "python -m validation.scaling RUN",
+    "methods": "python -m validation.methods",
     "published": "python -m validation.published",
 }
 PARITY = "python -m validation.parity"
@@ -90,7 +91,7 @@ def overview(records: dict[str, Data | None], parities: dict[str, Data]) -> list
         summary += " Some results are of a short version (`--quick`), for a look only."
     return [
         Text(summary),
-        Grid("", ("experiment", "claim", "holds", "evidence"), rows),
+        Table("", ("experiment", "claim", "holds", "evidence"), rows),
     ]
 
 
@@ -102,7 +103,7 @@ def parity_blocks(folder: Path, parities: dict[str, Data]) -> list[Block]:
     for name, parity in parities.items():
         found += [
             Text(made_by({"quick": False, **parity})),
-            Grid(
+            Table(
                 "Every equation against the specification; a ratio of 1 would be a failure "
                 f"([every row]({name}.md))",
                 ("backend", "dtype", "device", "equations", "agree", "worst ratio", "where"),
@@ -112,7 +113,7 @@ def parity_blocks(folder: Path, parities: dict[str, Data]) -> list[Block]:
         if parity["drift"]:
             header = ("backend", "dtype", "matmul", "updates", "worst relative error", "training")
             rows = [drift_row(group) for group in by_backend(parity["drift"]).values()]
-            found.append(Grid("Whole updates against the specification in float64", header, rows))
+            found.append(Table("Whole updates against the specification in float64", header, rows))
     if (folder / "mistakes.md").exists():
         found.append(Text("That the checks can fail: [planted mistakes](mistakes.md)."))
     return found
@@ -160,7 +161,7 @@ def run_blocks(folder: Path) -> list[Block]:
             Text(f"`{record['command']}`, {len(record['seeds'])} seeds; the last evaluation. "
                  f"{used}. Revision {record['revision'] or 'unknown'}. "
                  f"[More]({path.stem}.md)."),
-            Grid("", list(record["last"][0]), [list(row.values()) for row in record["last"]]),
+            Table("", list(record["last"][0]), [list(row.values()) for row in record["last"]]),
         ]  # fmt: skip
         if path.with_suffix(".svg").exists():
             caption = "Score and distance moved against the test budget."

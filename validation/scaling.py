@@ -41,7 +41,7 @@ from .experiment import (
     run_one,
 )
 from .figures import COLUMN, PAGE, figure, letter, line
-from .pages import Grid
+from .pages import Table
 
 BUDGETS = ("0", "1", "2", "3", "5", "8", "12")
 DISTANCES = {"w2": "W2", "displacement": "mean displacement"}
@@ -108,8 +108,16 @@ def read_group(folder: Path) -> Data:
         "method": agent.get("method", "vgf"),
         "trained": agent["budget"]["steps"],
         "folder": folder.name,
+        "settings": settings_of(runs[0]),
         "scores": [dataclasses.asdict(score) for score in found],
     }
+
+
+def settings_of(run: Run) -> Data:
+    """The settings a run was trained with, without the folders of its machine."""
+    tables = {name: dict(run.config[name]) for name in ("task", "agent", "train")}
+    tables["task"].pop("data_dir", None)
+    return tables
 
 
 def measure(setup: Setup) -> Data:
@@ -177,7 +185,7 @@ def text(score: Data) -> str:
     return f"{factor * score['value']:.4g}{unit}{interval}"
 
 
-def tables(data: Data) -> list[Grid]:
+def tables(data: Data) -> list[Table]:
     """Every run and budget."""
     rows = [
         [group["task"], group["method"], budget_name(score["budget"]), text(score),
@@ -187,7 +195,7 @@ def tables(data: Data) -> list[Grid]:
     ]  # fmt: skip
     header = ("task", "method", "budget", "score (95 %)", *DISTANCES.values(), "episodes", "seeds",
               "updates")  # fmt: skip
-    return [Grid("Scores and distances", header, rows)]
+    return [Table("Scores and distances", header, rows)]
 
 
 def draw(data: Data, stem: Path) -> None:

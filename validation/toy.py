@@ -34,7 +34,7 @@ from vgf.spec.types import Array
 
 from .experiment import Data, Experiment, Verdict, counting, estimate, main, percent, show
 from .figures import COLOURS, MARKERS, PAGE, figure, letter
-from .pages import Grid
+from .pages import Table
 
 PEAKS, HEIGHTS, WIDTH = np.array([[-0.45, 0.45], [0.5, -0.35]]), np.array([1.0, 0.7]), 0.22
 CLUSTERS, SPREAD = np.array([[-0.23, 0.23], [0.28, -0.17]]), 0.12
@@ -290,7 +290,7 @@ def remarks(data: Data) -> list[str]:
     ]
 
 
-def tables(data: Data) -> list[Grid]:
+def tables(data: Data) -> list[Table]:
     """Every method at every setting."""
     order = [row for method in SYMBOLS for row in rows_of(data, method)]
     rows = [
@@ -300,7 +300,7 @@ def tables(data: Data) -> list[Grid]:
         for row in order
     ]  # fmt: skip
     header = ("method", "setting", "true reward", "near a peak", "distance to the data")
-    return [Grid("Mean and 95 % interval over the seeds", header, rows)]
+    return [Table("Mean and 95 % interval over the seeds", header, rows)]
 
 
 def draw(data: Data, stem: Path) -> None:
@@ -329,6 +329,10 @@ def draw(data: Data, stem: Path) -> None:
         panels[6].plot(*path[-1].T, "o", markersize=1.5, color=COLOURS[1])
         points(panels[6], actions["VGF", vgf["setting"]])
         draw_rewards(panels[7], data)
+        for axes in panels[[0, 4]]:
+            axes.set_ylabel("second coordinate")
+        for axes in panels[4:7]:
+            axes.set_xlabel("first coordinate")
 
 
 def background(axes: Any, reward: Array, name: str, title: str) -> None:

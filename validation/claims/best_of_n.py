@@ -24,7 +24,7 @@ from vgf.spec.types import Array
 
 from ..experiment import Data, Experiment, Verdict
 from ..figures import COLUMN, figure, line
-from ..pages import Grid
+from ..pages import Table
 
 STATE_DIM, ACTION_DIM = 3, 2
 OPTIMISERS = ("plain", "adam")
@@ -131,7 +131,7 @@ def judge(data: Data) -> list[Verdict]:
     ]
 
 
-def tables(data: Data) -> list[Grid]:
+def tables(data: Data) -> list[Table]:
     """Every comparison, the optimisers and N together."""
     header = ("backend", "dtype", "method", "actions", "the same at L = 0", "at L = 1")
     keys = dict.fromkeys((r["backend"], r["dtype"], r["method"]) for r in data["rows"])
@@ -140,7 +140,7 @@ def tables(data: Data) -> list[Grid]:
         rows = [r for r in data["rows"] if (r["backend"], r["dtype"], r["method"]) == key]
         sums = [sum(row[name] for row in rows) for name in ("actions", "same", "same_one_step")]
         cells.append([*key, *(f"{number:,}" for number in sums)])
-    return [Grid("Actions that agree with best-of-N in every bit", header, cells)]
+    return [Table("Actions that agree with best-of-N in every bit", header, cells)]
 
 
 def draw(data: Data, stem: Path) -> None:

@@ -26,7 +26,7 @@ from vgf.spec.types import Array, VectorField
 
 from ..experiment import Data, Experiment, Verdict
 from ..figures import COLOURS, MARKERS, PAGE, figure, letter, line
-from ..pages import Grid
+from ..pages import Table
 from ..problems import clipped, ring, slope, waves
 
 ROUNDING = 1e-9
@@ -150,7 +150,7 @@ def remarks(data: Data) -> list[str]:
     ]
 
 
-def tables(data: Data) -> list[Grid]:
+def tables(data: Data) -> list[Table]:
     """The ratio by landscape and number of steps."""
     rows = read(data)
     cells = []
@@ -163,7 +163,7 @@ def tables(data: Data) -> list[Grid]:
                  f"{ratios(here, 'sharp').max():.4f}"]
             )  # fmt: skip
     header = ("landscape", "L", "budgets", "median ratio", "largest ratio", "largest, sharp bound")
-    return [Grid("MMD^2 over its bound, the largest of the seeds", header, cells)]
+    return [Table("MMD^2 over its bound, the largest of the seeds", header, cells)]
 
 
 def draw(data: Data, stem: Path) -> None:

@@ -25,7 +25,7 @@ from vgf.spec.types import Array
 
 from ..experiment import Data, Experiment, Verdict, estimate, show
 from ..figures import COLOURS, PAGE, figure, letter
-from ..pages import Grid
+from ..pages import Table
 from ..problems import Mixture, ring
 
 MODES_IN_TARGET = 4
@@ -148,22 +148,22 @@ def remarks(data: Data) -> list[str]:
     ]
 
 
-def tables(data: Data) -> list[Grid]:
+def tables(data: Data) -> list[Table]:
     """Both numbers, for all four."""
     rows = [
         [row["start"], row["flow"], show(estimate(row["modes"])), show(estimate(row["width"]))]
         for row in data["rows"]
     ]
     header = ("start", "flow", f"modes held of {MODES_IN_TARGET}", "width / target's")
-    return [Grid("At the end of the flow, mean and 95 % interval over the seeds", header, rows)]
+    return [Table("At the end of the flow, mean and 95 % interval over the seeds", header, rows)]
 
 
 def draw(data: Data, stem: Path) -> None:
     """The trajectories of one seed over the target's density."""
     target = ring(MODES_IN_TARGET, data["radius"], data["std"])
-    x = np.linspace(-1.15, 1.15, 80)
+    x = np.linspace(-1.15, 1.15, 41)
     density = target.density(np.stack(np.meshgrid(x, x), axis=-1))
-    with figure(stem, PAGE, 2.1) as drawing:
+    with figure(stem, PAGE, 2.35) as drawing:
         panels = drawing.subplots(1, 4, sharex=True, sharey=True)
         for axes, row, name in zip(panels, data["rows"], "abcd", strict=True):
             axes.contourf(x, x, density, 8, cmap="Greys", vmax=2.2 * density.max())
@@ -172,7 +172,9 @@ def draw(data: Data, stem: Path) -> None:
             axes.grid(False)
             axes.set_xticks([-1, 0, 1])
             axes.set_yticks([-1, 0, 1])
+            axes.set_xlabel("first coordinate")
             letter(axes, name, f"{row['start']},\n{row['flow']}")
+        panels[0].set_ylabel("second coordinate")
         handles, labels = panels[0].get_legend_handles_labels()
         drawing.legend(handles, labels, loc="outside lower center", ncols=3)
 

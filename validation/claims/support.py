@@ -26,10 +26,11 @@ from vgf.spec.types import Array
 
 from ..experiment import Data, Experiment, Verdict, estimate, percent, show
 from ..figures import COLOURS, PAGE, band, figure, letter, line
-from ..pages import Grid
+from ..pages import Table
 
 CENTRE, RADIUS = np.array([-0.3, 0.0]), 0.4
 PEAK = np.array([0.5, 0.3])
+SHOWN = 30  # actions of each method in the figure
 INSIDE = 1e-12  # rounding, of the distance to the disc
 
 Transport = Callable[..., Array]
@@ -110,7 +111,7 @@ def measure(
     for alpha in setup.temperatures:
         a, _ = select(samples, value(samples), u, "softmax", alpha)
         rows.append(summary("weighted BC", alpha, a, samples, setup.margin))
-    shown["weighted BC"] = a[0]
+        shown[f"weighted BC, alpha = {alpha:g}"] = a[0]
     start = samples[..., : setup.particles, :]
     for steps in setup.steps:
         budget = Budget(steps=steps, step_size=setup.step_size, temperature=setup.temperature)
@@ -150,7 +151,7 @@ def judge(data: Data) -> list[Verdict]:
     ]
 
 
-def tables(data: Data) -> list[Grid]:
+def tables(data: Data) -> list[Table]:
     """All methods and settings."""
     symbol = {"best-of-N": "N", "weighted BC": "alpha", "flow": "L"}
     rows = [
@@ -160,7 +161,7 @@ def tables(data: Data) -> list[Grid]:
         for row in data["rows"]
     ]  # fmt: skip
     header = ("method", "setting", "share outside", f"outside by > {data['margin']:g}", "value")
-    return [Grid("Selected actions, mean and 95 % interval over the seeds", header, rows)]
+    return [Table("Selected actions, mean and 95 % interval over the seeds", header, rows)]
 
 
 def draw(data: Data, stem: Path) -> None:
@@ -172,9 +173,11 @@ def draw(data: Data, stem: Path) -> None:
         left.fill(*disc.T, color="#e4e4e4", label="support of the reference")
         left.plot(*np.array(data["shown"]["reference"]).T, ".", color="#a0a0a0", markersize=2)
         last = [name for name in data["shown"] if name.startswith("flow")][-1]
-        for i, name in enumerate((last, "best-of-N", "weighted BC")):
-            points = np.array(data["shown"][name])
-            left.plot(*points.T, label=name, **line(i, linestyle="", markersize=3))
+        weighted = [name for name in data["shown"] if name.startswith("weighted")]
+        for i, name in ((0, last), (2, weighted[len(weighted) // 2]), (1, "best-of-N")):
+            points = np.array(data["shown"][name])[:SHOWN]
+            label = name.replace("alpha", r"$\alpha$")
+            left.plot(*points.T, label=label, **line(i, linestyle="", markersize=3.5))
         left.plot(*PEAK, "*", color=COLOURS[2], markersize=9, label="peak of the value")
         left.set_aspect("equal")
         left.set_xlabel("action, first coordinate")
@@ -191,7 +194,7 @@ def draw(data: Data, stem: Path) -> None:
         within = [r for r in data["rows"] if r["method"] != "flow"]
         worst = 100 * max(max(row["outside"]) for row in within)
         right.axhline(worst, color="#555555", linestyle=":",
-                      label="best-of-N and weighted BC, any setting")  # fmt: skip
+                      label="best-of-N, weighted BC")  # fmt: skip
         right.set_xlabel("flow steps L")
         right.set_ylabel("actions outside the support (%)")
         right.set_ylim(-4, 104)
@@ -213,8 +216,8 @@ SUPPORT = Experiment(
     draw=draw,
     caption=(
         "(a) Selected actions of one seed: those of best-of-N (the largest N) and of weighted "
-        "behaviour cloning (the lowest alpha) are samples of the reference (grey), those of the "
+        "behaviour cloning are samples of the reference (grey), those of the "
         "flow are not. (b) The share of actions outside the support, mean and 95 % interval over "
-        "the seeds."
+        "the seeds; dotted, the largest share at any setting of the other two."
     ),
 )
