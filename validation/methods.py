@@ -80,7 +80,7 @@ TASKS: dict[str, TaskSetup] = {
         },
     ),
     "scene": TaskSetup(
-        "scene-play-singletask-task2-v0",
+        "scene-play-singletask-task1-v0",
         _MANIPULATION,
         {
             "fql": ("--distillation", "300"),
