@@ -23,7 +23,7 @@ from vgf.report import Run, find_runs
 
 from .experiment import Data, Experiment, Verdict, estimate, main, percent
 from .figures import COLUMN, band, figure, line
-from .pages import Grid
+from .pages import Table
 
 STYLES = ("iql", "rlpd", "wsrl")
 
@@ -83,7 +83,7 @@ def measure(setup: Setup) -> Data:
     return {"curves": curves}
 
 
-def curve(run: Run) -> dict[str, list[float]]:
+def curve(run: Run) -> dict[str, Any]:
     """The success of VGF at its training budget over the environment steps."""
     budget = run.config["agent"]["budget"]["steps"]
     rows = by_budget(run.evaluations)[budget]
@@ -114,7 +114,7 @@ def judge(data: Data) -> list[Verdict]:
     return verdicts
 
 
-def tables(data: Data) -> list[Grid]:
+def tables(data: Data) -> list[Table]:
     """Success before, half way and at the end."""
     rows = []
     for style, curves in data["curves"].items():
@@ -124,7 +124,7 @@ def tables(data: Data) -> list[Grid]:
             percent(estimate([curve["success"][i] for curve in curves])) for i in picked
         ])  # fmt: skip
         header = ("mixing", *(f"after {steps[i]:,} environment steps" for i in picked))
-    return [Grid("Success, mean over the seeds (95 % interval)", header, rows)]
+    return [Table("Success, mean over the seeds (95 % interval)", header, rows)]
 
 
 def draw(data: Data, stem: Path) -> None:

@@ -22,7 +22,7 @@ from vgf.errors import VGFError
 from vgf.report import find_runs, last_scores
 
 from .experiment import Data, Experiment, Verdict, main
-from .pages import Grid
+from .pages import Table
 
 D4RL, MINARI = "hopper-medium-v2", "vgf/hopper-v0"
 POLICY = f"{Path(__file__).with_name('hopper.py')}:policy"
@@ -120,7 +120,7 @@ def judge(data: Data) -> list[Verdict]:
     return verdicts
 
 
-def tables(data: Data) -> list[Grid]:
+def tables(data: Data) -> list[Table]:
     """The scores, and where they were measured."""
     rows = [
         [name, score["budget"], score["kind"], f"{score['value']:.1f}",
@@ -132,8 +132,8 @@ def tables(data: Data) -> list[Grid]:
     header = ("format", "budget", "score", "mean", "95 % interval", "return", "length")
     notes = [[name, note] for name, run in data["runs"].items() for note in run["notes"]]
     return [
-        Grid("Last evaluation", header, rows),
-        Grid("Notes of the runs", ("format", "note"), notes),
+        Table("Last evaluation", header, rows),
+        Table("Notes of the runs", ("format", "note"), notes),
     ]
 
 
