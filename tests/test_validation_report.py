@@ -79,6 +79,13 @@ def test_distances_that_do_not_grow_are_called_so(tmp_path, moved):
     assert [v.holds for v in scaling.judge({"groups": [good]})] == [True, True]
 
 
+def test_equal_scores_neither_rise_nor_fall(tmp_path):
+    group = scaling.read_group(make_run(tmp_path / "r", success=(0, 0, 0)))
+    (remark,) = scaling.remarks({"groups": [group]})
+    assert "at every budget" in remark
+    assert "fall" not in remark
+
+
 def test_scaling_takes_the_evaluation_with_the_most_budgets_of_the_last_checkpoint(tmp_path):
     folder = make_run(tmp_path / "r")
     more, numbers, moved = (0, 1, 2, 5), (1, 2, 3, 4), (0.0, 0.1, 0.2, 0.5)

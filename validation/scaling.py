@@ -161,10 +161,12 @@ def describe(group: Data) -> str:
     rows = counted(group)
     top, first, last = max(rows, key=lambda score: float(score["value"])), rows[0], rows[-1]
     word = "apart" if beyond(top, first) else "within each other's interval"
+    if all(score["value"] == top["value"] for score in rows):
+        return f"{group['task']}: the score is {text(top)} at every budget."
     sentence = f"{group['task']}: the score is highest at {budget_name(top['budget'])}, {text(top)}"
     if top is not first:
         sentence += f", against {text(first)} at {budget_name(first['budget'])} ({word})"
-    if top is not last:
+    if last["value"] < top["value"]:
         sentence += f", and falls to {text(last)} at {budget_name(last['budget'])}"
     return sentence + f"; trained at L = {group['trained']}."
 
@@ -246,8 +248,9 @@ def draw_group(axes: Any, group: Data) -> dict[str, Any]:
         moved = [(s["budget"], s[key]) for s in rows if s[key] is not None]
         if moved:
             (found[name],) = other.plot(*zip(*moved, strict=True), **line(i))
-    other.set_ylim(bottom=0)
-    other.set_ylabel("distance moved (units of the action)")
+    furthest = max((s[key] or 0.0 for s in rows for key in DISTANCES), default=0.0) or 1.0
+    other.set_ylim(-0.04 * furthest, 1.04 * furthest)  # level with 0 and 100 %
+    other.set_ylabel("distance moved\n(units of the action)")
     return found
 
 
