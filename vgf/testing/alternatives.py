@@ -241,27 +241,22 @@ def _(b: Any, original: Any, a: Any, sigma_squared: Any) -> Any:
     return (a - np.mean(a, axis=-2, keepdims=True)) / sigma_squared[..., None, None]
 
 
-@alternative("bandwidth differentiated twice", "repulsion",
+@alternative("both arguments and the bandwidth differentiated", "repulsion",
              "your repulsion differentiates both arguments of the kernel, and the bandwidth too")
 def _(b: Any, original: Any, a: Any, sigma_squared: Any) -> Any:
-    # the pair (p, q) of the median appears as (q, p) as well, so the bandwidth's part comes twice
-    rest = b.repulsion_through_bandwidth(a) - original(a, sigma_squared)
-    return 2 * original(a, sigma_squared) + _both_ends(b, a, rest)
-
-
-def _both_ends(b: Any, a: Any, rest: Any) -> Any:
-    """The bandwidth's part of the derivative at both ends of the median's pairs."""
-    n = a.shape[-2]
-    order = np.argsort(all_distances(b, a), axis=-1, kind="stable")
-    total = np.array(rest)
-    for middle in ((n * n - 1) // 2, n * n // 2):
+    n, d = a.shape[-2:]
+    distances = b.squared_distances(a, a)
+    k = np.exp(-distances / (2 * sigma_squared[..., None, None]))
+    weight = np.sum(k * distances, axis=(-2, -1)) / (2 * sigma_squared**2)
+    order = np.argsort(distances.reshape(*a.shape[:-2], n * n), axis=-1, kind="stable")
+    slope = np.zeros_like(a)
+    for middle in ((n * n - 1) // 2, n * n // 2):  # the pair's both ends move its distance
         p, q = np.divmod(order[..., middle], n)
-        is_p, is_q = np.arange(n) == p[..., None], np.arange(n) == q[..., None]
-        at_p = np.take_along_axis(rest, p[..., None, None], axis=-2)
-        both_middles = (n * n - 1) // 2 == n * n // 2
-        total = total - is_q[..., None] * at_p * (1.0 if both_middles else 0.5)
-        del is_p
-    return total
+        at_p, at_q = ((np.arange(n) == i[..., None])[..., None] for i in (p, q))
+        pair = np.sum(a * at_p, axis=-2) - np.sum(a * at_q, axis=-2)
+        slope = slope + (at_p * 1.0 - at_q * 1.0) * pair[..., None, :] / (2 * math.log(n + 1))
+    free = (sigma_squared > 1e-12)[..., None, None]
+    return 2 * original(a, sigma_squared) - np.where(free, weight[..., None, None] * slope / n, 0.0)
 
 
 # --- phi -----------------------------------------------------------------------------------------
@@ -534,15 +529,29 @@ def _(b: Any, original: Any, params: Any, x: Any, activation: str = "relu") -> A
 
 
 def _flow_matching(name: str, says: str, path: Any, reduce: Any = None) -> None:
-    """Flow matching along another path: path(x0, a, t) -> point, velocity."""
+    """Flow matching along another path: path(x0, a, t) -> point, velocity, time.
+
+    `reduce` takes the error to the loss and to the loss's derivative by the error.
+    """
 
     def replacement(b: Any, original: Any, params: Any, s: Any, a: Any, x0: Any, t: Any,
                     activation: str = "relu") -> Any:  # fmt: skip
         x, target, time = path(x0, a, t)
-        error = b.flow_velocity(params, s, x, time, activation) - target
-        return np.mean(error**2) if reduce is None else reduce(error)
+        inputs = np.concatenate([s, x, time], axis=-1)
+        error = b.mlp(params, inputs, activation) - target
+        loss, slope = (_mean_square if reduce is None else reduce)(error)
+        return loss, b.mlp_vjp(params, inputs, slope, activation)[0]
 
-    alternative(name, "flow_matching_loss", says)(replacement)
+    alternative(name, "flow_matching_gradient", says)(replacement)
+
+
+def _mean_square(error: Any) -> Any:
+    return np.mean(error**2), 2 * error / error.size
+
+
+def _mean_norm(error: Any) -> Any:
+    norm = np.sqrt(np.sum(error**2, axis=-1, keepdims=True))
+    return np.mean(norm), error / np.where(norm > 0, norm, 1.0) / len(error)
 
 
 def _straight(x0: Any, a: Any, t: Any) -> Any:
@@ -575,13 +584,13 @@ _flow_matching("variance-preserving path",
                                               - np.sin(np.pi * t / 2) * x0), t))  # fmt: skip
 _flow_matching("loss summed over dimensions",
                "your loss sums over the dimensions and means over the batch only", _straight,
-               lambda e: np.mean(np.sum(e**2, axis=-1)))  # fmt: skip
+               lambda e: (np.mean(np.sum(e**2, axis=-1)), 2 * e / len(e)))  # fmt: skip
 _flow_matching("loss summed", "your loss sums over batch and dimensions, without a mean",
-               _straight, lambda e: np.sum(e**2))  # fmt: skip
+               _straight, lambda e: (np.sum(e**2), 2 * e))  # fmt: skip
 _flow_matching("absolute error", "your loss is the absolute error, not the squared one", _straight,
-               lambda e: np.mean(np.abs(e)))  # fmt: skip
+               lambda e: (np.mean(np.abs(e)), np.sign(e) / e.size))  # fmt: skip
 _flow_matching("norm of the error", "your loss is the norm of the error, not its mean square",
-               _straight, lambda e: np.mean(np.sqrt(np.sum(e**2, axis=-1))))  # fmt: skip
+               _straight, _mean_norm)  # fmt: skip
 
 
 def _sampler(name: str, says: str, walk: Any) -> None:
@@ -656,16 +665,19 @@ _sampler("Heun's rule", "your sampler is Heun's rule, not Euler's",
          lambda v, x, k, clip: clip(_heun(v, x, k)))  # fmt: skip
 
 
-@alternative("log-std unbounded in the loss", "gaussian_loss",
-             "you do not clip log_std to [-5, 2]")  # fmt: skip
-def _(b: Any, original: Any, params: Any, s: Any, a: Any, tanh: bool = False,
-      activation: str = "relu") -> Any:  # fmt: skip
-    log_std = params["log_std"]
-    u = np.arctanh(np.clip(a, -(1 - 2.0**-20), 1 - 2.0**-20)) if tanh else a
-    z = (u - b.mlp(params, s, activation)) * np.exp(-log_std)
-    nll = np.mean(np.sum(z**2 / 2 + log_std + math.log(2 * math.pi) / 2, axis=-1))
-    within = {**params, "log_std": np.clip(log_std, -5.0, 2.0)}
-    return nll + original(within, s, a, tanh, activation) - original(within, s, u, False, activation)
+@alternative("log-std has no lower bound", "LOG_STD_MIN", "you do not clip log_std from below")
+def _(b: Any, original: Any) -> Any:
+    return -math.inf
+
+
+@alternative("log-std has no upper bound", "LOG_STD_MAX", "you do not clip log_std from above")
+def _(b: Any, original: Any) -> Any:
+    return math.inf
+
+
+@alternative("log-std down to -20", "LOG_STD_MIN", "you clip log_std to -20 and up, not -5")
+def _(b: Any, original: Any) -> Any:
+    return -20.0
 
 
 @alternative("constant of the Gaussian left out", "gaussian_loss",
@@ -1015,14 +1027,10 @@ _settings("training without transport",
 @alternative("transport along the target critic", "update_from_noise",
              "your particles climb the target critic, not the online one")  # fmt: skip
 def _(b: Any, original: Any, state: Any, batch: Any, noise: Any, settings: Any) -> Any:
-    online = state["critic"]
-    move = b._names["move"]
-    b._names["move"] = lambda state, *args: move({**state, "critic": state["target_critic"]}, *args)
-    try:
-        del online
+    with b.replaced("move", lambda move, state, *args: move(
+        {**state, "critic": state["target_critic"]}, *args
+    )):  # fmt: skip
         return original(state, batch, noise, settings)
-    finally:
-        b._names["move"] = move
 
 
 @alternative("reference not trained", "optimise", "your update does not train the reference")

@@ -8,7 +8,8 @@ in transport and in a whole update, and the specification itself is left alone.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from types import FunctionType
 from typing import Any
@@ -66,7 +67,8 @@ class Rewired(NumpyBackend):
             if variant.method in _SEAMS:
                 _SEAMS[variant.method](names)
             original = names[variant.method]
-            if variant.method == "repulsion":  # the differentiated one is built on the right one
+            if variant.method == "repulsion" and isinstance(original, FunctionType):
+                # the differentiated one is built on the right one
                 through = _NAMES["repulsion_through_bandwidth"]
                 names["repulsion_through_bandwidth"] = rebound(through, dict(names))
             if callable(original):
@@ -80,6 +82,16 @@ class Rewired(NumpyBackend):
         if name in _LENT:
             return self._names[name]
         return super().__getattribute__(name)
+
+    @contextmanager
+    def replaced(self, name: str, replacement: Callable[..., Any]) -> Iterator[None]:
+        """One more function replaced for a while: replacement(original, *args)."""
+        original = self._names[name]
+        self._names[name] = partial(replacement, original)
+        try:
+            yield
+        finally:
+            self._names[name] = original
 
     def matmul(self, x: Any, y: Any) -> Any:
         return x @ y
