@@ -65,13 +65,13 @@ def main(words: list[str]) -> int:
     call.add_argument(
         "--returns", metavar="PART", help="part of what it returns: 0, a key, or '-result'"
     )
-    call.add_argument(
-        "--framework", metavar="NAME", help="arrays it is given: numpy, torch or jax"
-    )
+    call.add_argument("--framework", metavar="NAME", help="arrays it is given: numpy, torch or jax")
     call.add_argument("--mapping", metavar="FILE", type=Path, help="all of this in a TOML file")
     search = parser.add_argument_group("search")
-    search.add_argument("--examples", type=int, default=100, help="in each dtype (default 100)")
-    search.add_argument("--seed", type=int, default=0, help="of the search (default 0)")
+    search.add_argument(
+        "--examples", type=int, help="in each dtype (default 100; fewer for a whole update)"
+    )
+    search.add_argument("--seed", type=int, help="of the search (default 0)")
     search.add_argument("--dtype", metavar="NAME", help="float64 or float32; default both")
     search.add_argument("--json", metavar="FILE", help="write the finding as JSON; - prints it")
     args = parser.parse_args(words)
@@ -99,7 +99,8 @@ def _check(args: Any) -> int:
     function = load_function(args.target)
     result = check_function(
         function, name, adapter, dtype=args.dtype,
-        examples=options.get("examples", args.examples), seed=options.get("seed", args.seed),
+        examples=options.get("examples") if args.examples is None else args.examples,
+        seed=options.get("seed", 0) if args.seed is None else args.seed,
         label=args.target,
     )  # fmt: skip
     if args.json == "-":
@@ -255,5 +256,3 @@ def _named_for(name: str, known: dict[str, Any]) -> list[Any]:
     outcomes = [trial.run(*drawn, "float64") for drawn in draw_many(subject, 12, 0)]
     return [v for v in known.values()
             if any(not trial.variant(o, (v,)).agrees for o in outcomes)]  # fmt: skip
-
-

@@ -23,7 +23,7 @@ import numpy as np
 from ..backends import get_backend, missing_packages
 from ..errors import VGFError
 from .compare import named_leaves
-from .subjects import CHOICES, STEP_FROM_SCORE, Linear, Subject
+from .subjects import STEP_FROM_SCORE, Linear, Subject, choices
 
 FRAMEWORKS = ("numpy", "torch", "jax")
 CLOSURES = ("score", "value", "velocity", "critic", "field", "network")
@@ -589,9 +589,7 @@ def _bind_form(function: Any, subject: Subject, adapter: Adapter) -> list[Readin
         known = {name.partition(".")[0] for name in visible}
         for name in expression.names - known:
             near = _near(name, [*visible])
-            raise VGFError(
-                f"--arg {theirs}={text}: {subject.name} has no argument {name}; {near}"
-            )
+            raise VGFError(f"--arg {theirs}={text}: {subject.name} has no argument {name}; {near}")
         sources[theirs] = Source("ours", expression)
         taken |= expression.names | expression.dotted
     for theirs, kind in adapter.closures.items():
@@ -613,9 +611,7 @@ def _bind_form(function: Any, subject: Subject, adapter: Adapter) -> list[Readin
     unknown = [
         name
         for name, p in by_name.items()
-        if name not in sources
-        and name not in candidates
-        and p.default is inspect.Parameter.empty
+        if name not in sources and name not in candidates and p.default is inspect.Parameter.empty
     ]
     if unknown:
         raise VGFError(
@@ -732,9 +728,11 @@ def _combinations(candidates: Mapping[str, list[Source]]) -> list[dict[str, Sour
     found: list[dict[str, Source]] = [{}]
     for name, options in candidates.items():
         found = [{**start, name: option} for option in options for start in found][:24]
+
     def doubled(choice: dict[str, Source]) -> bool:
         texts = [str(source) for source in choice.values()]
         return len(set(texts)) < len(texts)
+
     return [choice for choice in found if not doubled(choice)] or found[:1]
 
 
@@ -754,14 +752,13 @@ def _with_choices(
         if name == "budget.optimiser" and takes_state:
             options: tuple[Any, ...] = ("adam",)
         elif name == "activation" and "params" in used and not _passes(sources, "activation"):
-            options = () if any(s.kind == "closure" for s in sources.values()) else CHOICES[name]
+            closed = any(s.kind == "closure" for s in sources.values())
+            options = () if closed else choices(subject, name, used)
         else:
-            options = CHOICES.get(name, ())
+            options = choices(subject, name, used)
         if options and name not in subject.axes:
             readings = [{**held, name: option} for option in options for held in readings]
-    return [
-        Reading(subject, sources, positional, held, adapter.single) for held in readings[:32]
-    ]
+    return [Reading(subject, sources, positional, held, adapter.single) for held in readings[:32]]
 
 
 def _passes(sources: Mapping[str, Source], name: str) -> bool:
@@ -816,9 +813,7 @@ class Caller:
             else:
                 found = source.value(values)
                 given[theirs] = self.arrays.make(found, dtype)
-        before = {
-            name: to_numpy(value) for name, value in given.items() if _holds_arrays(value)
-        }
+        before = {name: to_numpy(value) for name, value in given.items() if _holds_arrays(value)}
         positional = [given.pop(n) for n in list(given) if n in self.reading.positional]
         result = self.function(*positional, **given)
         for name, kept in before.items():
@@ -867,7 +862,9 @@ class Caller:
                          self.arrays.make(np.asarray(field.shift), dtype))  # fmt: skip
             call = own.score if kind == "score" else own.value
             place = words.index("a") if "a" in words else -1
-            return lambda *args, **kwargs: call(args[place] if args else next(iter(kwargs.values())))
+            return lambda *args, **kwargs: call(
+                args[place] if args else next(iter(kwargs.values()))
+            )
         backend = self.arrays.backend(dtype)
         params = backend.asarray(named["params"])
         activation = named.get("activation", "relu")
@@ -949,4 +946,3 @@ def _transpose(value: Any, ours: tuple[str, ...], theirs: list[str], name: str) 
         else:
             order.append(given.index(axis))
     return np.transpose(value, order)
-

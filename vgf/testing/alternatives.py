@@ -114,7 +114,6 @@ _scaled("logarithm to the base 10", "your bandwidth takes the logarithm to the b
         lambda n: math.log(10))  # fmt: skip
 _scaled("log N plus one", "your bandwidth divides by log(N) + 1, not by log(N + 1)",
         lambda n: math.log(n + 1) / (math.log(n) + 1))  # fmt: skip
-_scaled("bandwidth halved twice", "your bandwidth divides by 4 log(N + 1)", lambda n: 0.5)
 
 
 @alternative("bandwidth is sigma", "bandwidth_squared",
@@ -241,8 +240,11 @@ def _(b: Any, original: Any, a: Any, sigma_squared: Any) -> Any:
     return (a - np.mean(a, axis=-2, keepdims=True)) / sigma_squared[..., None, None]
 
 
-@alternative("both arguments and the bandwidth differentiated", "repulsion",
-             "your repulsion differentiates both arguments of the kernel, and the bandwidth too")
+@alternative(
+    "both arguments and the bandwidth differentiated",
+    "repulsion",
+    "your repulsion differentiates both arguments of the kernel, and the bandwidth too",
+)
 def _(b: Any, original: Any, a: Any, sigma_squared: Any) -> Any:
     n, d = a.shape[-2:]
     distances = b.squared_distances(a, a)
@@ -396,8 +398,11 @@ def _(b: Any, original: Any, a: Any, velocity: Any, state: Any, budget: Any) -> 
     return b.project(a + step, budget.low, budget.high), state
 
 
-@alternative("norm per particle", "clip_velocity",
-             "your clip takes the norm of each particle, not of all particles of a state")
+@alternative(
+    "norm per particle",
+    "clip_velocity",
+    "your clip takes the norm of each particle, not of all particles of a state",
+)
 def _(b: Any, original: Any, velocity: Any, max_norm: float, scope: str = "state") -> Any:
     norm = np.sqrt(np.sum(velocity**2, axis=-1, keepdims=True))
     return velocity * (max_norm / np.maximum(norm, max_norm))
@@ -424,9 +429,7 @@ def _(b: Any, original: Any, velocity: Any, max_norm: float, scope: str = "state
 
 @alternative("one step fewer", "follow", "you take one step too few")
 def _(b: Any, original: Any, velocity: Any, a: Any, budget: Any, *args: Any) -> Any:
-    return original(
-        velocity, a, dataclasses.replace(budget, steps=max(budget.steps - 1, 0)), *args
-    )
+    return original(velocity, a, dataclasses.replace(budget, steps=max(budget.steps - 1, 0)), *args)
 
 
 @alternative("one step only", "follow", "you take one step whatever the budget is")
@@ -904,8 +907,11 @@ def _(b: Any, original: Any, a: Any, q: Any, u: Any, *args: Any) -> Any:
     return a[..., 0, :], np.zeros(q.shape[:-1], int)
 
 
-@alternative("best of the batch", "select",
-             "you pick the same particle for every state: the argmax runs over the batch")
+@alternative(
+    "best of the batch",
+    "select",
+    "you pick the same particle for every state: the argmax runs over the batch",
+)
 def _(b: Any, original: Any, a: Any, q: Any, u: Any, rule: str = "best", *args: Any) -> Any:
     if rule != "best":
         return original(a, q, u, rule, *args)
@@ -951,8 +957,11 @@ def _count_late(original: Any, params: Any, gradient: Any, state: Any, rate: flo
     return original(params, gradient, late, rate)[0], original(params, gradient, state, rate)[1]
 
 
-@alternative("torch's clip", "clip_by_global_norm",
-             "you scale by c / (||g|| + 1e-6), as torch.nn.utils.clip_grad_norm_ does")
+@alternative(
+    "torch's clip",
+    "clip_by_global_norm",
+    "you scale by c / (||g|| + 1e-6), as torch.nn.utils.clip_grad_norm_ does",
+)
 def _(b: Any, original: Any, gradient: Any, max_norm: float) -> Any:
     scale = np.minimum(max_norm / (_norm(gradient) + 1e-6), 1.0)
     return tree_map(lambda g: g * scale, gradient)

@@ -15,6 +15,7 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ import numpy as np
 from .alternatives import library
 from .compare import Difference, difference, named_leaves
 from .subjects import Subject
-from .trial import Outcome, Trial, as_dtype
+from .trial import PARTS, Outcome, Trial, as_dtype
 from .variants import Variant
 
 # How long the search for combinations may take, in seconds.
@@ -75,7 +76,7 @@ def diagnose(trial: Trial, outcomes: Sequence[Outcome]) -> list[Finding]:
     if wrong:
         findings += _not_finite(wrong, numeric)
         lost = [o for o in wrong if not _finite(o.got) and _finite(o.expected)]
-        sound = [o for o in numeric if not any(o is x for x in lost)]
+        sound = _sound(numeric)
         if all(o.agrees for o in sound):
             return [*findings, *_where(outcomes)]
         answer = _variants(trial, sound) or _general(trial, sound)
@@ -88,6 +89,25 @@ def diagnose(trial: Trial, outcomes: Sequence[Outcome]) -> list[Finding]:
         explained = any(f.kind in ("variant", "factor") and f.matched == f.of for f in findings)
         findings += _where(outcomes, only_exact=explained)
     return findings
+
+
+def explains(trial: Trial, outcomes: Sequence[Outcome]) -> bool:
+    """Whether one variant, or a constant, is all that is between theirs and the specification."""
+    sound = _sound([o for o in outcomes if not o.error and not o.found.fault])
+    wrong = _telling(sound)
+    if not wrong:
+        return False
+    for variant in library().values():
+        if all(trial.variant(o, (variant,)).agrees for o in wrong[:2]) and all(
+            trial.variant(o, (variant,)).agrees for o in sound
+        ):
+            return True
+    return bool(_general(trial, sound))
+
+
+def _sound(numeric: Sequence[Outcome]) -> list[Outcome]:
+    """Without those where theirs alone is not finite, which is a finding of its own."""
+    return [o for o in numeric if o.agrees or _finite(o.got) or not _finite(o.expected)]
 
 
 # --- what can be seen without computing ----------------------------------------------------------
@@ -109,11 +129,9 @@ def _shapes(trial: Trial, outcomes: Sequence[Outcome]) -> list[Finding]:
     faulty = [o for o in outcomes if not o.error and o.found.fault]
     if not faulty:
         return []
-    kinds: dict[str, Finding] = {}
-    for outcome in faulty:
-        says, kind = _shape_says(trial.subject, outcome)
-        kinds.setdefault(says, Finding(kind, says, matched=len(faulty), of=len(outcomes)))
-    return list(kinds.values())[:2]
+    largest = max(faulty, key=lambda o: (o.chosen.get("B", 0), np.size(o.expected)))
+    says, kind = _shape_says(trial.subject, largest)
+    return [Finding(kind, says, matched=len(faulty), of=len(outcomes))]
 
 
 def _shape_says(subject: Subject, outcome: Outcome) -> tuple[str, str]:
@@ -195,14 +213,14 @@ def _variants(trial: Trial, numeric: Sequence[Outcome]) -> list[Finding]:
     wrong = _telling(numeric)
     probes = wrong[:1] + [o for o in wrong[1:] if o.chosen != wrong[0].chosen][:2]
     known = library()
-    alive, partial = [], []
+    alive, some = [], []
     for variant in known.values():
         founds = [trial.variant(o, (variant,)) for o in probes]
         if all(f.agrees for f in founds):
             alive.append((variant,))
         elif any(f.agrees for f in founds):
-            partial.append((variant,))
-    found = _best(trial, numeric, [*alive, *partial])
+            some.append((variant,))
+    found = _best(trial, numeric, [*alive, *some])
     if found and found[0][1] == len(numeric):
         return [_named(trial, found, numeric)]
     mostly = bool(found) and _explained(trial, found[0][0], wrong) >= MOSTLY * len(wrong)
@@ -396,9 +414,11 @@ def _names_of_factors(outcome: Outcome) -> dict[str, float]:
         named[f"1/({x} {y})"] = 1 / (sizes[x] * sizes[y])
         named[f"{x}/{y}"] = sizes[x] / sizes[y]
         named[f"{y}/{x}"] = sizes[y] / sizes[x]
-    return named | {f"-{k}" if " " not in k else f"-({k})": -v for k, v in named.items()} | {
-        "-1": -1.0
-    }
+    return (
+        named
+        | {f"-{k}" if " " not in k else f"-({k})": -v for k, v in named.items()}
+        | {"-1": -1.0}
+    )
 
 
 def _factor(trial: Trial, numeric: Sequence[Outcome]) -> Finding | None:
@@ -464,8 +484,7 @@ def _order(trial: Trial, numeric: Sequence[Outcome]) -> Finding | None:
                            matched=len(numeric), of=len(numeric))  # fmt: skip
         square = [o for o in numeric if o.got.ndim >= 2]
         if len(square) == len(numeric) and all(
-            o.got.shape[-1] == o.got.shape[-2]
-            and _close(o, np.swapaxes(o.got, -1, -2), o.expected)
+            o.got.shape[-1] == o.got.shape[-2] and _close(o, np.swapaxes(o.got, -1, -2), o.expected)
             for o in numeric
         ):
             return Finding("order", "your result is transposed", matched=len(numeric),
@@ -522,8 +541,9 @@ def _parts(trial: Trial, numeric: Sequence[Outcome], explained: bool) -> list[Fi
         bad = {name for o in wrong for name in names if not _leaf_agrees(trial, o, name)}
         good = [name for name in names if name not in bad]
         if good:
-            findings.append(Finding("parts", f"right: {_grouped(good)}; different: "
-                                    f"{_grouped(sorted(bad))}"))  # fmt: skip
+            label = partial(_grouped, names=PARTS.get(trial.subject.name, ()))
+            findings.append(Finding("parts", f"right: {label(good)}; different: "
+                                    f"{label(sorted(bad))}"))  # fmt: skip
     if trial.subject.name == "phi" and "g" in trial.reading.uses() and not explained:
         findings += _terms(trial, numeric)
     return findings
@@ -540,12 +560,14 @@ def _leaf_agrees(trial: Trial, outcome: Outcome, name: str) -> bool:
     return found.agrees
 
 
-def _grouped(names: Sequence[str]) -> str:
-    """Names of arrays, those of one network under its name."""
-    heads: dict[str, int] = {}
-    for name in names:
-        head = ".".join(name.split(".")[:2])
-        heads[head] = heads.get(head, 0) + 1
+def _grouped(leaves: Sequence[str], names: Sequence[str]) -> str:
+    """Names of arrays, those of one network under its name, parts of a tuple under theirs."""
+    heads: dict[str, None] = {}
+    for leaf in leaves:
+        first, *rest = leaf.split(".")
+        if first.isdigit():
+            first = names[int(first)] if int(first) < len(names) else f"part {first}"
+        heads[" ".join([first, *(rest[:1])])] = None
     return ", ".join(heads)
 
 
@@ -625,4 +647,3 @@ def _features(outcome: Outcome) -> dict[str, Any]:
 def _either(values: set[str]) -> str:
     ordered = sorted(values, key=lambda v: (len(v), v))
     return ordered[0] if len(ordered) == 1 else f"{', '.join(ordered[:-1])} or {ordered[-1]}"
-

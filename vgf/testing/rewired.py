@@ -25,7 +25,9 @@ _MODULES = [
     for name in ("shapes", "settings", "optimiser", "networks", "kernel", "flow", "reference",
                  "critic", "amortised", "selection", "update", "theory")
 ]  # fmt: skip
-_NAMES: dict[str, Any] = {name: value for module in _MODULES for name, value in vars(module).items()}
+_NAMES: dict[str, Any] = {
+    name: value for module in _MODULES for name, value in vars(module).items()
+}
 _HOME = {module.__name__ for module in _MODULES}
 
 

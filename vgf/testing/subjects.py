@@ -95,7 +95,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "how": ("mean", "min"),
     "particles": ("mean", "max"),
     "loss": CRITIC_LOSSES,
-    "expectile": (0.9, 0.7, 0.5),
+    "expectile": (0.9,),
     "tanh": (False, True),
     "activation": ACTIVATIONS,
     "normalise": (False, True),
@@ -120,6 +120,22 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "budget.low": (-1.0,),
     "budget.high": (1.0,),
 }
+# The same where one function differs from the others.
+_OWN_CHOICES: dict[str, dict[str, tuple[Any, ...]]] = {
+    "select": {"temperature": (1.0, 0.1)},
+    "td_target": {"how": ("min", "mean")},
+}
+
+
+def choices(subject: Subject, name: str, used: set[str]) -> tuple[Any, ...]:
+    """What an argument that theirs does not take may be held at, the likeliest first."""
+    if name == "loss" and "expectile" not in used:
+        return ("squared",)  # half of the square is an expectile loss too, and no one means that
+    if name == "rule" and "u" not in used:
+        return ("best",)
+    return _OWN_CHOICES.get(subject.name, CHOICES).get(name, CHOICES.get(name, ()))
+
+
 # Fields of a budget that a function's result depends on.
 _BUDGET_FIELDS = {
     "flow_step": ("step_size", "optimiser", "clip_norm", "clip_scope", "low", "high"),
@@ -411,4 +427,3 @@ def inputs(name: Any, **fixed: Any) -> st.SearchStrategy[dict[str, Any]]:
 def as_settings(value: Any) -> bool:
     """Whether an argument is one of the specification's bundles of settings."""
     return isinstance(value, (Budget, Settings))
-

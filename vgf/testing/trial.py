@@ -174,7 +174,7 @@ class Trial:
                     lambda *args: equation.run(backend, *args), arguments, dtype, equation.unit,
                     shaken,
                 )  # fmt: skip
-            except ValueError as error:
+            except (ValueError, TypeError) as error:
                 if variants:
                     raise
                 raise VGFError(f"the specification refuses what is held fixed: {error}") from error
@@ -206,9 +206,7 @@ def _like(expected: Any, moves: Mapping[str, Any], name: str = "") -> Any:
     if expected is None:
         return None
     if isinstance(expected, dict):
-        return {
-            k: _like(v, moves, f"{name}.{k}" if name else str(k)) for k, v in expected.items()
-        }
+        return {k: _like(v, moves, f"{name}.{k}" if name else str(k)) for k, v in expected.items()}
     if isinstance(expected, (tuple, list)):
         return tuple(
             _like(v, moves, f"{name}.{i}" if name else str(i)) for i, v in enumerate(expected)
@@ -242,8 +240,11 @@ def align(got: Any, expected: Any, names: tuple[str, ...] = ()) -> tuple[Any, An
                 return *kept[0], tuple(skipped)
             return tuple(x for x, _ in kept), tuple(y for _, y in kept), tuple(skipped)
         if not isinstance(got, tuple):
-            fits = [i for i, want in enumerate(expected)
-                    if isinstance(want, dict) == isinstance(got, dict) and want is not None]
+            fits = [
+                i
+                for i, want in enumerate(expected)
+                if isinstance(want, dict) == isinstance(got, dict) and want is not None
+            ]
             same = [i for i in fits if np.shape(expected[i]) == np.shape(got)] or fits
             if same:
                 rest = tuple(label(i) for i, want in enumerate(expected)
