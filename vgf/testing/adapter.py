@@ -431,7 +431,7 @@ def _collect(function: Any, used: set[str], depth: int) -> None:
     package = (getattr(function, "__module__", "") or "").partition(".")[0]
     used.add(_PACKAGES.get(package, package))
     if not hasattr(function, "__code__"):
-        call = getattr(type(function), "forward", None) or getattr(type(function), "__call__", None)
+        call: Any = getattr(type(function), "forward", type(function).__call__)
         if depth < 6 and hasattr(call, "__code__"):
             _collect(call, used, depth + 1)
         return
@@ -506,7 +506,7 @@ class Reading:
             if source.kind == "ours":
                 used |= source.value.names | source.value.dotted
             elif source.kind == "closure":
-                used |= {"params", "activation", "g", "score", "velocity", "params"}
+                used |= {"params", "activation", "g", "score", "velocity"}
         return used
 
 
@@ -621,7 +621,7 @@ def _bind_form(function: Any, subject: Subject, adapter: Adapter) -> list[Readin
         )
     readings = []
     for chosen in _combinations(candidates):
-        everything = {n: s for n, s in {**sources, **chosen}.items()}
+        everything = {**sources, **chosen}
         by_position = frozenset(
             name for name, p in by_name.items() if p.kind == inspect.Parameter.POSITIONAL_ONLY
         )

@@ -69,7 +69,7 @@ _statistic("mean off the diagonal",
            "your bandwidth takes the mean distance of different particles, not the median of all",
            lambda x, n: np.mean(_sorted_off_diagonal(x, n), axis=-1))  # fmt: skip
 _statistic("median of distances squared",
-           "your bandwidth squares the median distance, and should take the median squared distance",
+           "your bandwidth squares the median distance: it should take the median squared distance",
            lambda x, n: np.median(np.sqrt(x), axis=-1) ** 2)  # fmt: skip
 _statistic("median of distances off the diagonal squared",
            "your bandwidth squares the median distance of different particles (blackjax's "
@@ -246,7 +246,7 @@ def _(b: Any, original: Any, a: Any, sigma_squared: Any) -> Any:
     "your repulsion differentiates both arguments of the kernel, and the bandwidth too",
 )
 def _(b: Any, original: Any, a: Any, sigma_squared: Any) -> Any:
-    n, d = a.shape[-2:]
+    n = a.shape[-2]
     distances = b.squared_distances(a, a)
     k = np.exp(-distances / (2 * sigma_squared[..., None, None]))
     weight = np.sum(k * distances, axis=(-2, -1)) / (2 * sigma_squared**2)
@@ -328,6 +328,21 @@ def _(b: Any, original: Any, a: Any, g: Any, temperature: Any = None, bandwidth:
     return original(a, g, temperature, None if bandwidth is None else bandwidth**0.5, *rest)
 
 
+@alternative("bandwidth for each dimension", "phi",
+             "your bandwidth is each dimension's own, h = median / log(N + 1), the lower median of "
+             "the N(N - 1)/2 pairs (pyro's convention)")  # fmt: skip
+def _(b: Any, original: Any, a: Any, g: Any, temperature: Any = None, *rest: Any) -> Any:
+    n = a.shape[-2]
+    away = a[..., :, None, :] - a[..., None, :, :]
+    pairs = np.sort(away[..., *np.triu_indices(n, 1), :] ** 2, axis=-2)
+    h = pairs[..., (pairs.shape[-2] - 1) // 2, :] / math.log(n + 1)
+    h = h[..., None, None, :]
+    k = np.exp(-np.sum(away**2 / h, axis=-1))
+    if temperature is None:
+        return k @ g / n
+    return k @ g / (temperature * n) + np.sum(k[..., None] * 2 * away / h, axis=-2) / n
+
+
 # --- steps and transport -------------------------------------------------------------------------
 
 
@@ -388,7 +403,7 @@ def _(b: Any, original: Any, a: Any, velocity: Any, state: Any, budget: Any) -> 
 
 
 @alternative("clipped after the step", "flow_step",
-             "you clip the movement, and should clip the velocity before the optimiser")  # fmt: skip
+             "you clip the movement: the velocity should be clipped, before the optimiser")  # fmt: skip
 def _(b: Any, original: Any, a: Any, velocity: Any, state: Any, budget: Any) -> Any:
     if budget.clip_norm is None:
         return original(a, velocity, state, budget)
@@ -570,7 +585,7 @@ _flow_matching("path and target reversed",
                "x0 - a", lambda x0, a, t: (t * x0 + (1 - t) * a, x0 - a, t))  # fmt: skip
 _flow_matching("target is the action", "your flow's target is a, not a - x0",
                lambda x0, a, t: ((1 - t) * x0 + t * a, a, t))  # fmt: skip
-_flow_matching("target is the noise", "your flow's target is the noise x0 (diffusion's), not a - x0",
+_flow_matching("target is the noise", "your flow's target is the noise x0, not a - x0",
                lambda x0, a, t: ((1 - t) * x0 + t * a, x0, t))  # fmt: skip
 _flow_matching("time reversed in the loss", "your network is given 1 - t, the path being right",
                lambda x0, a, t: ((1 - t) * x0 + t * a, a - x0, 1 - t))  # fmt: skip

@@ -415,8 +415,8 @@ def _unseen(trial: Trial, outcomes: Sequence[Outcome]) -> list[str]:
     if reading.numbers:
         names = ", ".join(sorted(name.rpartition(".")[2] for name in reading.numbers))
         notes.append(f"yours takes no None, so none was tried, for: {names}")
-    left = [n for n in trial.subject.parameters
-            if n not in used and n not in reading.fixed and n not in ("budget", "state")]  # fmt: skip
+    known = {*used, *reading.fixed, "budget", "state"}
+    left = [name for name in trial.subject.parameters if name not in known]
     if left:
         notes.append(f"yours does not take: {', '.join(left)}")
     skipped = dict.fromkeys(part for o in outcomes for part in o.skipped)

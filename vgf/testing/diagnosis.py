@@ -29,7 +29,7 @@ from .variants import Variant
 # How long the search for combinations may take, in seconds.
 SEARCH_SECONDS = 12.0
 # A variant that explains this share of the failures is named though others remain.
-MOSTLY = 0.75
+MOSTLY = 0.5
 # Kinds of input on which rounding or a convention may decide.
 EXTREME = {
     "identical", "some identical", "nearly identical", "far", "edge", "two clumps", "huge", "tiny",
@@ -43,11 +43,10 @@ class Finding:
 
     Attributes:
         kind: "variant", "factor", "raises", "shape", "dtype", "nan", "in place", "random",
-            "states", "order", "returned", "parts", "where" or "unknown".
+            "states", "order", "returned", "rounding", "parts", "rest", "where" or "unknown".
         says: what is wrong, to the author of the function.
         variants: names in the library, for kind "variant".
         matched, of: on how many of how many inputs it holds.
-        parameters: numbers that belong to it.
     """
 
     kind: str
@@ -82,6 +81,8 @@ def diagnose(trial: Trial, outcomes: Sequence[Outcome]) -> list[Finding]:
         answer = _variants(trial, sound) or _general(trial, sound)
         findings = [*findings[:-1], *answer, *findings[-1:]] if lost else [*findings, *answer]
         findings += _parts(trial, sound, bool(answer))
+        if answer and answer[0].variants and answer[0].matched < answer[0].of:
+            findings += _rest(trial, sound, answer[0])
         if not answer:
             findings.append(Finding("unknown", "no named variant, and no combination of up to "
                                     "three, equals your function"))  # fmt: skip
@@ -223,6 +224,8 @@ def _variants(trial: Trial, numeric: Sequence[Outcome]) -> list[Finding]:
     found = _best(trial, numeric, [*alive, *some])
     if found and found[0][1] == len(numeric):
         return [_named(trial, found, numeric)]
+    if _only_rounding(wrong):
+        return []
     mostly = bool(found) and _explained(trial, found[0][0], wrong) >= MOSTLY * len(wrong)
     seconds = SEARCH_SECONDS / 4 if mostly else SEARCH_SECONDS
     combined = _combined(trial, numeric, probes, known, seconds)
@@ -263,6 +266,8 @@ def _combined(
         for combination in _orders(relevant, count):
             if time.monotonic() > end:
                 break
+            if not trial.resembles(probe, combination):
+                continue
             if trial.variant(probe, combination).agrees and all(
                 trial.variant(o, combination).agrees for o in probes[1:2]
             ):
@@ -316,11 +321,37 @@ def _named(trial: Trial, found: Sequence[Scored], numeric: Sequence[Outcome]) ->
 
 
 def _general(trial: Trial, numeric: Sequence[Outcome]) -> list[Finding]:
-    for question in (_zero, _returned, _factor, _order, _states, _shift):
+    for question in (_rounding, _zero, _returned, _factor, _order, _states, _shift):
         found = question(trial, numeric)
         if found is not None:
             return [found]
     return []
+
+
+def _only_rounding(wrong: Sequence[Outcome]) -> bool:
+    return all(o.found.relative < (1e-6 if o.dtype == "float64" else 3e-3) for o in wrong)
+
+
+def _rounding(trial: Trial, numeric: Sequence[Outcome]) -> Finding | None:
+    """Whether theirs is right but for digits: single precision inside, or cancellation."""
+    wrong = [o for o in numeric if not o.agrees]
+    if not _only_rounding(wrong):
+        return None
+    double = [o for o in wrong if o.dtype == "float64"]
+    single = [o for o in wrong if o.dtype == "float32"]
+    largest = max(o.found.relative for o in wrong)
+    if double and not single and largest > 1e-10:
+        says = (
+            f"your {trial.subject.name} is right to single precision only (relative error up "
+            f"to {largest:.1g} in float64): something inside computes in float32"
+        )
+    else:
+        says = (
+            f"your {trial.subject.name} is right but for its last digits (relative error up to "
+            f"{largest:.1g}): it loses more of them than the problem asks for, as a difference "
+            "of large numbers does (a Gram matrix, a mean of squares minus a squared mean)"
+        )
+    return Finding("rounding", says, matched=len(wrong), of=len(wrong))  # fmt: skip
 
 
 def _single_array(outcomes: Sequence[Outcome]) -> bool:
@@ -386,9 +417,8 @@ def _names_of_factors(outcome: Outcome) -> dict[str, float]:
     """Factors that somebody forgets or adds, with their value for one input."""
     sizes = {k: float(v) for k, v in outcome.chosen.items() if k in ("B", "N", "d", "E")}
     for name, value in outcome.named.items():
-        if isinstance(value, np.ndarray) and name in ("q", "s") and value.ndim > 1:
-            if name == "q":
-                sizes["E"] = float(value.shape[0])
+        if isinstance(value, np.ndarray) and name == "q" and value.ndim > 1:
+            sizes["E"] = float(value.shape[0])
         if isinstance(value, (int, float)) and not isinstance(value, bool) and value:
             sizes[name] = float(value)
         for field in ("temperature", "step_size", "steps"):
@@ -447,8 +477,8 @@ def _factor(trial: Trial, numeric: Sequence[Outcome]) -> Finding | None:
                 return False
         return hits > 0
 
-    labels = [label for label in dict.fromkeys(
-        label for o, _ in ratios[:20] for label in _names_of_factors(o)) if fits(label)]  # fmt: skip
+    known_labels = dict.fromkeys(label for o, _ in ratios[:20] for label in _names_of_factors(o))
+    labels = [label for label in known_labels if fits(label)]
     simple = sorted(labels, key=lambda label: (not label.lstrip("-").replace("/", "").isdigit(),
                                                len(label)))  # fmt: skip
     if constant and simple and simple[0].lstrip("-").replace("/", "").isdigit():
@@ -596,10 +626,27 @@ def _terms(trial: Trial, numeric: Sequence[Outcome]) -> list[Finding]:
     return findings
 
 
+def _rest(trial: Trial, numeric: Sequence[Outcome], answer: Finding) -> list[Finding]:
+    """Where a variant that explains most does not explain theirs."""
+    known = library()
+    variants = tuple(known[name] for name in answer.variants)
+    rows = [(_features(o), trial.variant(o, variants).agrees) for o in numeric]
+    texts = _separators(rows)
+    if not texts:
+        return []
+    return [Finding("rest", "that variant does not account for all: " + "; ".join(
+        text.replace("agrees", "holds").replace("differs", "fails") for text in texts))]  # fmt: skip
+
+
 def _where(outcomes: Sequence[Outcome], only_exact: bool = False) -> list[Finding]:
     """The choices that part the inputs on which theirs agrees from the others."""
+    texts = _separators([(_features(o), o.agrees) for o in outcomes], only_exact)
+    return [Finding("where", "; ".join(texts))] if texts else []
+
+
+def _separators(rows: Sequence[tuple[dict[str, Any], bool]], only_exact: bool = False) -> list[str]:
+    """The values of features that part the inputs that agree from the others, in words."""
     found: list[tuple[int, str]] = []
-    rows = [(_features(o), o.agrees) for o in outcomes]
     names = dict.fromkeys(name for features, _ in rows for name in features)
     for name in names:
         good = {str(f[name]) for f, agrees in rows if agrees and name in f}
@@ -618,9 +665,7 @@ def _where(outcomes: Sequence[Outcome], only_exact: bool = False) -> list[Findin
     texts = [text for weight, text in found if weight >= 10**5][:2]
     if not texts and not only_exact:
         texts = [text for _, text in found[:3]]
-    if not texts:
-        return []
-    return [Finding("where", "; ".join(texts))]
+    return texts
 
 
 def _features(outcome: Outcome) -> dict[str, Any]:

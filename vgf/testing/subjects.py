@@ -213,6 +213,8 @@ class Subject:
                 if fields.get("bandwidth") is not None:
                     fields["bandwidth_gradient"] = False
                 new[i] = dataclasses.replace(new[i], **fields)
+        if fixed.get("bandwidth") is not None and "bandwidth_gradient" not in fixed:
+            new[names.index("bandwidth_gradient")] = False
         if "state" in names and "budget" in names and self.name == "flow_step":
             place, budget = names.index("state"), new[names.index("budget")]
             if budget.optimiser == "plain":

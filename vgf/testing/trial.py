@@ -180,6 +180,23 @@ class Trial:
                 raise VGFError(f"the specification refuses what is held fixed: {error}") from error
         return expected, _like(expected, moves)
 
+    def resembles(self, outcome: Outcome, variants: tuple[Any, ...]) -> bool:
+        """Whether theirs is so near that of variants that a closer look is worth its time."""
+        with warnings.catch_warnings(), np.errstate(all="ignore"):
+            warnings.simplefilter("ignore")
+            try:
+                expected = self.subject.equation.run(Rewired(variants), *outcome.arguments)
+            except (ValueError, KeyError, TypeError, IndexError, ZeroDivisionError):
+                return False
+            _, expected, _ = align(outcome.got, expected, PARTS.get(self.subject.name, ()))
+            mine, want = named_leaves(outcome.got), named_leaves(expected)
+            rtol = 1e-6 if outcome.dtype == "float64" else 1e-2
+            return len(mine) == len(want) and all(
+                np.shape(x) == np.shape(y) and np.allclose(x, y, rtol, rtol * np.max(
+                    np.abs(y), initial=0.0), equal_nan=True)
+                for (_, x), (_, y) in zip(mine, want, strict=True)
+            )  # fmt: skip
+
     def variant(self, outcome: Outcome, variants: tuple[Any, ...]) -> Difference:
         """How far their result is from that of variants of the specification."""
         equation = self.subject.equation
@@ -195,9 +212,8 @@ class Trial:
             if found.agrees or found.fault or found.ratio > 1e7:
                 return found
             # the variant's own sensitivity may be larger than the specification's
-            whole, moves = self.expect(outcome.arguments, outcome.dtype, variants)
+            _, moves = self.expect(outcome.arguments, outcome.dtype, variants)
             _, moves, _ = align(outcome.got, moves, names)
-            del whole
             return self.differ(outcome, expected, moves)
 
 
@@ -280,11 +296,10 @@ def as_dtype(got: Any, expected: Any, dtype: str) -> Any:
 
 
 def float_dtypes(got: Any) -> set[str]:
-    """The floating dtypes in a result."""
-    return {str(x.dtype) for _, x in named_leaves(got) if getattr(x, "dtype", np.dtype(int)).kind == "f"
-            and np.ndim(x) > 0} or {
-        str(x.dtype) for _, x in named_leaves(got) if getattr(x, "dtype", np.dtype(int)).kind == "f"
-    }  # fmt: skip
+    """The floating dtypes in a result, those of its scalars only if it has nothing else."""
+    leaves = [x for _, x in named_leaves(got) if np.asarray(x).dtype.kind == "f"]
+    arrays = [x for x in leaves if np.ndim(x)] or leaves
+    return {str(np.asarray(x).dtype) for x in arrays}
 
 
 # --- drawing many --------------------------------------------------------------------------------
