@@ -71,7 +71,7 @@ def _() -> tuple[Any, Adapter]:
     from blackjax.vi.svgd import rbf_kernel
 
     def kernel(x: Any, y: Any, sigma_squared: Any) -> Any:
-        pair = lambda a, b: rbf_kernel(a, b, 2 * sigma_squared)
+        pair: Any = lambda a, b: rbf_kernel(a, b, 2 * sigma_squared)
         return jax.vmap(lambda a: jax.vmap(lambda b: pair(a, b))(y))(x)
 
     return kernel, Adapter(single=True, framework="jax")

@@ -276,7 +276,7 @@ def load_function(target: str) -> Callable[..., Any]:
         found = getattr(found, part)
     if not callable(found):
         raise VGFError(f"{target} is a {type(found).__name__}, not a function")
-    return found  # type: ignore[no-any-return]
+    return found
 
 
 def _load_file(path: Path) -> Any:
@@ -396,7 +396,7 @@ def to_numpy(value: Any) -> Any:
             return value.float().numpy().astype(np.float16)
         return np.array(value.numpy())
     if isinstance(value, (tuple, list)):
-        if value and all(isinstance(item, (bool, int, float)) for item in value):
+        if _is_nested(value):
             return np.asarray(value)
         return tuple(to_numpy(item) for item in value)
     array = np.asarray(value)
@@ -409,11 +409,18 @@ def to_numpy(value: Any) -> Any:
     return array
 
 
+def _is_nested(value: Any) -> bool:
+    """Whether a list holds numbers, or lists of them, and nothing else."""
+    if isinstance(value, (tuple, list)):
+        return len(value) > 0 and all(_is_nested(item) for item in value)
+    return isinstance(value, (bool, int, float))
+
+
 def guess_frameworks(function: Any) -> list[str]:
     """The frameworks a function may want, the likeliest first, judged by the names it uses."""
     used: set[str] = set()
     _collect(function, used, 0)
-    first = [name for name in ("torch", "jax") if name in used]
+    first: list[str] = [name for name in ("torch", "jax") if name in used]
     if len(first) == 2 or not first:
         first = first if "numpy" not in used else ["numpy", *first]
     order = dict.fromkeys([*first, "numpy", "torch", "jax"])
@@ -813,12 +820,15 @@ class Caller:
             else:
                 found = source.value(values)
                 given[theirs] = self.arrays.make(found, dtype)
-        before = {name: to_numpy(value) for name, value in given.items() if _holds_arrays(value)}
+        before = {
+            name: [np.array(leaf) for _, leaf in named_leaves(to_numpy(value))]
+            for name, value in given.items()
+            if _holds_arrays(value)
+        }
         positional = [given.pop(n) for n in list(given) if n in self.reading.positional]
         result = self.function(*positional, **given)
         for name, kept in before.items():
-            now = given.get(name)
-            if name not in self.reading.positional and not _same(kept, to_numpy(now)):
+            if name in given and not _same(kept, to_numpy(given[name])):
                 self.changed = name
         if self._returns is not None:
             ours = {key: self.arrays.make(value, dtype) for key, value in values.items()}
@@ -896,8 +906,8 @@ def _holds_arrays(value: Any) -> bool:
     return hasattr(value, "shape") and not callable(value)
 
 
-def _same(x: Any, y: Any) -> bool:
-    left, right = named_leaves(x), named_leaves(y)
+def _same(before: list[np.ndarray], after: Any) -> bool:
+    left, right = named_leaves(before), named_leaves(after)
     return len(left) == len(right) and all(
         np.array_equal(p, q, equal_nan=np.asarray(p).dtype.kind == "f")
         for (_, p), (_, q) in zip(left, right, strict=True)

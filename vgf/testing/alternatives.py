@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from .variants import VARIANTS, Replacement, Variant, all_distances, floored
 ALTERNATIVES: dict[str, Variant] = {}
 
 
-def alternative(name: str, method: str, says: str) -> Any:
+def alternative(name: str, method: str, says: str) -> Callable[[Replacement], Replacement]:
     """Register a replacement of a function, or of a constant, of the specification."""
 
     def register(replacement: Replacement) -> Replacement:
@@ -333,8 +334,11 @@ def _(b: Any, original: Any, a: Any, g: Any, temperature: Any = None, bandwidth:
              "the N(N - 1)/2 pairs (pyro's convention)")  # fmt: skip
 def _(b: Any, original: Any, a: Any, g: Any, temperature: Any = None, *rest: Any) -> Any:
     n = a.shape[-2]
+    if n == 1:
+        return original(a, g, temperature, *rest)
     away = a[..., :, None, :] - a[..., None, :, :]
-    pairs = np.sort(away[..., *np.triu_indices(n, 1), :] ** 2, axis=-2)
+    i, j = np.triu_indices(n, 1)
+    pairs = np.sort(away[..., i, j, :] ** 2, axis=-2)
     h = pairs[..., (pairs.shape[-2] - 1) // 2, :] / math.log(n + 1)
     h = h[..., None, None, :]
     k = np.exp(-np.sum(away**2 / h, axis=-1))
@@ -403,7 +407,7 @@ def _(b: Any, original: Any, a: Any, velocity: Any, state: Any, budget: Any) -> 
 
 
 @alternative("clipped after the step", "flow_step",
-             "you clip the movement: the velocity should be clipped, before the optimiser")  # fmt: skip
+             "you clip the movement, and should clip the velocity")  # fmt: skip
 def _(b: Any, original: Any, a: Any, velocity: Any, state: Any, budget: Any) -> Any:
     if budget.clip_norm is None:
         return original(a, velocity, state, budget)

@@ -16,7 +16,7 @@ from .adapter import Adapter, Arrays, Reading, bind, guess_frameworks
 from .compare import FACTOR, MACHINE_EPSILON, Difference, named_leaves
 from .compare import assert_matches as assert_same
 from .diagnosis import EXTREME, Finding, diagnose, explains
-from .subjects import CHOICES, Subject, find_subject
+from .subjects import CHOICES, Subject, choices, find_subject
 from .trial import Drawn, Outcome, Trial, draw_many, float_dtypes, smallest
 
 WIDTH = 80
@@ -240,9 +240,8 @@ def _choose(
             if not adapter.single and any("B" in x for x in subject.axes.values()):
                 ways += [dataclasses.replace(r, single=True) for r in readings]
             for way in ways:
-                batches = best is not None and not best[1].reading.single
-                if way.single and not adapter.single and batches and best[0][:2] == (0, 0):
-                    break  # it takes whole batches
+                if way.single and not adapter.single and _takes_batches(best):
+                    break
                 few = drawn[way.subject.form]
                 trial = _numbers_only(Trial(function, way, adapter, arrays), few, kind)
                 outcomes = [trial.run(*d, kind) for d in few]
@@ -267,10 +266,15 @@ def _choose(
     if kind == "float64" and precisions == {"float32"}:
         dtypes = ["float32"]
         notes.append("it computes in float32 whatever it is given, and is judged in float32")
-    score = best[0]
-    equal = [t for s, t in others if s[:3] == score[:3] and s[3] > 0 and t is not trial
+    reached = best[0]
+    equal = [t for s, t in others if s[:3] == reached[:3] and s[3] > 0 and t is not trial
              and t.arrays is trial.arrays]  # fmt: skip
-    return _Pilot([trial, *(equal if score[3] else [])][:6], dtypes, notes)
+    return _Pilot([trial, *(equal if reached[3] else [])][:6], dtypes, notes)
+
+
+def _takes_batches(best: tuple[tuple[int, ...], Trial, list[Outcome]] | None) -> bool:
+    """Whether theirs has been called with a batch, without an exception or a wrong shape."""
+    return best is not None and best[0][:2] == (0, 0) and not best[1].reading.single
 
 
 def _pilots(subject: Subject, seed: int) -> list[Drawn]:
@@ -291,7 +295,8 @@ def _numbers_only(trial: Trial, drawn: Sequence[Drawn], dtype: str) -> Trial:
     passed = {name for s in trial.reading.sources.values() if s.kind == "ours"
               for name in (*s.value.names, *s.value.dotted)}  # fmt: skip
     for name in passed & CHOICES.keys():
-        if None not in CHOICES[name] and name not in ("low", "high", "budget.low", "budget.high"):
+        optional = choices(trial.subject, name, set())
+        if None not in optional and name not in ("low", "high", "budget.low", "budget.high"):
             continue
         tries = []
         for value in (None, 0.5):
@@ -351,10 +356,10 @@ def _most_telling(trials: Sequence[Trial], dtype: str, examples: int, seed: int)
 
 
 def _try(trial: Trial, drawn: Sequence[Drawn], dtype: str) -> list[Outcome]:
-    end = time.monotonic() + SEARCH_SECONDS
+    end = time.process_time() + SEARCH_SECONDS
     outcomes = []
     for arguments, chosen in drawn:
-        if time.monotonic() > end:
+        if time.process_time() > end:
             break
         outcomes.append(trial.run(arguments, chosen, dtype))
     return outcomes

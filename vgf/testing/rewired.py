@@ -65,7 +65,8 @@ class Rewired(NumpyBackend):
         names["update_from_noise"] = lambda state, batch, noise, settings: whole(
             state, batch, settings, noise
         )
-        for variant in variants:
+        # the repulsion last: the differentiated one is made of all the others' work
+        for variant in sorted(variants, key=lambda v: v.method == "repulsion"):
             if variant.method in _SEAMS:
                 _SEAMS[variant.method](names)
             original = names[variant.method]

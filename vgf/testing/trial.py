@@ -283,9 +283,9 @@ def as_dtype(got: Any, expected: Any, dtype: str) -> Any:
         inner = expected if isinstance(expected, dict) else {}
         return {k: as_dtype(v, inner.get(k), dtype) for k, v in got.items()}
     if isinstance(got, tuple):
-        inner = expected if isinstance(expected, tuple) else ()
+        parts = expected if isinstance(expected, tuple) else ()
         return tuple(
-            as_dtype(v, inner[i] if i < len(inner) else None, dtype) for i, v in enumerate(got)
+            as_dtype(v, parts[i] if i < len(parts) else None, dtype) for i, v in enumerate(got)
         )
     if got is None:
         return None
@@ -326,7 +326,7 @@ def draw_many(subject: Subject, examples: int, seed: int) -> list[Drawn]:
     return found
 
 
-def _settings(examples: int, phases: list[Any]) -> Any:
+def _settings(examples: int, phases: list[Any]) -> hypothesis.settings:
     return hypothesis.settings(
         max_examples=examples, deadline=None, database=None, phases=phases, print_blob=False,
         report_multiple_bugs=False, suppress_health_check=list(hypothesis.HealthCheck),
@@ -345,7 +345,7 @@ def smallest(
     It looks among simple numbers first, and among all inputs when those agree.
     """
     best: list[Outcome] = []
-    end = time.monotonic() + seconds
+    end = time.process_time() + seconds
     for kind in (SmallMaker, NamedMaker):
         if best:
             break
@@ -359,7 +359,7 @@ def smallest(
         @_settings(300, [hypothesis.Phase.generate, hypothesis.Phase.shrink])
         @hypothesis.given(strategy())
         def attempt(drawn: Drawn) -> None:
-            if time.monotonic() > end:
+            if time.process_time() > end:
                 return
             outcome = trial.run(*drawn, dtype)
             if bool(outcome.error) == raises and not outcome.agrees:
