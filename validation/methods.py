@@ -248,8 +248,8 @@ EXPERIMENT = Experiment(
         "default run's; cube: 300 episodes; puzzle: 100, of the benchmark's 1,000), every method "
         "on the same code path with the same networks, batches and number of updates, far fewer "
         "than the paper's million. Behaviour cloning by the flow, best-of-N (L = 0) and VGF are "
-        "one agent at three budgets. Nothing is chosen with hindsight: the last evaluation counts. A "
-        "claim is refuted by one seed in which it does not hold."
+        "one agent at three budgets. Nothing is chosen with hindsight: the last evaluation counts. "
+        "A claim is refuted by one seed in which it does not hold."
     ),
     setup=Setup(),
     quick=Setup(seeds=1, updates={"pointmaze-medium": 200}, episodes={"pointmaze-medium": 5}),
