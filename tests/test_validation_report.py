@@ -70,13 +70,29 @@ def test_scaling_reads_a_run(tmp_path, capsys):
     assert max(map(len, capsys.readouterr().out.splitlines())) <= max(80, len(str(tmp_path)) + 60)
 
 
-@pytest.mark.parametrize("moved", [(0.0, 0.3, 0.2), (0.0, 0.0, 0.0), (0.0, None, 0.2)])
+@pytest.mark.parametrize(
+    "moved", [(0.0, 0.3, 0.2), (0.0, 0.0, 0.0), (0.0, None, 0.2), (0.1, 0.1, 0.3)]
+)
 def test_distances_that_do_not_grow_are_called_so(tmp_path, moved):
     group = scaling.read_group(make_run(tmp_path / "r", moved=moved))
     assert [v.holds for v in scaling.judge({"groups": [group]})] == [False, False]
     good = scaling.read_group(make_run(tmp_path / "good"))
     assert [v.holds for v in scaling.judge({"groups": [good, group]})] == [False, False]
     assert [v.holds for v in scaling.judge({"groups": [good]})] == [True, True]
+
+
+def test_a_flow_at_rest_need_not_move_further():
+    assert scaling.grows([0.0, 0.5, 1.0, 0.98])
+    assert not scaling.grows([0.0, 0.5, 1.0, 0.9])
+    assert not scaling.grows([0.0, 0.5, 0.49, 1.0])
+    assert not scaling.grows([0.3])
+
+
+def test_equal_scores_neither_rise_nor_fall(tmp_path):
+    group = scaling.read_group(make_run(tmp_path / "r", success=(0, 0, 0)))
+    (remark,) = scaling.remarks({"groups": [group]})
+    assert "at every budget" in remark
+    assert "fall" not in remark
 
 
 def test_scaling_takes_the_evaluation_with_the_most_budgets_of_the_last_checkpoint(tmp_path):
