@@ -104,7 +104,7 @@ class Setup:
     seeds: int = 3
     updates: Mapping[str, int] = field(
         default_factory=lambda: {
-            "pointmaze-medium": 20_000,
+            "pointmaze-medium": 10_000,
             "cube-single": 10_000,
             "puzzle-3x3": 6_000,
         }
