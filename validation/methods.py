@@ -106,11 +106,11 @@ class Setup:
         default_factory=lambda: {
             "pointmaze-medium": 10_000,
             "cube-single": 10_000,
-            "puzzle-3x3": 6_000,
+            "puzzle-3x3": 4_000,
         }
     )
     episodes: Mapping[str, int] = field(
-        default_factory=lambda: {"pointmaze-medium": 50, "cube-single": 50, "puzzle-3x3": 15}
+        default_factory=lambda: {"pointmaze-medium": 50, "cube-single": 50, "puzzle-3x3": 10}
     )
     backend: str = "torch"
 
