@@ -12,6 +12,8 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from ..backends.base import Backend
 from ..spec.kernel import SIGMA_SQUARED_MIN
 from ..spec.networks import hidden_layers
@@ -71,7 +73,9 @@ def variant(
 
 
 def ordered(b: Any, x: Any) -> Any:
-    """Sorted along the last axis, on either framework."""
+    """Sorted along the last axis, on any framework."""
+    if b.name == "numpy":
+        return np.sort(x, axis=-1)
     if b.name == "torch":
         return x.sort(-1).values
     import jax.numpy as jnp
@@ -262,6 +266,8 @@ def _(b: Any, original: Any, params: Any, s: Any, a: Any, tanh: bool = False, *a
 
 
 def _log(b: Any, x: Any) -> Any:
+    if b.name == "numpy":
+        return np.log(x)
     if b.name == "torch":
         return x.log()
     import jax.numpy as jnp
@@ -432,8 +438,8 @@ def _adam(
 
     def move(p: Any, m: Any, v: Any) -> Any:
         below = (v / c2 + epsilon) ** 0.5 if inside else (v / c2) ** 0.5 + epsilon
-        return (p - rate * (m / c1) / below).astype(p.dtype) if b.name == "jax" else (
-            p - rate * (m / c1) / below).to(p.dtype)  # fmt: skip
+        moved = p - rate * (m / c1) / below
+        return moved.to(p.dtype) if b.name == "torch" else moved.astype(p.dtype)
 
     return tree_map(move, params, m, v), {"count": state["count"] + 1, "m": m, "v": v}
 

@@ -1,0 +1,596 @@
+"""`vgf check` on implementations that no one here wrote.
+
+    python -m validation.check_others --checkout ryanxhr/vgf=PATH --checkout seohongpark/fql=PATH
+
+Packages that are installed are checked as installed, repositories as checked out at a PATH; what is
+not there is named as not run. The adapters below are ours, the functions are theirs: nothing of
+theirs is copied. Writes validation/results/check-others.md and .json. Exits with status 0 whatever
+is found: a difference is a finding, often a convention, and not a failure.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import importlib
+import re
+import subprocess
+import sys
+import types
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vgf.errors import VGFError
+from vgf.testing import Adapter, Result, check_function
+
+from .record import RESULTS, environment, markdown_table, write, write_json
+
+Build = Callable[..., tuple[Any, Adapter]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A function of somebody else's, and as what it is checked.
+
+    Attributes:
+        source: a package, or owner/name of a repository.
+        what: the function, as its authors call it.
+        name: as what it is checked.
+        build: makes it callable, given the checkout for a repository.
+    """
+
+    source: str
+    what: str
+    name: str
+    build: Build
+
+
+CASES: list[Case] = []
+
+
+def case(source: str, what: str, name: str) -> Callable[[Build], Build]:
+    """Register a function to check."""
+
+    def register(build: Build) -> Build:
+        CASES.append(Case(source, what, name, build))
+        return build
+
+    return register
+
+
+# --- packages: kernels and SVGD ------------------------------------------------------------------
+
+
+@case("blackjax", "vi.svgd.rbf_kernel", "rbf_kernel")
+def _() -> tuple[Any, Adapter]:
+    import jax
+    from blackjax.vi.svgd import rbf_kernel
+
+    def kernel(x: Any, y: Any, sigma_squared: Any) -> Any:
+        pair: Any = lambda a, b: rbf_kernel(a, b, 2 * sigma_squared)
+        return jax.vmap(lambda a: jax.vmap(lambda b: pair(a, b))(y))(x)
+
+    return kernel, Adapter(single=True, framework="jax")
+
+
+@case("blackjax", "vi.svgd.build_kernel, its own median heuristic", "phi")
+def _() -> tuple[Any, Adapter]:
+    import optax
+    from blackjax.vi import svgd
+
+    def phi(a: Any, score: Any) -> Any:
+        step = svgd.build_kernel(optax.sgd(1.0))
+        start = svgd.init(a, svgd.median_heuristic({}, a), optax.sgd(1.0))
+        return step(start, score, svgd.rbf_kernel).particles - a
+
+    return phi, Adapter(
+        single=True, framework="jax", closures={"score": "score"}, constants={"temperature": 1.0}
+    )
+
+
+@case("numpyro", "contrib.einstein median_bandwidth (kernel exp(-d^2 / h))", "bandwidth_squared")
+def _() -> tuple[Any, Adapter]:
+    import jax.numpy as jnp
+    from numpyro.contrib.einstein.stein_kernels import median_bandwidth
+
+    def half(a: Any) -> Any:
+        return median_bandwidth(a, lambda n: 1 / jnp.log(n)) / 2
+
+    return half, Adapter(single=True, framework="jax")
+
+
+@case("pyro-ppl", "infer.RBFSteinKernel, multivariate; the sum over j is the adapter's", "phi")
+def _() -> tuple[Any, Adapter]:
+    from pyro.infer import RBFSteinKernel
+
+    def phi(a: Any, g: Any) -> Any:
+        log_kernel, slope = RBFSteinKernel().log_kernel_and_grad(a)
+        k = log_kernel.sum(-1).exp()
+        return (k @ g - (k[..., None] * slope).sum(1)) / len(a)
+
+    return phi, Adapter(single=True, framework="torch", constants={"temperature": 1.0})
+
+
+@case("scikit-learn", "metrics.pairwise.rbf_kernel", "rbf_kernel")
+def _() -> tuple[Any, Adapter]:
+    from sklearn.metrics.pairwise import rbf_kernel
+
+    return lambda X, Y, gamma: rbf_kernel(X, Y, gamma), Adapter(
+        single=True, arguments={"X": "x", "Y": "y", "gamma": "1 / (2 * sigma_squared)"}
+    )
+
+
+@case("scipy", "spatial.distance.cdist(sqeuclidean)", "squared_distances")
+def _() -> tuple[Any, Adapter]:
+    from scipy.spatial.distance import cdist
+
+    return lambda x, y: cdist(x, y, "sqeuclidean"), Adapter(single=True)
+
+
+@case("torch", "cdist, squared", "squared_distances")
+def _() -> tuple[Any, Adapter]:
+    import torch
+
+    return lambda x, y: torch.cdist(x, y) ** 2, Adapter(framework="torch")
+
+
+# --- packages: flow matching ---------------------------------------------------------------------
+
+
+def _flow_matching(sample: Any) -> tuple[Any, Adapter]:
+    def loss(velocity: Any, s: Any, a: Any, x0: Any, t: Any) -> Any:
+        x, target = sample(x0, a, t)
+        return ((velocity(s, x, t) - target) ** 2).mean()
+
+    return loss, Adapter(framework="torch", closures={"velocity": "velocity"}, layout={"t": "B"})
+
+
+@case("torchcfm", "ConditionalFlowMatcher(sigma=0)", "flow_matching_loss")
+def _() -> tuple[Any, Adapter]:
+    from torchcfm.conditional_flow_matching import ConditionalFlowMatcher
+
+    matcher = ConditionalFlowMatcher(sigma=0.0)
+    return _flow_matching(
+        lambda x0, a, t: matcher.sample_location_and_conditional_flow(x0, a, t)[1:]
+    )
+
+
+@case("torchcfm", "TargetConditionalFlowMatcher(sigma=0.1): its mean path", "flow_matching_loss")
+def _() -> tuple[Any, Adapter]:
+    from torchcfm.conditional_flow_matching import TargetConditionalFlowMatcher
+
+    matcher = TargetConditionalFlowMatcher(sigma=0.1)
+
+    def sample(x0: Any, a: Any, t: Any) -> Any:
+        # Lipman's path x_t = mu_t + sigma_t x0: the noise is x0 itself
+        x = matcher.sample_xt(x0, a, t, x0)
+        return x, matcher.compute_conditional_flow(x0, a, t, x)
+
+    return _flow_matching(sample)
+
+
+@case("torchcfm", "VariancePreservingConditionalFlowMatcher(sigma=0)", "flow_matching_loss")
+def _() -> tuple[Any, Adapter]:
+    from torchcfm.conditional_flow_matching import VariancePreservingConditionalFlowMatcher
+
+    matcher = VariancePreservingConditionalFlowMatcher(sigma=0.0)
+    return _flow_matching(
+        lambda x0, a, t: matcher.sample_location_and_conditional_flow(x0, a, t)[1:]
+    )
+
+
+@case("flow_matching", "AffineProbPath(CondOTScheduler)", "flow_matching_loss")
+def _() -> tuple[Any, Adapter]:
+    from flow_matching.path import AffineProbPath
+    from flow_matching.path.scheduler import CondOTScheduler
+
+    path = AffineProbPath(CondOTScheduler())
+
+    def sample(x0: Any, a: Any, t: Any) -> Any:
+        found = path.sample(x_0=x0, x_1=a, t=t)
+        return found.x_t, found.dx_t
+
+    return _flow_matching(sample)
+
+
+@case("flow_matching", "ODESolver, method euler, then a clip", "flow_sample")
+def _() -> tuple[Any, Adapter]:
+    from flow_matching.solver import ODESolver
+
+    def sample(velocity: Any, s: Any, x0: Any, sampling_steps: int) -> Any:
+        solver = ODESolver(velocity_model=lambda x, t: velocity(s, x, t))
+        moved = solver.sample(x_init=x0, method="euler", step_size=1 / sampling_steps)
+        return moved.clip(-1, 1)
+
+    return sample, Adapter(framework="torch", closures={"velocity": "velocity"})
+
+
+# --- packages: networks and optimisers -----------------------------------------------------------
+
+
+@case("torch", "nn.functional.layer_norm, its default epsilon", "layer_norm")
+def _() -> tuple[Any, Adapter]:
+    from torch.nn.functional import layer_norm
+
+    return lambda x, scale, offset: layer_norm(x, x.shape[-1:], scale, offset), Adapter(
+        framework="torch"
+    )
+
+
+@case("flax", "linen.LayerNorm", "layer_norm")
+def _() -> tuple[Any, Adapter]:
+    from flax import linen
+
+    def norm(x: Any, scale: Any, offset: Any) -> Any:
+        module = linen.LayerNorm(dtype=x.dtype)
+        return module.apply({"params": {"scale": scale, "bias": offset}}, x)
+
+    return norm, Adapter(framework="jax")
+
+
+@case("flax", "linen.gelu, its default", "activate")
+def _() -> tuple[Any, Adapter]:
+    from flax import linen
+
+    return lambda x: linen.gelu(x), Adapter(framework="jax", constants={"activation": "gelu"})
+
+
+@case("optax", "adam", "adam_step")
+def _() -> tuple[Any, Adapter]:
+    import optax
+
+    def step(params: Any, gradient: Any, state: Any, learning_rate: float) -> Any:
+        rule = optax.adam(learning_rate)
+        own = rule.init(params)
+        adam = own[0]._replace(count=state["count"], mu=state["m"], nu=state["v"])
+        updates, _ = rule.update(gradient, (adam, *own[1:]), params)
+        return optax.apply_updates(params, updates)
+
+    return step, Adapter(framework="jax")
+
+
+@case("torch", "optim.Adam", "adam_step")
+def _() -> tuple[Any, Adapter]:
+    import torch
+
+    def step(params: Any, gradient: Any, state: Any, learning_rate: float) -> Any:
+        def one(p: Any, g: Any, m: Any, v: Any) -> Any:
+            leaf = p.clone().requires_grad_()
+            leaf.grad = g.clone()
+            rule = torch.optim.Adam([leaf], lr=learning_rate)
+            rule.state[leaf] = {"step": torch.tensor(float(state["count"])),
+                                "exp_avg": m.clone(), "exp_avg_sq": v.clone()}  # fmt: skip
+            rule.step()
+            return leaf.detach()
+
+        from vgf.spec import tree_map
+
+        return tree_map(one, params, gradient, state["m"], state["v"])
+
+    return step, Adapter(framework="torch")
+
+
+@case("optax", "clip_by_global_norm", "clip_by_global_norm")
+def _() -> tuple[Any, Adapter]:
+    import optax
+
+    def clip(gradient: Any, max_norm: float) -> Any:
+        return optax.clip_by_global_norm(max_norm).update(gradient, optax.EmptyState())[0]
+
+    return clip, Adapter(framework="jax")
+
+
+@case("torch", "nn.utils.clip_grad_norm_", "clip_by_global_norm")
+def _() -> tuple[Any, Adapter]:
+    import torch
+    from torch.nn.utils import clip_grad_norm_
+
+    from vgf.spec import tree_map
+
+    def clip(gradient: Any, max_norm: float) -> Any:
+        leaves: list[Any] = []
+
+        def leaf(g: Any) -> Any:
+            p = torch.zeros_like(g).requires_grad_()
+            p.grad = g.clone()
+            leaves.append(p)
+            return p
+
+        tree = tree_map(leaf, gradient)
+        clip_grad_norm_(leaves, max_norm)
+        return tree_map(lambda p: p.grad, tree)
+
+    return clip, Adapter(framework="torch")
+
+
+@case("optax", "incremental_update", "polyak")
+def _() -> tuple[Any, Adapter]:
+    import optax
+
+    return lambda online, target, tau: optax.incremental_update(online, target, tau), Adapter(
+        framework="jax"
+    )
+
+
+@case("stable-baselines3", "common.utils.polyak_update", "polyak")
+def _() -> tuple[Any, Adapter]:
+    from stable_baselines3.common.utils import polyak_update
+
+    from vgf.spec import tree_map
+
+    def update(online: Any, target: Any, tau: float) -> Any:
+        new, pairs = tree_map(lambda p: p.clone(), target), []
+        tree_map(lambda p, q: pairs.append((p, q)), online, new)
+        polyak_update([p for p, _ in pairs], [q for _, q in pairs], tau)
+        return new
+
+    return update, Adapter(framework="torch")
+
+
+# --- checkouts -----------------------------------------------------------------------------------
+
+
+def _module(root: Path, name: str) -> Any:
+    """A module of a checkout, whose folder goes first on the path."""
+    if str(root) not in sys.path:
+        sys.path.insert(0, str(root))
+    for known in [k for k in sys.modules if k.partition(".")[0] in ("agents", "utils", "rbf")]:
+        if str(root) not in str(getattr(sys.modules[known], "__file__", "")):
+            del sys.modules[known]
+    return importlib.import_module(name)
+
+
+def _single_file(root: Path, relative: str, name: str) -> Any:
+    """One file of a checkout as a module, without the package around it."""
+    text = (root / relative).read_text()
+    # Python 2's print statement, in one place
+    text = re.sub(r"^(\s*)print (?!\().*$", r"\1pass", text, flags=re.MULTILINE)
+    module = types.ModuleType(name)
+    exec(compile(text, str(root / relative), "exec"), vars(module))
+    return module
+
+
+def _authors(root: Path) -> Any:
+    return _module(root, "agents.vgf")
+
+
+@case("ryanxhr/vgf", "agents/vgf.py SVGD_VGF.phi", "phi")
+def _(root: Path) -> tuple[Any, Adapter]:
+    import optax
+
+    module = _authors(root)
+
+    def phi(a: Any, value: Any, temperature: float) -> Any:
+        # its critic: an ensemble axis first, one row for each particle
+        critic = lambda s, x: value(x.reshape(a.shape)).reshape(1, -1)
+        flow = module.SVGD_VGF(critic, temperature, "mean", optax.adam(0.1))
+        return flow.phi(a * 0, a)
+
+    return phi, Adapter(framework="jax", closures={"value": "value"})
+
+
+@case("ryanxhr/vgf", "agents/vgf.py SVGD_VGF.step, then a clip, on a fresh Adam", "flow_step")
+def _(root: Path) -> tuple[Any, Adapter]:
+    import jax.numpy as jnp
+    import optax
+
+    module = _authors(root)
+
+    def step(a: Any, value: Any, temperature: float, step_size: float) -> Any:
+        critic = lambda s, x: value(x.reshape(a.shape)).reshape(1, -1)
+        flow = module.SVGD_VGF(critic, temperature, "mean", optax.adam(step_size))
+        _, state = flow.init(a)
+        return jnp.clip(flow.step(a * 0, a, state)[0], -1, 1)
+
+    return step, Adapter(
+        framework="jax", closures={"value": "value"}, arguments={"step_size": "budget.step_size"},
+        constants={"optimiser": "adam", "bandwidth_gradient": True, "state": None},
+    )  # fmt: skip
+
+
+@case("ryanxhr/vgf", "agents/vgf.py rbf_kernel, sigma given", "rbf_kernel")
+def _(root: Path) -> tuple[Any, Adapter]:
+    import jax.numpy as jnp
+
+    module = _authors(root)
+    return lambda x, y, sigma_squared: module.rbf_kernel(
+        x, y, jnp.sqrt(sigma_squared)[:, None, None]
+    )[0], Adapter(framework="jax")
+
+
+def _both(loss: Any) -> Any:
+    return lambda q, y, expectile: loss(y - q, expectile).sum(0).mean()
+
+
+@case("ryanxhr/vgf", "agents/vgf.py iql_loss", "critic_loss")
+def _(root: Path) -> tuple[Any, Adapter]:
+    loss = _both(_authors(root).iql_loss)
+    return loss, Adapter(framework="jax", constants={"loss": "expectile"})
+
+
+@case("ryanxhr/vgf", "agents/vgf.py sql_loss", "critic_loss")
+def _(root: Path) -> tuple[Any, Adapter]:
+    loss = _both(_authors(root).sql_loss)
+    return loss, Adapter(framework="jax", constants={"loss": "sparse"})
+
+
+@case("seohongpark/fql", "agents/fql.py FQLAgent.compute_flow_actions", "flow_sample")
+def _(root: Path) -> tuple[Any, Adapter]:
+    agent = _module(root, "agents.fql").FQLAgent
+    method = agent.compute_flow_actions
+    method = getattr(method, "__wrapped__", method)
+
+    def sample(velocity: Any, s: Any, x0: Any, sampling_steps: int) -> Any:
+        network = lambda observations, actions, t, is_encoded: velocity(observations, actions, t)
+        stub = types.SimpleNamespace(
+            config={"encoder": None, "flow_steps": sampling_steps},
+            network=types.SimpleNamespace(select=lambda name: network),
+        )
+        return method(stub, s, x0)
+
+    return sample, Adapter(framework="jax", closures={"velocity": "velocity"})
+
+
+@case("dilinwang820/Stein-Variational-Gradient-Descent", "python/svgd.py SVGD.svgd_kernel", "phi")
+def _(root: Path) -> tuple[Any, Adapter]:
+    svgd = _single_file(root, "python/svgd.py", "stein").SVGD()
+
+    def phi(a: Any, g: Any) -> Any:
+        k, slope = svgd.svgd_kernel(a)
+        return (k @ g + slope) / len(a)
+
+    return phi, Adapter(single=True, framework="numpy", constants={"temperature": 1.0})
+
+
+@case("dilinwang820/Stein-Variational-Gradient-Descent", "python/svgd.py SVGD.update", "transport")
+def _(root: Path) -> tuple[Any, Adapter]:
+    svgd = _single_file(root, "python/svgd.py", "stein").SVGD()
+    return svgd.update, Adapter(
+        single=True, framework="numpy", closures={"lnprob": "score"},
+        arguments={"x0": "a", "n_iter": "budget.steps", "stepsize": "budget.step_size"},
+        constants={"budget.temperature": 1.0, "budget.low": None, "budget.high": None},
+    )  # fmt: skip
+
+
+@case("activatedgeek/svgd", "svgd.py SVGD.phi with rbf.py RBF", "phi")
+def _(root: Path) -> tuple[Any, Adapter]:
+    rbf = _single_file(root, "rbf.py", "rbf")
+    rbf.np = np  # the file does not import what it uses
+    svgd = _single_file(root, "svgd.py", "svgd")
+
+    def phi(a: Any, value: Any) -> Any:
+        target = types.SimpleNamespace(log_prob=value)
+        return svgd.SVGD(target, rbf.RBF(), None).phi(a)
+
+    return phi, Adapter(single=True, framework="torch", closures={"value": "value"},
+                        constants={"temperature": 1.0})  # fmt: skip
+
+
+@case("larsgeb/simpleSVGD", "kernels.py rbf_kernel", "phi")
+def _(root: Path) -> tuple[Any, Adapter]:
+    kernel = _single_file(root, "src/simpleSVGD/kernels.py", "kernels").rbf_kernel
+
+    def phi(a: Any, g: Any) -> Any:
+        k, slope = kernel(a)
+        return (k @ g + slope) / len(a)
+
+    return phi, Adapter(single=True, framework="numpy", constants={"temperature": 1.0})
+
+
+# What could not be given the specification's inputs, and why.
+NO_ADAPTER = (
+    ("ryanxhr/vgf", "agents/vgf.py VGFAgent.update", "it draws its noise inside, from one key for "
+     "several draws, so the random numbers cannot be passed in"),
+    ("ryanxhr/vgf", "agents/vgf.py VGFAgent.sample_bc_actions", "it draws its noise inside"),
+    ("seohongpark/fql", "agents/fql.py FQLAgent.actor_loss", "its flow-matching loss is a part of "
+     "a method that draws x0 and t inside and adds two other losses"),
+    ("blackjax", "vi.svgd.as_top_level_api", "its step uses the bandwidth of the step before"),
+    ("pyro-ppl", "infer.SVGD.step", "it moves the parameters of a model in a global store"),
+)  # fmt: skip
+
+
+# --- running -------------------------------------------------------------------------------------
+
+
+def version_of(source: str, checkouts: dict[str, Path]) -> str | None:
+    """The version of a package or the revision of a checkout; None if it is not there."""
+    if "/" in source:
+        root = checkouts.get(source)
+        if root is None or not root.is_dir():
+            return None
+        done = subprocess.run(
+            ["git", "-C", str(root), "rev-parse", "--short=10", "HEAD"],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        stated = root / "REVISION"  # of an export without a repository
+        if stated.is_file():
+            return stated.read_text().strip()[:10]
+        return done.stdout.strip() or "unknown revision"
+    try:
+        return metadata.version(source)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def run(item: Case, checkouts: dict[str, Path], examples: int) -> Result | str:
+    """The result of one case, or why there is none."""
+    try:
+        arguments = (checkouts[item.source],) if "/" in item.source else ()
+        function, adapter = item.build(*arguments)
+        return check_function(function, item.name, adapter, examples=examples, label=item.what)
+    except (ImportError, AttributeError, OSError, SyntaxError, VGFError) as error:
+        return f"not run: {type(error).__name__}: {error}"
+
+
+def in_words(result: Result) -> str:
+    """What was found, in a cell of a table."""
+    if result.agrees:
+        tried = ", ".join(f"{t.examples} in {t.dtype}" for t in result.tried)
+        return f"agrees ({tried}; worst {max(t.worst.ratio for t in result.tried):.1g} x tolerance)"
+    said = [f.says for f in result.findings]
+    return "; ".join(said) or "differs"
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m validation.check_others", description=(__doc__ or "").partition("\n")[0]
+    )
+    parser.add_argument("--checkout", action="append", default=[], metavar="OWNER/NAME=PATH")
+    parser.add_argument("--examples", type=int, default=100, help="in each dtype (default 100)")
+    parser.add_argument("--only", help="sources whose name contains this")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
+    args = parser.parse_args(argv)
+    checkouts = {}
+    for text in args.checkout:
+        name, equals, path = text.partition("=")
+        if not equals or not Path(path).is_dir():
+            parser.error(f"--checkout {text}: write OWNER/NAME=PATH, of a folder that is there")
+        checkouts[name] = Path(path).resolve()
+    rows, records = [], []
+    for item in CASES:
+        if args.only and args.only not in item.source:
+            continue
+        version = version_of(item.source, checkouts)
+        found: Result | str = "not run: not there" if version is None else run(
+            item, checkouts, args.examples
+        )  # fmt: skip
+        words = found if isinstance(found, str) else in_words(found)
+        verdict = "-" if isinstance(found, str) else ("agrees" if found.agrees else "differs")
+        print(f"{item.source} {version or ''}: {item.what} as {item.name}\n    {words}", flush=True)
+        rows.append((item.source, version or "", item.what, f"`{item.name}`", verdict, words))
+        records.append({
+            "source": item.source, "version": version, "what": item.what, "as": item.name,
+            "finding": words, "result": None if isinstance(found, str) else found.as_dict(),
+        })  # fmt: skip
+    where = environment()
+    used = ", ".join(f"{name} {version}" for name, version in where["versions"].items())
+    header = ("source", "version", "function", "checked as", "verdict", "finding")
+    text = [
+        "# `vgf check` on other people's code",
+        "",
+        f"Made by `python -m validation.check_others`, {args.examples} examples in each dtype.",
+        f"{used}. Revision {where['revision'] or 'unknown'}.",
+        "",
+        "A difference is not a fault: it is often another convention, and the finding says which.",
+        "The adapters, which rename arguments and call one state at a time, are in",
+        "`validation/check_others.py`; the functions are their authors'.",
+        "",
+        markdown_table(header, rows),
+        "",
+        "No adapter was possible for:",
+        "",
+        *(f"* {source}, {what}: {why}." for source, what, why in NO_ADAPTER),
+        "",
+    ]
+    write(args.out / "check-others.md", "\n".join(text))
+    write_json(args.out / "check-others.json", {"environment": where, "cases": records})
+    print(f"written to {args.out / 'check-others.md'}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,258 @@
+"""`vgf check`: somebody's own function against the specification."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+from ..errors import VGFError
+from . import COMMANDS
+
+_EPILOG = """\
+exit status: 0 it agrees, 1 it differs, 2 the request makes no sense
+
+examples:
+  vgf check mypkg.flow:phi --as phi
+  vgf check svgd.py:SVGD.phi --as phi --arg theta=a --closure lnprob=score
+  vgf check loss.py:critic_loss --as critic_loss --arg q1='q[0]' --arg q2='q[1]'
+  vgf check step.py:step --as flow_step --layout 'N B d' --constant optimiser=adam
+  vgf check --list flow_step
+"""
+
+
+def main(words: list[str]) -> int:
+    import argparse
+
+    from ..extras import need
+    from ..flags import Parser
+
+    parser = Parser(
+        prog="vgf check",
+        usage="vgf check MODULE:FUNCTION --as NAME [flags]",
+        description=COMMANDS["check"][0].upper() + COMMANDS["check"][1:] + ".",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "target", metavar="MODULE:FUNCTION", nargs="?", help="or path/to/file.py:function"
+    )
+    parser.add_argument("--as", dest="name", metavar="NAME", help="what it should compute")
+    parser.add_argument(
+        "--list", nargs="?", const="", metavar="NAME", help="what can be checked; one in detail"
+    )
+    call = parser.add_argument_group("how it is called; what is not said is bound by name")
+    call.add_argument(
+        "--arg", action="append", default=[], metavar="THEIRS=OURS",
+        help="its argument is ours, or made of ours: h='2 * sigma_squared'",
+    )  # fmt: skip
+    call.add_argument(
+        "--constant", action="append", default=[], metavar="NAME=VALUE",
+        help="hold an argument fixed: one of its own, or of ours",
+    )  # fmt: skip
+    call.add_argument(
+        "--closure", action="append", default=[], metavar="THEIRS=KIND",
+        help="its argument is a function: score, value, velocity, critic, field, network",
+    )  # fmt: skip
+    call.add_argument(
+        "--layout", action="append", default=[], metavar="[NAME=]AXES",
+        help="order of its axes: 'N B d', or for one array or the result: a='N B d'",
+    )  # fmt: skip
+    call.add_argument("--single", action="store_true", help="it takes one state at a time")
+    call.add_argument(
+        "--returns", metavar="PART", help="part of what it returns: 0, a key, or '-result'"
+    )
+    call.add_argument("--framework", metavar="NAME", help="arrays it is given: numpy, torch or jax")
+    call.add_argument("--mapping", metavar="FILE", type=Path, help="all of this in a TOML file")
+    search = parser.add_argument_group("search")
+    search.add_argument(
+        "--examples", type=int, help="in each dtype (default 100; fewer for a whole update)"
+    )
+    search.add_argument("--seed", type=int, help="of the search (default 0)")
+    search.add_argument("--dtype", metavar="NAME", help="float64 or float32; default both")
+    search.add_argument("--json", metavar="FILE", help="write the finding as JSON; - prints it")
+    args = parser.parse_args(words)
+    need("hypothesis", "testing")
+    if args.list is not None:
+        print(_detail(args.list) if args.list else _overview())
+        return 0
+    if not args.target:
+        raise VGFError("vgf check: name a function, as MODULE:FUNCTION or path/to/file.py:function")
+    return _check(args)
+
+
+def _check(args: Any) -> int:
+    from ..files import write_atomically
+    from ..testing.adapter import load_function
+    from ..testing.checking import as_json, check_function
+    from ..testing.subjects import find_subject
+
+    adapter, name, options = _mapping(args.mapping)
+    name = args.name or name
+    if name is None:
+        raise VGFError("vgf check: say what it should compute with --as NAME; --list names them")
+    find_subject(name)
+    adapter = _adapter(args, adapter)
+    function = load_function(args.target)
+    result = check_function(
+        function, name, adapter, dtype=args.dtype,
+        examples=options.get("examples") if args.examples is None else args.examples,
+        seed=options.get("seed", 0) if args.seed is None else args.seed,
+        label=args.target,
+    )  # fmt: skip
+    if args.json == "-":
+        print(as_json([result]), end="")
+    else:
+        print(result)
+        if args.json:
+            write_atomically(args.json, as_json([result]))
+    sys.stdout.flush()
+    return 0 if result.agrees else 1
+
+
+def _adapter(args: Any, base: Any) -> Any:
+    """The declarations of a file, and over them those of the flags."""
+    layout = dict(base.layout)
+    for text in args.layout:
+        name, equals, axes = text.rpartition("=")
+        layout[name if equals else ""] = axes
+    constants = {k: _literal(v) for k, v in _pairs("--constant", args.constant).items()}
+    return dataclasses.replace(
+        base,
+        arguments={**base.arguments, **_pairs("--arg", args.arg)},
+        constants={**base.constants, **constants},
+        closures={**base.closures, **_pairs("--closure", args.closure)},
+        layout=layout,
+        single=args.single or base.single,
+        returns=base.returns if args.returns is None else args.returns,
+        framework=args.framework or base.framework,
+    )
+
+
+def _pairs(flag: str, texts: list[str]) -> dict[str, str]:
+    pairs = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name or not value:
+            raise VGFError(f"{flag} {text}: write {flag} NAME=VALUE")
+        pairs[name.strip()] = value.strip()
+    return pairs
+
+
+def _literal(text: str) -> Any:
+    """A number, None, True, a tuple; anything else is a word."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return {"none": None, "true": True, "false": False}.get(text.lower(), text)
+
+
+_KEYS = ("as", "arguments", "constants", "closures", "layout", "single", "returns", "framework",
+         "examples", "seed")  # fmt: skip
+
+
+def _mapping(path: Path | None) -> tuple[Any, str | None, dict[str, int]]:
+    """An adapter out of a TOML file, what the function is checked as, and the search's settings."""
+    from ..testing.adapter import Adapter
+
+    if path is None:
+        return Adapter(), None, {}
+    from ..config import nearest
+    from ..extras import need
+
+    tomllib = need("tomllib" if sys.version_info >= (3, 11) else "tomli", "run")
+    if not path.is_file():
+        raise VGFError(f"{path}: no such file")
+    try:
+        found = tomllib.loads(path.read_text())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise VGFError(f"{path}: not a TOML file: {error}") from error
+    for key in found:
+        if key not in _KEYS:
+            near = nearest(key, _KEYS)
+            hint = f"did you mean {near}?" if near else f"the keys are {', '.join(_KEYS)}"
+            raise VGFError(f"{path}: {key} is unknown; {hint}")
+    for key in ("arguments", "constants", "closures"):
+        if not isinstance(found.get(key, {}), dict):
+            raise VGFError(f"{path}: {key} must be a table, as in {key} = {{theirs = 'ours'}}")
+    layout = found.get("layout", {})
+    adapter = Adapter(
+        arguments={k: str(v) for k, v in found.get("arguments", {}).items()},
+        constants={k: None if v == "none" else v for k, v in found.get("constants", {}).items()},
+        closures=found.get("closures", {}),
+        layout={"": layout} if isinstance(layout, str) else layout,
+        single=bool(found.get("single", False)),
+        returns=found.get("returns"),
+        framework=found.get("framework"),
+    )
+    return adapter, found.get("as"), {k: int(found[k]) for k in ("examples", "seed") if k in found}
+
+
+# --- what there is -------------------------------------------------------------------------------
+
+
+def _overview() -> str:
+    from ..testing.subjects import SUBJECTS
+
+    lines = ["What can be checked (vgf check --list NAME says more):", ""]
+    for subject in SUBJECTS.values():
+        lines.append(f"  {subject.name}({', '.join(subject.parameters)})")
+        lines.append(textwrap.fill(subject.summary, 80, initial_indent="      ",
+                                   subsequent_indent="      "))  # fmt: skip
+    return "\n".join(lines)
+
+
+def _detail(name: str) -> str:
+    import inspect
+
+    from .. import spec
+    from ..testing.alternatives import library
+    from ..testing.subjects import STEP_FROM_SCORE, find_subject
+
+    subject = find_subject(name)
+    lines = [f"{subject.name}({', '.join(subject.parameters)})", ""]
+    lines += textwrap.dedent(inspect.getdoc(getattr(spec, subject.name)) or "").splitlines()
+    lines += ["", "Arrays it is tried on, and their axes:"]
+    forms = [subject] + ([STEP_FROM_SCORE] if subject.name == "flow_step" else [])
+    for form in forms:
+        for array, axes in form.axes.items():
+            lines.append(f"  {array}: [{', '.join(axes)}]")
+        if form is STEP_FROM_SCORE:
+            lines.append("  (given g in the place of velocity, it computes phi itself)")
+    if subject.fields:
+        fields = ", ".join(name.partition(".")[2] for name in subject.fields)
+        lines.append(_fill(f"Your function may take the budget, or of its fields: {fields}."))
+    known = _named_for(subject.name, library())
+    lines += ["", f"Variants it is compared with when it differs ({len(known)} that matter to it):"]
+    for variant in known:
+        lines.append(_fill(f"{variant.name}: {variant.says}", "  ", "      "))
+    return "\n".join(lines)
+
+
+def _fill(text: str, first: str = "", rest: str = "") -> str:
+    return textwrap.fill(text, 80, initial_indent=first, subsequent_indent=rest)
+
+
+def _named_for(name: str, known: dict[str, Any]) -> list[Any]:
+    """The variants that change what a function computes, tried on a few inputs."""
+    from ..testing.adapter import Adapter, Arrays, Expression, Reading, Source
+    from ..testing.subjects import find_subject
+    from ..testing.trial import SPECIFICATION, Trial, draw_many
+
+    subject = find_subject(name)
+    sources = {n: Source("ours", Expression(n)) for n in subject.parameters}
+    reading = Reading(subject, sources, frozenset(), {})
+
+    def right(**arguments: Any) -> Any:
+        values = tuple(arguments[n] for n in subject.drawn_names)
+        return subject.equation.run(SPECIFICATION, *values)
+
+    if subject.drawn_names != subject.parameters:
+        return [v for v in known.values() if v.equation == name or v.method == name]
+    trial = Trial(right, reading, Adapter(), Arrays("numpy"))
+    outcomes = [trial.run(*drawn, "float64") for drawn in draw_many(subject, 12, 0)]
+    return [v for v in known.values()
+            if any(not trial.variant(o, (v,)).agrees for o in outcomes)]  # fmt: skip

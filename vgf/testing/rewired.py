@@ -1,0 +1,161 @@
+"""The specification with some of its functions replaced, felt by every function that calls them.
+
+The functions of `vgf.spec` call each other as globals of their modules. Here each of them is made
+again over one private table of names, so that a variant planted in the median is at work in phi,
+in transport and in a whole update, and the specification itself is left alone.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from types import FunctionType
+from typing import Any
+
+import numpy as np
+
+from ..backends.numpy import NumpyBackend
+from ..spec.settings import Budget
+from .compare import MACHINE_EPSILON, perturb
+
+_MODULES = [
+    importlib.import_module(f"vgf.spec.{name}")
+    for name in ("shapes", "settings", "optimiser", "networks", "kernel", "flow", "reference",
+                 "critic", "amortised", "selection", "update", "theory")
+]  # fmt: skip
+_NAMES: dict[str, Any] = {
+    name: value for module in _MODULES for name, value in vars(module).items()
+}
+_HOME = {module.__name__ for module in _MODULES}
+
+
+def fresh_names() -> dict[str, Any]:
+    """Every name of the specification; its functions call each other through this very table."""
+    names = dict(_NAMES)
+    for name, value in _NAMES.items():
+        if isinstance(value, FunctionType) and value.__module__ in _HOME:
+            names[name] = rebound(value, names)
+    return names
+
+
+def rebound(function: FunctionType, names: dict[str, Any]) -> FunctionType:
+    """A function made again so that it finds its globals in another table."""
+    code, defaults = function.__code__, function.__defaults__
+    made = FunctionType(code, names, function.__name__, defaults, function.__closure__)
+    made.__kwdefaults__ = function.__kwdefaults__
+    return made
+
+
+class Rewired(NumpyBackend):
+    """The specification with variants planted in it, one into the other.
+
+    Args:
+        variants: in the order in which they are planted; a later one finds the earlier ones' work
+            under the name of the original.
+        rounding: the dtype whose rounding errors are put into the flow, with a seed; see
+            `vgf.testing.equations.Jittered`.
+    """
+
+    def __init__(self, variants: Sequence[Any] = (), rounding: tuple[str, int] | None = None):
+        super().__init__("cpu", "float64", "float32")
+        self._names = names = fresh_names()
+        whole = names["update"]
+        names["update_from_noise"] = lambda state, batch, noise, settings: whole(
+            state, batch, settings, noise
+        )
+        # the repulsion last: the differentiated one is made of all the others' work
+        for variant in sorted(variants, key=lambda v: v.method == "repulsion"):
+            if variant.method in _SEAMS:
+                _SEAMS[variant.method](names)
+            original = names[variant.method]
+            if variant.method == "repulsion" and isinstance(original, FunctionType):
+                # the differentiated one is built on the right one
+                through = _NAMES["repulsion_through_bandwidth"]
+                names["repulsion_through_bandwidth"] = rebound(through, dict(names))
+            if callable(original):
+                names[variant.method] = partial(variant.replacement, self, original)
+            else:
+                names[variant.method] = variant.replacement(self, original)
+        if rounding is not None:
+            names["flow_step"] = _jittered(names["flow_step"], *rounding)
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in _LENT:
+            return self._names[name]
+        return super().__getattribute__(name)
+
+    @contextmanager
+    def replaced(self, name: str, replacement: Callable[..., Any]) -> Iterator[None]:
+        """One more function replaced for a while: replacement(original, *args)."""
+        original = self._names[name]
+        self._names[name] = partial(replacement, original)
+        try:
+            yield
+        finally:
+            self._names[name] = original
+
+    def matmul(self, x: Any, y: Any) -> Any:
+        return x @ y
+
+    def update(self, state: Any, batch: Any, settings: Any, noise: Any = None) -> Any:
+        if noise is None:
+            return super().update(state, batch, settings)
+        return self._names["update_from_noise"](state, batch, noise, settings)
+
+    def act(self, state: Any, s: Any, budget: Any, settings: Any, particles: Any = None,
+            noise: Any = None, draw: int = 0) -> Any:  # fmt: skip
+        return self._names["act"](state, s, budget, settings, particles, noise, draw)
+
+
+# What the interface lends from the specification, and what variants reach for.
+_LENT = {
+    name for name, value in vars(NumpyBackend).items() if isinstance(value, staticmethod)
+} | {
+    "_normalise", "_network", "selection_probabilities", "normalise_rows", "layer_norm_vjp",
+    "critic_loss_derivative", "activate_derivative", "mmd_squared", "wasserstein2",
+}  # fmt: skip
+
+
+def _own_network(names: dict[str, Any]) -> None:
+    """Let variants take the place of the network's forward pass under the backends' name for it."""
+    _own_normalise(names)
+    if "_network" not in names:
+        names["_network"] = names["mlp"]
+        names["mlp"] = lambda params, x, activation="relu": names["_network"](params, x, activation)
+
+
+def _own_normalise(names: dict[str, Any]) -> None:
+    """Let variants take the place of LayerNorm's normalisation, and of that in its gradient."""
+    if "_normalise" in names:
+        return
+    epsilon = names["LAYER_NORM_EPSILON"]
+
+    def normalise(x: Any) -> Any:
+        centred = x - np.mean(x, axis=-1, keepdims=True)
+        return centred / np.sqrt(np.mean(centred**2, axis=-1, keepdims=True) + epsilon)
+
+    names["_normalise"] = normalise
+    names["layer_norm"] = lambda x, scale, offset: scale * names["_normalise"](x) + offset
+
+
+_SEAMS: dict[str, Callable[[dict[str, Any]], None]] = {
+    "_network": _own_network,
+    "_normalise": _own_normalise,
+}
+
+
+def _jittered(step: Callable[..., Any], dtype: str, seed: int) -> Callable[..., Any]:
+    """A flow step with rounding errors of a dtype in its velocity and its result."""
+    u, count = MACHINE_EPSILON[dtype], [seed]
+
+    def rough(a: Any, velocity: Any, state: Any, budget: Budget) -> Any:
+        count[0] += 1
+        size = float(np.max(np.abs(velocity), initial=0.0))
+        moved, state = step(a, perturb(velocity, u, count[0], unit=size or 1.0), state, budget)
+        if count[0] % 2 and dtype == "float32":
+            return moved.astype(np.float32).astype(np.float64), state
+        return perturb(moved, u, count[0], unit=1.0), state
+
+    return rough
