@@ -29,7 +29,7 @@ from .record import RESULTS
 from .report import write_report
 from .toy import TOY
 
-QUICK_EXAMPLES, QUICK_UPDATES = 5, 10
+QUICK_PARITY = ("--examples", "5", "--updates", "10", "--dtype", "float64")
 
 
 def tasks(out: Path, quick: bool, folders: list[str], long: bool) -> dict[str, Callable[[], bool]]:
@@ -44,7 +44,6 @@ def tasks(out: Path, quick: bool, folders: list[str], long: bool) -> dict[str, C
 
         return act
 
-    examples = ["--examples", str(QUICK_EXAMPLES), "--updates", str(QUICK_UPDATES)]
     slow = {
         "methods": one(methods.EXPERIMENT, command_line("methods", short)),
         "runs": lambda: runs.main(["demo", "--out", str(out)]) == 0,
@@ -54,7 +53,7 @@ def tasks(out: Path, quick: bool, folders: list[str], long: bool) -> dict[str, C
         **{c.name: one(c, command_line("claims", [c.name, *short])) for c in CLAIMS},
         "toy": one(TOY, command_line("toy", short)),
         "scaling": one(scaling.experiment(folders), command_line("scaling", [*folders, *short])),
-        "parity": lambda: parity.main([*(examples * quick), "--out", str(out)]) == 0,
+        "parity": lambda: parity.main([*(QUICK_PARITY * quick), "--out", str(out)]) == 0,
         **(slow if long else {}),
         "published": one(published.experiment(), command_line("published", short)),
     }
