@@ -52,7 +52,7 @@ class Plane:
     """The test environment, with gymnasium's interface; its observation is one array, reused."""
 
     def __init__(self) -> None:
-        self.place = np.zeros(2)
+        self.place = np.zeros(2, np.float32)
 
     def reset(self, *, seed: int) -> tuple[np.ndarray, dict[str, Any]]:
         self.place[:] = np.random.default_rng(seed).uniform(-0.5, 0.5, 2)
@@ -61,9 +61,9 @@ class Plane:
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         angle = np.pi * float(action[0])
-        self.place += 0.3 * np.array([np.cos(angle), np.sin(angle)])
+        self.place += 0.3 * np.array([np.cos(angle), np.sin(angle)], np.float32)
         self.steps += 1
-        done = bool(self.place[0] > 0.6)
+        done = bool(self.place[0] > np.float32(0.6))
         info = {"success": float(done)}
         return self.place, float(done) - 1.0, done, self.steps >= LIMIT, info
 
@@ -166,6 +166,12 @@ def plane_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(train, "make_task", make)
 
 
+@pytest.fixture
+def without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures take longer than everything else here."""
+    monkeypatch.setattr("vgf.report.report", lambda folder: folder)
+
+
 # --- what a run does -----------------------------------------------------------------------------
 
 
@@ -250,9 +256,10 @@ def test_where_batches_come_from(
 
     monkeypatch.setattr(online.Collector, "batch", batch)
     folder = tmp_path / "run"
-    run(folder, with_online(mixing=mixing))
+    train_settings = dataclasses.replace(CONFIG.train, batch_size=9)
+    run(folder, dataclasses.replace(with_online(mixing=mixing), train=train_settings))
     assert len(batches) == 32
-    assert {len(batch["rewards"]) for batch in batches} == {8}
+    assert {len(batch["rewards"]) for batch in batches} == {9}
     data = PLANE.dataset
     assert data is not None
     found = read_transitions(folder / "transitions.bin")
@@ -275,13 +282,13 @@ def test_where_batches_come_from(
                 expected = found["next_observations"][row[0]] - data.observation_mean
                 np.testing.assert_array_equal(following, expected / data.observation_std)
     if mixing == "rlpd":
-        assert set(counts) == {4}
+        assert set(counts) == {5}
         old = batch_at(dataclasses.replace(data, observations=offline), 0, 6, 4)
         np.testing.assert_array_equal(batches[0]["observations"][:4], old["observations"])
     elif mixing == "wsrl":
-        assert set(counts) == {8}
+        assert set(counts) == {9}
     else:
-        share = sum(counts) / (8 * 32)
+        share = sum(counts) / (9 * 32)
         expected_share = float(np.mean([n / (n + 40) for n in range(9, 41)]))
         assert abs(share - expected_share) < 0.1
 
@@ -302,17 +309,20 @@ def test_the_policy_is_asked_once_per_step_at_the_collecting_budget(
 ) -> None:
     backend = get_backend("numpy")
     asked: list[tuple[int, int]] = []
+    drawn: list[bytes] = []
     real = type(backend).act
 
-    def act(self: Any, state: Any, s: Any, budget: Budget, *rest: Any, **noise: Any) -> Any:
+    def act(self: Any, state: Any, s: Any, budget: Budget, *rest: Any, noise: Any) -> Any:
         asked.append((len(s), budget.steps))
-        return real(self, state, s, budget, *rest, **noise)
+        drawn.append(noise["particles"].tobytes())
+        return real(self, state, s, budget, *rest, noise=noise)
 
     monkeypatch.setattr(type(backend), "act", act)
     evaluation = EvaluationSettings(steps=(4,), episodes=2)
     config = dataclasses.replace(with_online(collect_steps=3), evaluation=evaluation)
     run(tmp_path / "run", config)
     assert asked.count((1, 3)) == 40
+    assert len({d for d, (_, steps) in zip(drawn, asked, strict=True) if steps == 3}) == 40
     asked.clear()
     run(tmp_path / "trained", with_online(config, collect_steps=None))
     assert asked.count((1, 1)) == 40
@@ -491,6 +501,19 @@ def test_a_lost_or_foreign_file_of_transitions(straight: Path, tmp_path: Path) -
     assert_equal_runs(folder, straight)
 
 
+def test_a_plan_that_was_changed(straight: Path, tmp_path: Path) -> None:
+    """Longer is well; another schedule is not what the checkpoint was made by."""
+    folder = tmp_path / "run"
+    shutil.copytree(straight, folder)
+    with pytest.raises(VGFError, match=r"after 40 environment steps it plans 70 updates, and the "
+                                       r"last checkpoint has 38; undo"):  # fmt: skip
+        run(folder, with_online(steps=50, updates_per_step=2), resume=True)
+    run(folder, with_online(steps=50), resume=True)
+    run(tmp_path / "longer", with_online(steps=50))
+    found = [(path / "transitions.bin").read_bytes() for path in (folder, tmp_path / "longer")]
+    assert found[0] == found[1]
+
+
 @pytest.mark.parametrize("backend", ["torch", "jax"])
 def test_a_split_run_of_another_backend(backend: str, tmp_path: Path) -> None:
     if missing_packages(backend) and not os.environ.get("CI"):
@@ -527,7 +550,7 @@ def vgf(*words: str | Path) -> int:
     return cli.main([str(word) for word in words])
 
 
-@pytest.mark.usefixtures("plane_tasks")
+@pytest.mark.usefixtures("plane_tasks", "without_figures")
 @pytest.mark.parametrize("backend", ["numpy", "torch", "jax"])
 def test_from_a_checkpoint_on_any_backend(
     backend: str, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -573,7 +596,7 @@ def assert_equal_trees(got: Any, expected: Any) -> None:
             np.testing.assert_array_equal(got[name], expected[name], strict=True)
 
 
-@pytest.mark.usefixtures("plane_tasks")
+@pytest.mark.usefixtures("plane_tasks", "without_figures")
 def test_from_a_checkpoint_equals_never_having_stopped(straight: Path, tmp_path: Path) -> None:
     """The straight run's offline part, by two runs, and its online part, by a third."""
     offline = with_online(steps=0, warmup=None)
@@ -599,9 +622,15 @@ def test_from_is_made_again_by_its_config(trained: Path, tmp_path: Path) -> None
     config = tmp_path / "first/config.toml"
     assert vgf("run", "--config", config, "--out", tmp_path / "second") == 0
     assert_equal_runs(tmp_path / "second", tmp_path / "first")
+    page = (tmp_path / "first/report.html").read_text()
+    assert "after 16 updates and 12 environment steps" in page
+    words = ["--steps", "0", "3", "--episodes", "1"]
+    assert vgf("eval", tmp_path / "first", *words) == 0
+    found = read_rows(tmp_path / "first/eval/001/evaluations.jsonl")
+    assert [(row["step"], row["budget"]) for row in found] == [(16, "bc"), (16, 0), (16, 3)]
 
 
-@pytest.mark.usefixtures("plane_tasks")
+@pytest.mark.usefixtures("plane_tasks", "without_figures")
 def test_wsrl_needs_no_data(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The checkpoint brings the scaling of observations and of rewards."""
     words = [*WORDS, "--mixing", "wsrl"]
@@ -617,7 +646,7 @@ def test_wsrl_needs_no_data(trained: Path, tmp_path: Path, monkeypatch: pytest.M
     assert load_checkpoint(tmp_path / "with")[1].extra["scaling"]["reward_scale"] == 2.0
 
 
-@pytest.mark.usefixtures("plane_tasks")
+@pytest.mark.usefixtures("plane_tasks", "without_figures")
 def test_several_seeds_from_one_run_and_from_several(trained: Path, tmp_path: Path) -> None:
     fan, each = tmp_path / "fan", tmp_path / "each"
     assert vgf("run", "--from", trained, *WORDS, "--seeds", "2", "--out", fan) == 0
@@ -658,7 +687,7 @@ def refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Iterator[Any]
     return check
 
 
-@pytest.mark.usefixtures("plane_tasks")
+@pytest.mark.usefixtures("plane_tasks", "without_figures")
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -684,7 +713,7 @@ def test_contradictions(words: list[str], message: str, trained: Path, refused: 
     assert message in refused("--from", trained, *words)
 
 
-@pytest.mark.usefixtures("plane_tasks")
+@pytest.mark.usefixtures("plane_tasks", "without_figures")
 def test_what_may_change(trained: Path, tmp_path: Path) -> None:
     words = ["--learning-rate", "1e-4", "--budget-steps", "2", "--particles", "3",
              "--batch-size", "4", "--seed", "7"]  # fmt: skip
@@ -694,7 +723,7 @@ def test_what_may_change(trained: Path, tmp_path: Path) -> None:
     assert int(load_checkpoint(tmp_path / "run")[0]["seed"]) == 7
 
 
-@pytest.mark.usefixtures("plane_tasks")
+@pytest.mark.usefixtures("plane_tasks", "without_figures")
 def test_starts_that_are_not_there(tmp_path: Path, refused: Any, trained: Path) -> None:
     assert "no such run folder" in refused("--from", tmp_path / "absent", *WORDS)
     assert "is not a run folder" in refused("--from", tmp_path, *WORDS)

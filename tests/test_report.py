@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from vgf.checkpoint import create_run_folder
-from vgf.config import RunConfig
+from vgf.config import OnlineSettings, RunConfig, StartSettings, TrainSettings
 from vgf.errors import VGFError
 from vgf.metrics import Row, RunLog, read_rows
 from vgf.report import (
@@ -73,6 +73,37 @@ def episode(rng: np.random.Generator, budget: Any, step: int, i: int) -> dict[st
         "budget": budget, "episode": i, "seed": 1000 + i, "return": -float(length),
         "success": success, "length": length, "displacement": moved, "w2": 0.8 * moved,
     }  # fmt: skip
+
+
+def test_where_a_run_goes_online(tmp_path: Path) -> None:
+    """The figures mark it, offline runs have no mark, and the end of the run counts both parts."""
+    config = RunConfig(
+        train=TrainSettings(steps=100), online=OnlineSettings(steps=60, warmup=20),
+        start=StartSettings("elsewhere", 50),
+    )  # fmt: skip
+    rng = np.random.default_rng(0)
+    for number, (folder, settings) in enumerate(
+        {"online": config, "offline": dataclasses.replace(config, online=OnlineSettings())}.items()
+    ):
+        create_run_folder(tmp_path / folder, settings)
+        with RunLog(tmp_path / folder, settings) as log:
+            for step, taken in ((150, 0), (180, 50), (190, 60))[: 3 - 2 * number]:
+                counted = {} if number else {"environment_steps": taken}
+                log.metrics(step, {"critic_loss": 1.0, **counted})
+                log.evaluations(step, [{**episode(rng, 0, step, 0), **counted}])
+        report(tmp_path / folder)
+    pictures = [
+        (tmp_path / folder / "learning.svg").read_text() for folder in ("online", "offline")
+    ]
+    assert all(f"<!-- {word} -->" in pictures[0] for word in ("online", "offline"))
+    assert not any(f"<!-- {word} -->" in pictures[1] for word in ("online", "offline"))
+    losses = (tmp_path / "online/losses.svg").read_text()
+    assert "<!-- critic loss -->" in losses
+    assert "<!-- environment steps -->" not in losses
+    page = (tmp_path / "online/report.html").read_text()
+    assert "after 190 updates and 60 environment steps" in page
+    assert "unfinished, " not in page
+    assert "environment steps;" not in (tmp_path / "offline/report.html").read_text()
 
 
 def row(step: int, budget: Any, success: float | None, **more: Any) -> dict[str, Any]:

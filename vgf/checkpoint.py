@@ -4,6 +4,8 @@
       config.toml          every setting; the run can be made again from it alone
       environment.json     versions, platform, revision and command line of every start
       metrics.csv, .jsonl, evaluations.csv, .jsonl      see vgf/metrics.py
+      online.csv, .jsonl   of a run that goes online: one row for each collected episode
+      transitions.bin      and every transition, see vgf/data/replay.py
       checkpoints/step-000010000/
         state.safetensors  the agent's arrays, under names such as critic/hidden_0/kernel
         state.json         step, task, shapes, checksum, and what else the run needs to go on

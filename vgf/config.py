@@ -167,7 +167,11 @@ class OnlineSettings:
     @property
     def updates(self) -> int:
         """The updates of all environment steps."""
-        return max(0, self.steps - self.warmup_steps) * self.updates_per_step
+        return self.updates_after(self.steps)
+
+    def updates_after(self, steps: int) -> int:
+        """The updates of the first `steps` environment steps."""
+        return max(0, steps - self.warmup_steps) * self.updates_per_step
 
 
 @dataclass(frozen=True)

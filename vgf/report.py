@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from .checkpoint import CONFIG, ENVIRONMENT, read_json
-from .config import NONE, read_toml
+from .config import NONE, RunConfig, load_config, read_toml
 from .errors import VGFError
 from .extras import need
 from .files import write_atomically
@@ -331,15 +331,33 @@ def save_learning(runs: Sequence[Run], stem: Path | str) -> None:
             axes.vlines(x, low, high, color=line["color"], linewidth=1, alpha=0.6)
             _label_score(axes, curve[0].kind)
         axes.set_xlabel("updates")
-        axes.set_xlim(left=0)
+        start = min(_config(run).start.checkpoint or 0 for run in runs)
+        axes.set_xlim(left=None if start else 0)
+        _mark_online(axes, runs, start)
         axes.xaxis.set_major_formatter(_thousands)
         drawing.legend(loc="outside upper center", ncols=3, handlelength=3.5)
+
+
+def _mark_online(axes: Any, runs: Sequence[Run], start: int) -> None:
+    """A line, with its words, where offline training ends and online training begins."""
+    for end in sorted({_config(run).offline_end for run in runs if _config(run).online.steps}):
+        axes.axvline(end, color="#555555", linestyle=":", linewidth=1.2)
+        words = {"xycoords": axes.get_xaxis_transform(), "textcoords": "offset points",
+                 "va": "bottom", "color": "#555555", "fontsize": 9}  # fmt: skip
+        axes.annotate("online", (end, 1.0), (4, 2), ha="left", **words)
+        if end > start:
+            axes.annotate("offline", (end, 1.0), (-4, 2), ha="right", **words)
+
+
+def _config(run: Run) -> RunConfig:
+    return load_config(run.folder / CONFIG)
 
 
 def save_losses(runs: Sequence[Run], stem: Path | str) -> None:
     """Every metric of training against updates, a panel for each, a line for each run."""
     rows = [row for run in runs for row in run.metrics]
-    names = dict.fromkeys(name for row in rows for name in row if name not in ("step", "seconds"))
+    counts = ("step", "seconds", "environment_steps")
+    names = dict.fromkeys(name for row in rows for name in row if name not in counts)
     order = sorted(names, key=lambda name: not name.endswith("_loss"))
     columns = max(1, min(3, len(order)))
     lines = max(1, math.ceil(len(order) / columns))
@@ -351,6 +369,8 @@ def save_losses(runs: Sequence[Run], stem: Path | str) -> None:
                           if isinstance(row.get(name), int | float)]  # fmt: skip
                 x, y = zip(*points, strict=True) if points else ((), ())
                 panel.plot(x, y, **{**_line(i), "marker": "", "label": run.folder.name})
+            for end in {_config(run).offline_end for run in runs if _config(run).online.steps}:
+                panel.axvline(end, color="#555555", linestyle=":", linewidth=1)
             panel.set_title(name.replace("_", " "), fontsize=10)
             panel.xaxis.set_major_formatter(_thousands)
             panel.xaxis.set_major_locator(need("matplotlib.ticker", "run").MaxNLocator(4))
@@ -484,9 +504,13 @@ def headline(runs: Sequence[Run], last: Sequence[Score]) -> str:
     score = next((score for score in counted if score.budget == train), [*counted, *last][0])
     seeds = f", {score.runs} seeds" if score.runs > 1 else ""
     bounds = "" if score.low is None else f" (95 % interval {_interval(score)})"
+    taken = [int(row.get("environment_steps") or 0) for run in runs for row in
+             _at(run.evaluations, score.step)]  # fmt: skip
+    online = f" and {min(taken):,} environment steps" if any(taken) else ""
     return (
         f"{score.kind} {_value(score.value, score.kind)}{bounds} at {budget_name(score.budget)}, "
-        f"last evaluation, after {score.step:,} updates; {score.episodes} episodes{seeds}"
+        f"last evaluation, after {score.step:,} updates{online}; "
+        f"{score.episodes} episodes{seeds}"
     )
 
 
@@ -540,7 +564,7 @@ def _facts(start: Mapping[str, Any]) -> dict[str, Any]:
 def _warnings(runs: Sequence[Run]) -> list[str]:
     lines = []
     for run in runs:
-        steps = run.config["train"]["steps"]
+        steps = _config(run).updates
         done = max((_step(row) for row in [*run.metrics, *run.evaluations]), default=0)
         if done < steps:
             lines.append(f"{run.folder.name}: unfinished, {done:,} of {steps:,} updates.")

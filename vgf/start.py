@@ -32,6 +32,7 @@ from .flags import flag_names
 
 # What an agent is, and what it was trained on: a checkpoint does not go along with anything else.
 _KEPT = (
+    "preset",
     "task.env", "task.action_repeat", "task.normalise_rewards", "task.standardise",
     "agent.method", "agent.critic", "agent.reference", "agent.gradient_field", "agent.policy",
     "agent.ensemble", "agent.reference_kind", "agent.reference_tanh",

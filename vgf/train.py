@@ -1,8 +1,9 @@
 """The training loop: the same for every backend, resumable at any update.
 
-Everything random is a pure function of (seed, step): the batch's indices here, the update's noise
-in the backend, an episode's noise in the evaluation. So the state of a run is the agent's state
-and nothing else, and a run that stops and goes on equals one that never stopped.
+Everything random is a pure function of (seed, step): the batch's indices (vgf/data/dataset.py),
+the update's noise in the backend, an episode's noise in the evaluation. So the state of a run is
+the agent's state and nothing else, and a run that stops and goes on equals one that never stopped.
+Online (vgf/online.py) that holds with the file of what was collected beside it.
 
 Ctrl-C is heard between updates, and between the steps of an evaluation, so that what it leaves is
 the state of a whole update with all of its logs. A second Ctrl-C stops at once; the run then goes
@@ -395,10 +396,15 @@ def _continue(
             f"{source} is not the data that {folder} was trained on; "
             "put them back, or start a new run by --config"
         )
-    point = _Point(
-        backend.asarray(tree), meta.step, meta.extra["environment_steps"],
-        meta.extra["evaluation_due"],
-    )  # fmt: skip
+    taken = meta.extra["environment_steps"]
+    planned = config.offline_end + config.online.updates_after(taken)
+    if meta.step != planned and (taken or meta.step > planned):
+        raise VGFError(
+            f"{folder / CONFIG}: after {taken:,} environment steps it plans {planned:,} updates, "
+            f"and the last checkpoint has {meta.step:,}; undo the change of [train] or [online], "
+            "or start a new run by --from"
+        )
+    point = _Point(backend.asarray(tree), meta.step, taken, meta.extra["evaluation_due"])
     return point, Scaling.from_json(meta.extra["scaling"])
 
 

@@ -171,6 +171,9 @@ def test_a_row_that_is_damaged_ends_the_file(tmp_path: Path) -> None:
     assert path.read_bytes() == before
     with TransitionFile(path, 2, 1, at_least=3) as file:
         assert len(file) == 3
+        file.append(rows(3, 1)[0])
+    # what stood behind the damaged row does not come back
+    assert len(read_transitions(path)["masks"]) == 4
     # a row in another's place is no row either
     size = row_type(2, 1).itemsize
     swapped = before[:HEADER_BYTES] + before[HEADER_BYTES + size : HEADER_BYTES + 2 * size]
