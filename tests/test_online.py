@@ -457,7 +457,8 @@ def test_transitions_after_the_last_checkpoint_are_kept(straight: Path, tmp_path
     shutil.rmtree(folder / "checkpoints/step-000000038")
     shutil.rmtree(folder / "checkpoints/step-000000028")  # on from step 20 of 40
     task = dataclasses.replace(PLANE, make_env=make_forgetful)
-    run(folder, task=task, resume=True)
+    said = run(folder, task=task, resume=True)
+    assert "20 transitions that were collected after that checkpoint are kept" in said
     assert (folder / "transitions.bin").read_bytes() == (straight / "transitions.bin").read_bytes()
 
 

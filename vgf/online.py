@@ -104,20 +104,24 @@ class Collector:
         self._config, self._backend, self._task = config, backend, task
         self._dataset, self._scaling, self._log, self._say = dataset, scaling, log, say
         agent, steps = config.agent, config.online.collect_steps
-        self._budget = agent.budget if steps is None else dataclasses.replace(
-            agent.budget, steps=steps)  # fmt: skip
+        self._budget = agent.budget
+        if steps is not None:
+            self._budget = dataclasses.replace(agent.budget, steps=steps)
         self._particles = agent.particles if agent.transports else 1
         sizes = task.observation_dim, task.action_dim
         starts_with = dataset if config.online.mixing == "iql" else None
         most = config.online.steps + (0 if starts_with is None else len(starts_with))
         self._buffer = ReplayBuffer(min(config.online.buffer_size, most), *sizes)
         if starts_with is not None:
-            self._buffer.add(starts_with)
+            self._buffer.add({key: getattr(starts_with, key) for key in KEYS})
         self._file = TransitionFile(folder / TRANSITIONS, *sizes, at_least=taken)
         self._episode = 0
         self._rows: list[Array] = []  # of the episode under way
         for start in range(0, taken, _CHUNK):
             self._restore(self._file.read(start, min(start + _CHUNK, taken)))
+        ahead = len(self._file) - taken
+        if ahead:
+            say(f"{ahead:,} transitions that were collected after that checkpoint are kept")
         self._pool: EnvironmentPool = make_pool(task, 1)
         self._observation: Array | None = None  # None where the environment is elsewhere
 

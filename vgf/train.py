@@ -315,8 +315,8 @@ def train(
 
 def _introduced(config: RunConfig, backend: Backend, task: Task) -> Iterator[str]:
     """What a run is about to do, a line each."""
-    transitions = 0 if task.dataset is None else len(task.dataset)
-    yield f"task: {task.name}, {transitions:,} transitions"
+    data = "no offline data" if task.dataset is None else f"{len(task.dataset):,} transitions"
+    yield f"task: {task.name}, {data}"
     if task.notes:
         yield task.described()
     yield f"backend: {backend.name} {backend.dtype} on {backend.device}; seed {config.seed}"

@@ -25,7 +25,7 @@ import numpy as np
 from ..errors import VGFError
 from ..files import write_atomically
 from ..spec.types import Array
-from .dataset import KEYS, Dataset
+from .dataset import KEYS
 
 # Separates the random numbers that pick rows of the buffer from those of data and updates.
 REPLAY = 4
@@ -238,19 +238,17 @@ class ReplayBuffer:
     def __len__(self) -> int:
         return min(self.added, self.capacity)
 
-    def add(self, transitions: Mapping[str, Array] | Dataset) -> None:
+    def add(self, transitions: Mapping[str, Array]) -> None:
         """Add M transitions in their order.
 
         Args:
             transitions: the fields of :class:`~vgf.data.dataset.Dataset` by name, ``[M, *]``.
         """
-        fields = {key: transitions[key] for key in KEYS} if isinstance(
-            transitions, Mapping) else {key: getattr(transitions, key) for key in KEYS}  # fmt: skip
-        count = len(fields["rewards"])
+        count = len(transitions["rewards"])
         kept = min(count, self.capacity)
         places = (self.added + count - kept + np.arange(kept)) % self.capacity
-        for key, values in fields.items():
-            self.rows[key][places] = values[count - kept :]
+        for key in KEYS:
+            self.rows[key][places] = transitions[key][count - kept :]
         self.added += count
 
     def end_trajectory(self) -> None:
