@@ -3,7 +3,7 @@
     python -m validation.all                  # about an hour on 2 cores
     python -m validation.all --quick          # a short version of each, about 10 minutes
     python -m validation.all --runs RUN ...   # test-time scaling of these run folders
-    python -m validation.all --long           # hours: also the methods, the runs, the mistakes
+    python -m validation.all --long           # hours: also the trainings and the mistakes
 
 Runs the claims, the toy, test-time scaling (of the default run, trained first, where no run folder
 is named), the parity table and the comparison with published numbers, then writes report.md and
@@ -22,14 +22,14 @@ from pathlib import Path
 
 from vgf.errors import VGFError
 
-from . import methods, mistakes, parity, published, runs, scaling
+from . import methods, mistakes, online, parity, published, runs, scaling, sources
 from .claims import CLAIMS
 from .experiment import QUICK_RESULTS, Experiment, command_line, exit_status, holds, run, say
 from .record import RESULTS
 from .report import write_report
 from .toy import TOY
 
-QUICK_EXAMPLES, QUICK_UPDATES = 5, 10
+QUICK_PARITY = ("--examples", "5", "--updates", "10", "--dtype", "float64")
 
 
 def tasks(out: Path, quick: bool, folders: list[str], long: bool) -> dict[str, Callable[[], bool]]:
@@ -44,9 +44,10 @@ def tasks(out: Path, quick: bool, folders: list[str], long: bool) -> dict[str, C
 
         return act
 
-    examples = ["--examples", str(QUICK_EXAMPLES), "--updates", str(QUICK_UPDATES)]
     slow = {
         "methods": one(methods.EXPERIMENT, command_line("methods", short)),
+        "online": one(online.EXPERIMENT, command_line("online", short)),
+        "sources": one(sources.EXPERIMENT, command_line("sources", short)),
         "runs": lambda: runs.main(["demo", "--out", str(out)]) == 0,
         "mistakes": lambda: mistakes.main(["--out", str(out)]) == 0,
     }
@@ -54,7 +55,7 @@ def tasks(out: Path, quick: bool, folders: list[str], long: bool) -> dict[str, C
         **{c.name: one(c, command_line("claims", [c.name, *short])) for c in CLAIMS},
         "toy": one(TOY, command_line("toy", short)),
         "scaling": one(scaling.experiment(folders), command_line("scaling", [*folders, *short])),
-        "parity": lambda: parity.main([*(examples * quick), "--out", str(out)]) == 0,
+        "parity": lambda: parity.main([*(QUICK_PARITY * quick), "--out", str(out)]) == 0,
         **(slow if long else {}),
         "published": one(published.experiment(), command_line("published", short)),
     }
@@ -86,7 +87,7 @@ def run_all(out: Path, quick: bool, folders: list[str], long: bool, skip: list[s
 def copy_runs(out: Path) -> None:
     """Copy the recorded whole runs to another folder of results, for what is not run again."""
     out.mkdir(parents=True, exist_ok=True)
-    for pattern in ("run-*", "methods.*", "mistakes.md"):
+    for pattern in ("run-*", "methods.*", "online.*", "sources.*", "mistakes.md"):
         for path in sorted(RESULTS.glob(pattern)):
             if not (out / path.name).exists():
                 shutil.copyfile(path, out / path.name)

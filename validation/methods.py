@@ -104,13 +104,13 @@ class Setup:
     seeds: int = 3
     updates: Mapping[str, int] = field(
         default_factory=lambda: {
-            "pointmaze-medium": 20_000,
+            "pointmaze-medium": 10_000,
             "cube-single": 10_000,
-            "puzzle-3x3": 6_000,
+            "puzzle-3x3": 4_000,
         }
     )
     episodes: Mapping[str, int] = field(
-        default_factory=lambda: {"pointmaze-medium": 50, "cube-single": 50, "puzzle-3x3": 15}
+        default_factory=lambda: {"pointmaze-medium": 50, "cube-single": 50, "puzzle-3x3": 10}
     )
     backend: str = "torch"
 

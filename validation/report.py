@@ -32,6 +32,8 @@ EXPERIMENTS = {
     "toy": "python -m validation.toy",
     "scaling": "python -m validation.scaling RUN",
     "methods": "python -m validation.methods",
+    "online": "python -m validation.online",
+    "sources": "python -m validation.sources",
     "published": "python -m validation.published",
 }
 PARITY = "python -m validation.parity"
