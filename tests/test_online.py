@@ -230,7 +230,7 @@ def test_the_log_of_collected_episodes(straight: Path) -> None:
     for i, row in enumerate(logged):
         part = slice(starts[i], starts[i + 1])
         assert row["return"] == found["rewards"][part].sum()
-        assert row["success"] == found["success"][part].max()
+        assert row["success"] == row["score"] == found["success"][part].max()
         assert row["length"] == ends[i] - starts[i]
         assert row["step"] == 6 + max(0, row["environment_steps"] - 1 - 8)
         np.testing.assert_array_equal(

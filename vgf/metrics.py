@@ -42,7 +42,7 @@ EVALUATION_COLUMNS = (
 # One row of the online log for each episode that was collected to its end. `environment_steps` and
 # `step` (updates) were done by then; the other units are those of evaluations.
 ONLINE_COLUMNS = (
-    "environment_steps", "step", "episode", "seed", "return", "success", "length",
+    "environment_steps", "step", "episode", "seed", "return", "success", "score", "length",
 )  # fmt: skip
 
 Scalar = float | int | str | None
@@ -231,7 +231,7 @@ class RunLog:
     def episode(self, step: int, row: Mapping[str, Any]) -> None:
         """One row: an episode that was collected, with the names of :data:`ONLINE_COLUMNS`."""
         self._online.append([{**dict.fromkeys(ONLINE_COLUMNS), **row, "step": step}])
-        names = ("environment_steps", "return", "success", "length")
+        names = ("environment_steps", "return", "success", "score", "length")
         self._write(step, {f"online/{name}": row[name] for name in names})
 
     def _write(self, step: int, scalars: Mapping[str, Any]) -> None:

@@ -241,12 +241,15 @@ class Collector:
     def _end(self, step: int) -> None:
         """Book the episode whose last transition was taken."""
         successes = [float(row["success"]) for row in self._rows]
+        success = None if np.isnan(successes).all() else float(np.nanmax(successes))
+        total = sum(float(row["rewards"]) for row in self._rows)
         self._log.episode(step, {
             "environment_steps": self.taken,
             "episode": self._episode,
             "seed": self._seed(),
-            "return": sum(float(row["rewards"]) for row in self._rows),
-            "success": None if np.isnan(successes).all() else np.nanmax(successes),
+            "return": total,
+            "success": success,
+            "score": self._task.score(total, success),
             "length": len(self._rows),
         })  # fmt: skip
         self._episode += 1
