@@ -206,6 +206,13 @@ def _extremes(outcome: Outcome) -> int:
     return sum(str(value) in EXTREME for value in outcome.chosen.values())
 
 
+def _degenerate(outcome: Outcome) -> bool:
+    """Whether there is one particle only, or all lie together: floors and guards decide there."""
+    kinds = {outcome.chosen.get(name) for name in ("a", "x")}
+    together = {"identical", "some identical", "nearly identical"}
+    return outcome.chosen.get("N") == 1 or bool(kinds & together)
+
+
 def _telling(outcomes: Sequence[Outcome]) -> list[Outcome]:
     """Failing inputs, those on which a wrong explanation is soonest found out first."""
 
@@ -221,7 +228,8 @@ def _variants(trial: Trial, numeric: Sequence[Outcome]) -> list[Finding]:
     wrong = _telling(numeric)
     known = library_for(*trial.subject.functions)
     probes, relevant = _probes(trial, wrong, known)
-    alive, some = [], []
+    alive: list[tuple[Variant, ...]] = []
+    some: list[tuple[Variant, ...]] = []
     for variant in known.values():
         hits = sum(
             trial.resembles(o, (variant,)) and trial.variant(o, (variant,)).agrees for o in probes
@@ -233,13 +241,15 @@ def _variants(trial: Trial, numeric: Sequence[Outcome]) -> list[Finding]:
         return [_named(trial, found, numeric)]
     if _only_rounding(wrong):
         return []
-    mostly = bool(found) and _explained(trial, found[0][0], wrong) >= MOSTLY * len(wrong)
+    ordinary = [o for o in wrong if not _degenerate(o)] or wrong
+    mostly = bool(found) and _explained(trial, found[0][0], ordinary) >= MOSTLY * len(ordinary)
     seconds = SEARCH_SECONDS / 4 if mostly else SEARCH_SECONDS
     combined = _combined(trial, numeric, probes, relevant, seconds)
     both = sorted([*found, *combined], key=lambda f: (-f[1], len(f[0])))
-    failed = len(wrong)
-    if both and (both[0][1] == len(numeric)
-                 or _explained(trial, both[0][0], wrong) >= MOSTLY * failed):  # fmt: skip
+    if both and (
+        both[0][1] == len(numeric)
+        or _explained(trial, both[0][0], ordinary) >= MOSTLY * len(ordinary)
+    ):
         return [_named(trial, [f for f in both if f[1] == both[0][1]], numeric)]
     return []
 
