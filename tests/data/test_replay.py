@@ -10,13 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vgf.data.dataset import KEYS, batch_at, check_dataset
 from vgf.data.replay import HEADER_BYTES, ReplayBuffer, TransitionFile, read_transitions, row_type
 from vgf.errors import VGFError
 
+QUICK = settings(deadline=None, max_examples=50, database=None, derandomize=True)
 CHUNKS = st.lists(st.integers(0, 9), max_size=8)
 
 
@@ -41,6 +42,7 @@ def rows(start: int, count: int) -> list[dict[str, np.ndarray]]:
 # --- the ring ------------------------------------------------------------------------------------
 
 
+@QUICK
 @given(capacity=st.integers(1, 7), chunks=CHUNKS)
 def test_the_ring_holds_the_latest_in_their_order(capacity: int, chunks: list[int]) -> None:
     buffer, added = ReplayBuffer(capacity, 2, 1), 0
@@ -56,6 +58,7 @@ def test_the_ring_holds_the_latest_in_their_order(capacity: int, chunks: list[in
             )
 
 
+@QUICK
 @given(capacity=st.integers(1, 7), chunks=CHUNKS)
 def test_chunks_or_one_by_one(capacity: int, chunks: list[int]) -> None:
     whole, single = ReplayBuffer(capacity, 2, 1), ReplayBuffer(capacity, 2, 1)
@@ -69,6 +72,7 @@ def test_chunks_or_one_by_one(capacity: int, chunks: list[int]) -> None:
         np.testing.assert_array_equal(whole.rows[key], single.rows[key])
 
 
+@QUICK
 @given(
     capacity=st.integers(1, 30), added=st.integers(1, 60), seed=st.integers(0, 5),
     step=st.integers(0, 10**6), size=st.integers(1, 64),
@@ -122,6 +126,7 @@ def test_a_buffer_that_cannot_be() -> None:
 # --- the file ------------------------------------------------------------------------------------
 
 
+@QUICK
 @given(cut=st.integers(0, 400), count=st.integers(0, 6))
 def test_a_torn_tail_is_cut_off_and_nothing_else(
     cut: int, count: int, tmp_path_factory: pytest.TempPathFactory
