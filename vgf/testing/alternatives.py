@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from ..spec.optimiser import tree_map
+from .rewired import reached_from
 from .variants import VARIANTS, Replacement, Variant, all_distances, floored
 
 ALTERNATIVES: dict[str, Variant] = {}
@@ -34,6 +35,12 @@ def alternative(name: str, method: str, says: str) -> Callable[[Replacement], Re
 def library() -> dict[str, Variant]:
     """All that a failing function is compared with: the planted mistakes and the alternatives."""
     return {**VARIANTS, **ALTERNATIVES}
+
+
+def library_for(*functions: str) -> dict[str, Variant]:
+    """Those that replace something the functions depend on."""
+    reached = frozenset().union(*(reached_from(name) for name in functions))
+    return {name: v for name, v in library().items() if v.method in reached}
 
 
 # --- bandwidth -----------------------------------------------------------------------------------

@@ -7,11 +7,12 @@ in transport and in a whole update, and the specification itself is left alone.
 
 from __future__ import annotations
 
+import functools
 import importlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from types import FunctionType
+from types import CodeType, FunctionType
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,27 @@ def fresh_names() -> dict[str, Any]:
         if isinstance(value, FunctionType) and value.__module__ in _HOME:
             names[name] = rebound(value, names)
     return names
+
+
+@functools.cache
+def reached_from(name: str) -> frozenset[str]:
+    """The functions and constants of the specification that a function depends on, itself too."""
+    found, left = {name}, [name]
+    while left:
+        value = _NAMES.get(left.pop())
+        if not isinstance(value, FunctionType):
+            continue
+        codes = [value.__code__]
+        for code in codes:  # functions inside functions
+            codes += [c for c in code.co_consts if isinstance(c, CodeType)]
+        new = {n for code in codes for n in code.co_names if n in _NAMES} - found
+        found |= new
+        left += new
+    return frozenset(found | {seam for seam, inside in _INSIDE.items() if inside in found})
+
+
+# Names under which variants replace a part of a function, and the function.
+_INSIDE = {"_network": "mlp", "_normalise": "layer_norm", "update_from_noise": "update"}
 
 
 def rebound(function: FunctionType, names: dict[str, Any]) -> FunctionType:

@@ -190,6 +190,11 @@ class Subject:
         return tuple(f"budget.{name}" for name in chosen)
 
     @property
+    def functions(self) -> tuple[str, ...]:
+        """The specification's functions that it calls."""
+        return ("phi", "flow_step") if self.form == "flow_step from the score" else (self.name,)
+
+    @property
     def summary(self) -> str:
         """The first line of the function's documentation."""
         return (inspect.getdoc(getattr(spec, self.name)) or "").partition("\n")[0]
