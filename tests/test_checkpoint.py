@@ -264,7 +264,7 @@ def test_check_checkpoint(tmp_path: Path) -> None:
     deep = Settings(critic=Network((3, 2), layer_norm=True), reference=Network((3, 3)))
     with pytest.raises(VGFError, match=r" reference/hidden_1/\w+ is absent"):
         check_checkpoint(meta, tree, agent(0, deep), TASK)
-    amortised = Settings(critic=SMALL.critic, reference=SMALL.reference, amortised=True)
+    amortised = Settings(critic=SMALL.critic, reference=SMALL.reference, method="avgf")
     with pytest.raises(VGFError, match=r" gradient_field/hidden_0/\w+ is absent"):
         check_checkpoint(meta, tree, agent(0, amortised), TASK)
     with pytest.raises(VGFError, match=r"log_std is \[2\], but these settings need absent"):

@@ -48,6 +48,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "device": ("auto", "cpu", "gpu", "gpu:1", "cuda:0"),
     "dtype": ("float32", "float64"),
     "matmul_precision": ("float32", "tf32", "bf16"),
+    "preset": ("hopper-medium-vgf", "cube-single-task2-vgf-online"),
 }
 
 
@@ -199,6 +200,8 @@ def test_defaults_follow_the_task(tmp_path: Path) -> None:
     other = "cube-single-play-singletask-task2-v0"
     assert resolve({"task": {"env": other}}).task.action_repeat == 1
     assert resolve({"task": {"env": other, "action_repeat": 4}}).task.action_repeat == 4
+    for nothing in (None, "none"):  # as a flag has it, and as a file
+        assert resolve({"task": {"env": nothing, "data": "x.npz"}}).task.action_repeat == 1
     path = tmp_path / "run.toml"
     path.write_text(f"[task]\nenv = '{other}'\n")
     assert load_config(path).task.action_repeat == 1
@@ -336,3 +339,21 @@ def test_namespace_holds_only_what_was_given() -> None:
     assert isinstance(parsed, argparse.Namespace)
     assert given(parsed) == {}
     assert config_from_flags(parsed) == RunConfig()
+
+
+def test_no_task_has_no_held_actions(tmp_path: Path) -> None:
+    """--env none is a file of data alone, not the default task."""
+    for config in (
+        resolve({"task": {"env": None, "data": "a.npz"}}),
+        override(default_config(None), {"task": {"data": "a.npz"}}, "flags"),
+    ):
+        assert (config.task.env, config.task.action_repeat) == (None, 1)
+        save_config(config, tmp_path / "config.toml")
+        assert load_config(tmp_path / "config.toml") == config
+    assert resolve(
+        {"task": {"env": "hopper-medium-v2"}}, tmp_path / "config.toml"
+    ).task == dataclasses.replace(config.task, env="hopper-medium-v2")
+    with pytest.raises(VGFError, match="env is empty; name a task"):
+        resolve({"task": {"env": " "}})
+    with pytest.raises(VGFError, match="data is empty; name a file"):
+        resolve({"task": {"data": ""}})

@@ -6,6 +6,7 @@ at 2 or more before the action; each step costs 1.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -49,6 +50,7 @@ def make_line(seed: int | None = None) -> Line:
 
 
 LINE = Task("line", 1, 1, 1, Line.limit, make_line, None, "success", success)
+SILENT = Task("line", 1, 1, 1, Line.limit, make_line, None, "return", lambda info: None)
 
 
 def push(
@@ -87,7 +89,7 @@ def test_the_interval_is_wilsons() -> None:
     records = on_line().records
     for wins, episodes in [(0, 9), (9, 9), (4, 9)]:
         given = [
-            {**record, "success": float(i < wins)} for i, record in enumerate(records[:episodes])
+            {**record, "score": float(i < wins)} for i, record in enumerate(records[:episodes])
         ]
         (summary,) = summarise(given)  # type: ignore[arg-type]
         z, p, n = 1.959963984540054, wins / episodes, episodes
@@ -95,7 +97,34 @@ def test_the_interval_is_wilsons() -> None:
         half = z / (1 + z**2 / n) * np.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
         assert summary.low == pytest.approx(max(0.0, centre - half), abs=1e-12)
         assert summary.high == pytest.approx(min(1.0, centre + half), abs=1e-12)
-        assert summary.success_rate == wins / episodes
+        assert summary.score == wins / episodes
+
+
+def test_other_scores() -> None:
+    """Returns, and returns between two references; success where the environment says none."""
+    plain = evaluate(push, SILENT, {"slow": 0.2}, particles=3, episodes=9)
+    between = dataclasses.replace(SILENT, score_name="normalised score", reference=(-12.0, -2.0))
+    scaled = evaluate(push, between, {"slow": 0.2}, particles=3, episodes=9)
+    returns = np.array([record["return"] for record in plain.records])
+    assert [record["score"] for record in plain.records] == returns.tolist()
+    assert {record["success"] for record in plain.records} == {None}
+    np.testing.assert_allclose([r["score"] for r in scaled.records], 10 * (returns + 12))
+    (summary,), (other,) = plain.summaries, scaled.summaries
+    assert (summary.success_rate, summary.score) == (None, returns.mean())
+    half = 2.306004 * returns.std(ddof=1) / 3  # Student's t(0.975, 8)
+    np.testing.assert_allclose(
+        (summary.low, summary.high), returns.mean() + np.array([-half, half])
+    )
+    assert other.score == pytest.approx(10 * (summary.score + 12))
+    odd = dataclasses.replace(SILENT, score_name="success")
+    with pytest.raises(VGFError, match="info has no 'success' to score by"):
+        evaluate(push, odd, {"slow": 0.2}, particles=3, episodes=1)
+
+
+def test_a_task_without_environments_has_nothing_to_evaluate_in() -> None:
+    bare = dataclasses.replace(LINE, make_env=None)
+    with pytest.raises(VGFError, match="line has no environment"):
+        evaluate(push, bare, {"slow": 0.2}, particles=3)
 
 
 def test_results_do_not_depend_on_what_runs_beside() -> None:

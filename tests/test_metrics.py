@@ -34,6 +34,7 @@ from vgf.metrics import (
     mean,
     progress,
     read_rows,
+    shown_progress,
 )
 
 
@@ -169,7 +170,7 @@ def test_evaluation_rows(tmp_path: Path) -> None:
     assert tuple(row) == EVALUATION_COLUMNS
     assert (row["step"], row["success"], row["w2"]) == (7, 1, None)
     head = (tmp_path / "evaluations.csv").read_text().splitlines()
-    assert head == [",".join(EVALUATION_COLUMNS), "7,1,0,3,2.0,1,9,0.5,"]
+    assert head == [",".join(EVALUATION_COLUMNS), "7,1,0,3,2.0,1,,9,0.5,"]
 
 
 def test_what_is_no_scalar_is_refused(tmp_path: Path) -> None:
@@ -358,3 +359,13 @@ def test_a_terminal_without_tqdm_names_the_extra(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(stream, "isatty", lambda: True)
     with pytest.raises(VGFError, match=r"pip install 'vgf\[run\]'"):
         progress(3, "training", stream=stream)
+
+
+def test_several_things_are_shown_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+    with shown_progress("episode") as show:
+        for done in range(3, 6):
+            show("making", done, 5)
+        show("fetching", 1, 4)
+    said = capsys.readouterr().err
+    assert "making: 100 % (5/5), " in said
+    assert "fetching" not in said  # What is done in the first call was done before.

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from vgf.checkpoint import create_run_folder
-from vgf.config import RunConfig
+from vgf.config import OnlineSettings, RunConfig, StartSettings, TrainSettings
 from vgf.errors import VGFError
 from vgf.metrics import Row, RunLog, read_rows
 from vgf.report import (
@@ -73,6 +73,37 @@ def episode(rng: np.random.Generator, budget: Any, step: int, i: int) -> dict[st
         "budget": budget, "episode": i, "seed": 1000 + i, "return": -float(length),
         "success": success, "length": length, "displacement": moved, "w2": 0.8 * moved,
     }  # fmt: skip
+
+
+def test_where_a_run_goes_online(tmp_path: Path) -> None:
+    """The figures mark it, offline runs have no mark, and the end of the run counts both parts."""
+    config = RunConfig(
+        train=TrainSettings(steps=100), online=OnlineSettings(steps=60, warmup=20),
+        start=StartSettings("elsewhere", 50),
+    )  # fmt: skip
+    rng = np.random.default_rng(0)
+    for number, (folder, settings) in enumerate(
+        {"online": config, "offline": dataclasses.replace(config, online=OnlineSettings())}.items()
+    ):
+        create_run_folder(tmp_path / folder, settings)
+        with RunLog(tmp_path / folder, settings) as log:
+            for step, taken in ((150, 0), (180, 50), (190, 60))[: 3 - 2 * number]:
+                counted = {} if number else {"environment_steps": taken}
+                log.metrics(step, {"critic_loss": 1.0, **counted})
+                log.evaluations(step, [{**episode(rng, 0, step, 0), **counted}])
+        report(tmp_path / folder)
+    pictures = [
+        (tmp_path / folder / "learning.svg").read_text() for folder in ("online", "offline")
+    ]
+    assert all(f"<!-- {word} -->" in pictures[0] for word in ("online", "offline"))
+    assert not any(f"<!-- {word} -->" in pictures[1] for word in ("online", "offline"))
+    losses = (tmp_path / "online/losses.svg").read_text()
+    assert "<!-- critic loss -->" in losses
+    assert "<!-- environment steps -->" not in losses
+    page = (tmp_path / "online/report.html").read_text()
+    assert "after 190 updates and 60 environment steps" in page
+    assert "unfinished, " not in page
+    assert "environment steps;" not in (tmp_path / "offline/report.html").read_text()
 
 
 def row(step: int, budget: Any, success: float | None, **more: Any) -> dict[str, Any]:
@@ -183,6 +214,68 @@ def test_intervals() -> None:
     np.testing.assert_allclose(score.high, 2 + 4.302653 / np.sqrt(3), rtol=1e-6)
     (score,) = scores([rows[:1]])
     assert (score.low, score.high) == (None, None)
+
+
+def make_scored(folder: Path, kind: str | None) -> Path:
+    """A run whose episodes have a score of their own, 10 times the return."""
+    facts = {"score": kind, "notes": ["evaluated in Nothing-v1, standing in for <nothing>"]}
+    create_run_folder(folder, RunConfig(), facts)
+    with RunLog(folder, RunConfig()) as log:
+        log.metrics(500, {"critic_loss": 1.0})
+        if kind is not None:
+            rows = [
+                {"budget": budget, "episode": i, "return": i + float(budget), "success": None,
+                 "score": 10 * (i + float(budget)), "length": 3}
+                for budget in (0, 1) for i in range(3)
+            ]  # fmt: skip
+            log.evaluations(500, rows)
+    return folder
+
+
+def test_the_score_is_what_the_task_calls_it(tmp_path: Path) -> None:
+    folder = make_scored(tmp_path / "run", "normalised score")
+    runs = find_runs(folder)
+    last = last_scores(runs)
+    assert [(s.kind, s.value, s.returns) for s in last] == [
+        ("normalised score", 10.0, 1.0),
+        ("normalised score", 20.0, 2.0),
+    ]
+    table = format_table(score_table(last)).splitlines()
+    assert table[0].startswith("budget  norm. score")
+    assert max(map(len, table)) <= 80
+    worst = dataclasses.replace(
+        last[0], value=-123.456, low=-1234.5, high=-123.4, returns=-12345.67, length=1000.0,
+        displacement=0.123456, w2=0.123456, episodes=10_000, step=10_000_000,
+    )  # fmt: skip
+    for with_step in (False, True):
+        assert max(map(len, format_table(score_table([worst], with_step)).splitlines())) <= 80
+    assert headline(runs, last).startswith("normalised score 20 (95 % interval -4.841 to 44.84)")
+    page = report(folder).read_text()
+    assert "norm. score" in page
+    assert "standing in for &lt;nothing&gt;" in page
+    assert "Student&#x27;s" in page
+    # the axis says which score; as text in the picture's own words
+    with pytest.MonkeyPatch.context() as patch:
+        labels: list[str] = []
+        patch.setattr(
+            "matplotlib.axes.Axes.set_ylabel", lambda axes, text, **_: labels.append(text)
+        )
+        save_scaling(last, tmp_path / "figure")
+    assert labels[-1] == "normalised score"
+
+
+def test_a_run_without_environments_is_reported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from vgf.cli import main
+
+    folder = make_scored(tmp_path / "run", None)
+    words = "Not evaluated: there is no environment to evaluate in."
+    assert words in report(folder).read_text()
+    assert (folder / "losses.png").exists()
+    assert not (folder / "scaling.png").exists()
+    assert main(["report", str(folder)]) == 0
+    assert words in capsys.readouterr().out
 
 
 def test_curves_of_several_runs_use_shared_steps(tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ def test_its_environment_agrees_with_its_data(tmp_path: Path) -> None:
             np.testing.assert_allclose(ob, task.dataset.next_observations[row], atol=1e-3)
         assert reward == task.dataset.rewards[row]
         assert terminated == (task.dataset.masks[row] == 0)
-        assert task.score(info) == float(terminated)
+        assert task.success(info) == float(terminated)
 
 
 def test_the_goal_ends_an_episode_where_the_data_have_mask_0() -> None:
@@ -63,11 +63,11 @@ def test_the_goal_ends_an_episode_where_the_data_have_mask_0() -> None:
     # Half a block before the goal: crossing it counts for nothing.
     env.unwrapped.set_xy(goal - [0.0, 1.1])
     _, reward, terminated, _, info = env.step(np.array([0.0, 0.01], np.float32))
-    assert (reward, terminated, task.score(info)) == (-1.0, False, 0.0)
+    assert (reward, terminated, task.success(info)) == (-1.0, False, 0.0)
     _, reward, terminated, _, info = env.step(np.array([0.0, 0.5], np.float32))
-    assert (reward, terminated, task.score(info)) == (-1.0, False, 0.0)
+    assert (reward, terminated, task.success(info)) == (-1.0, False, 0.0)
     _, reward, terminated, _, info = env.step(np.zeros(2, np.float32))
-    assert (reward, terminated, task.score(info)) == (0.0, True, 1.0)
+    assert (reward, terminated, task.success(info)) == (0.0, True, 1.0)
 
 
 def test_wrong_requests() -> None:

@@ -187,7 +187,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--examples", type=int, default=100, help="of each equation (default 100)")
     parser.add_argument("--updates", type=int, default=100, help="of each training (default 100)")
     parser.add_argument("--seed", type=int, default=0, help="of the search for examples")
-    parser.add_argument("--equation", action="append", choices=sorted(EQUATIONS), help="only this")
+    parser.add_argument(
+        "--equation", action="append", choices=sorted(EQUATIONS), metavar="NAME", help="only this"
+    )
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
     args = parser.parse_args(argv)
     start = time.perf_counter()

@@ -12,7 +12,7 @@ from .errors import VGFError
 
 if TYPE_CHECKING:
     from .backends import available_backends, get_backend
-    from .spec.settings import Budget, Network, Settings, amortised_settings
+    from .spec.settings import Budget, Network, Settings, method_settings
 
 __version__ = "0.1.0"
 
@@ -22,7 +22,7 @@ _HOMES = {
     "Budget": ".spec.settings",
     "Network": ".spec.settings",
     "Settings": ".spec.settings",
-    "amortised_settings": ".spec.settings",
+    "method_settings": ".spec.settings",
     "spec": ".",
     "backends": ".",
     "testing": ".",

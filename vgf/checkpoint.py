@@ -4,6 +4,8 @@
       config.toml          every setting; the run can be made again from it alone
       environment.json     versions, platform, revision and command line of every start
       metrics.csv, .jsonl, evaluations.csv, .jsonl      see vgf/metrics.py
+      online.csv, .jsonl   of a run that goes online: one row for each collected episode
+      transitions.bin      and every transition, see vgf/data/replay.py
       checkpoints/step-000010000/
         state.safetensors  the agent's arrays, under names such as critic/hidden_0/kernel
         state.json         step, task, shapes, checksum, and what else the run needs to go on
@@ -122,6 +124,14 @@ def open_run_folder(path: Path | str) -> RunConfig:
     if not (path / CONFIG).is_file():
         raise VGFError(f"{path} is not a run folder: it has no {CONFIG}")
     return load_config(path / CONFIG)
+
+
+def seed_folders(config: RunConfig, folder: Path) -> dict[int, Path]:
+    """The folder of each seed: the run folder itself for one, folders within it for several."""
+    if config.seeds == 1:
+        return {config.seed: folder}
+    seeds = range(config.seed, config.seed + config.seeds)
+    return {seed: folder / f"seed-{seed}" for seed in seeds}
 
 
 def record_environment(

@@ -2,7 +2,8 @@
 
 The command's flags (vgf/flags.py), the TOML files and the run folder's record are all made from
 this tree: a setting has one name from the command line to the equation. Defaults give way to the
-TOML file, and the file to the flags. Help texts are the docstrings' own ``Args:``.
+preset (vgf/presets/), the preset to the TOML file, and the file to the flags. Help texts are the
+docstrings' own ``Args:``.
 
 In TOML and in flags, where there is no null, ``None`` is spelled "none".
 """
@@ -14,7 +15,7 @@ import hashlib
 import json
 import math
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from types import NoneType
@@ -25,7 +26,7 @@ from .backends.base import DTYPES, MATMUL_PRECISIONS
 from .errors import VGFError
 from .extras import need
 from .files import write_atomically
-from .spec.settings import Budget, Network, Settings, amortised_settings
+from .spec.settings import METHODS, Budget, Network, Settings, method_settings
 
 DEMO_ENV = "pointmaze-medium-navigate-singletask-task1-v0"
 NONE = "none"
@@ -54,9 +55,13 @@ class TaskSettings:
     """The task and its data.
 
     Args:
-        env: the task's name, as its benchmark spells it.
+        env: the task's name, as OGBench, D4RL, Minari or gymnasium spells it; none trains on a
+            file of data alone, without a simulator and without evaluation.
+        data: a file of data, .npz or .hdf5; none finds the data by the task's name.
         action_repeat: simulator steps that every decision is held for, in the data and in
-            evaluation alike.
+            evaluation alike; above 1 in OGBench's pointmaze only.
+        normalise_rewards: multiply rewards by 1000 / (max return - min return) over the data's
+            trajectories, as is done for D4RL.
         standardise: shift and scale observations by the data's mean and standard deviation.
         data_dir: the folder of data sets; none is the benchmark's own.
         data_episodes: episodes of data to generate; none is the benchmark's number.
@@ -65,14 +70,17 @@ class TaskSettings:
         ValueError: a setting out of its range, named.
     """
 
-    env: str = DEMO_ENV
+    env: str | None = DEMO_ENV
+    data: str | None = None
     action_repeat: int = 8
+    normalise_rewards: bool = False
     standardise: bool = True
     data_dir: str | None = None
     data_episodes: int | None = None
 
     def __post_init__(self) -> None:
-        _check(bool(self.env.strip()), "env is empty; name a task")
+        _check(self.env is None or bool(self.env.strip()), "env is empty; name a task")
+        _check(self.data is None or bool(self.data.strip()), "data is empty; name a file")
         _whole("action_repeat", self.action_repeat, 1)
         if self.data_episodes is not None:
             _whole("data_episodes", self.data_episodes, 1)
@@ -83,11 +91,14 @@ class TrainSettings:
     """The training loop, counted in updates.
 
     Args:
-        steps: training updates.
+        steps: updates on the offline data; 0 leaves them out, where the run starts from another
+            one's checkpoint or goes online.
         batch_size: transitions in one update.
-        log_every: updates between two rows of metrics.
+        log_every: updates between two rows of metrics; online, environment steps.
         evaluate_every: updates between two evaluations; the last update is always evaluated.
-        checkpoint_every: updates between two checkpoints; the last update is always kept.
+            Online, environment steps, once updates are made.
+        checkpoint_every: updates between two checkpoints; the last update is always kept. Online,
+            environment steps.
 
     Raises:
         ValueError: a setting out of its range, named.
@@ -101,7 +112,90 @@ class TrainSettings:
 
     def __post_init__(self) -> None:
         for entry in fields(self):
-            _whole(entry.name, getattr(self, entry.name), 1)
+            _whole(entry.name, getattr(self, entry.name), 0 if entry.name == "steps" else 1)
+
+
+MIXINGS = ("iql", "rlpd", "wsrl")
+_WARMUP = 5_000
+
+
+@dataclass(frozen=True)
+class OnlineSettings:
+    """Training goes on in the environment, after the updates on the offline data.
+
+    Args:
+        steps: environment steps (decisions) to take; 0 is offline training alone.
+        mixing: where the batches come from. "iql": a replay buffer that starts with the offline
+            data. "rlpd": half the offline data, half the replay buffer. "wsrl": the replay buffer,
+            of collected transitions alone.
+        warmup: environment steps before the first update, taken by the agent as it came from
+            offline training; none is 5000, or a tenth of the steps where that is less.
+        updates_per_step: updates after each environment step.
+        buffer_size: transitions in the replay buffer, the offline data of "iql" among them.
+        collect_steps: L_test while collecting; none is L_train. The authors' code collects at 0.
+
+    Raises:
+        ValueError: a setting out of its range, or a contradiction, named.
+    """
+
+    steps: int = 0
+    mixing: str = "iql"
+    warmup: int | None = None
+    updates_per_step: int = 1
+    buffer_size: int = 2_000_000
+    collect_steps: int | None = None
+
+    def __post_init__(self) -> None:
+        _whole("steps", self.steps, 0)
+        _choice("mixing", self.mixing, MIXINGS)
+        for name in ("updates_per_step", "buffer_size"):
+            _whole(name, getattr(self, name), 1)
+        for name in ("warmup", "collect_steps"):
+            if getattr(self, name) is not None:
+                _whole(name, getattr(self, name), 0)
+        _check(
+            not self.steps or self.warmup_steps < self.steps,
+            f"warmup {self.warmup} leaves no update in {self.steps} environment steps; lower "
+            "warmup, or take more steps",
+        )
+
+    @property
+    def warmup_steps(self) -> int:
+        """The environment steps before the first update."""
+        return min(_WARMUP, self.steps // 10) if self.warmup is None else self.warmup
+
+    @property
+    def updates(self) -> int:
+        """The updates of all environment steps."""
+        return self.updates_after(self.steps)
+
+    def updates_after(self, steps: int) -> int:
+        """The updates of the first `steps` environment steps."""
+        return max(0, steps - self.warmup_steps) * self.updates_per_step
+
+
+@dataclass(frozen=True)
+class StartSettings:
+    """The checkpoint of another run that a run starts from; none of it for a new agent.
+
+    Args:
+        run: the folder of that run; none is a new agent.
+        checkpoint: the updates of its checkpoint; none is the last one.
+
+    Raises:
+        ValueError: a checkpoint without a run, or a negative one.
+    """
+
+    run: str | None = None
+    checkpoint: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.checkpoint is not None:
+            _whole("checkpoint", self.checkpoint, 0)
+        _check(
+            self.checkpoint is None or self.run is not None,
+            "checkpoint is of the run that this one starts from, which is not given",
+        )
 
 
 @dataclass(frozen=True)
@@ -200,6 +294,7 @@ def demo_agent() -> Settings:
         critic=small_normed,
         reference=small,
         gradient_field=small_normed,
+        policy=small,
         sampling_steps=5,
         particles=5,
         budget=Budget(steps=1, step_size=0.3, temperature=1.0),
@@ -213,9 +308,12 @@ class RunConfig:
     """A run. The defaults are those of ``vgf run`` without a flag.
 
     Args:
+        preset: a task of the paper, whose settings the run starts from; none is the default run.
         task: the task and its data.
         agent: the method's settings.
         train: the training loop.
+        online: environment steps after it.
+        start: the checkpoint to start from.
         evaluation: the test budgets.
         backend: what computes.
         logging: logs besides CSV and JSONL.
@@ -227,9 +325,12 @@ class RunConfig:
         ValueError: a setting out of its range, named.
     """
 
+    preset: str | None = None
     task: TaskSettings = field(default_factory=TaskSettings)
     agent: Settings = field(default_factory=demo_agent)
     train: TrainSettings = field(default_factory=TrainSettings)
+    online: OnlineSettings = field(default_factory=OnlineSettings)
+    start: StartSettings = field(default_factory=StartSettings)
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
     backend: BackendSettings = field(default_factory=BackendSettings)
     logging: LoggingSettings = field(default_factory=LoggingSettings)
@@ -244,34 +345,46 @@ class RunConfig:
             self.seed + self.seeds <= 2**31,
             f"seed {self.seed} is too large; the last of {self.seeds} seeds must be below 2^31",
         )
+        _check(
+            not self.online.collect_steps or self.agent.transports,
+            f"method {self.agent.method!r} moves no particles; collect_steps must be 0 or none",
+        )
+
+    @property
+    def offline_end(self) -> int:
+        """The updates done when the offline part ends, those of the checkpoint included."""
+        return (self.start.checkpoint or 0) + self.train.steps
+
+    @property
+    def updates(self) -> int:
+        """The updates done when the run ends, those of the checkpoint included."""
+        return self.offline_end + self.online.updates
 
 
-def default_config(env: str = DEMO_ENV, amortised: bool = False) -> RunConfig:
+def default_config(env: str | None = DEMO_ENV, method: str = "vgf") -> RunConfig:
     """What a run of `env` starts from, before its TOML file and flags.
 
     Only the default task holds its actions for several simulator steps; every other task is
     the benchmark's own, with action_repeat 1.
 
-    `amortised` brings what makes A-VGF its authors' form, as
-    :func:`vgf.spec.settings.amortised_settings` has it: 5 particles, no entropy term, and clipped
-    velocities and gradients. L_train and epsilon, which they chose task by task, stay.
+    `method` brings what makes it its authors' form, as
+    :func:`vgf.spec.settings.method_settings` has it; what they chose task by task, such as
+    L_train and epsilon, stays. The baselines move no particles.
     """
     config = RunConfig()
-    if amortised:
-        authors = amortised_settings()
-        budget = replace(
-            config.agent.budget,
-            temperature=authors.budget.temperature,
-            clip_norm=authors.budget.clip_norm,
-        )
-        agent = replace(
-            config.agent,
-            amortised=True,
-            particles=authors.particles,
-            clip_norm=authors.clip_norm,
-            budget=budget,
-        )
-        config = replace(config, agent=agent)
+    authors, plain = method_settings(method), Settings()
+    changed = {
+        entry.name: getattr(authors, entry.name)
+        for entry in fields(Settings)
+        if entry.name != "budget" and getattr(authors, entry.name) != getattr(plain, entry.name)
+    }
+    budget = replace(
+        config.agent.budget,
+        temperature=config.agent.budget.temperature if authors.budget.temperature else None,
+        clip_norm=authors.budget.clip_norm,
+        steps=config.agent.budget.steps if authors.transports else 0,
+    )
+    config = replace(config, agent=replace(config.agent, **changed, budget=budget))
     if env == config.task.env:
         return config
     return replace(config, task=replace(config.task, env=env, action_repeat=1))
@@ -478,20 +591,65 @@ def load_config(path: Path | str) -> RunConfig:
 
 
 def resolve(flags: Mapping[str, Any], path: Path | str | None = None) -> RunConfig:
-    """Defaults, then the TOML file `path`, then `flags` (nested as the tree is).
+    """Defaults, then the preset, then the TOML file `path`, then `flags` (nested as the tree is).
 
-    The defaults are those of the task that is asked for in the end, and of A-VGF where that is
-    asked for; see :func:`default_config`.
+    The preset is the one that the flags name, or else the file. The defaults are those of the task
+    and of the method that are asked for in the end; see :func:`default_config`. With a preset, the
+    agent's defaults are the method's own, not the default run's. Where another method than the
+    preset's is asked for, the same task's preset of that method is meant; a method that has none
+    gets what :meth:`vgf.presets.Preset.settings_for` says.
 
     Raises:
-        VGFError: as :func:`read_toml` and :func:`override`.
+        VGFError: as :func:`read_toml`, :func:`vgf.presets.find_preset` and :func:`override`.
     """
     file = read_toml(path) if path is not None else {}
-    config = override(RunConfig(), file, str(path))
-    config = override(config, flags, "flags")
-    # Both are valid; now on the defaults of the task and the form that they name together.
-    config = override(default_config(config.task.env, config.agent.amortised), file, str(path))
-    return override(config, flags, "flags")
+    preset = _preset_asked_for(file, flags, str(path))
+    layers = (preset.settings if preset else {}, file, flags)
+    env = asked_for("task.env", layers, DEMO_ENV)
+    method = asked_for("agent.method", layers, "vgf", METHODS)
+    config = default_config(env, method)
+    if preset is not None:
+        preset = preset.of_method(method)
+        config = replace(config, agent=method_settings(method))
+        config = override(config, preset.settings_for(method), f"preset {preset.name}")
+    config = override(override(config, file, str(path)), flags, "flags")
+    return replace(config, preset=preset.name if preset else None)
+
+
+def _preset_asked_for(file: Mapping[str, Any], flags: Mapping[str, Any], source: str) -> Any:
+    """The :class:`vgf.presets.Preset` that the flags name, or else the file, or None."""
+    from .presets import find_preset
+
+    name = asked_for("preset", (file, flags), None)
+    where = "--preset" if "preset" in flags else f"{source}: preset"
+    return None if name is None else find_preset(name, where)
+
+
+def asked_for(
+    key: str,
+    layers: Sequence[Mapping[str, Any]],
+    default: str | None,
+    choices: Sequence[str] = (),
+) -> Any:
+    """What the last of some nested layers of settings says of a key that decides the defaults.
+
+    It is a text, or None where that is what they say. A value that cannot be (no text, none of the
+    choices) counts as absent here; :func:`override` is what complains of it.
+    """
+    *tables, last = key.split(".")
+    found = default
+    for layer in layers:
+        table: Any = layer
+        for name in tables:
+            table = table.get(name) if isinstance(table, Mapping) else None
+        if not isinstance(table, Mapping) or last not in table:
+            continue
+        value = table[last]
+        if choices:
+            found = value if value in choices else found
+        elif value is None or (isinstance(value, str) and value.strip()):
+            found = None if value is None or value.lower() == NONE else value
+    return found
 
 
 def settings_hash(settings: Settings) -> str:

@@ -20,16 +20,15 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, TypedDict, TypeVar
 
 import numpy as np
-from scipy.stats import binomtest
 
 from .data.common import Progress
 from .data.pool import EnvironmentPool, Step
 from .errors import VGFError
+from .scores import SUCCESS, interval
 from .spec.theory import wasserstein2
 from .spec.types import Array
 from .tasks import Task
 
-CONFIDENCE = 0.95
 _DEFAULT_ENVIRONMENTS = 50
 
 BudgetT = TypeVar("BudgetT")
@@ -57,10 +56,11 @@ class Policy(Protocol[BudgetT_contra]):
         """
 
 
-# One finished episode: the label of its budget, its number, its seed, the sum of its rewards, its
-# score (1 is success), its length in decisions, and how far the particles moved in a decision, on
-# average: the mean of |moved - start| over particles, and W2, in units of the action; None where
-# the policy does not say.
+# One finished episode: the label of its budget, its number, its seed, the sum of its rewards,
+# whether it succeeded (1 or 0; None where the environment does not say), its score as the task
+# names it, its length in decisions, and how far the particles moved in a decision, on average: the
+# mean of |moved - start| over particles, and W2, in units of the action; None where the policy
+# does not say.
 EpisodeRecord = TypedDict(
     "EpisodeRecord",
     {
@@ -68,7 +68,8 @@ EpisodeRecord = TypedDict(
         "episode": int,
         "seed": int,
         "return": float,
-        "success": float,
+        "success": float | None,
+        "score": float,
         "length": int,
         "displacement": float | None,
         "w2": float | None,
@@ -83,8 +84,9 @@ class Summary:
     Args:
         budget: its label.
         episodes: how many there were.
-        success_rate: the share that succeeded.
-        low, high: the 95 % Wilson interval of that share.
+        score: the mean score, by the name that the task has for it.
+        low, high: its 95 % interval; see :func:`vgf.scores.interval`. None for one return.
+        success_rate: the share that succeeded; None where the environment does not say.
         mean_return, mean_length: over episodes; lengths in decisions.
         displacement, w2: mean distance moved in a decision, averaged over episodes, in units of
             the action; None where it was not measured.
@@ -92,9 +94,10 @@ class Summary:
 
     budget: str
     episodes: int
-    success_rate: float
-    low: float
-    high: float
+    score: float
+    low: float | None
+    high: float | None
+    success_rate: float | None
     mean_return: float
     mean_length: float
     displacement: float | None
@@ -162,7 +165,7 @@ def evaluate(
                     done = len(records) + len(rollout.records)
                     progress(f"evaluating {label}", done, episodes * len(budgets))
             records += sorted(rollout.records, key=lambda record: record["episode"])
-    return Evaluation(records, summarise(records))
+    return Evaluation(records, summarise(records, task.score_name))
 
 
 def environments_together(episodes: int, num_envs: int | None) -> int:
@@ -171,26 +174,32 @@ def environments_together(episodes: int, num_envs: int | None) -> int:
 
 
 def make_pool(task: Task, num_envs: int, workers: int = 0) -> EnvironmentPool:
-    """Environments of a task, for several evaluations; a context manager."""
-    return EnvironmentPool(task.make_env, task.score, num_envs, workers)
+    """Environments of a task, for several evaluations; a context manager.
+
+    Raises:
+        VGFError: the task has none.
+    """
+    if task.make_env is None:
+        raise VGFError(f"{task.name} has no environment, so there is nothing to evaluate in")
+    return EnvironmentPool(task.make_env, task.success, num_envs, workers)
 
 
-def summarise(records: Sequence[EpisodeRecord]) -> list[Summary]:
+def summarise(records: Sequence[EpisodeRecord], score_name: str = SUCCESS) -> list[Summary]:
     """Summaries of the budgets in records, in the order of their first episodes."""
     labels = dict.fromkeys(record["budget"] for record in records)
-    return [_summary([r for r in records if r["budget"] == label]) for label in labels]
+    return [_summary([r for r in records if r["budget"] == label], score_name) for label in labels]
 
 
-def _summary(records: Sequence[EpisodeRecord]) -> Summary:
-    successes = sum(record["success"] >= 1.0 for record in records)
-    test = binomtest(successes, len(records))
-    interval = test.proportion_ci(confidence_level=CONFIDENCE, method="wilson")
+def _summary(records: Sequence[EpisodeRecord], score_name: str) -> Summary:
+    scores = np.array([record["score"] for record in records])
+    low, high = interval([scores], score_name)
     return Summary(
         budget=records[0]["budget"],
         episodes=len(records),
-        success_rate=successes / len(records),
-        low=float(interval.low),
-        high=float(interval.high),
+        score=float(np.mean(scores)),
+        low=low,
+        high=high,
+        success_rate=_mean([record["success"] for record in records]),
         mean_return=float(np.mean([record["return"] for record in records])),
         mean_length=float(np.mean([record["length"] for record in records])),
         displacement=_mean([record["displacement"] for record in records]),
@@ -217,7 +226,7 @@ class _Episode:
     seed: int
     generator: np.random.Generator
     total: float = 0.0
-    score: float = 0.0
+    success: float | None = None
     length: int = 0
     displacements: list[float] = field(default_factory=list)
     distances: list[float] = field(default_factory=list)
@@ -240,6 +249,7 @@ class _Rollout:
         self.running: dict[int, _Episode] = {}
         self.observations = np.zeros((pool.size, task.observation_dim), np.float32)
         self._label = label
+        self._task = task
         self._pool = pool
         self._shape = (particles, task.action_dim)
         self._seed = seed
@@ -305,7 +315,8 @@ class _Rollout:
         """Book a step; whether the episode is over."""
         episode = self.running[slot]
         episode.total += step.reward
-        episode.score = max(episode.score, step.score)
+        if step.success is not None:
+            episode.success = max(episode.success or 0.0, step.success)
         episode.length += 1
         self.observations[slot] = step.observation
         if not (step.terminated or step.truncated):
@@ -317,7 +328,8 @@ class _Rollout:
                 "episode": episode.number,
                 "seed": episode.seed,
                 "return": episode.total,
-                "success": episode.score,
+                "success": episode.success,
+                "score": self._task.score(episode.total, episode.success),
                 "length": episode.length,
                 "displacement": _mean(episode.displacements),
                 "w2": _mean(episode.distances),

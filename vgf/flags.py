@@ -32,22 +32,28 @@ NAMES = {
     "train.steps": "steps",
     "agent.particles": "particles",
     "backend.name": "backend",
+    "start.run": "from",
 }
 # What --help shows, in a line each; --help-all shows everything, with the settings' own texts.
 SHOWN = {
-    "task.env": "task, as its benchmark spells it",
+    "preset": "a task of the paper; vgf presets lists them",
+    "task.env": "task",
+    "task.data": "file of data, .npz or .hdf5",
     "task.action_repeat": "simulator steps for each decision",
     "task.data_dir": "folder of data sets",
-    "agent.amortised": "A-VGF: the flow follows a learned gradient",
+    "agent.method": "vgf, avgf (amortised), bc, weighted_bc or fql",
     "agent.particles": "particles N",
     "agent.budget.steps": "flow steps in training, L_train",
     "agent.budget.step_size": "size of a flow step, epsilon",
     "agent.budget.temperature": "alpha; none drops the repulsion",
     "agent.discount": "gamma",
-    "agent.learning_rate": "of all networks",
     "train.steps": "training updates",
     "train.batch_size": "transitions in an update",
     "train.evaluate_every": "updates between evaluations",
+    "online.steps": "environment steps after the offline updates",
+    "online.mixing": "iql, rlpd or wsrl: where the batches come from",
+    "start.run": "start from the checkpoint of this run folder",
+    "start.checkpoint": "which, by its updates; default: the last one",
     "evaluation.steps": "test budgets, L_test",
     "evaluation.episodes": "for each test budget",
     "evaluation.workers": "processes of environments",
@@ -60,7 +66,9 @@ SHOWN = {
     "seeds": "number of runs, one for each seed",
     "out": "run folder to make; default: a new one in runs/",
 }
-TABLES = ("task", "agent", "train", "evaluation", "backend", "logging", "")
+TABLES = (
+    "task", "agent", "train", "online", "start", "evaluation", "backend", "logging", "",
+)  # fmt: skip
 
 
 class Parser(argparse.ArgumentParser):
@@ -222,7 +230,7 @@ def given(namespace: argparse.Namespace) -> dict[str, Any]:
 
 
 def config_from_flags(namespace: argparse.Namespace) -> RunConfig:
-    """Defaults, then ``--config``, then the flags.
+    """Defaults, then the preset, then ``--config``, then the flags.
 
     Raises:
         VGFError: as :func:`vgf.config.resolve`.

@@ -15,7 +15,8 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
@@ -28,12 +29,20 @@ from .errors import VGFError
 from .extras import need
 from .files import write_atomically
 
-METRICS, EVALUATIONS = "metrics", "evaluations"
+METRICS, EVALUATIONS, ONLINE = "metrics", "evaluations", "online"
 
 # One row of evaluations for each episode. Units: `return` the rewards' own, `success` 0 or 1,
+# `score` the task's headline (success, normalised score or return: environment.json says which),
 # `length` in decisions, `displacement` and `w2` in units of the action; blank where unknown.
 EVALUATION_COLUMNS = (
-    "step", "budget", "episode", "seed", "return", "success", "length", "displacement", "w2",
+    "step", "budget", "episode", "seed", "return", "success", "score", "length", "displacement",
+    "w2",
+)  # fmt: skip
+
+# One row of the online log for each episode that was collected to its end. `environment_steps` and
+# `step` (updates) were done by then; the other units are those of evaluations.
+ONLINE_COLUMNS = (
+    "environment_steps", "step", "episode", "seed", "return", "success", "length",
 )  # fmt: skip
 
 Scalar = float | int | str | None
@@ -54,6 +63,7 @@ class RowLog:
         columns: the first columns of the CSV file; others follow as rows bring them.
         last_step: keep only the rows up to this step, as a run that goes on from a checkpoint
             must; None keeps all. A row that a crash cut off goes in either case.
+        counter: the column that `last_step` is of.
 
     Raises:
         VGFError: an existing file that is damaged in its middle.
@@ -65,12 +75,13 @@ class RowLog:
         name: str,
         columns: Sequence[str] = ("step",),
         last_step: int | None = None,
+        counter: str = "step",
     ) -> None:
         self.jsonl, self.csv = (Path(folder) / f"{name}{suffix}" for suffix in (".jsonl", ".csv"))
         self.columns = list(columns)
         rows = read_rows(self.jsonl) if self.jsonl.exists() else []
         if last_step is not None:
-            rows = [row for row in rows if int(row["step"] or 0) <= last_step]
+            rows = [row for row in rows if int(row.get(counter) or 0) <= last_step]
         self.last: Row = rows[-1] if rows else {}
         self._add_columns(rows)
         write_atomically(self.jsonl, "".join(map(_as_json, rows)))
@@ -171,6 +182,7 @@ class RunLog:
         last_step: the step of the checkpoint that the run goes on from; later rows are dropped,
             so that the log becomes that of a run that never stopped. None for a new run.
         evaluation_due: the evaluation of `last_step` is still to be made; rows of it are dropped.
+        environment_steps: those of that checkpoint; episodes that ended later are dropped.
 
     Write evaluations of a step before its checkpoint: then whatever checkpoint a run goes on
     from, the rows up to it are whole.
@@ -185,6 +197,7 @@ class RunLog:
         config: RunConfig,
         last_step: int | None = None,
         evaluation_due: bool = False,
+        environment_steps: int = 0,
     ) -> None:
         folder = Path(folder)
         self._writers: list[_Writer] = []
@@ -195,6 +208,10 @@ class RunLog:
         self._metrics = RowLog(folder, METRICS, ("step", "seconds"), last_step)
         evaluated = last_step - 1 if last_step is not None and evaluation_due else last_step
         self._evaluations = RowLog(folder, EVALUATIONS, EVALUATION_COLUMNS, evaluated)
+        if config.online.steps:
+            self._online = RowLog(
+                folder, ONLINE, ONLINE_COLUMNS, environment_steps, "environment_steps"
+            )
         self._start = time.monotonic() - float(self._metrics.last.get("seconds") or 0)
 
     def metrics(self, step: int, scalars: Mapping[str, Any]) -> None:
@@ -210,6 +227,12 @@ class RunLog:
         for budget, rows in by_budget(episodes).items():
             means = {name: mean(rows, name) for name in EVALUATION_COLUMNS[4:]}
             self._write(step, {f"evaluation {budget}/{name}": x for name, x in means.items()})
+
+    def episode(self, step: int, row: Mapping[str, Any]) -> None:
+        """One row: an episode that was collected, with the names of :data:`ONLINE_COLUMNS`."""
+        self._online.append([{**dict.fromkeys(ONLINE_COLUMNS), **row, "step": step}])
+        names = ("environment_steps", "return", "success", "length")
+        self._write(step, {f"online/{name}": row[name] for name in names})
 
     def _write(self, step: int, scalars: Mapping[str, Any]) -> None:
         if self._writers:
@@ -231,6 +254,14 @@ class RunLog:
         trace: TracebackType | None,
     ) -> None:  # fmt: skip
         self.close()
+
+
+# Budgets with a name, one sample of a policy: in few letters, and spelled out.
+POLICIES = {
+    "bc": ("BC", "behaviour cloning"),
+    "weighted_bc": ("weighted BC", "weighted behaviour cloning"),
+    "fql": ("FQL", "FQL"),
+}
 
 
 def by_budget(rows: Iterable[Mapping[str, Any]]) -> dict[Scalar, list[Mapping[str, Any]]]:
@@ -331,6 +362,32 @@ def progress(
     stream = sys.stderr if stream is None else stream
     kind: type[_Bar] | type[_Lines] = _Bar if stream.isatty() else _Lines
     return kind(total, what, unit, done, stream)
+
+
+@contextmanager
+def shown_progress(unit: str) -> Iterator[Callable[[str, int, int], None]]:
+    """A function that shows how far things are, each under its own label, until the block ends.
+
+    It takes what is being done, how much of it is done, and how much there is; what is done in
+    its first call was done before.
+
+    Args:
+        unit: one of what is counted, as in "episode".
+    """
+    shown: dict[str, tuple[Progress, int]] = {}
+
+    def show(label: str, done: int, total: int) -> None:
+        bar, before = shown.get(label) or (progress(total, label, unit, done), done)
+        bar.update(done - before)
+        shown[label] = (bar, done)
+        if done >= total:
+            bar.close()
+
+    try:
+        yield show
+    finally:
+        for bar, _ in shown.values():
+            bar.close()
 
 
 class _Bar:

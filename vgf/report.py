@@ -19,15 +19,17 @@ from typing import Any
 import numpy as np
 
 from .checkpoint import CONFIG, ENVIRONMENT, read_json
-from .config import read_toml
+from .config import NONE, RunConfig, load_config, read_toml
 from .errors import VGFError
 from .extras import need
 from .files import write_atomically
-from .metrics import EVALUATIONS, METRICS, Row, Scalar, by_budget, mean, read_rows
-from .spec.types import Array
+from .metrics import EVALUATIONS, METRICS, POLICIES, Row, Scalar, by_budget, mean, read_rows
+from .scores import NORMALISED, RETURN, SUCCESS, interval
 
 REPORT, LEARNING, LOSSES, SCALING = "report.html", "learning", "losses", "scaling"
 
+# Of the columns of tables, which must fit in 80.
+_HEADINGS = {NORMALISED: "norm. score"}
 # Legible in grey: every line has its own marker and its own dashes, and the shades differ.
 _MARKERS = "osD^vPX*"
 _DASHES = ("-", "--", "-.", ":")
@@ -71,11 +73,9 @@ class Score:
     Args:
         budget: L_test, or a name such as "bc".
         step: updates done at that evaluation, the least of the runs.
-        value: mean success (0 to 1) or mean return, see `kind`.
-        low, high: the 95 % confidence interval, or None where there is one return only.
-            Wilson's over the episodes; for returns Student's. Of several runs Student's over
-            their means, or Wilson's where that reaches further.
-        kind: "success" or "return".
+        value: the mean score, see `kind`; success from 0 to 1.
+        low, high: its 95 % confidence interval; see :func:`vgf.scores.interval`.
+        kind: "success", "normalised score" or "return".
         returns, length, displacement, w2: means over the episodes, or None where not recorded.
         episodes: how many, over all runs.
         runs: how many runs.
@@ -136,22 +136,25 @@ def read_run(folder: Path) -> Run:
 # --- scores -------------------------------------------------------------------------------------
 
 
-def scores(groups: Sequence[Sequence[Row]]) -> list[Score]:
+def scores(groups: Sequence[Sequence[Row]], kind: str | None = None) -> list[Score]:
     """The score at each test budget.
 
     Args:
         groups: for each run, its rows of one evaluation.
-
-    The score is the success where every row has one, and the return otherwise.
+        kind: what the rows' score is, as the task calls it. None, for rows that have none, is the
+            success where every row has one, and the return otherwise.
     """
     groups = [group for group in groups if group]
     rows = [row for group in groups for row in group]
-    kind = "success" if all(row.get("success") is not None for row in rows) else "return"
+    column = "score"
+    if kind is None:
+        column = SUCCESS if all(row.get(SUCCESS) is not None for row in rows) else RETURN
+        kind = column
     step = min((_step(row) for row in rows), default=0)
     result = []
     for budget, pooled in by_budget(rows).items():
         by_run = [by_budget(group).get(budget, []) for group in groups]
-        values = [np.array([float(row[kind] or 0) for row in run]) for run in by_run if run]
+        values = [np.array([float(row[column] or 0) for row in run]) for run in by_run if run]
         low, high = interval(values, kind)
         result.append(
             Score(
@@ -172,28 +175,10 @@ def scores(groups: Sequence[Sequence[Row]]) -> list[Score]:
     return result
 
 
-def interval(values: Sequence[Array], kind: str) -> tuple[float | None, float | None]:
-    """The 95 % confidence interval of a mean; see :class:`Score`."""
-    from scipy import stats
-
-    bounds = []
-    if kind == "success":
-        pooled = np.concatenate(values)
-        wilson = stats.binomtest(int(pooled.sum()), len(pooled)).proportion_ci(method="wilson")
-        bounds.append((float(wilson.low), float(wilson.high)))
-    sample = np.array([run.mean() for run in values]) if len(values) > 1 else values[0]
-    if (kind != "success" or len(values) > 1) and len(sample) > 1:
-        half = float(stats.t.ppf(0.975, len(sample) - 1) * stats.sem(sample))
-        bounds.append((float(sample.mean()) - half, float(sample.mean()) + half))
-    if not bounds:
-        return None, None
-    low, high = min(low for low, _ in bounds), max(high for _, high in bounds)
-    return (max(low, 0.0), min(high, 1.0)) if kind == "success" else (low, high)
-
-
 def last_scores(runs: Sequence[Run]) -> list[Score]:
     """The headline: the scores of every run's last evaluation."""
-    return scores([_at(run.evaluations, max(_steps(run), default=0)) for run in runs])
+    last = [_at(run.evaluations, max(_steps(run), default=0)) for run in runs]
+    return scores(last, _kind(runs))
 
 
 def score_curves(runs: Sequence[Run]) -> dict[Scalar, list[Score]]:
@@ -201,7 +186,7 @@ def score_curves(runs: Sequence[Run]) -> dict[Scalar, list[Score]]:
     shared = sorted(set.intersection(*(set(_steps(run)) for run in runs)))
     curves: dict[Scalar, list[Score]] = {}
     for step in shared:
-        for score in scores([_at(run.evaluations, step) for run in runs]):
+        for score in scores([_at(run.evaluations, step) for run in runs], _kind(runs)):
             curves.setdefault(score.budget, []).append(score)
     return {score.budget: curves[score.budget] for score in last_scores(runs) if
             score.budget in curves}  # fmt: skip
@@ -211,6 +196,12 @@ def best_scores(runs: Sequence[Run]) -> list[Score]:
     """For each test budget the best evaluation, the earliest of equals: a choice of hindsight."""
     curves = score_curves(runs).values()
     return [max(curve, key=lambda score: (score.value, -score.step)) for curve in curves]
+
+
+def _kind(runs: Sequence[Run]) -> str | None:
+    """What the score of some runs is called; None where they do not say, all alike."""
+    kinds = {start.get("score") for run in runs for start in run.starts}
+    return kinds.pop() if len(kinds) == 1 else None
 
 
 def _step(row: Mapping[str, Any]) -> int:
@@ -253,9 +244,9 @@ def score_table(results: Sequence[Score], with_step: bool = False) -> list[dict[
         {
             "budget": budget_name(score.budget),
             **({"update": f"{score.step:,}"} if with_step else {}),
-            score.kind: _value(score.value, score.kind),
+            _HEADINGS.get(score.kind, score.kind): _value(score.value, score.kind),
             "95 % interval": _interval(score),
-            **({} if score.kind == "return" or with_step else {"return": _short(score.returns)}),
+            **({} if score.kind == RETURN or with_step else {"return": _short(score.returns)}),
             "length": _short(score.length),
             "moved": _short(score.displacement, 3),
             "W2": _short(score.w2, 3),
@@ -268,24 +259,24 @@ def score_table(results: Sequence[Score], with_step: bool = False) -> list[dict[
 def budget_name(budget: Scalar) -> str:
     """A test budget in few letters."""
     if isinstance(budget, str):
-        return "BC" if budget.lower() == "bc" else budget
+        return POLICIES.get(budget, (budget,))[0]
     return f"L = {budget:g}" if budget is not None else "?"
 
 
 def _budget_title(budget: Scalar) -> str:
     if isinstance(budget, str):
-        return "behaviour cloning" if budget.lower() == "bc" else budget
+        return POLICIES.get(budget, (budget,))[-1]
     return f"{budget_name(budget)} (best of N)" if budget == 0 else budget_name(budget)
 
 
 def _value(value: float, kind: str) -> str:
-    return f"{100 * value:.1f} %" if kind == "success" else _short(value)
+    return f"{100 * value:.1f} %" if kind == SUCCESS else _short(value)
 
 
 def _interval(score: Score) -> str:
     if score.low is None or score.high is None:
         return "-"
-    if score.kind == "success":
+    if score.kind == SUCCESS:
         return f"{100 * score.low:.1f} to {100 * score.high:.1f}"
     return f"{_short(score.low)} to {_short(score.high)}"
 
@@ -300,7 +291,12 @@ def _short(value: float | None, digits: int = 4) -> str:
 
 
 @contextmanager
-def figure(stem: Path | str, width: float = 6.4, height: float = 4.0) -> Iterator[Any]:
+def figure(
+    stem: Path | str,
+    width: float = 6.4,
+    height: float = 4.0,
+    kinds: Sequence[str] = ("png", "svg"),
+) -> Iterator[Any]:
     """A new matplotlib figure, written to ``STEM.png`` and ``STEM.svg`` at the end.
 
     The same numbers give the same SVG, byte for byte.
@@ -314,10 +310,11 @@ def figure(stem: Path | str, width: float = 6.4, height: float = 4.0) -> Iterato
     with matplotlib.rc_context(_STYLE):
         drawing = figures.Figure(figsize=(width, height))
         yield drawing
-        for suffix, options in (("png", {"dpi": 160}), ("svg", {"metadata": {"Date": None}})):
+        options: dict[str, Any] = {"png": {"dpi": 160}, "svg": {"metadata": {"Date": None}}}
+        for kind in kinds:
             data = io.BytesIO()
-            drawing.savefig(data, format=suffix, **options)
-            write_atomically(stem.with_name(f"{stem.name}.{suffix}"), data.getvalue())
+            drawing.savefig(data, format=kind, **options[kind])
+            write_atomically(stem.with_name(f"{stem.name}.{kind}"), data.getvalue())
 
 
 def save_learning(runs: Sequence[Run], stem: Path | str) -> None:
@@ -334,15 +331,33 @@ def save_learning(runs: Sequence[Run], stem: Path | str) -> None:
             axes.vlines(x, low, high, color=line["color"], linewidth=1, alpha=0.6)
             _label_score(axes, curve[0].kind)
         axes.set_xlabel("updates")
-        axes.set_xlim(left=0)
+        start = min(_config(run).start.checkpoint or 0 for run in runs)
+        axes.set_xlim(left=None if start else 0)
+        _mark_online(axes, runs, start)
         axes.xaxis.set_major_formatter(_thousands)
         drawing.legend(loc="outside upper center", ncols=3, handlelength=3.5)
+
+
+def _mark_online(axes: Any, runs: Sequence[Run], start: int) -> None:
+    """A line, with its words, where offline training ends and online training begins."""
+    for end in sorted({_config(run).offline_end for run in runs if _config(run).online.steps}):
+        axes.axvline(end, color="#555555", linestyle=":", linewidth=1.2)
+        words = {"xycoords": axes.get_xaxis_transform(), "textcoords": "offset points",
+                 "va": "bottom", "color": "#555555", "fontsize": 9}  # fmt: skip
+        axes.annotate("online", (end, 1.0), (4, 2), ha="left", **words)
+        if end > start:
+            axes.annotate("offline", (end, 1.0), (-4, 2), ha="right", **words)
+
+
+def _config(run: Run) -> RunConfig:
+    return load_config(run.folder / CONFIG)
 
 
 def save_losses(runs: Sequence[Run], stem: Path | str) -> None:
     """Every metric of training against updates, a panel for each, a line for each run."""
     rows = [row for run in runs for row in run.metrics]
-    names = dict.fromkeys(name for row in rows for name in row if name not in ("step", "seconds"))
+    counts = ("step", "seconds", "environment_steps")
+    names = dict.fromkeys(name for row in rows for name in row if name not in counts)
     order = sorted(names, key=lambda name: not name.endswith("_loss"))
     columns = max(1, min(3, len(order)))
     lines = max(1, math.ceil(len(order) / columns))
@@ -354,6 +369,8 @@ def save_losses(runs: Sequence[Run], stem: Path | str) -> None:
                           if isinstance(row.get(name), int | float)]  # fmt: skip
                 x, y = zip(*points, strict=True) if points else ((), ())
                 panel.plot(x, y, **{**_line(i), "marker": "", "label": run.folder.name})
+            for end in {_config(run).offline_end for run in runs if _config(run).online.steps}:
+                panel.axvline(end, color="#555555", linestyle=":", linewidth=1)
             panel.set_title(name.replace("_", " "), fontsize=10)
             panel.xaxis.set_major_formatter(_thousands)
             panel.xaxis.set_major_locator(need("matplotlib.ticker", "run").MaxNLocator(4))
@@ -424,14 +441,14 @@ def _line(i: int) -> dict[str, Any]:
 
 
 def _label_score(axes: Any, kind: str) -> None:
-    axes.set_ylabel("success (%)" if kind == "success" else "return")
-    if kind == "success":
+    axes.set_ylabel("success (%)" if kind == SUCCESS else kind)
+    if kind == SUCCESS:
         axes.set_ylim(-4, 104)
         axes.set_yticks(range(0, 101, 20))
 
 
 def _factor(score: Score) -> float:
-    return 100.0 if score.kind == "success" else 1.0
+    return 100.0 if score.kind == SUCCESS else 1.0
 
 
 def _or(value: float | None, other: float) -> float:
@@ -478,6 +495,8 @@ def report(folder: Path | str) -> Path:
 
 def headline(runs: Sequence[Run], last: Sequence[Score]) -> str:
     """One sentence: the last evaluation at the training budget, or at the first that there is."""
+    if not last and runs[0].starts and runs[0].starts[-1].get("score", "") is None:
+        return "Not evaluated: there is no environment to evaluate in."
     if not last:
         return "Not evaluated yet."
     train = runs[0].config["agent"]["budget"]["steps"]
@@ -485,18 +504,26 @@ def headline(runs: Sequence[Run], last: Sequence[Score]) -> str:
     score = next((score for score in counted if score.budget == train), [*counted, *last][0])
     seeds = f", {score.runs} seeds" if score.runs > 1 else ""
     bounds = "" if score.low is None else f" (95 % interval {_interval(score)})"
+    taken = [int(row.get("environment_steps") or 0) for run in runs for row in
+             _at(run.evaluations, score.step)]  # fmt: skip
+    online = f" and {min(taken):,} environment steps" if any(taken) else ""
     return (
         f"{score.kind} {_value(score.value, score.kind)}{bounds} at {budget_name(score.budget)}, "
-        f"last evaluation, after {score.step:,} updates; {score.episodes} episodes{seeds}"
+        f"last evaluation, after {score.step:,} updates{online}; "
+        f"{score.episodes} episodes{seeds}"
     )
 
 
 def _page(
     folder: Path, runs: Sequence[Run], last: Sequence[Score], figures: Sequence[tuple[str, str]]
 ) -> str:
-    task = runs[0].config["task"]["env"]
+    settings = runs[0].config["task"]
+    task = settings["env"] if settings["env"] != NONE else Path(settings["data"]).name
     body = [f"<h1>{_text(task)}</h1>", f"<p class=headline>{_text(headline(runs, last))}.</p>"]
     body += [f"<p class=warning>{_text(line)}</p>" for line in _warnings(runs)]
+    notes = dict.fromkeys(n for run in runs for start in run.starts for n in start.get("notes", []))
+    if notes:
+        body.append(f"<ul class=note>{''.join(f'<li>{_text(note)}</li>' for note in notes)}</ul>")
     if last:
         body.append("<h2>Last evaluation</h2>" + _html_table(score_table(last)))
         body.append(
@@ -528,14 +555,16 @@ def _page(
 
 
 def _facts(start: Mapping[str, Any]) -> dict[str, Any]:
-    rest = {key: value for key, value in start.items() if key not in ("command", "versions")}
+    rest = {
+        key: value for key, value in start.items() if key not in ("command", "versions", "notes")
+    }
     return {**start.get("versions", {}), **rest}
 
 
 def _warnings(runs: Sequence[Run]) -> list[str]:
     lines = []
     for run in runs:
-        steps = run.config["train"]["steps"]
+        steps = _config(run).updates
         done = max((_step(row) for row in [*run.metrics, *run.evaluations]), default=0)
         if done < steps:
             lines.append(f"{run.folder.name}: unfinished, {done:,} of {steps:,} updates.")
@@ -547,7 +576,7 @@ def _warnings(runs: Sequence[Run]) -> list[str]:
 def _interval_note(results: Sequence[Score]) -> str:
     if results[0].runs > 1:
         return "Intervals: over the means of the seeds, and at least as wide as over the episodes."
-    kind = "Wilson's" if results[0].kind == "success" else "Student's"
+    kind = "Wilson's" if results[0].kind == SUCCESS else "Student's"
     return f"Intervals: {kind}, over the episodes of one seed; they say nothing of other seeds."
 
 

@@ -1,8 +1,9 @@
 """The training loop: the same for every backend, resumable at any update.
 
-Everything random is a pure function of (seed, step): the batch's indices here, the update's noise
-in the backend, an episode's noise in the evaluation. So the state of a run is the agent's state
-and nothing else, and a run that stops and goes on equals one that never stopped.
+Everything random is a pure function of (seed, step): the batch's indices (vgf/data/dataset.py),
+the update's noise in the backend, an episode's noise in the evaluation. So the state of a run is
+the agent's state and nothing else, and a run that stops and goes on equals one that never stopped.
+Online (vgf/online.py) that holds with the file of what was collected beside it.
 
 Ctrl-C is heard between updates, and between the steps of an evaluation, so that what it leaves is
 the state of a whole update with all of its logs. A second Ctrl-C stops at once; the run then goes
@@ -17,7 +18,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -28,6 +29,7 @@ from .backends import default_backend, get_backend
 from .backends.base import Backend, Tree
 from .checkpoint import (
     CONFIG,
+    CheckpointMeta,
     check_checkpoint,
     checkpoint_path,
     create_run_folder,
@@ -38,18 +40,24 @@ from .checkpoint import (
     save_checkpoint,
 )
 from .config import BackendSettings, EvaluationSettings, RunConfig, settings_hash
-from .data.dataset import Dataset, standardise
+from .data.dataset import batch_at
 from .data.pool import EnvironmentPool
+from .data.scaling import Scaling
 from .errors import VGFError
 from .evaluate import Evaluation, environments_together, evaluate, make_pool
 from .extras import need
-from .metrics import METRICS, RunLog, progress
+from .metrics import METRICS, POLICIES, RunLog, progress, shown_progress
+from .online import Collector, check_online
 from .spec.settings import Budget, Settings
+from .start import check_start, starting_point
 from .tasks import Task, make_task
 
-# Separates the random numbers that pick batches from those of the update (vgf/spec/update.py).
-BATCHES = 3
 BEHAVIOUR_CLONING = "bc"
+# What a checkpoint of an agent has beside it.
+_EXTRA = (
+    "scaling", "transitions", "environment_steps", "evaluation_due", "observation_dim",
+    "action_dim",
+)  # fmt: skip
 
 Say = Callable[[str], None]
 
@@ -120,66 +128,15 @@ def make_backend(settings: BackendSettings, training: bool = True) -> Backend:
     )
 
 
-class Scaling:
-    """Observations as the networks see them: shifted and scaled by the data's statistics, or not.
-
-    Args:
-        mean, std: ``[o]``, or None to leave observations alone.
-    """
-
-    def __init__(self, mean: np.ndarray | None, std: np.ndarray | None) -> None:
-        self.mean, self.std = mean, std
-
-    @classmethod
-    def of(cls, dataset: Dataset, config: RunConfig) -> Scaling:
-        """The scaling of a run's data."""
-        if not config.task.standardise:
-            return cls(None, None)
-        return cls(dataset.observation_mean, dataset.observation_std)
-
-    def __call__(self, observations: np.ndarray) -> np.ndarray:
-        if self.mean is None or self.std is None:
-            return observations
-        return standardise(observations, self.mean, self.std)
-
-    def to_json(self) -> dict[str, Any]:
-        """For a checkpoint, so that it acts without its data."""
-        if self.mean is None or self.std is None:
-            return {}
-        return {"mean": self.mean.tolist(), "std": self.std.tolist()}
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Scaling:
-        """As :meth:`to_json` wrote it."""
-        if not value:
-            return cls(None, None)
-        return cls(np.asarray(value["mean"], np.float32), np.asarray(value["std"], np.float32))
-
-
-def batch_at(dataset: Dataset, seed: int, step: int, size: int) -> dict[str, np.ndarray]:
-    """The batch of one update, with replacement: a pure function of seed and step.
-
-    Args:
-        dataset: of M transitions.
-        seed, step: of the run and of the update.
-        size: B.
-    """
-    rows = np.random.default_rng([seed, BATCHES, step]).integers(0, len(dataset), size)
-    return {
-        "observations": dataset.observations[rows],
-        "actions": dataset.actions[rows],
-        "rewards": dataset.rewards[rows],
-        "masks": dataset.masks[rows],
-        "next_observations": dataset.next_observations[rows],
-    }
-
-
 def test_budgets(agent: Settings, steps: tuple[int, ...]) -> dict[str, Budget]:
     """The budgets that an agent is evaluated at, by their labels.
 
     One sample of behaviour cloning ("bc") comes first, then each L_test with the training
-    budget's other settings; L_test = 0 is best-of-N.
+    budget's other settings; L_test = 0 is best-of-N. A method that moves no particles has one
+    sample of its policy alone, under the method's name.
     """
+    if not agent.transports:
+        return {agent.method: agent.budget}
     budgets = {BEHAVIOUR_CLONING: dataclasses.replace(agent.budget, steps=0)}
     return budgets | {str(n): dataclasses.replace(agent.budget, steps=n) for n in steps}
 
@@ -214,7 +171,7 @@ def evaluate_agent(
         observations: np.ndarray, budget: str, noise: Mapping[str, np.ndarray]
     ) -> tuple[np.ndarray, Mapping[str, Any]]:
         check()
-        count = 1 if budget == BEHAVIOUR_CLONING else particles
+        count = particles if budget.isdigit() else 1
         chosen = {"particles": noise["particles"][:, :count], "select": noise["select"]}
         actions, info = backend.act(
             state,
@@ -239,7 +196,7 @@ def evaluate_agent(
             episodes=settings.episodes, seed=seed, pool=pool, progress=advance,
         )  # fmt: skip
     for record in found.records:
-        if record["budget"] != BEHAVIOUR_CLONING:
+        if record["budget"].isdigit():
             record["budget"] = int(record["budget"])  # type: ignore[typeddict-item]
     return found
 
@@ -250,27 +207,18 @@ def load_task(config: RunConfig, with_dataset: bool = True) -> Task:
     Raises:
         VGFError: as :func:`vgf.tasks.make_task`.
     """
-    bars: dict[str, tuple[Any, int]] = {}
-
-    def show(label: str, done: int, total: int) -> None:
-        bar, before = bars.get(label) or (progress(total, label, "episode"), 0)
-        bar.update(done - before)
-        bars[label] = (bar, done)
-        if done >= total:
-            bar.close()
-
-    try:
+    with shown_progress("episode") as show:
         return make_task(
             config.task.env,
             config.task.action_repeat,
             config.task.data_dir,
             config.task.data_episodes,
+            data=config.task.data,
+            normalise_rewards=config.task.normalise_rewards,
             with_dataset=with_dataset,
             progress=show,
+            say=say_line,
         )
-    finally:
-        for bar, _ in bars.values():
-            bar.close()
 
 
 def prepare(config: RunConfig) -> tuple[RunConfig, Backend, Task]:
@@ -293,7 +241,15 @@ def prepare(config: RunConfig) -> tuple[RunConfig, Backend, Task]:
         need("wandb", "wandb")
     backend = make_backend(config.backend)
     found = dataclasses.replace(config.backend, name=backend.name, dtype=backend.dtype)
-    return dataclasses.replace(config, backend=found), backend, load_task(config)
+    task = load_task(config, with_dataset=_needs_data(config))
+    check_online(config.online, task)
+    return dataclasses.replace(config, backend=found), backend, task
+
+
+def _needs_data(config: RunConfig) -> bool:
+    """Whether there are updates on offline data, or observations to be scaled by them."""
+    started = config.start.run is not None and not config.train.steps
+    return not (started and config.online.mixing == "wsrl")
 
 
 def train(
@@ -325,34 +281,31 @@ def train(
     """
     settled, backend, task = prepared or prepare(config)
     config = dataclasses.replace(config, backend=settled.backend)
-    dataset = task.dataset
-    if dataset is None:
-        raise VGFError(f"{task.name} has no data")
-    scaling = Scaling.of(dataset, config)
-    dataset = dataclasses.replace(
-        dataset,
-        observations=scaling(dataset.observations),
-        next_observations=scaling(dataset.next_observations),
+    if not resume:
+        check_start(config)
+        config = dataclasses.replace(config, start=starting_point(config, config.seed))
+    going_on = resume and latest_step(folder) is not None
+    point, scaling = (
+        _continue(config, folder, backend, task) if going_on else _begin(config, backend, task)
     )
-    state = backend.init_state(config.seed, task.observation_dim, task.action_dim, config.agent)
+    data = None if task.dataset is None else task.dataset.source
+    score = None if task.make_env is None else task.score_name
     facts = {"backend": backend.name, "device": backend.device, "dtype": backend.dtype,
-             "data": dataset.source}  # fmt: skip
-    step, due = 0, False
+             "data": data, "score": score, "notes": list(task.notes)}  # fmt: skip
     if resume:
-        step, state, due = _continue(config, folder, backend, state, dataset, scaling)
         record_environment(folder, config, facts)
     else:
         create_run_folder(folder, config, facts)
     say(f"run folder: {folder}")
-    say(f"task: {task.name}, {len(dataset):,} transitions")
-    say(f"backend: {backend.name} {backend.dtype} on {backend.device}; seed {config.seed}")
+    for line in _introduced(config, backend, task):
+        say(line)
     if resume:
-        say(f"going on after {step:,} of {config.train.steps:,} updates")
+        say(f"going on after {_done(config, point, of=True)}")
     try:
-        last = step if resume else None
-        with RunLog(folder, config, last_step=last, evaluation_due=due) as log:
-            loop = _Loop(config, folder, backend, task, dataset, scaling, log)
-            loop.run(state, step, due)
+        with RunLog(
+            folder, config, point.step if resume else None, point.due, point.environment_steps
+        ) as log:
+            _Loop(config, folder, backend, task, scaling, log, say).run(point)
     except BaseException:
         if not resume and latest_step(folder) is None and not _has_rows(folder):
             shutil.rmtree(folder, ignore_errors=True)
@@ -360,36 +313,120 @@ def train(
     return folder
 
 
+def _introduced(config: RunConfig, backend: Backend, task: Task) -> Iterator[str]:
+    """What a run is about to do, a line each."""
+    data = "no offline data" if task.dataset is None else f"{len(task.dataset):,} transitions"
+    yield f"task: {task.name}, {data}"
+    if task.notes:
+        yield task.described()
+    yield f"backend: {backend.name} {backend.dtype} on {backend.device}; seed {config.seed}"
+    if config.start.run is not None:
+        yield f"starting from {config.start.run} after {config.start.checkpoint:,} updates"
+    online = config.online
+    if online.steps:
+        yield (
+            f"online: {online.steps:,} environment steps after {config.train.steps:,} updates, "
+            f"mixing {online.mixing}, {online.warmup_steps:,} of warm-up"
+        )
+
+
 def _has_rows(folder: Path) -> bool:
     path = folder / f"{METRICS}.jsonl"
     return path.exists() and path.stat().st_size > 0
 
 
+@dataclasses.dataclass
+class _Point:
+    """Where a run is.
+
+    Args:
+        state: of the agent.
+        step: updates done, those of the checkpoint that the run started from included.
+        environment_steps: taken online.
+        due: the evaluation of this point is still to be made.
+    """
+
+    state: Tree
+    step: int = 0
+    environment_steps: int = 0
+    due: bool = False
+
+
+def _done(config: RunConfig, point: _Point, of: bool = False) -> str:
+    """What was done, in words; `of` how much."""
+    whole = f" of {config.updates:,}" if of else ""
+    text = f"{point.step:,}{whole} updates"
+    if not config.online.steps:
+        return text
+    whole = f" of {config.online.steps:,}" if of else ""
+    return f"{text} and {point.environment_steps:,}{whole} environment steps"
+
+
+def _begin(config: RunConfig, backend: Backend, task: Task) -> tuple[_Point, Scaling]:
+    """A new agent, or the one of the run to start from; and its scaling."""
+    due = not config.train.steps  # what goes online at once is evaluated first
+    if config.start.run is None:
+        if task.dataset is None:
+            raise VGFError(f"{task.name} has no data")
+        sizes = task.observation_dim, task.action_dim
+        state = backend.init_state(config.seed, *sizes, config.agent)
+        return _Point(state, due=due), Scaling.of(task.dataset, config.task.standardise)
+    tree, meta = _load(config, Path(config.start.run), config.start.checkpoint, backend, task)
+    tree["seed"] = np.asarray(config.seed, np.int32)
+    point = _Point(backend.asarray(tree), meta.step, due=due)
+    return point, Scaling.from_json(meta.extra["scaling"])
+
+
 def _continue(
-    config: RunConfig,
-    folder: Path,
-    backend: Backend,
-    fresh: Tree,
-    dataset: Dataset,
-    scaling: Scaling,
-) -> tuple[int, Tree, bool]:
-    """Step and state to go on from, and whether an evaluation of that step was cut off."""
-    if latest_step(folder) is None:
-        return 0, fresh, False
-    tree, meta = load_checkpoint(folder)
-    check_checkpoint(meta, tree, backend.to_numpy(fresh), config.task.env)
+    config: RunConfig, folder: Path, backend: Backend, task: Task
+) -> tuple[_Point, Scaling]:
+    """The last checkpoint of a run, and its agent's scaling."""
+    tree, meta = _load(config, folder, None, backend, task)
     if meta.settings_hash != settings_hash(config.agent):
         raise VGFError(
             f"{folder / CONFIG}: its [agent] is not what the checkpoint of step {meta.step} was "
             "trained with; undo the change, or start a new run by --config"
         )
-    now = {"scaling": scaling.to_json(), "transitions": len(dataset)}
+    now: dict[str, Any] = {"transitions": 0 if task.dataset is None else len(task.dataset)}
+    if config.start.run is None and task.dataset is not None:
+        now["scaling"] = Scaling.of(task.dataset, config.task.standardise).to_json()
     if {key: meta.extra.get(key) for key in now} != now:
+        source = task.name if task.dataset is None else task.dataset.source
         raise VGFError(
-            f"{dataset.source} is not the data that {folder} was trained on; "
+            f"{source} is not the data that {folder} was trained on; "
             "put them back, or start a new run by --config"
         )
-    return meta.step, backend.asarray(tree), bool(meta.extra.get("evaluation_due"))
+    taken = meta.extra["environment_steps"]
+    planned = config.offline_end + config.online.updates_after(taken)
+    if meta.step != planned and (taken or meta.step > planned):
+        raise VGFError(
+            f"{folder / CONFIG}: after {taken:,} environment steps it plans {planned:,} updates, "
+            f"and the last checkpoint has {meta.step:,}; undo the change of [train] or [online], "
+            "or start a new run by --from"
+        )
+    point = _Point(backend.asarray(tree), meta.step, taken, meta.extra["evaluation_due"])
+    return point, Scaling.from_json(meta.extra["scaling"])
+
+
+def _load(
+    config: RunConfig, folder: Path, step: int | None, backend: Backend, task: Task
+) -> tuple[dict[str, Any], CheckpointMeta]:
+    """A checkpoint that fits a task and settings."""
+    tree, meta = load_checkpoint(folder, step)
+    sizes = task.observation_dim, task.action_dim
+    fresh = backend.init_state(config.seed, *sizes, config.agent)
+    check_checkpoint(meta, tree, backend.to_numpy(fresh), config.task.env)
+    _check_extra(folder, meta)
+    return tree, meta
+
+
+def _check_extra(folder: Path, meta: CheckpointMeta) -> None:
+    """Check that a checkpoint is one of a run's agent."""
+    missing = [key for key in _EXTRA if key not in meta.extra]
+    if missing:
+        raise VGFError(
+            f"{checkpoint_path(folder, meta.step)} lacks {', '.join(missing)}; it is no agent's"
+        )
 
 
 def finished(config: RunConfig, folder: Path) -> bool:
@@ -398,14 +435,14 @@ def finished(config: RunConfig, folder: Path) -> bool:
     Raises:
         VGFError: a last checkpoint that is damaged.
     """
-    if (latest_step(folder) or 0) < config.train.steps:
+    if (latest_step(folder) or 0) < config.updates:
         return False
     _, meta = load_checkpoint(folder)
     return not meta.extra.get("evaluation_due")
 
 
 class _Loop:
-    """The updates of one run, and what happens between them."""
+    """The updates and environment steps of one run, and what happens between them."""
 
     def __init__(
         self,
@@ -413,81 +450,145 @@ class _Loop:
         folder: Path,
         backend: Backend,
         task: Task,
-        dataset: Dataset,
         scaling: Scaling,
         log: RunLog,
+        say: Say,
     ) -> None:
         self.config, self.folder, self.backend, self.task = config, folder, backend, task
-        self.dataset, self.scaling, self.log = dataset, scaling, log
+        self.scaling, self.log, self.say = scaling, log, say
+        self.dataset = None if task.dataset is None else scaling.dataset(task.dataset)
 
-    def run(self, state: Tree, step: int, due: bool) -> None:
-        """From `step` to the end; `due` if the evaluation of `step` is still to be made."""
-        plan = self.config.train
+    def run(self, point: _Point) -> None:
+        """From a point to the end."""
+        plan, online = self.config.train, self.config.online
         environments = self.config.evaluation
         together = environments_together(environments.episodes, environments.num_envs)
+        done = point.environment_steps + min(point.step - self.config.offline_end, 0) + plan.steps
         with (
             deferred_interrupt() as check,
-            make_pool(self.task, together, environments.workers) as pool,
-            progress(plan.steps, "training", "update", done=step) as bar,
+            nullcontext()
+            if self.task.make_env is None
+            else make_pool(self.task, together, environments.workers) as pool,
+            self._collector(point) as collector,
+            progress(
+                plan.steps + online.steps, "training", "step" if online.steps else "update", done
+            ) as bar,
         ):
             try:
-                while due or step < plan.steps:
-                    keep = due  # it was due in a checkpoint, which is to say no longer that it is
-                    if not due:
-                        batch = batch_at(self.dataset, self.config.seed, step, plan.batch_size)
-                        state, metrics = self.backend.update(
-                            state, self.backend.asarray(batch), self.config.agent
-                        )
-                        step += 1
+                while point.due or point.step < self.config.updates:
+                    keep = point.due  # it was due in a checkpoint, to say no longer that it is
+                    if not point.due:
+                        metrics = self._advance(point, collector)
                         bar.update()
-                        if step % plan.log_every == 0 or step == plan.steps:
-                            self._log(metrics, step)
-                        due = step % plan.evaluate_every == 0 or step == plan.steps
-                    if due:
-                        self._evaluate(state, step, pool, bar.write, check)
-                        due = False
-                    if keep or step % plan.checkpoint_every == 0 or step == plan.steps:
-                        self._save(state, step)
+                        if self._now(point, plan.log_every):
+                            self._log(metrics, point)
+                        point.due = self._now(point, plan.evaluate_every)
+                    if point.due and pool is not None:
+                        self._evaluate(point, pool, bar.write, check)
+                    point.due = False
+                    if keep or self._now(point, plan.checkpoint_every):
+                        self._save(point, collector)
                     check()
             except _StopError:
-                self._save(state, step, due)
+                self._save(point, collector)
                 raise Interrupted(
-                    f"stopped after {step:,} updates; go on with: vgf run --resume {self.folder}"
+                    f"stopped after {_done(self.config, point)}; go on with: "
+                    f"vgf run --resume {self.folder}"
                 ) from None
 
-    def _log(self, metrics: Tree, step: int) -> None:
+    def _collector(self, point: _Point) -> AbstractContextManager[Collector | None]:
+        if not self.config.online.steps:
+            return nullcontext()
+        return Collector(
+            self.config, self.folder, self.backend, self.task, self.dataset, self.scaling,
+            self.log, point.environment_steps, self.say,
+        )  # fmt: skip
+
+    def _advance(self, point: _Point, collector: Collector | None) -> Tree:
+        """One update on the offline data, or one environment step and its updates.
+
+        Returns:
+            The metrics of the last update, if there was one.
+        """
+        size = self.config.train.batch_size
+        if point.step < self.config.offline_end and self.dataset is not None:
+            batch = batch_at(self.dataset, self.config.seed, point.step, size)
+            return self._update(point, batch)
+        metrics: Tree = {}
+        if collector is not None:
+            collector.step(point.state, point.step)
+            point.environment_steps = collector.taken
+            for _ in range(self._updates(point)):
+                metrics = self._update(point, collector.batch(point.step, size))
+        return metrics
+
+    def _updates(self, point: _Point) -> int:
+        """The updates of the environment step that was just taken."""
+        online = self.config.online
+        return online.updates_per_step if point.environment_steps > online.warmup_steps else 0
+
+    def _update(self, point: _Point, batch: Mapping[str, np.ndarray]) -> Tree:
+        point.state, metrics = self.backend.update(
+            point.state, self.backend.asarray(batch), self.config.agent
+        )
+        point.step += 1
+        return metrics
+
+    def _now(self, point: _Point, every: int) -> bool:
+        """Whether it is time for what is done every so often, and at the end of each phase.
+
+        Offline that is counted in updates. Online it is counted in environment steps, and nothing
+        is done while the agent is as it was.
+        """
+        taken = point.environment_steps
+        if taken:
+            over = taken == self.config.online.steps
+            return self._updates(point) > 0 and (taken % every == 0 or over)
+        return point.step % every == 0 or point.step == self.config.offline_end
+
+    def _log(self, metrics: Tree, point: _Point) -> None:
         values = {name: float(x) for name, x in self.backend.to_numpy(metrics).items()}
-        self.log.metrics(step, values)
+        self.log.metrics(point.step, self._counted(point) | values)
         wrong = [name for name, value in values.items() if not np.isfinite(value)]
         if wrong:
             raise VGFError(
-                f"training diverged: {', '.join(wrong)} not finite after {step} updates; lower "
-                f"--learning-rate or --step-size ({self.folder} keeps the logs)"
+                f"training diverged: {', '.join(wrong)} not finite after {point.step} updates; "
+                f"lower --learning-rate or --step-size ({self.folder} keeps the logs)"
             )
 
+    def _counted(self, point: _Point) -> dict[str, Any]:
+        """What tells the rows of a run that goes online apart, besides their updates."""
+        online = self.config.online.steps
+        return {"environment_steps": point.environment_steps} if online else {}
+
     def _evaluate(
-        self, state: Tree, step: int, pool: EnvironmentPool, write: Say, check: Callable[[], None]
+        self, point: _Point, pool: EnvironmentPool, write: Say, check: Callable[[], None]
     ) -> None:
         found = evaluate_agent(
-            self.backend, state, self.config.agent, self.task, self.scaling,
+            self.backend, point.state, self.config.agent, self.task, self.scaling,
             self.config.evaluation, self.config.seed, pool, check,
         )  # fmt: skip
-        self.log.evaluations(step, found.records)
+        counted = self._counted(point)
+        self.log.evaluations(point.step, [{**record, **counted} for record in found.records])
         scores = "  ".join(
-            f"{'BC' if s.budget == BEHAVIOUR_CLONING else f'L={s.budget}'} {s.success_rate:.2f}"
+            f"{POLICIES.get(s.budget, (f'L={s.budget}',))[0]} {s.score:.2f}"
             for s in found.summaries
         )
-        write(f"{step:>9,} updates  success  {scores}")
+        taken = f"  {point.environment_steps:,} steps" if point.environment_steps else ""
+        write(f"{point.step:>9,} updates{taken}  {self.task.score_name}  {scores}")
 
-    def _save(self, state: Tree, step: int, due: bool = False) -> None:
+    def _save(self, point: _Point, collector: Collector | None) -> None:
+        if collector is not None:
+            collector.sync()
         save_checkpoint(
             self.folder,
-            step,
-            self.backend.to_numpy(state),
-            {"evaluation_due": due, "scaling": self.scaling.to_json(),
-             "transitions": len(self.dataset),
+            point.step,
+            self.backend.to_numpy(point.state),
+            {"evaluation_due": point.due, "scaling": self.scaling.to_json(),
+             "transitions": 0 if self.dataset is None else len(self.dataset),
+             "environment_steps": point.environment_steps,
              "observation_dim": self.task.observation_dim, "action_dim": self.task.action_dim},
-            task=self.task.name,
+            task=self.config.task.env or self.task.name,
             settings=self.config.agent,
         )  # fmt: skip
 
@@ -506,11 +607,7 @@ def load_agent(
     """
     config = open_run_folder(folder)
     tree, meta = load_checkpoint(folder, step)
-    missing = [key for key in ("observation_dim", "action_dim", "scaling") if key not in meta.extra]
-    if missing:
-        raise VGFError(
-            f"{checkpoint_path(folder, meta.step)} lacks {', '.join(missing)}; it is no agent's"
-        )
+    _check_extra(folder, meta)
     sizes = meta.extra["observation_dim"], meta.extra["action_dim"]
     expected = backend.to_numpy(backend.init_state(0, *sizes, config.agent))
     check_checkpoint(meta, tree, expected, config.task.env)

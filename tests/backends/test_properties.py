@@ -150,10 +150,12 @@ def test_states_do_not_affect_each_other(backend, search, budget):
 
 @pytest.mark.parametrize("clip", ["state", None])
 def test_an_action_depends_on_its_own_state_alone(backend, clip):
-    from vgf import Network, amortised_settings
+    from vgf import Network, method_settings
 
     small = Network((8, 8), layer_norm=True)
-    settings = amortised_settings(critic=small, reference=Network((8, 8)), gradient_field=small)
+    settings = method_settings(
+        "avgf", critic=small, reference=Network((8, 8)), gradient_field=small
+    )
     budget = Budget(steps=3, optimiser="plain", clip_norm=0.01 if clip else None)
     state = backend.init_state(0, 3, 2, settings)
     s = backend.asarray(np.random.default_rng(0).standard_normal((4, 3)))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from vgf import Budget, Network, Settings, amortised_settings, spec
+from vgf import Budget, Network, Settings, method_settings, spec
 
 
 def test_rewards_with_an_axis_too_many(backend):
@@ -84,8 +84,8 @@ def test_unknown_words(backend, call, message):
         ({"particles": 0}, "particles is 0; it must be 1"),
         ({"expectile": 1.0}, "expectile is 1.0"),
         ({"reference_tanh": True}, "reference_tanh belongs to reference_kind 'gaussian'"),
-        ({"normalise_gradients": True}, "normalise_gradients belongs to amortised"),
-        ({"amortised": True, "value_ensemble": "min"}, "has no part in it"),
+        ({"normalise_gradients": True}, "normalise_gradients belongs to method 'avgf'"),
+        ({"method": "avgf", "value_ensemble": "min"}, "has no part in it"),
         ({"learning_rate": float("nan")}, "learning_rate is nan"),
     ],
 )
@@ -117,4 +117,4 @@ def test_networks_out_of_range():
     with pytest.raises(ValueError, match=r"network.activation is 'tanh'"):
         Network((4,), "tanh")
     assert Network([4, 8]).hidden == (4, 8)
-    assert hash(amortised_settings()) == hash(amortised_settings())
+    assert hash(method_settings("avgf")) == hash(method_settings("avgf"))

@@ -31,7 +31,7 @@ def test_the_files_do_not_depend_on_the_processes(tmp_path: Path) -> None:
         MAZE, tmp_path / "one.npz", 5, seed=3, workers=1, progress=lambda *call: calls.append(call)
     )
     assert np.random.get_state()[1].tolist() == outside  # The caller's generator is untouched.
-    assert calls == [(f"generating {MAZE}", done, 6) for done in range(1, 7)]
+    assert calls == [(f"generating {MAZE}", done, 6) for done in range(7)]
     two = generate_ogbench(MAZE, tmp_path / "two.npz", 5, seed=3, workers=2)
     for ending in (".npz", "-val.npz"):
         first, second = (tmp_path / f"{name}{ending}" for name in ("one", "two"))
@@ -133,10 +133,43 @@ def test_wrong_requests(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_interruption_leaves_nothing(tmp_path: Path) -> None:
-    def interrupt(label: str, done: int, total: int) -> None:
-        raise KeyboardInterrupt
+def test_an_interruption_is_gone_on_from(tmp_path: Path) -> None:
+    straight = generate_ogbench(MAZE, tmp_path / "straight" / "x.npz", 4, seed=3, workers=1)
 
+    def interrupt(label: str, done: int, total: int) -> None:
+        if done == 3:
+            raise KeyboardInterrupt
+
+    path, said = tmp_path / "x.npz", []
     with pytest.raises(KeyboardInterrupt):
-        generate_ogbench(MAZE, tmp_path / "x.npz", 2, workers=2, progress=interrupt)
-    assert list(tmp_path.iterdir()) == []
+        generate_ogbench(MAZE, path, 4, 3, 1, progress=interrupt, say=said.append)
+    assert [entry.name for entry in tmp_path.iterdir() if entry.is_file()] == []
+    assert "3 of 5 episodes are kept" in said[-1]
+    calls: list[int] = []
+    generate_ogbench(
+        MAZE, path, 4, 3, 2, progress=lambda _, done, __: calls.append(done), say=said.append
+    )
+    assert calls == [3, 4, 5]
+    assert "going on: 3 of 5" in said[-1]
+    for name in ("x.npz", "x-val.npz", "x.json"):
+        assert (tmp_path / name).read_bytes() == straight.with_name(name).read_bytes()
+    assert {entry.name for entry in tmp_path.iterdir()} == {
+        "straight", "x.npz", "x-val.npz", "x.json",
+    }  # fmt: skip
+
+
+def test_ogbench_itself_takes_the_files(tmp_path: Path) -> None:
+    """Training and validation data, relabelled, without a download."""
+    import ogbench
+
+    generate_ogbench(MAZE, tmp_path / f"{MAZE}.npz", 2, workers=1)
+    env, training, validation = ogbench.make_env_and_datasets(
+        MAZE.replace("-v0", "-singletask-task1-v0"), dataset_dir=str(tmp_path)
+    )
+    env.close()
+    assert len(training["masks"]) == 2 * 200
+    assert len(validation["masks"]) == 200
+    assert training["terminals"].sum() == 2
+    np.testing.assert_array_equal(
+        training["next_observations"][:199], training["observations"][1:200]
+    )

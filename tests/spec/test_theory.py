@@ -32,7 +32,9 @@ def test_plain_transport_stays_under_its_bounds(seed, temperature, sigma):
     moved = spec.transport(bounded_score(rng, c, d), a, budget)
     bounds = (steps, step_size, c, temperature, sigma)
     assert np.linalg.norm(moved - a, axis=1).max() <= spec.displacement_bound(*bounds) * (1 + 1e-12)
-    assert spec.mmd_squared(a, moved, np.array(sigma**2)) <= spec.mmd_squared_bound(*bounds)
+    found, sharp = spec.mmd_squared(a, moved, np.array(sigma**2)), spec.mmd_squared_sharp_bound
+    assert found <= sharp(*bounds) * (1 + 1e-9) + 1e-15
+    assert sharp(*bounds) <= 0.7445 * spec.mmd_squared_bound(*bounds)
     assert spec.wasserstein2(a, moved) <= spec.displacement_bound(*bounds) * (1 + 1e-12)
 
 
@@ -42,6 +44,17 @@ def test_displacement_bound_is_reached_by_a_constant_score():
     )
     moved = spec.transport(lambda a: np.full_like(a, 3.0), np.zeros((4, 1)), budget)
     assert moved == pytest.approx(spec.displacement_bound(5, 0.1, 3.0, None, 1.0))
+
+
+def test_sharp_mmd_bound_is_reached_by_one_particle_on_a_slope():
+    budget = Budget(
+        steps=4, step_size=0.1, temperature=None, optimiser="plain", bandwidth=0.3, low=None,
+        high=None,
+    )  # fmt: skip
+    start = np.zeros((1, 2))
+    moved = spec.transport(lambda a: np.tile([2.0, 0.0], (1, 1)), start, budget)
+    found = spec.mmd_squared(start, moved, np.array(0.3**2))
+    assert found == pytest.approx(spec.mmd_squared_sharp_bound(4, 0.1, 2.0, None, 0.3), rel=1e-9)
 
 
 def test_kernel_lipschitz_is_the_steepest_slope():

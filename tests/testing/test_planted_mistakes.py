@@ -37,6 +37,14 @@ CONTROLS = [
     control("_normalise", lambda b, _, x: variants._normalised(x, 1e-6), "layer_norm"),
     control("td_target", lambda b, original, q, r, *args: original(q, r * 1, *args)),
     control("clip_by_global_norm", lambda b, original, *args: original(*args)),
+    control("advantage_weights", lambda b, original, q, own, *args: original(q, own * 1, *args)),
+    control(
+        "policy_loss",
+        lambda b, original, params, critic, *args: original(
+            params, variants._negated(variants._negated(critic)), *args
+        ),
+    ),
+    control("_fit_policy", lambda b, original, *args: original(*args), "update"),
     control("update_from_noise", lambda b, original, *args: original(*args), "update"),
 ]
 

@@ -154,13 +154,27 @@ class Backend(Protocol):
 
     @abstractmethod
     def flow_matching_loss(
-        self, params: Tree, s: Array, a: Array, x0: Array, t: Array, activation: str = "relu"
+        self,
+        params: Tree,
+        s: Array,
+        a: Array,
+        x0: Array,
+        t: Array,
+        activation: str = "relu",
+        weight: Array | None = None,
     ) -> Array:
-        """``[B, o]``, ``[B, d]``, ``[B, d]``, ``[B, 1]`` -> a scalar."""
+        """``[B, o]``, ``[B, d]``, ``[B, d]``, ``[B, 1]``, weight ``[B]`` -> a scalar."""
 
     @abstractmethod
     def flow_matching_gradient(
-        self, params: Tree, s: Array, a: Array, x0: Array, t: Array, activation: str = "relu"
+        self,
+        params: Tree,
+        s: Array,
+        a: Array,
+        x0: Array,
+        t: Array,
+        activation: str = "relu",
+        weight: Array | None = None,
     ) -> tuple[Array, Tree]:
         """As flow_matching_loss -> the loss and a tree like params."""
 
@@ -177,13 +191,25 @@ class Backend(Protocol):
 
     @abstractmethod
     def gaussian_loss(
-        self, params: Tree, s: Array, a: Array, tanh: bool = False, activation: str = "relu"
+        self,
+        params: Tree,
+        s: Array,
+        a: Array,
+        tanh: bool = False,
+        activation: str = "relu",
+        weight: Array | None = None,
     ) -> Array:
-        """``[B, o]``, ``[B, d]`` -> a scalar."""
+        """``[B, o]``, ``[B, d]``, weight ``[B]`` -> a scalar."""
 
     @abstractmethod
     def gaussian_gradient(
-        self, params: Tree, s: Array, a: Array, tanh: bool = False, activation: str = "relu"
+        self,
+        params: Tree,
+        s: Array,
+        a: Array,
+        tanh: bool = False,
+        activation: str = "relu",
+        weight: Array | None = None,
     ) -> tuple[Array, Tree]:
         """As gaussian_loss -> the loss and a tree like params."""
 
@@ -295,6 +321,55 @@ class Backend(Protocol):
     ) -> Array:
         """``[*, o]``, ``[*, N, d]`` -> ``[*, N, d]`` or ``[L + 1, *, N, d]``."""
 
+    # --- baselines ------------------------------------------------------------------------------
+
+    @abstractmethod
+    def advantage_weights(
+        self,
+        q: Array,
+        baseline: Array,
+        how: str = "mean",
+        temperature: float = 1.0,
+        maximum: float = 20.0,
+    ) -> Array:
+        """``[E, B]``, ``[E, B, N]`` -> ``[B]``."""
+
+    @abstractmethod
+    def policy_actions(
+        self, params: Tree, s: Array, noise: Array, activation: str = "relu"
+    ) -> Array:
+        """``[*, o]``, ``[*, (N,) d]`` -> the shape of noise."""
+
+    @abstractmethod
+    def policy_loss(
+        self,
+        params: Tree,
+        critic: Tree,
+        s: Array,
+        noise: Array,
+        target: Array,
+        distillation: float = 10.0,
+        normalise: bool = False,
+        activation: str = "relu",
+        critic_activation: str = "relu",
+    ) -> Array:
+        """``[B, o]``, ``[B, d]``, ``[B, d]`` -> a scalar."""
+
+    @abstractmethod
+    def policy_gradient(
+        self,
+        params: Tree,
+        critic: Tree,
+        s: Array,
+        noise: Array,
+        target: Array,
+        distillation: float = 10.0,
+        normalise: bool = False,
+        activation: str = "relu",
+        critic_activation: str = "relu",
+    ) -> tuple[Array, Tree]:
+        """As policy_loss -> the loss and a tree like params."""
+
     # --- selection and optimiser ----------------------------------------------------------------
 
     @abstractmethod
@@ -366,6 +441,10 @@ class Backend(Protocol):
     @abstractmethod
     def sample_reference(self, params: Tree, s: Array, noise: Array, settings: Settings) -> Array:
         """``[*, o]``, ``[*, N, d]`` -> ``[*, N, d]``."""
+
+    @abstractmethod
+    def propose(self, state: Tree, s: Array, noise: Array, settings: Settings) -> Array:
+        """``[*, o]``, ``[*, N, d]`` -> ``[*, N, d]``: the method's particles before transport."""
 
     @abstractmethod
     def move(

@@ -86,6 +86,13 @@ class ComposedBackend(Backend):
             return self.gaussian_sample(params, s, noise, settings.reference_tanh, activation)
         return self.flow_sample(params, s, noise, settings.sampling_steps, activation)
 
+    def propose(self, state: Tree, s: Array, noise: Array, settings: Settings) -> Array:
+        if settings.method == "fql":
+            check_network(state, "policy", "method 'fql'")
+            activation = settings.policy.activation
+            return self.project(self.policy_actions(state["policy"], s, noise, activation))
+        return self.sample_reference(state["reference"], s, noise, settings)
+
     def move(
         self,
         state: Tree,
@@ -95,10 +102,13 @@ class ComposedBackend(Backend):
         settings: Settings,
         trajectory: bool = False,
     ) -> Array:
-        if settings.amortised:
-            check_network(state, "gradient_field", "amortised = True")
+        if settings.method == "avgf":
+            check_network(state, "gradient_field", "method 'avgf'")
             field, activation = state["gradient_field"], settings.gradient_field.activation
             return self.amortised_transport(field, s, a, budget, activation, trajectory)
+        if not budget.steps:
+            return self.stack([a]) if trajectory else a
+        check_network(state, "critic", f"moving particles in method {settings.method!r}")
         critic, activation = state["critic"], settings.critic.activation
         return self.critic_transport(
             critic, s, a, budget, settings.value_ensemble, activation, trajectory
@@ -108,41 +118,12 @@ class ComposedBackend(Backend):
         self, state: Tree, batch: Tree, noise: Tree, settings: Settings
     ) -> tuple[Tree, Tree]:
         """One update with its random numbers given: what a framework compiles whole."""
-        s, a, s_next = batch["observations"], batch["actions"], batch["next_observations"]
-        critic = state["critic"]
-        activation = settings.critic.activation
-
-        start = self.sample_reference(state["reference"], s_next, noise["particles"], settings)
-        moved = self.move(state, s_next, start, settings.budget, settings)
-        y = self.td_target(
-            self.critic_values(state["target_critic"], s_next, moved, activation),
-            batch["rewards"],
-            batch["masks"],
-            settings.discount,
-            settings.target_ensemble,
-            settings.target_particles,
-        )
-
-        losses: dict[str, Array] = {}
+        metrics: dict[str, Array] = {}
         gradients: dict[str, Tree] = {}
-        losses["critic"], gradients["critic"] = self.critic_gradient(
-            critic, s, a, y, settings.critic_loss, settings.expectile, activation
-        )
-        if settings.reference_kind == "gaussian":
-            losses["reference"], gradients["reference"] = self.gaussian_gradient(
-                state["reference"], s, a, settings.reference_tanh, settings.reference.activation
-            )
-        else:
-            losses["reference"], gradients["reference"] = self.flow_matching_gradient(
-                state["reference"], s, a, noise["reference_start"], noise["reference_time"],
-                settings.reference.activation,
-            )  # fmt: skip
-        if settings.amortised:
-            score = self.action_gradient(critic, s, a, "mean", activation)
-            losses["gradient_field"], gradients["gradient_field"] = self.gradient_field_gradient(
-                state["gradient_field"], s, a, score, settings.normalise_gradients,
-                settings.gradient_field.activation,
-            )  # fmt: skip
+        for name in settings.networks:
+            fit = getattr(self, f"_fit_{name}")
+            gradients[name], found = fit(state, batch, noise, settings)
+            metrics |= found
 
         new = dict(state)
         new["step"] = state["step"] + 1
@@ -153,17 +134,87 @@ class ComposedBackend(Backend):
             new[name], new["optimiser"][name] = self.adam_step(
                 state[name], gradient, state["optimiser"][name], settings.learning_rate
             )
-        online = critic if settings.target_update == "before" else new["critic"]
-        new["target_critic"] = self.polyak(online, state["target_critic"], settings.polyak)
+        if "critic" in gradients:
+            online = (state if settings.target_update == "before" else new)["critic"]
+            new["target_critic"] = self.polyak(online, state["target_critic"], settings.polyak)
+        return new, metrics
 
-        metrics = {f"{name}_loss": loss for name, loss in losses.items()}
-        metrics |= {
+    # one for each network that a method may train: its gradient, and what is reported of it
+
+    def _fit_critic(
+        self, state: Tree, batch: Tree, noise: Tree, settings: Settings
+    ) -> tuple[Tree, dict[str, Array]]:
+        s_next, activation = batch["next_observations"], settings.critic.activation
+        start = self.propose(state, s_next, noise["particles"], settings)
+        moved = self.move(state, s_next, start, settings.budget, settings)
+        y = self.td_target(
+            self.critic_values(state["target_critic"], s_next, moved, activation),
+            batch["rewards"],
+            batch["masks"],
+            settings.discount,
+            settings.target_ensemble,
+            settings.target_particles,
+        )
+        loss, gradient = self.critic_gradient(
+            state["critic"], batch["observations"], batch["actions"], y, settings.critic_loss,
+            settings.expectile, activation,
+        )  # fmt: skip
+        return gradient, {
+            "critic_loss": loss,
             "target_mean": y.mean(),
             "displacement": (((moved - start) ** 2).sum(-1) ** 0.5).mean(),
             "spread_start": self._spread(start),
             "spread_moved": self._spread(moved),
         }
-        return new, metrics
+
+    def _fit_reference(
+        self, state: Tree, batch: Tree, noise: Tree, settings: Settings
+    ) -> tuple[Tree, dict[str, Array]]:
+        params, activation = state["reference"], settings.reference.activation
+        s, a = batch["observations"], batch["actions"]
+        metrics: dict[str, Array] = {}
+        weight = None
+        if settings.method == "weighted_bc":
+            own = self.sample_reference(params, s, noise["baseline"], settings)
+            q, baseline = (
+                self.critic_values(state["critic"], s, actions, settings.critic.activation)
+                for actions in (a, own)
+            )
+            weight = self.advantage_weights(
+                q, baseline, settings.value_ensemble, settings.weight_temperature,
+                settings.weight_maximum,
+            )  # fmt: skip
+            metrics["weight_mean"] = weight.mean()
+        if settings.reference_kind == "gaussian":
+            loss, gradient = self.gaussian_gradient(
+                params, s, a, settings.reference_tanh, activation, weight
+            )
+        else:
+            x0, t = noise["reference_start"], noise["reference_time"]
+            loss, gradient = self.flow_matching_gradient(params, s, a, x0, t, activation, weight)
+        return gradient, {**metrics, "reference_loss": loss}
+
+    def _fit_gradient_field(
+        self, state: Tree, batch: Tree, noise: Tree, settings: Settings
+    ) -> tuple[Tree, dict[str, Array]]:
+        s, a = batch["observations"], batch["actions"]
+        score = self.action_gradient(state["critic"], s, a, "mean", settings.critic.activation)
+        loss, gradient = self.gradient_field_gradient(
+            state["gradient_field"], s, a, score, settings.normalise_gradients,
+            settings.gradient_field.activation,
+        )  # fmt: skip
+        return gradient, {"gradient_field_loss": loss}
+
+    def _fit_policy(
+        self, state: Tree, batch: Tree, noise: Tree, settings: Settings
+    ) -> tuple[Tree, dict[str, Array]]:
+        s, z = batch["observations"], noise["policy"]
+        target = self.sample_reference(state["reference"], s, z, settings)
+        loss, gradient = self.policy_gradient(
+            state["policy"], state["critic"], s, z, target, settings.distillation,
+            settings.normalise_values, settings.policy.activation, settings.critic.activation,
+        )  # fmt: skip
+        return gradient, {"policy_loss": loss}
 
     def _spread(self, a: Array) -> Array:
         """The variance over a state's particles (no N - 1), meaned over states and dimensions."""
@@ -173,10 +224,13 @@ class ComposedBackend(Backend):
         self, state: Tree, s: Array, noise: Tree, budget: Budget, settings: Settings
     ) -> tuple[Array, Tree]:
         """Acting with its random numbers given: what a framework compiles whole."""
-        start = self.sample_reference(state["reference"], s, noise["particles"], settings)
+        start = self.propose(state, s, noise["particles"], settings)
         moved = self.move(state, s, start, budget, settings)
-        values = self.critic_values(state["critic"], s, moved, settings.critic.activation)
-        q = self.aggregate(values, settings.target_ensemble)
+        if settings.method == "bc":
+            q = moved[..., 0] * 0
+        else:
+            values = self.critic_values(state["critic"], s, moved, settings.critic.activation)
+            q = self.aggregate(values, settings.target_ensemble)
         a, index = self.select(
             moved, q, noise["select"], settings.selection, settings.selection_temperature
         )

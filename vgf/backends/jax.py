@@ -20,6 +20,7 @@ import numpy as np
 import optax
 from jax import lax
 
+from ..spec.baselines import VALUE_SCALE_MIN
 from ..spec.kernel import SIGMA_SQUARED_MIN
 from ..spec.networks import LAYER_NORM_EPSILON, hidden_layers
 from ..spec.optimiser import tree_map
@@ -335,18 +336,32 @@ class JaxBackend(ComposedBackend):
 
     @compiled("activation")
     def flow_matching_loss(
-        self, params: Tree, s: Array, a: Array, x0: Array, t: Array, activation: str = "relu"
+        self,
+        params: Tree,
+        s: Array,
+        a: Array,
+        x0: Array,
+        t: Array,
+        activation: str = "relu",
+        weight: Array | None = None,
     ) -> Array:
         check_shapes("flow_matching", s=(s, "B o"), a=(a, "B d"), x0=(x0, "B d"), t=(t, "B 1"))
         x_t = (1 - t) * x0 + t * a
         error = self.flow_velocity(params, s, x_t, t, activation) - (a - x0)
-        return jnp.mean(jnp.square(error))
+        return jnp.mean(_weighted(jnp.square(error), weight))
 
     @compiled("activation")
     def flow_matching_gradient(
-        self, params: Tree, s: Array, a: Array, x0: Array, t: Array, activation: str = "relu"
+        self,
+        params: Tree,
+        s: Array,
+        a: Array,
+        x0: Array,
+        t: Array,
+        activation: str = "relu",
+        weight: Array | None = None,
     ) -> tuple[Array, Tree]:
-        return jax.value_and_grad(self.flow_matching_loss)(params, s, a, x0, t, activation)
+        return jax.value_and_grad(self.flow_matching_loss)(params, s, a, x0, t, activation, weight)
 
     @compiled("sampling_steps", "activation")
     def flow_sample(
@@ -365,7 +380,13 @@ class JaxBackend(ComposedBackend):
 
     @compiled("tanh", "activation")
     def gaussian_loss(
-        self, params: Tree, s: Array, a: Array, tanh: bool = False, activation: str = "relu"
+        self,
+        params: Tree,
+        s: Array,
+        a: Array,
+        tanh: bool = False,
+        activation: str = "relu",
+        weight: Array | None = None,
     ) -> Array:
         log_std = params["log_std"]
         check_shapes("gaussian", s=(s, "B o"), a=(a, "B d"), log_std=(log_std, "d"))
@@ -375,13 +396,19 @@ class JaxBackend(ComposedBackend):
         nll = jnp.square(z) / 2 + bounded + math.log(2 * math.pi) / 2
         if tanh:
             nll = nll + 2 * (math.log(2) - u - jax.nn.softplus(-2 * u))
-        return jnp.mean(jnp.sum(nll, axis=-1))
+        return jnp.mean(jnp.sum(_weighted(nll, weight), axis=-1))
 
     @compiled("tanh", "activation")
     def gaussian_gradient(
-        self, params: Tree, s: Array, a: Array, tanh: bool = False, activation: str = "relu"
+        self,
+        params: Tree,
+        s: Array,
+        a: Array,
+        tanh: bool = False,
+        activation: str = "relu",
+        weight: Array | None = None,
     ) -> tuple[Array, Tree]:
-        return jax.value_and_grad(self.gaussian_loss)(params, s, a, tanh, activation)
+        return jax.value_and_grad(self.gaussian_loss)(params, s, a, tanh, activation, weight)
 
     @compiled("tanh", "activation")
     def gaussian_sample(
@@ -530,6 +557,67 @@ class JaxBackend(ComposedBackend):
     ) -> Array:
         return super().amortised_transport(params, s, a, budget, activation, trajectory)
 
+    # --- baselines ------------------------------------------------------------------------------
+
+    @compiled("how", "temperature", "maximum")
+    def advantage_weights(
+        self,
+        q: Array,
+        baseline: Array,
+        how: str = "mean",
+        temperature: float = 1.0,
+        maximum: float = 20.0,
+    ) -> Array:
+        check_shapes("advantage_weights", q=(q, "E B"), baseline=(baseline, "E B N"))
+        advantage = self.aggregate(q, how) - jnp.mean(self.aggregate(baseline, how), axis=-1)
+        return jnp.exp(jnp.minimum(advantage / temperature, math.log(maximum)))
+
+    @compiled("activation")
+    def policy_actions(
+        self, params: Tree, s: Array, noise: Array, activation: str = "relu"
+    ) -> Array:
+        return self._network(params, self._join(s, noise), activation).reshape(noise.shape)
+
+    @compiled("distillation", "normalise", "activation", "critic_activation")
+    def policy_loss(
+        self,
+        params: Tree,
+        critic: Tree,
+        s: Array,
+        noise: Array,
+        target: Array,
+        distillation: float = 10.0,
+        normalise: bool = False,
+        activation: str = "relu",
+        critic_activation: str = "relu",
+    ) -> Array:
+        check_shapes("policy", s=(s, "B o"), noise=(noise, "B d"), target=(target, "B d"))
+        a = self.policy_actions(params, s, noise, activation)
+        # jnp.clip would halve the gradient on the edge of the box
+        clipped = jnp.where(jnp.abs(a) <= 1, a, lax.stop_gradient(jnp.clip(a, -1, 1)))
+        q = self.aggregate(self.critic_values(critic, s, clipped, critic_activation), "mean")
+        value = jnp.mean(q)
+        if normalise:
+            value = value / lax.stop_gradient(jnp.maximum(jnp.mean(jnp.abs(q)), VALUE_SCALE_MIN))
+        return distillation * jnp.mean(jnp.square(a - target)) - value
+
+    @compiled("distillation", "normalise", "activation", "critic_activation")
+    def policy_gradient(
+        self,
+        params: Tree,
+        critic: Tree,
+        s: Array,
+        noise: Array,
+        target: Array,
+        distillation: float = 10.0,
+        normalise: bool = False,
+        activation: str = "relu",
+        critic_activation: str = "relu",
+    ) -> tuple[Array, Tree]:
+        return jax.value_and_grad(self.policy_loss)(
+            params, critic, s, noise, target, distillation, normalise, activation, critic_activation
+        )
+
     # --- selection and optimiser ----------------------------------------------------------------
 
     @compiled("rule", "temperature")
@@ -616,6 +704,11 @@ class JaxBackend(ComposedBackend):
             start = (batch_size, action_dim)
             noise["reference_start"] = jax.random.normal(keys[1], start, self.dtype)
             noise["reference_time"] = jax.random.uniform(keys[2], (batch_size, 1), self.dtype)
+        more = jax.random.fold_in(_key(seed, TRAIN, step), len(keys))
+        if settings.method == "weighted_bc":
+            noise["baseline"] = jax.random.normal(more, shape, self.dtype)
+        if settings.method == "fql":
+            noise["policy"] = jax.random.normal(more, (batch_size, action_dim), self.dtype)
         return noise
 
     @compiled("batch_size", "particles", "action_dim")
@@ -632,6 +725,14 @@ class JaxBackend(ComposedBackend):
 
 def _key(seed: Any, purpose: int, index: Any) -> Array:
     return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), purpose), index)
+
+
+def _weighted(rows: Array, weight: Array | None) -> Array:
+    """The terms of a loss ``[B, d]`` times the weights of their rows, if there are any."""
+    if weight is None:
+        return rows
+    check_shapes("weights", rows=(rows, "B d"), weight=(weight, "B"))
+    return rows * weight[:, None]
 
 
 def _bounded_log_std(log_std: Array) -> Array:

@@ -53,6 +53,10 @@ class NumpyBackend(Backend):
     gradient_field_loss = staticmethod(spec.gradient_field_loss)
     gradient_field_gradient = staticmethod(spec.gradient_field_gradient)
     amortised_transport = staticmethod(spec.amortised_transport)
+    advantage_weights = staticmethod(spec.advantage_weights)
+    policy_actions = staticmethod(spec.policy_actions)
+    policy_loss = staticmethod(spec.policy_loss)
+    policy_gradient = staticmethod(spec.policy_gradient)
     select = staticmethod(spec.select)
     adam_init = staticmethod(spec.adam_init)
     adam_step = staticmethod(spec.adam_step)
@@ -60,6 +64,7 @@ class NumpyBackend(Backend):
     clip_by_global_norm = staticmethod(spec.clip_by_global_norm)
     polyak = staticmethod(spec.polyak)
     sample_reference = staticmethod(spec.sample_reference)
+    propose = staticmethod(spec.propose)
     move = staticmethod(spec.move)
 
     def __init__(self, device: str, dtype: str | None, matmul_precision: str) -> None:

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  (torch's own name for it)
 from torch.optim.adam import adam as torch_adam
 
+from ..spec.baselines import VALUE_SCALE_MIN
 from ..spec.kernel import SIGMA_SQUARED_MIN
 from ..spec.networks import LAYER_NORM_EPSILON, hidden_layers
 from ..spec.optimiser import tree_map
@@ -323,19 +324,33 @@ class TorchBackend(ComposedBackend):
         return self.mlp(params, self._join(s, x, t), activation).reshape(x.shape)
 
     def flow_matching_loss(
-        self, params: Tree, s: Tensor, a: Tensor, x0: Tensor, t: Tensor, activation: str = "relu"
+        self,
+        params: Tree,
+        s: Tensor,
+        a: Tensor,
+        x0: Tensor,
+        t: Tensor,
+        activation: str = "relu",
+        weight: Tensor | None = None,
     ) -> Tensor:
         check_shapes("flow_matching", s=(s, "B o"), a=(a, "B d"), x0=(x0, "B d"), t=(t, "B 1"))
         x_t = (1 - t) * x0 + t * a
         error = self.flow_velocity(params, s, x_t, t, activation) - (a - x0)
-        return error.square().mean()
+        return _weighted(error.square(), weight).mean()
 
     @with_precision
     def flow_matching_gradient(
-        self, params: Tree, s: Tensor, a: Tensor, x0: Tensor, t: Tensor, activation: str = "relu"
+        self,
+        params: Tree,
+        s: Tensor,
+        a: Tensor,
+        x0: Tensor,
+        t: Tensor,
+        activation: str = "relu",
+        weight: Tensor | None = None,
     ) -> tuple[Tensor, Tree]:
         loss, (gradient,) = self._value_and_gradient(
-            lambda p: self.flow_matching_loss(p, s, a, x0, t, activation), params
+            lambda p: self.flow_matching_loss(p, s, a, x0, t, activation, weight), params
         )
         return loss, gradient
 
@@ -354,7 +369,13 @@ class TorchBackend(ComposedBackend):
         return self.project(x)
 
     def gaussian_loss(
-        self, params: Tree, s: Tensor, a: Tensor, tanh: bool = False, activation: str = "relu"
+        self,
+        params: Tree,
+        s: Tensor,
+        a: Tensor,
+        tanh: bool = False,
+        activation: str = "relu",
+        weight: Tensor | None = None,
     ) -> Tensor:
         log_std = params["log_std"]
         check_shapes("gaussian", s=(s, "B o"), a=(a, "B d"), log_std=(log_std, "d"))
@@ -364,14 +385,20 @@ class TorchBackend(ComposedBackend):
         nll = z.square() / 2 + bounded + math.log(2 * math.pi) / 2
         if tanh:
             nll = nll + 2 * (math.log(2) - u - F.softplus(-2 * u))
-        return nll.sum(-1).mean()
+        return _weighted(nll, weight).sum(-1).mean()
 
     @with_precision
     def gaussian_gradient(
-        self, params: Tree, s: Tensor, a: Tensor, tanh: bool = False, activation: str = "relu"
+        self,
+        params: Tree,
+        s: Tensor,
+        a: Tensor,
+        tanh: bool = False,
+        activation: str = "relu",
+        weight: Tensor | None = None,
     ) -> tuple[Tensor, Tree]:
         loss, (gradient,) = self._value_and_gradient(
-            lambda p: self.gaussian_loss(p, s, a, tanh, activation), params
+            lambda p: self.gaussian_loss(p, s, a, tanh, activation, weight), params
         )
         return loss, gradient
 
@@ -496,6 +523,69 @@ class TorchBackend(ComposedBackend):
         )
         return loss, gradient
 
+    # --- baselines ------------------------------------------------------------------------------
+
+    def advantage_weights(
+        self,
+        q: Tensor,
+        baseline: Tensor,
+        how: str = "mean",
+        temperature: float = 1.0,
+        maximum: float = 20.0,
+    ) -> Tensor:
+        check_shapes("advantage_weights", q=(q, "E B"), baseline=(baseline, "E B N"))
+        advantage = self.aggregate(q, how) - self.aggregate(baseline, how).mean(-1)
+        return (advantage / temperature).clamp_max(math.log(maximum)).exp()
+
+    def policy_actions(
+        self, params: Tree, s: Tensor, noise: Tensor, activation: str = "relu"
+    ) -> Tensor:
+        return self.mlp(params, self._join(s, noise), activation).reshape(noise.shape)
+
+    def policy_loss(
+        self,
+        params: Tree,
+        critic: Tree,
+        s: Tensor,
+        noise: Tensor,
+        target: Tensor,
+        distillation: float = 10.0,
+        normalise: bool = False,
+        activation: str = "relu",
+        critic_activation: str = "relu",
+    ) -> Tensor:
+        check_shapes("policy", s=(s, "B o"), noise=(noise, "B d"), target=(target, "B d"))
+        a = self.policy_actions(params, s, noise, activation)
+        # clamp passes gradients on the closed interval
+        q = self.aggregate(self.critic_values(critic, s, a.clamp(-1, 1), critic_activation), "mean")
+        value = q.mean()
+        if normalise:
+            value = value / q.detach().abs().mean().clamp_min(VALUE_SCALE_MIN)
+        return distillation * (a - target).square().mean() - value
+
+    @with_precision
+    def policy_gradient(
+        self,
+        params: Tree,
+        critic: Tree,
+        s: Tensor,
+        noise: Tensor,
+        target: Tensor,
+        distillation: float = 10.0,
+        normalise: bool = False,
+        activation: str = "relu",
+        critic_activation: str = "relu",
+    ) -> tuple[Tensor, Tree]:
+        constants = tree_map(lambda p: p.detach(), critic)
+        loss, (gradient,) = self._value_and_gradient(
+            lambda p: self.policy_loss(
+                p, constants, s, noise, target, distillation, normalise, activation,
+                critic_activation,
+            ),
+            params,
+        )  # fmt: skip
+        return loss, gradient
+
     # --- selection and optimiser ----------------------------------------------------------------
 
     def select(
@@ -583,6 +673,10 @@ class TorchBackend(ComposedBackend):
         if settings.reference_kind == "flow":
             noise["reference_start"] = random.normal(batch_size, action_dim)
             noise["reference_time"] = random.uniform(batch_size, 1)
+        if settings.method == "weighted_bc":
+            noise["baseline"] = random.normal(batch_size, settings.particles, action_dim)
+        if settings.method == "fql":
+            noise["policy"] = random.normal(batch_size, action_dim)
         return noise
 
     def draw_act_noise(
@@ -611,6 +705,14 @@ class _Random:
 
     def uniform(self, *shape: int) -> Tensor:
         return torch.rand(shape, generator=self.generator, **self.kind)
+
+
+def _weighted(rows: Tensor, weight: Tensor | None) -> Tensor:
+    """The terms of a loss ``[B, d]`` times the weights of their rows, if there are any."""
+    if weight is None:
+        return rows
+    check_shapes("weights", rows=(rows, "B d"), weight=(weight, "B"))
+    return rows * weight[:, None]
 
 
 def _bounded_log_std(log_std: Tensor) -> Tensor:

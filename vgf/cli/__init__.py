@@ -17,6 +17,8 @@ COMMANDS = {
     "run": "train and evaluate an agent; without a flag, the demo",
     "eval": "evaluate a checkpoint at any test budget, on any backend",
     "report": "make a run folder's figures and report.html again",
+    "presets": "list the paper's tasks as named settings, or show one",
+    "data": "make data sets, and look at them",
     "check": "put your own function through the specification, and say what is wrong",
     "backends": "what is installed here, and what each backend can use",
 }

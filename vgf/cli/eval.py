@@ -9,7 +9,6 @@ from typing import Any
 
 from ..errors import VGFError
 from . import COMMANDS
-from .run import seed_folders
 
 EVAL = "eval"  # in the run folder: what was found
 
@@ -44,7 +43,7 @@ def main(words: list[str]) -> int:
 
 
 def _evaluate(folder: Path, changes: dict[str, Any], step: int | None, seed: int | None) -> int:
-    from ..checkpoint import environment, open_run_folder
+    from ..checkpoint import environment, open_run_folder, seed_folders
     from ..config import BackendSettings, override, to_dict
     from ..evaluate import environments_together, make_pool
     from ..files import check_writable
@@ -73,11 +72,14 @@ def _evaluate(folder: Path, changes: dict[str, Any], step: int | None, seed: int
     facts = {
         **environment(), "checkpoint": updates, "seed": seed, "evaluation": to_dict(settings),
         "backend": {"name": backend.name, "device": backend.device, "dtype": backend.dtype},
+        "score": task.score_name, "notes": list(task.notes),
     }  # fmt: skip
     rows = [{"step": updates, **record} for record in found.records]
-    results = scores([rows])  # type: ignore[list-item]
+    results = scores([rows], task.score_name)  # type: ignore[list-item]
     place = _write_evaluation(folder / EVAL, rows, facts, results)
     print(f"\n{task.name} after {updates:,} updates, {backend.name} {backend.dtype}")
+    if task.notes:
+        print(task.described())
     print(format_table(score_table(results)))
     print(f"\nwritten to {place}: evaluations.csv, scaling.png, scaling.svg")
     return 0

@@ -27,6 +27,9 @@ def print_table(folder: Path) -> None:
 
     runs = find_runs(folder)
     last = last_scores(runs)
+    if not last:
+        print("\n" + textwrap.fill(headline(runs, last), 79))
+        return
     print("\nlast evaluation")
     print(format_table(score_table(last)))
     best = best_scores(runs)

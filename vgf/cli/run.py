@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import shutil
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ..errors import VGFError
 from . import COMMANDS
 from .report import print_table
 
+if TYPE_CHECKING:
+    from ..config import RunConfig, TaskSettings
+
 
 def main(words: list[str]) -> int:
     from ..files import check_writable
-    from ..flags import Parser, add_flags, config_from_flags, given
+    from ..flags import Parser, add_flags, given
+    from ..start import configuration
 
     parser = Parser(prog="vgf run", description=COMMANDS["run"])
     add_flags(parser)
@@ -30,11 +35,14 @@ def main(words: list[str]) -> int:
                 "or start a new run from its config.toml by --config"
             )
         return _resume(args.resume)
-    config = config_from_flags(args)
-    if config.task.data_dir is not None:  # config.toml may be used from anywhere
-        place = os.path.abspath(os.path.expanduser(config.task.data_dir))
-        config = dataclasses.replace(config, task=dataclasses.replace(config.task, data_dir=place))
-    folder = Path(config.out).expanduser() if config.out else _new_folder(config.task.env)
+    config = configuration(given(args), args.config)
+    places = {name: getattr(config.task, name) for name in ("data_dir", "data")}
+    absolute = {  # config.toml may be used from anywhere
+        name: os.path.abspath(os.path.expanduser(place))
+        for name, place in places.items() if place is not None
+    }  # fmt: skip
+    config = dataclasses.replace(config, task=dataclasses.replace(config.task, **absolute))
+    folder = Path(config.out).expanduser() if config.out else _new_folder(config.task)
     if os.path.lexists(folder):
         raise VGFError(
             f"{folder} exists; go on with it by --resume {folder}, or choose another --out"
@@ -43,23 +51,16 @@ def main(words: list[str]) -> int:
     return _train_all(config, folder, resume=False)
 
 
-def _new_folder(env: str) -> Path:
-    stem = f"{Path(env).name}-{time.strftime('%Y%m%d-%H%M%S')}"
+def _new_folder(task: TaskSettings) -> Path:
+    name = re.sub(r"[^\w.-]+", "-", task.env or Path(task.data or "data").stem)
+    stem = f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
     folder, number = Path("runs") / stem, 2
     while folder.exists():
         folder, number = Path("runs") / f"{stem}-{number}", number + 1
     return folder
 
 
-def seed_folders(config: Any, folder: Path) -> dict[int, Path]:
-    """The folder of each seed: the run folder itself for one, folders within it for several."""
-    if config.seeds == 1:
-        return {config.seed: folder}
-    seeds = range(config.seed, config.seed + config.seeds)
-    return {seed: folder / f"seed-{seed}" for seed in seeds}
-
-
-def _train_all(config: Any, folder: Path, resume: bool) -> int:
+def _train_all(config: RunConfig, folder: Path, resume: bool) -> int:
     """Train every seed that is not finished, and report on all of them."""
     from ..report import report
 
@@ -80,36 +81,46 @@ def _train_all(config: Any, folder: Path, resume: bool) -> int:
     return 0
 
 
-def _train_seeds(config: Any, folder: Path, resume: bool) -> None:
-    from ..checkpoint import CONFIG, create_run_folder
+def _train_seeds(config: RunConfig, folder: Path, resume: bool) -> None:
+    from ..checkpoint import CONFIG, create_run_folder, seed_folders
     from ..train import Interrupted, finished, prepare, train
 
     folders = seed_folders(config, folder)
+    runs = {place: _of_seed(config, seed, place) for seed, place in folders.items()}
     pending = {
-        seed: place for seed, place in folders.items() if not (resume and finished(config, place))
+        place: single for place, single in runs.items() if not (resume and finished(single, place))
     }
     if not pending:
-        print(f"{folder} is finished: {config.train.steps:,} updates; reporting again")
+        print(f"{folder} is finished: {next(iter(runs.values())).updates:,} updates; "
+              "reporting again")  # fmt: skip
         return
     prepared = prepare(config)
     several = len(folders) > 1
     if several and not resume:
         # what --resume goes on from, and what names the seeds that are not begun yet
         create_run_folder(folder, dataclasses.replace(prepared[0], out=str(folder)))
-    for seed, place in pending.items():
+    for place, single in pending.items():
         going_on = resume and (place / CONFIG).is_file()
-        single = dataclasses.replace(prepared[0], seed=seed, seeds=1, out=str(place))
         try:
             train(single, place, resume=going_on, prepared=prepared)
         except Interrupted as stop:
             if not several:
                 raise
-            at = f"seed {seed} {stop}".partition(";")[0]
+            at = f"seed {single.seed} {stop}".partition(";")[0]
             raise Interrupted(f"{at}; go on with: vgf run --resume {folder}") from None
         except VGFError:
             if several and not resume and not any(part.exists() for part in folders.values()):
                 shutil.rmtree(folder)
             raise
+
+
+def _of_seed(config: RunConfig, seed: int, place: Path) -> RunConfig:
+    """The configuration of one seed; one that was begun starts where it started then."""
+    from ..checkpoint import CONFIG, open_run_folder
+
+    begun = (place / CONFIG).is_file()
+    start = open_run_folder(place).start if begun else config.start
+    return dataclasses.replace(config, seed=seed, seeds=1, out=str(place), start=start)
 
 
 def _resume(folder: Path) -> int:

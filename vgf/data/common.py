@@ -12,6 +12,8 @@ from typing import Any
 
 # Called with what is being done, how much of it is done, and how much there is.
 Progress = Callable[[str, int, int], None]
+# Called with a line for the person at the terminal.
+Say = Callable[[str], None]
 
 
 @contextmanager

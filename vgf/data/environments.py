@@ -1,29 +1,34 @@
-"""OGBench's environments, made reproducible, with optional action repeat.
+"""Environments in one form: vectors in, actions in [-1, 1] out, and reproducible from a seed.
 
-This module imports gymnasium and ogbench; import it inside the functions that use it.
+OGBench's have optional action repeat; gymnasium's, Minari's and D4RL's own are fitted by
+:func:`fit`. This module imports gymnasium; import it inside the functions that use it.
 """
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 from unittest import mock
 
 import numpy as np
 
-from ..extras import need
+from ..errors import VGFError
+from ..extras import is_installed, need
+from ..spec.types import Array
 
 # The simulators' windows warn about a missing display (nothing here renders), and gymnasium about
-# the float32 bounds of OGBench's action boxes.
+# the float32 bounds of OGBench's action boxes and about versions that were superseded.
 warnings.filterwarnings("ignore", module="glfw")
+warnings.filterwarnings("ignore", message=".*is out of date. You should consider upgrading")
 warnings.filterwarnings("ignore", message=".*precision lowered by casting to float32")
 
 gymnasium = need("gymnasium", "envs")
-ogbench = need("ogbench", "envs")
 
 
 class OwnGenerator(gymnasium.Wrapper):  # type: ignore[name-defined]
@@ -121,6 +126,7 @@ def make_ogbench_env(
         action_repeat: simulator steps for each decision; :class:`ActionRepeat`.
         options: of OGBench's environment.
     """
+    ogbench = need("ogbench", "envs")
     with _closed_temporary_files():
         env = ogbench.make_env_and_datasets(
             name, env_only=True, disable_env_checker=True, **options
@@ -152,3 +158,157 @@ def _closed_temporary_files() -> Iterator[None]:
         for descriptor, path in made:
             os.close(descriptor)
             os.unlink(path)
+
+
+# --- other sources ------------------------------------------------------------------------------
+
+
+def registered() -> Mapping[str, Any]:
+    """gymnasium's environments by name, and gymnasium-robotics' where that is installed."""
+    if is_installed("gymnasium_robotics"):
+        register_robotics()
+    return dict(gymnasium.envs.registration.registry)
+
+
+def register_robotics() -> None:
+    """Make gymnasium-robotics' environments known to gymnasium.
+
+    Raises:
+        VGFError: it is not installed.
+    """
+    with quiet(), contextlib.redirect_stderr(io.StringIO()):  # it prints news
+        gymnasium.register_envs(need("gymnasium_robotics", "d4rl"))
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without the remarks that making an old environment draws.
+
+    gymnasium's, on versions, come through a logger of its own; MuJoCo's, on its model files, would
+    go to the terminal and into a file MUJOCO_LOG.TXT in the current folder.
+    """
+    logger = gymnasium.logger
+    level, logger.min_level = logger.min_level, logger.ERROR
+    mujoco = need("mujoco", "d4rl") if is_installed("mujoco") else None
+    heard = mujoco.get_mju_user_warning() if mujoco else None
+    if mujoco:
+        mujoco.set_mju_user_warning(lambda message: None)
+    try:
+        yield
+    finally:
+        logger.min_level = level
+        if mujoco:
+            mujoco.set_mju_user_warning(heard)
+
+
+def make_gymnasium_env(name: str, seed: int | None = None, **options: Any) -> Any:
+    """Make one of gymnasium's environments, fitted.
+
+    Args:
+        name: as gymnasium spells it, such as "Hopper-v5".
+        seed: of the first `reset` that has no seed of its own.
+        options: of `gymnasium.make`.
+
+    Raises:
+        VGFError: gymnasium cannot make it, or it does not fit; see :func:`fit`.
+    """
+    registered()
+    return fit(made(name, lambda: gymnasium.make(name, disable_env_checker=True, **options)), seed)
+
+
+def made(name: str, make: Callable[[], Any]) -> Any:
+    """What `make` makes, the environment `name`.
+
+    Raises:
+        VGFError: it cannot be made; the message has the reason.
+    """
+    try:
+        with quiet():
+            return make()
+    except VGFError:
+        raise
+    except Exception as error:  # whatever a simulator raises where a part of it is missing
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise VGFError(
+            f"the environment {name} cannot be made here ({reason}); mend that, or train without "
+            "evaluation: --env none --data FILE"
+        ) from error
+
+
+def fit(env: Any, seed: int | None = None) -> Any:
+    """An environment in the form that training and evaluation want.
+
+    Observations that are dicts or arrays of boxes become one vector, as :func:`flatten` makes it;
+    actions are rescaled from the environment's box to [-1, 1]; `reset(seed=...)` seeds everything.
+
+    Args:
+        env: a gymnasium environment.
+        seed: of the first `reset` that has no seed of its own.
+
+    Raises:
+        VGFError: observations or actions that are not vectors of numbers.
+    """
+    name = env.spec.id if env.spec is not None else type(env.unwrapped).__name__
+    check_spaces(env.observation_space, env.action_space, name)
+    space = env.observation_space
+    if getattr(space, "shape", None) is None or len(space.shape) != 1:
+        size = flat_size(space)
+        box = gymnasium.spaces.Box(-np.inf, np.inf, (size,))
+        flat = lambda ob: flatten(space, ob, ())
+        env = gymnasium.wrappers.TransformObservation(env, flat, box)
+    low, high = env.action_space.low, env.action_space.high
+    if not (np.all(low == -1.0) and np.all(high == 1.0)):
+        env = gymnasium.wrappers.RescaleAction(env, np.float32(-1.0), np.float32(1.0))
+    return OwnGenerator(env, seed)
+
+
+def check_spaces(observations: Any, actions: Any, name: str) -> None:
+    """Check that observations are numbers, and actions a vector with bounds.
+
+    Raises:
+        VGFError: pixels, discrete actions, or something else; the message names the environment.
+    """
+    spaces = gymnasium.spaces
+    for leaf in leaves(observations):
+        if not isinstance(leaf, spaces.Box):
+            raise VGFError(
+                f"{name}: observations are {observations}; only boxes and dicts of boxes can be "
+                "used"
+            )
+        if len(leaf.shape) > 1 and np.issubdtype(leaf.dtype, np.unsignedinteger):
+            raise VGFError(f"{name} is seen in pixels, {list(leaf.shape)}; only states can be used")
+    if not isinstance(actions, spaces.Box) or len(actions.shape) != 1:
+        raise VGFError(f"{name}: actions are {actions}; only vectors of numbers can be used")
+    if not (np.isfinite(actions.low).all() and np.isfinite(actions.high).all()):
+        raise VGFError(f"{name}: actions are {actions}; they must have bounds")
+
+
+def leaves(space: Any) -> list[Any]:
+    """The spaces in a space, in gymnasium's order: those of a dict or tuple, and of theirs."""
+    if isinstance(space, gymnasium.spaces.Dict):
+        return [leaf for part in space.spaces.values() for leaf in leaves(part)]
+    if isinstance(space, gymnasium.spaces.Tuple):
+        return [leaf for part in space.spaces for leaf in leaves(part)]
+    return [space]
+
+
+def flat_size(space: Any) -> int:
+    """The size of a flattened observation."""
+    return int(sum(np.prod(leaf.shape, dtype=int) for leaf in leaves(space)))
+
+
+def flatten(space: Any, value: Any, batch: tuple[int, ...]) -> Array:
+    """Observations of a space as vectors ``[*batch, o]``, parts in gymnasium's order.
+
+    Args:
+        space: of one observation.
+        value: an array, or dicts and tuples of arrays, each with the axes `batch` in front.
+        batch: these axes; () for one observation.
+    """
+    if isinstance(space, gymnasium.spaces.Dict):
+        parts = [flatten(part, value[key], batch) for key, part in space.spaces.items()]
+        return np.concatenate(parts, axis=-1)
+    if isinstance(space, gymnasium.spaces.Tuple):
+        parts = [flatten(p, v, batch) for p, v in zip(space.spaces, value, strict=True)]
+        return np.concatenate(parts, axis=-1)
+    return np.asarray(value).reshape(*batch, -1)

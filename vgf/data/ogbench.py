@@ -19,8 +19,9 @@ import numpy as np
 
 from ..errors import VGFError
 from ..extras import need
-from .common import Progress
-from .dataset import Dataset, check_dataset
+from .common import Progress, Say
+from .dataset import Dataset
+from .raw import RAW_KEYS, RawData, to_dataset
 from .record import generate_ogbench, recipe_for
 
 DEFAULT_FOLDER = Path("~/.ogbench/data")
@@ -102,6 +103,12 @@ def parse_task(name: str) -> OGBenchTask:
     raise VGFError(f"task {name!r} is unknown; {hint}")
 
 
+def is_ogbench(name: str) -> bool:
+    """Whether a name looks like one of OGBench's, rightly spelled or not."""
+    datasets = {f"{env}-{kind}-v0" for env, kinds in _KINDS.items() for kind in kinds}
+    return "-singletask" in name or name.startswith("visual-") or name in datasets
+
+
 def dataset_path(
     task: OGBenchTask,
     folder: Path,
@@ -132,8 +139,43 @@ def load_ogbench(
     allow_download: bool = True,
     workers: int | None = None,
     progress: Progress | None = None,
+    say: Say | None = None,
 ) -> Dataset:
     """The training data of a single task, with OGBench's own rewards and masks.
+
+    As :func:`read_ogbench`, in the internal form.
+    """
+    return to_dataset(
+        read_ogbench(
+            name,
+            data_dir,
+            action_repeat=action_repeat,
+            episodes=episodes,
+            seed=seed,
+            allow_generate=allow_generate,
+            allow_download=allow_download,
+            workers=workers,
+            progress=progress,
+            say=say,
+        )
+    )
+
+
+def read_ogbench(
+    name: str,
+    data_dir: str | Path | None = None,
+    *,
+    data: str | Path | None = None,
+    action_repeat: int = 1,
+    episodes: int | None = None,
+    seed: int = 0,
+    allow_generate: bool = True,
+    allow_download: bool = True,
+    workers: int | None = None,
+    progress: Progress | None = None,
+    say: Say | None = None,
+) -> RawData:
+    """The training data of a single task, relabelled by OGBench, not yet checked.
 
     The data are the first of these that there is: the benchmark's file ``<dataset>.npz`` in
     `data_dir` or in ~/.ogbench/data; one generated before, in the folder ``generated`` of either;
@@ -148,18 +190,22 @@ def load_ogbench(
     Args:
         name: ``<environment>-<kind>-singletask[-task<1-5>]-v0``.
         data_dir: where data are looked for first, generated and downloaded.
+        data: a file in OGBench's format to use instead.
         action_repeat: simulator steps for each decision; :func:`~vgf.data.record.generate_ogbench`.
         episodes: of a generated dataset; None for the benchmark's number.
         seed: of a generated dataset.
         allow_generate, allow_download: whether data that are not there may be made or fetched.
         workers: processes that generate; None for one on each core.
         progress: called while data are generated.
+        say: takes a line for the person at the terminal, while data are generated.
 
     Raises:
         VGFError: an unknown name, a missing extra, no data (with the ways to them), or a file that
             is damaged or does not fit.
     """
     task = parse_task(name)
+    if data is not None:
+        return _load(task, Path(data))
     folders = [DEFAULT_FOLDER.expanduser()]
     if data_dir is not None:
         folders.insert(0, Path(data_dir).expanduser())
@@ -170,7 +216,7 @@ def load_ogbench(
     tried = []
     if path is None and allow_generate and (recipe_for(task.dataset) or not as_benchmark):
         path = generate_ogbench(
-            task.dataset, own[0], episodes, seed, workers, action_repeat, progress
+            task.dataset, own[0], episodes, seed, workers, action_repeat, progress, say
         )
     if path is None and allow_download and as_benchmark:
         path, failure = _download(task.dataset, folders[0])
@@ -214,7 +260,7 @@ def _download(dataset: str, folder: Path) -> tuple[Path | None, str]:
     return folder / f"{dataset}.npz", ""
 
 
-def _load(task: OGBenchTask, path: Path) -> Dataset:
+def _load(task: OGBenchTask, path: Path) -> RawData:
     """Read a file in OGBench's format, and let OGBench relabel it for a task."""
     ogbench = need("ogbench", "envs")
     relabel = need("ogbench.relabel_utils", "envs")
@@ -224,7 +270,7 @@ def _load(task: OGBenchTask, path: Path) -> Dataset:
         env.reset(seed=0)
         sizes = _sizes(env)
         with _readable(path), np.load(path) as file:
-            present = file.files
+            present = tuple(file.files)
         missing = [key for key in ("terminals", *sizes) if key not in present]
         if missing:
             raise VGFError(f"{path} lacks {', '.join(missing)}; it has {', '.join(present)}")
@@ -237,7 +283,7 @@ def _load(task: OGBenchTask, path: Path) -> Dataset:
                     f"[{len(arrays[key])}, {size}]; is it the file of another environment?"
                 )
         relabel.relabel_dataset(task.environment, env, arrays)
-    return check_dataset(arrays, str(path))
+    return RawData({key: arrays[key] for key in RAW_KEYS if key in arrays}, str(path), present)
 
 
 def _sizes(env: Any) -> dict[str, int]:

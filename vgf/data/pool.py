@@ -23,18 +23,21 @@ from .common import without_interrupts
 
 # From a seed of the first reset to a gymnasium environment; picklable for use in processes.
 MakeEnv = Callable[[int | None], Any]
-# From the info of a step to its score; picklable too.
-Score = Callable[[Mapping[str, Any]], float]
+# From the info of a step to whether it is a success, 1 or 0, or None; picklable too.
+Success = Callable[[Mapping[str, Any]], float | None]
 
 
 class Step(NamedTuple):
-    """What came of one step: the next observation ``[o]`` float32, and scalars."""
+    """What came of one step: the next observation ``[o]`` float32, and scalars.
+
+    `success` is None where the environment does not say.
+    """
 
     observation: Array
     reward: float
     terminated: bool
     truncated: bool
-    score: float
+    success: float | None
 
 
 class EnvironmentPool:
@@ -44,7 +47,7 @@ class EnvironmentPool:
 
     Args:
         make_env: makes an environment.
-        score: of a step.
+        success: whether a step is one.
         size: number of slots.
         workers: processes that share the slots; 0 to step in this one.
 
@@ -52,18 +55,20 @@ class EnvironmentPool:
         VGFError: a size below 1 or workers below 0.
     """
 
-    def __init__(self, make_env: MakeEnv, score: Score, size: int, workers: int = 0) -> None:
+    def __init__(self, make_env: MakeEnv, success: Success, size: int, workers: int = 0) -> None:
         if size < 1:
             raise VGFError(f"num_envs is {size}; it must be 1 or more")
         if workers < 0:
             raise VGFError(f"workers is {workers}; it must be 0 or more")
         self.size = size
-        self._here = _Slots(make_env, score) if workers == 0 else None
+        self._here = _Slots(make_env, success) if workers == 0 else None
         self._workers: list[tuple[BaseProcess, Connection]] = []
         context = multiprocessing.get_context("spawn")
         for _ in range(min(workers, size)):
             connection, other_end = context.Pipe()
-            process = context.Process(target=_serve, args=(other_end, make_env, score), daemon=True)
+            process = context.Process(
+                target=_serve, args=(other_end, make_env, success), daemon=True
+            )
             with without_interrupts():
                 process.start()
             other_end.close()
@@ -128,9 +133,9 @@ class EnvironmentPool:
 class _Slots:
     """The environments of one process."""
 
-    def __init__(self, make_env: MakeEnv, score: Score) -> None:
+    def __init__(self, make_env: MakeEnv, success: Success) -> None:
         self._make_env = make_env
-        self._score = score
+        self._success = success
         self._envs: dict[int, Any] = {}
 
     def call(self, method: str, arguments: Mapping[int, Any]) -> dict[int, Any]:
@@ -150,7 +155,7 @@ class _Slots:
             float(reward),
             bool(terminated),
             bool(truncated),
-            self._score(info),
+            self._success(info),
         )
 
     def close(self) -> None:
@@ -159,10 +164,10 @@ class _Slots:
         self._envs = {}
 
 
-def _serve(connection: Connection, make_env: MakeEnv, score: Score) -> None:
+def _serve(connection: Connection, make_env: MakeEnv, success: Success) -> None:
     """The life of a worker: answer calls until the pool closes its end."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends this one.
-    slots = _Slots(make_env, score)
+    slots = _Slots(make_env, success)
     while True:
         try:
             method, arguments = connection.recv()

@@ -7,17 +7,10 @@ many processes recorded it.
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import importlib.metadata
 import json
-import os
-import signal
-from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +18,14 @@ import numpy as np
 
 from ..errors import VGFError
 from ..extras import need
-from ..files import atomic_file, make_folder
+from ..files import write_atomically
 from ..spec.types import Array
-from .common import Progress, without_interrupts
+from .common import Progress, Say
+from .parts import Episode, Parts, make_in_parts, read_record, same_making, seeded, versions
 
 TRAINING, VALIDATION = 0, 1
 _DTYPES = {"terminals": np.bool_, "button_states": np.int64}
 _MAXIMUM_ATTEMPTS = 100
-
-Episode = dict[str, Array]
 
 
 @dataclass(frozen=True)
@@ -95,6 +87,7 @@ def generate_ogbench(
     workers: int | None = None,
     action_repeat: int = 1,
     progress: Progress | None = None,
+    say: Say | None = None,
 ) -> Path:
     """Record a dataset in OGBench's file format: `path`, its `-val.npz`, and a `.json` beside it.
 
@@ -108,7 +101,8 @@ def generate_ogbench(
     The files depend on the arguments `dataset_name`, `episodes`, `seed` and `action_repeat`
     alone, and on the versions in the `.json`; not on `workers`. A dataset of fewer episodes begins
     with the same episodes. The validation file is written first, so that a `path` that exists has
-    one.
+    one. While they are made, finished episodes are kept beside them, and what ends early goes on
+    from there (:mod:`vgf.data.parts`).
 
     Args:
         dataset_name: such as "pointmaze-medium-navigate-v0".
@@ -118,7 +112,8 @@ def generate_ogbench(
         seed: 0 or more.
         workers: processes; None for one on each core, 1 to record in this one.
         action_repeat: simulator steps for each decision; above 1 for pointmaze only.
-        progress: called after each episode.
+        progress: called first, and then after each episode.
+        say: takes a line for the person at the terminal: what is kept, or gone on from.
 
     Returns:
         The path of the training file.
@@ -151,132 +146,84 @@ def generate_ogbench(
             "plans single simulator steps; use action_repeat 1"
         )
     need("ogbench", "envs")
-    make_folder(path.parent)
 
     training = recipe.episodes if episodes is None else episodes
-    validation = max(1, training // 10)
-    jobs = [(VALIDATION, i) for i in range(validation)] + [(TRAINING, i) for i in range(training)]
-    cores = os.cpu_count() or 1
-    workers = min(cores if workers is None else workers, len(jobs))
-    label = f"generating {dataset_name}"
-    with contextlib.closing(_record(recipe, action_repeat, seed, jobs, workers)) as recorded:
-        counted = _counted(recorded, label, len(jobs), progress)
-        validation_rows = _stack(counted, validation)
-        training_rows = _stack(counted, training)
+    validation = validation_episodes(training)
+    record = provenance(recipe, training, seed, action_repeat)
 
-    for file, rows in (
-        (path.with_name(f"{path.stem}-val.npz"), validation_rows),
-        (path, training_rows),
-    ):
-        with atomic_file(file) as opened:
-            np.savez_compressed(opened, **rows)
-        if rows is validation_rows:
-            _write_provenance(path.with_suffix(".json"), recipe, training, seed, action_repeat)
+    def write(parts: Parts) -> None:
+        path.unlink(missing_ok=True)  # so that never a file stands beside another's .json
+        with parts.fresh(path.with_name(f"{path.stem}-val.npz")) as fresh:
+            parts.write_npz(fresh, stop=validation)
+        write_atomically(path.with_suffix(".json"), json.dumps(record, indent=2) + "\n")
+        with parts.fresh(path) as fresh:
+            parts.write_npz(fresh, first=validation)
+
+    make_in_parts(
+        path,
+        record,
+        validation + training,
+        OGBenchRecorder(recipe, action_repeat, seed, validation),
+        write,
+        lambda: is_made(path, record),
+        label=f"generating {dataset_name}",
+        workers=workers,
+        progress=progress,
+        say=say,
+    )
     return path
 
 
-def _write_provenance(
-    path: Path, recipe: Recipe, episodes: int, seed: int, action_repeat: int
-) -> None:
-    """Write down what a generated file was made with."""
-    packages = ("ogbench", "mujoco", "gymnasium", "numpy")
-    record = {
+def validation_episodes(training: int) -> int:
+    """How many validation episodes a dataset has: a tenth, and at least one."""
+    return max(1, training // 10)
+
+
+def provenance(recipe: Recipe, episodes: int, seed: int, action_repeat: int) -> dict[str, Any]:
+    """All that a generated file depends on: what stands in the ``.json`` beside it."""
+    return {
         "recipe": asdict(recipe),
         "episodes": episodes,
         "seed": seed,
         "action_repeat": action_repeat,
-        "versions": {package: importlib.metadata.version(package) for package in packages},
+        "versions": versions("vgf", "ogbench", "mujoco", "gymnasium", "numpy"),
     }
-    with atomic_file(path) as file:
-        file.write(json.dumps(record, indent=2).encode() + b"\n")
 
 
-def _counted(
-    episodes: Iterator[Episode], label: str, total: int, progress: Progress | None
-) -> Iterator[Episode]:
-    """Pass episodes on, reporting each."""
-    for done, episode in enumerate(episodes, start=1):
-        if progress is not None:
-            progress(label, done, total)
-        yield episode
+def is_made(path: Path, record: Mapping[str, Any]) -> bool:
+    """Whether a generated file and its validation file are there, made as `record` says."""
+    files = (path, path.with_name(f"{path.stem}-val.npz"))
+    there = all(file.exists() for file in files)
+    return there and same_making(read_record(path.with_suffix(".json")), record)
 
 
-def _stack(episodes: Iterator[Episode], count: int) -> dict[str, Any]:
-    """The next `count` episodes, of equal length, one after the other."""
-    first = next(episodes)
-    rows = len(first["terminals"])
-    stacked: dict[str, Any] = {
-        key: np.empty((count * rows, *array.shape[1:]), array.dtype) for key, array in first.items()
-    }
-    for index in range(count):
-        episode = first if index == 0 else next(episodes)
-        for key, array in episode.items():
-            stacked[key][index * rows : (index + 1) * rows] = array
-    return stacked
+@dataclass(frozen=True)
+class OGBenchRecorder:
+    """Records the episodes of a dataset, the first ones for validation.
 
-
-# --- processes ----------------------------------------------------------------------------------
-
-
-def _record(
-    recipe: Recipe, action_repeat: int, seed: int, jobs: list[tuple[int, int]], workers: int
-) -> Generator[Episode]:
-    """Record episodes, each given by its split and its number, and yield them in order."""
-    if workers == 1:
-        record = make_recorder(recipe, action_repeat)
-        for split, index in jobs:
-            with _seeded([seed, split, index]) as episode_seed:
-                episode = record(episode_seed)
-            yield episode
-        return
-    executor = ProcessPoolExecutor(
-        workers,
-        mp_context=get_context("spawn"),
-        initializer=_start_worker,
-        initargs=(recipe, action_repeat, seed),
-    )
-    try:
-        with without_interrupts():
-            recorded = executor.map(_work, jobs)
-        yield from recorded
-    except BrokenProcessPool as error:
-        raise VGFError(
-            "a process that recorded data ended early (out of memory, or a script that lacks "
-            "`if __name__ == '__main__':`); try fewer workers"
-        ) from error
-    finally:
-        executor.shutdown(wait=True, cancel_futures=True)
-
-
-_worker: tuple[Callable[[int], Episode], int]
-
-
-def _start_worker(recipe: Recipe, action_repeat: int, seed: int) -> None:
-    """Prepare a process for :func:`_work`."""
-    global _worker
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends this one.
-    _worker = (make_recorder(recipe, action_repeat), seed)
-
-
-def _work(job: tuple[int, int]) -> Episode:
-    record, seed = _worker
-    with _seeded([seed, *job]) as episode_seed:
-        return record(episode_seed)
-
-
-@contextlib.contextmanager
-def _seeded(entropy: list[int]) -> Iterator[int]:
-    """Seed NumPy's global generator, from which the oracles draw, and restore it afterwards.
-
-    Yields another seed, for the rest of the episode.
+    Args:
+        recipe: of the dataset.
+        action_repeat: simulator steps for each decision.
+        seed: of the dataset.
+        validation: episodes for validation.
     """
-    seed, oracle_seed = np.random.SeedSequence(entropy).generate_state(2)
-    outside = np.random.get_state()
-    np.random.seed(oracle_seed)
-    try:
-        yield int(seed)
-    finally:
-        np.random.set_state(outside)
+
+    recipe: Recipe
+    action_repeat: int
+    seed: int
+    validation: int
+
+    def start(self) -> Callable[[int], Episode]:
+        """A function from an episode's number to its rows."""
+        record = make_recorder(self.recipe, self.action_repeat)
+
+        def episode(number: int) -> Episode:
+            training = number >= self.validation
+            split = TRAINING if training else VALIDATION
+            with seeded([self.seed, split, number - self.validation * training]) as seed:
+                return record(seed)
+
+        return episode
 
 
 # --- episodes -----------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from .amortised import (
     gradient_field_loss,
     normalise_rows,
 )
+from .baselines import advantage_weights, policy_actions, policy_gradient, policy_loss
 from .critic import (
     action_gradient,
     aggregate,
@@ -62,9 +63,10 @@ from .reference import (
     gaussian_loss,
     gaussian_sample,
     repeat_states,
+    row_weights,
 )
 from .selection import select, selection_probabilities
-from .settings import Budget, Network, Settings, amortised_settings
+from .settings import Budget, Network, Settings, method_settings
 from .shapes import check_shapes, check_states
 from .theory import (
     adam_displacement_bound,
@@ -74,6 +76,7 @@ from .theory import (
     kernel_lipschitz,
     mmd_squared,
     mmd_squared_bound,
+    mmd_squared_sharp_bound,
     speed_bound,
     wasserstein2,
 )
@@ -84,13 +87,17 @@ from .update import (
     check_network,
     draw_act_noise,
     draw_update_noise,
+    fit_critic,
+    fit_policy,
     fit_reference,
     init_state,
     move,
     optimise,
+    propose,
     sample_reference,
     transport_metrics,
     update,
+    weigh,
 )
 
 __all__ = [name for name in dir() if not name.startswith("_")]

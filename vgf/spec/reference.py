@@ -64,17 +64,23 @@ def flow_velocity(params: Params, s: Array, x: Array, t: Array, activation: str 
 
 
 def flow_matching_loss(
-    params: Params, s: Array, a: Array, x0: Array, t: Array, activation: str = "relu"
+    params: Params,
+    s: Array,
+    a: Array,
+    x0: Array,
+    t: Array,
+    activation: str = "relu",
+    weight: Array | None = None,
 ) -> Array:
     """The flow-matching loss of behaviour cloning.
 
     Shapes:
         s: ``[B, o]``; a, x0: ``[B, d]``, data and standard normal noise; t: ``[B, 1]``, uniform on
-        [0, 1]. Returns a scalar.
+        [0, 1]; weight: w ``[B]``, or None for 1. Returns a scalar.
 
     Equation:
         x_t = (1 - t) x0 + t a
-        loss = mean over batch and dimensions of ( v(s, x_t, t) - (a - x0) )^2
+        loss = mean over batch and dimensions of w ( v(s, x_t, t) - (a - x0) )^2
 
     Raises:
         ValueError: shapes that do not match.
@@ -83,11 +89,17 @@ def flow_matching_loss(
         Paper, the behaviour policy by flow matching; Lipman et al. 2023; authors' code,
         `actor_bc_loss_fn`.
     """
-    return flow_matching_gradient(params, s, a, x0, t, activation)[0]
+    return flow_matching_gradient(params, s, a, x0, t, activation, weight)[0]
 
 
 def flow_matching_gradient(
-    params: Params, s: Array, a: Array, x0: Array, t: Array, activation: str = "relu"
+    params: Params,
+    s: Array,
+    a: Array,
+    x0: Array,
+    t: Array,
+    activation: str = "relu",
+    weight: Array | None = None,
 ) -> tuple[Array, Params]:
     """The flow-matching loss and its gradient.
 
@@ -95,7 +107,7 @@ def flow_matching_gradient(
         As :func:`flow_matching_loss`; returns the loss and a tree like params.
 
     Equation:
-        d loss / d v = 2 ( v - (a - x0) ) / (B d), pulled back by mlp_vjp
+        d loss / d v = 2 w ( v - (a - x0) ) / (B d), pulled back by mlp_vjp
 
     Raises:
         ValueError: shapes that do not match.
@@ -106,8 +118,30 @@ def flow_matching_gradient(
     check_shapes("flow_matching", s=(s, "B o"), a=(a, "B d"), x0=(x0, "B d"), t=(t, "B 1"))
     inputs = np.concatenate([s, (1 - t) * x0 + t * a, t], axis=-1)
     error = mlp(params, inputs, activation) - (a - x0)
-    gradient, _ = mlp_vjp(params, inputs, 2 * error / error.size, activation)
-    return np.mean(error**2), gradient
+    weighted = error * row_weights("flow_matching", weight, error)
+    gradient, _ = mlp_vjp(params, inputs, 2 * weighted / error.size, activation)
+    return np.mean(weighted * error), gradient
+
+
+def row_weights(where: str, weight: Array | None, rows: Array) -> Array:
+    """Weights of a loss, one for each row of a batch; ones where there are none.
+
+    Shapes:
+        weight: ``[B]`` or None; rows: ``[B, d]``. Returns ``[B, 1]``.
+
+    Equation:
+        w
+
+    Raises:
+        ValueError: shapes that do not match.
+
+    Source:
+        Weighted behaviour cloning, as in Peng et al. 2019 and Wang et al. 2020.
+    """
+    if weight is None:
+        return np.ones((len(rows), 1), rows.dtype)
+    check_shapes(where, weight=(weight, "B"), a=(rows, "B d"))
+    return weight[:, None]
 
 
 def flow_sample(
@@ -136,16 +170,21 @@ def flow_sample(
 
 
 def gaussian_loss(
-    params: Params, s: Array, a: Array, tanh: bool = False, activation: str = "relu"
+    params: Params,
+    s: Array,
+    a: Array,
+    tanh: bool = False,
+    activation: str = "relu",
+    weight: Array | None = None,
 ) -> Array:
     """The negative log-likelihood of the data under the Gaussian reference.
 
     Shapes:
-        params: a network with ``log_std`` ``[d]``; s: ``[B, o]``; a: ``[B, d]``, in [-1, 1].
-        Returns a scalar, in nats.
+        params: a network with ``log_std`` ``[d]``; s: ``[B, o]``; a: ``[B, d]``, in [-1, 1];
+        weight: w ``[B]``, or None for 1. Returns a scalar, in nats.
 
     Equation:
-        loss = mean over the batch of -log N(u; mean(s), std^2) + [tanh] log det(da/du)
+        loss = mean over the batch of w ( -log N(u; mean(s), std^2) + [tanh] log det(da/du) )
         std = exp( clip(log_std, -5, 2) );  u = a without tanh
         with tanh: u = atanh( clip(a, +-(1 - 2^-20)) ),
         log det(da/du) = sum over d of log(1 - tanh(u)^2)
@@ -156,11 +195,16 @@ def gaussian_loss(
     Source:
         Authors' code, `Actor` and `actor_bc_loss_fn`; the clip before atanh is ours.
     """
-    return gaussian_gradient(params, s, a, tanh, activation)[0]
+    return gaussian_gradient(params, s, a, tanh, activation, weight)[0]
 
 
 def gaussian_gradient(
-    params: Params, s: Array, a: Array, tanh: bool = False, activation: str = "relu"
+    params: Params,
+    s: Array,
+    a: Array,
+    tanh: bool = False,
+    activation: str = "relu",
+    weight: Array | None = None,
 ) -> tuple[Array, Params]:
     """The Gaussian's loss and its gradient.
 
@@ -169,8 +213,8 @@ def gaussian_gradient(
 
     Equation:
         With z = (u - mean(s)) / std:
-        d loss / d mean = -z / (B std), pulled back by mlp_vjp
-        d loss / d log_std = mean over the batch of 1 - z^2, where -5 <= log_std <= 2, else 0
+        d loss / d mean = -w z / (B std), pulled back by mlp_vjp
+        d loss / d log_std = mean over the batch of w (1 - z^2), where -5 <= log_std <= 2, else 0
 
     Raises:
         ValueError: shapes that do not match.
@@ -186,10 +230,11 @@ def gaussian_gradient(
     nll = z**2 / 2 + clipped + math.log(2 * math.pi) / 2
     if tanh:
         nll = nll + 2 * (math.log(2) - u - np.logaddexp(0, -2 * u))  # log(1 - tanh(u)^2)
-    gradient, _ = mlp_vjp(params, s, -z * np.exp(-clipped) / len(s), activation)
+    w = row_weights("gaussian", weight, a)
+    gradient, _ = mlp_vjp(params, s, -w * z * np.exp(-clipped) / len(s), activation)
     inside = (log_std >= LOG_STD_MIN) & (log_std <= LOG_STD_MAX)
-    gradient["log_std"] = np.mean(1 - z**2, axis=0) * inside.astype(log_std.dtype)
-    return np.mean(np.sum(nll, axis=-1)), gradient
+    gradient["log_std"] = np.mean(w * (1 - z**2), axis=0) * inside.astype(log_std.dtype)
+    return np.mean(np.sum(w * nll, axis=-1)), gradient
 
 
 def gaussian_sample(

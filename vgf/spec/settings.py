@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import math
 import operator
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from typing import Any
 
+METHODS = ("vgf", "avgf", "bc", "weighted_bc", "fql")
 ACTIVATIONS = ("relu", "gelu", "gelu_tanh", "swish")
 CRITIC_LOSSES = ("squared", "expectile", "sparse")
 SELECTION_RULES = ("best", "softmax", "uniform")
@@ -133,12 +134,19 @@ class Network:
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything one training update of VGF, or of its amortised form A-VGF, depends on.
+    """Everything one training update depends on, of VGF or of a baseline on the same path.
 
     Args:
-        amortised: train f(s, a) on the critic's action gradient and let the flow follow f alone
-            (A-VGF); otherwise the flow follows the critic through the kernel (VGF).
-        critic, reference, gradient_field: the networks Q, v (or the Gaussian's mean) and f.
+        method: what is trained, and what acts.
+            "vgf": the flow follows the critic through the kernel.
+            "avgf": the flow follows f(s, a) alone, trained on the critic's action gradient.
+            "bc": behaviour cloning; the reference alone, without a critic.
+            "weighted_bc": the reference is fitted with the weights of the critic's advantages,
+            and is itself the policy.
+            "fql": a one-step policy, distilled from the flow reference and trained through the
+            critic.
+        critic, reference, gradient_field, policy: the networks Q, v (or the Gaussian's mean), f,
+            and the one-step policy of "fql".
         ensemble: number of critics E.
         reference_kind: "flow" (flow matching) or "gaussian".
         reference_tanh: squash the Gaussian with tanh.
@@ -155,6 +163,10 @@ class Settings:
         critic_loss: "squared", "expectile" or "sparse".
         expectile: tau_e of the expectile and sparse losses.
         normalise_gradients: A-VGF regresses on gradients normalised to unit length, row by row.
+        distillation: FQL's weight of staying near the flow reference (alpha in its paper).
+        normalise_values: FQL divides its value term by the mean of |Q|.
+        weight_temperature: beta of weighted behaviour cloning, in units of Q.
+        weight_maximum: its largest weight.
         learning_rate: Adam's, the same for all networks.
         clip_norm: global-norm clip of each network's gradient before Adam; ``None`` for none.
         selection: how acting picks a particle: "best", "softmax" or "uniform".
@@ -164,10 +176,11 @@ class Settings:
         ValueError: a setting out of its range, or a contradiction, named.
     """
 
-    amortised: bool = False
+    method: str = "vgf"
     critic: Network = field(default_factory=lambda: Network(layer_norm=True))
     reference: Network = field(default_factory=Network)
     gradient_field: Network = field(default_factory=lambda: Network(layer_norm=True))
+    policy: Network = field(default_factory=Network)
     ensemble: int = 2
     reference_kind: str = "flow"
     reference_tanh: bool = False
@@ -183,6 +196,10 @@ class Settings:
     critic_loss: str = "squared"
     expectile: float = 0.9
     normalise_gradients: bool = False
+    distillation: float = 10.0
+    normalise_values: bool = False
+    weight_temperature: float = 1.0
+    weight_maximum: float = 20.0
     learning_rate: float = 3e-4
     clip_norm: float | None = None
     selection: str = "best"
@@ -190,6 +207,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         _numbers(self)
+        _one_of("method", self.method, METHODS)
         for name in ("ensemble", "sampling_steps", "particles"):
             _at_least(name, getattr(self, name), 1)
         _one_of("reference_kind", self.reference_kind, ("flow", "gaussian"))
@@ -204,36 +222,74 @@ class Settings:
         if not 0.0 < self.expectile < 1.0:
             raise ValueError(f"expectile is {self.expectile!r}; it must lie in (0, 1)")
         _at_least("learning_rate", self.learning_rate, 0.0)
-        _at_least("selection_temperature", self.selection_temperature, 0.0, strict=True)
+        _at_least("distillation", self.distillation, 0.0)
+        for name in ("selection_temperature", "weight_temperature", "weight_maximum"):
+            _at_least(name, getattr(self, name), 0.0, strict=True)
         if self.clip_norm is not None:
             _at_least("clip_norm", self.clip_norm, 0.0, strict=True)
         if self.reference_tanh and self.reference_kind == "flow":
             raise ValueError("reference_tanh belongs to reference_kind 'gaussian'")
-        if self.normalise_gradients and not self.amortised:
-            raise ValueError("normalise_gradients belongs to amortised = True")
-        if self.amortised and self.value_ensemble == "min":
+        self._check_method()
+
+    def _check_method(self) -> None:
+        """Refuse settings that contradict the method."""
+        for name, method in (("normalise_gradients", "avgf"), ("normalise_values", "fql")):
+            if getattr(self, name) and self.method != method:
+                raise ValueError(f"{name} belongs to method {method!r}")
+        if self.method == "avgf" and self.value_ensemble == "min":
             raise ValueError(
-                "amortised = True learns the gradient of the mean critic; "
+                "method 'avgf' learns the gradient of the mean critic; "
                 "value_ensemble 'min' has no part in it"
             )
+        if self.method == "fql" and self.reference_kind != "flow":
+            raise ValueError(
+                "method 'fql' distils the flow reference; reference_kind must be 'flow'"
+            )
+        if not self.transports and self.budget.steps > 0:
+            raise ValueError(
+                f"method {self.method!r} moves no particles; budget.steps must be 0, "
+                f"as method_settings({self.method!r}) has it"
+            )
+
+    @property
+    def transports(self) -> bool:
+        """Whether the method moves particles along the value's gradient."""
+        return self.method in ("vgf", "avgf")
+
+    @property
+    def networks(self) -> tuple[str, ...]:
+        """The networks that the method trains."""
+        critic = () if self.method == "bc" else ("critic",)
+        own = {"avgf": ("gradient_field",), "fql": ("policy",)}
+        return (*critic, "reference", *own.get(self.method, ()))
 
 
-def amortised_settings(**overrides: Any) -> Settings:
-    """A-VGF as its authors run it: N = 5, gradients and velocities clipped to norm 1 before Adam.
+def method_settings(method: str, **overrides: Any) -> Settings:
+    """A method as its authors run it, in all that is not a choice task by task.
+
+    "avgf": N = 5, no entropy term, gradients and velocities clipped to norm 1 before Adam.
+    "fql": one action, and the mean of the critics in its target. The baselines move no particles.
 
     Shapes:
-        overrides: fields of :class:`Settings`.
+        method: one of METHODS; overrides: fields of :class:`Settings`.
 
     Equation:
         None.
 
     Raises:
         TypeError: a field that does not exist.
-        ValueError: a setting out of its range.
+        ValueError: an unknown method, or a setting out of its range.
 
     Source:
-        Authors' code, `a_vgf.py` and its run scripts.
+        Authors' code, `a_vgf.py` and its run scripts; Park et al. 2025 (FQL), its code's `fql.py`.
     """
-    budget = Budget(steps=5, step_size=0.1, temperature=None, clip_norm=1.0)
-    defaults = Settings(amortised=True, particles=5, clip_norm=1.0, budget=budget)
-    return replace(defaults, **overrides)
+    _one_of("method", method, METHODS)
+    defaults: dict[str, Any] = {"method": method}
+    if method == "avgf":
+        defaults |= {"particles": 5, "clip_norm": 1.0}
+        defaults["budget"] = Budget(steps=5, step_size=0.1, temperature=None, clip_norm=1.0)
+    elif method != "vgf":
+        defaults["budget"] = Budget(steps=0)
+    if method == "fql":
+        defaults |= {"particles": 1, "target_ensemble": "mean"}
+    return Settings(**{**defaults, **overrides})

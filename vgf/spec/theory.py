@@ -105,6 +105,27 @@ def mmd_squared_bound(
     return 2 * kernel_lipschitz(sigma) * moved
 
 
+def mmd_squared_sharp_bound(
+    steps: int, step_size: float, score_bound: float, temperature: float | None, sigma: float
+) -> float:
+    """The least bound on the MMD^2 that follows from how far plain ascent can move a particle.
+
+    Shapes:
+        As mmd_squared_bound. Returns a pure number, below 2.
+
+    Equation:
+        MMD(mu, pi_L) <= mean_i ||k(x_i, .) - k(y_i, .)||,
+        ||k(x, .) - k(y, .)||^2 = 2 - 2 k(x, y), and ||x_i - y_i|| <= D of displacement_bound, so
+        MMD^2(mu, pi_L) <= 2 ( 1 - exp(-D^2 / (2 sigma^2)) )
+
+    Source:
+        Derived here; one particle on a constant slope attains it without the entropy term. It is
+        at most 0.744 of mmd_squared_bound, and of second order in small budgets.
+    """
+    moved = displacement_bound(steps, step_size, score_bound, temperature, sigma)
+    return -2 * math.expm1(-(moved**2) / (2 * sigma**2))
+
+
 def adam_step_bound(t: int, b1: float = 0.9, b2: float = 0.999) -> float:
     """The greatest ratio |mhat| / sqrt(vhat) that Adam can reach at its t-th step.
 

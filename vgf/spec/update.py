@@ -6,6 +6,7 @@ from it. The state of an agent is a nested dict of arrays:
     critic, target_critic   ensembles of E networks on (s, a)
     reference               the network of the reference distribution
     gradient_field          the network f(s, a) of A-VGF (only there)
+    policy                  the one-step policy of FQL (only there)
     optimiser               Adam's state for each trained network, under the network's name
     seed, step              integers; together they fix every random number of the next update
 """
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from .amortised import amortised_transport, gradient_field_gradient
+from .baselines import advantage_weights, policy_actions, policy_gradient
 from .critic import (
     action_gradient,
     aggregate,
@@ -25,6 +27,7 @@ from .critic import (
     critic_values,
     td_target,
 )
+from .flow import project
 from .networks import init_ensemble, init_mlp
 from .optimiser import adam_init, adam_step, clip_by_global_norm, polyak, tree_map
 from .reference import (
@@ -45,7 +48,7 @@ TRAIN, ACT, INIT = 0, 1, 2
 def update(
     state: Params, batch: Params, settings: Settings, noise: Params | None = None
 ) -> tuple[Params, Params]:
-    """One training update: the critic, its target, the reference and, for A-VGF, f.
+    """One training update: the critic, its target, the reference, and what the method adds.
 
     All gradients are taken at the state the update starts from.
 
@@ -58,10 +61,11 @@ def update(
     Equation:
         a_i^(0) ~ mu(. | s'),   a_i = transport( a_i^(0) ) over the training budget
         y = td_target( Qtarget(s', a_i), r, mask )
-        theta <- Adam( critic_loss( Q(s, a), y ) )
+        theta <- Adam( critic_loss( Q(s, a), y ) )                        (all but "bc")
         theta' <- polyak(theta, theta')
-        mu <- Adam( flow-matching loss, or the Gaussian's )
-        f <- Adam( gradient_field_loss against grad_a mean_e Q_e(s, a) )        (A-VGF)
+        mu <- Adam( flow-matching loss, or the Gaussian's, weighted in "weighted_bc" )
+        f <- Adam( gradient_field_loss against grad_a mean_e Q_e(s, a) )        ("avgf")
+        omega <- Adam( policy_loss )                                             ("fql")
 
     Raises:
         ValueError: a batch with a missing key or of the wrong shape.
@@ -73,33 +77,112 @@ def update(
     if noise is None:
         seed, step = int(state["seed"]), int(state["step"])
         noise = draw_update_noise(seed, step, sizes["B"], sizes["d"], settings)
-    s, a, s_next = batch["observations"], batch["actions"], batch["next_observations"]
-    activation = settings.critic.activation
+    s, a = batch["observations"], batch["actions"]
 
-    start = sample_reference(state["reference"], s_next, noise["particles"], settings)
-    moved = move(state, s_next, start, settings.budget, settings)
-    q_next = critic_values(state["target_critic"], s_next, moved, activation)
-    y = td_target(
-        q_next, batch["rewards"], batch["masks"], settings.discount, settings.target_ensemble,
-        settings.target_particles,
-    )  # fmt: skip
-    loss, critic_grad = critic_gradient(
-        state["critic"], s, a, y, settings.critic_loss, settings.expectile, activation
+    gradients: Params = {}
+    metrics: Params = {}
+    weight = None
+    if "critic" in settings.networks:
+        gradients["critic"], metrics = fit_critic(state, batch, noise, settings)
+    if settings.method == "weighted_bc":
+        weight = weigh(state, s, a, noise, settings)
+        metrics["weight_mean"] = np.mean(weight)
+    metrics["reference_loss"], gradients["reference"] = fit_reference(
+        state["reference"], s, a, noise, settings, weight
     )
-    reference_loss, reference_grad = fit_reference(state["reference"], s, a, noise, settings)
-    gradients = {"critic": critic_grad, "reference": reference_grad}
-    metrics = {"critic_loss": loss, "reference_loss": reference_loss}
-    if settings.amortised:
-        g = action_gradient(state["critic"], s, a, "mean", activation)
+    if settings.method == "avgf":
+        g = action_gradient(state["critic"], s, a, "mean", settings.critic.activation)
         metrics["gradient_field_loss"], gradients["gradient_field"] = gradient_field_gradient(
             state["gradient_field"], s, a, g, settings.normalise_gradients,
             settings.gradient_field.activation,
         )  # fmt: skip
+    if settings.method == "fql":
+        metrics["policy_loss"], gradients["policy"] = fit_policy(state, s, noise, settings)
 
     new = optimise(state, gradients, settings)
-    online = new["critic"] if settings.target_update == "after" else state["critic"]
-    new["target_critic"] = polyak(online, state["target_critic"], settings.polyak)
-    return new, metrics | transport_metrics(y, start, moved)
+    if "critic" in gradients:
+        online = new["critic"] if settings.target_update == "after" else state["critic"]
+        new["target_critic"] = polyak(online, state["target_critic"], settings.polyak)
+    return new, metrics
+
+
+def fit_critic(
+    state: Params, batch: Params, noise: Params, settings: Settings
+) -> tuple[Params, Params]:
+    """The critic's gradient towards the TD target of the moved particles.
+
+    Shapes:
+        As :func:`update`; returns a tree like the critic and a dict of scalars.
+
+    Equation:
+        y = td_target( Qtarget(s', a_i), r, mask ),  a_i proposed and moved at s'
+        critic_gradient( Q(s, a), y )
+
+    Raises:
+        ValueError: shapes that do not match.
+
+    Source:
+        Paper, Algorithm 1; authors' code, `critic_loss_fn`.
+    """
+    s_next, activation = batch["next_observations"], settings.critic.activation
+    start = propose(state, s_next, noise["particles"], settings)
+    moved = move(state, s_next, start, settings.budget, settings)
+    y = td_target(
+        critic_values(state["target_critic"], s_next, moved, activation), batch["rewards"],
+        batch["masks"], settings.discount, settings.target_ensemble, settings.target_particles,
+    )  # fmt: skip
+    loss, gradient = critic_gradient(
+        state["critic"], batch["observations"], batch["actions"], y, settings.critic_loss,
+        settings.expectile, activation,
+    )  # fmt: skip
+    return gradient, {"critic_loss": loss, **transport_metrics(y, start, moved)}
+
+
+def weigh(state: Params, s: Array, a: Array, noise: Params, settings: Settings) -> Array:
+    """The weights of weighted behaviour cloning, from the critic and the policy's own actions.
+
+    Shapes:
+        s: ``[B, o]``; a: ``[B, d]``; noise: as :func:`draw_update_noise`. Returns ``[B]``.
+
+    Equation:
+        advantage_weights( Q(s, a), Q(s, a_i) ),  a_i ~ mu(. | s)
+
+    Raises:
+        ValueError: shapes that do not match.
+
+    Source:
+        As :func:`advantage_weights`.
+    """
+    activation = settings.critic.activation
+    own = sample_reference(state["reference"], s, noise["baseline"], settings)
+    return advantage_weights(
+        critic_values(state["critic"], s, a, activation),
+        critic_values(state["critic"], s, own, activation),
+        settings.value_ensemble, settings.weight_temperature, settings.weight_maximum,
+    )  # fmt: skip
+
+
+def fit_policy(state: Params, s: Array, noise: Params, settings: Settings) -> tuple[Array, Params]:
+    """FQL's one-step policy: the loss towards the flow reference and the critic, its gradient.
+
+    Shapes:
+        s: ``[B, o]``; noise: as :func:`draw_update_noise`. Returns a scalar and a tree like the
+        policy.
+
+    Equation:
+        policy_gradient, its target flow_sample(s, z) from the same noise z
+
+    Raises:
+        ValueError: shapes that do not match.
+
+    Source:
+        Park et al. 2025 (FQL), its code's `actor_loss`.
+    """
+    target = sample_reference(state["reference"], s, noise["policy"], settings)
+    return policy_gradient(
+        state["policy"], state["critic"], s, noise["policy"], target, settings.distillation,
+        settings.normalise_values, settings.policy.activation, settings.critic.activation,
+    )  # fmt: skip
 
 
 def check_batch(batch: Params) -> dict[str, int]:
@@ -148,14 +231,41 @@ def sample_reference(params: Params, s: Array, noise: Array, settings: Settings)
     return gaussian_sample(params, s, noise, settings.reference_tanh, activation)
 
 
+def propose(state: Params, s: Array, noise: Array, settings: Settings) -> Array:
+    """The particles of a method before transport: the reference's, or FQL's one-step policy's.
+
+    Shapes:
+        state: of an agent; s: ``[*, o]``; noise: standard normal ``[*, N, d]``. Returns
+        ``[*, N, d]``, in [-1, 1].
+
+    Equation:
+        a_i ~ mu(. | s);  "fql": a_i = clip( omega(s, z_i), -1, 1 )
+
+    Raises:
+        ValueError: shapes that do not match, or a state without the network.
+
+    Source:
+        Paper, Algorithm 1; Park et al. 2025 (FQL), its code's `sample_actions`.
+    """
+    if settings.method != "fql":
+        return sample_reference(state["reference"], s, noise, settings)
+    check_network(state, "policy", "method 'fql'")
+    return project(policy_actions(state["policy"], s, noise, settings.policy.activation))
+
+
 def fit_reference(
-    params: Params, s: Array, a: Array, noise: Params, settings: Settings
+    params: Params,
+    s: Array,
+    a: Array,
+    noise: Params,
+    settings: Settings,
+    weight: Array | None = None,
 ) -> tuple[Array, Params]:
     """The loss of the reference, of either kind, and its gradient.
 
     Shapes:
-        s: ``[B, o]``; a: ``[B, d]``; noise: as :func:`draw_update_noise`. Returns a scalar and a
-        tree like params.
+        s: ``[B, o]``; a: ``[B, d]``; noise: as :func:`draw_update_noise`; weight: ``[B]`` or None.
+        Returns a scalar and a tree like params.
 
     Equation:
         flow_matching_gradient or gaussian_gradient
@@ -169,8 +279,8 @@ def fit_reference(
     activation = settings.reference.activation
     if settings.reference_kind == "flow":
         x0, t = noise["reference_start"], noise["reference_time"]
-        return flow_matching_gradient(params, s, a, x0, t, activation)
-    return gaussian_gradient(params, s, a, settings.reference_tanh, activation)
+        return flow_matching_gradient(params, s, a, x0, t, activation, weight)
+    return gaussian_gradient(params, s, a, settings.reference_tanh, activation, weight)
 
 
 def move(
@@ -181,7 +291,9 @@ def move(
     settings: Settings,
     trajectory: bool = False,
 ) -> Array:
-    """Transport reference particles along the online critic (VGF) or along f (A-VGF).
+    """Transport particles along the online critic (VGF) or along f (A-VGF).
+
+    The baselines move none; given steps, their particles follow the critic too, if they have one.
 
     Shapes:
         state: of an agent; s: ``[*, o]``; a: ``[*, N, d]``. Returns ``[*, N, d]``, or
@@ -196,10 +308,13 @@ def move(
     Source:
         Paper, Algorithm 1 and amortised VGF.
     """
-    if settings.amortised:
-        check_network(state, "gradient_field", "amortised = True")
+    if settings.method == "avgf":
+        check_network(state, "gradient_field", "method 'avgf'")
         activation = settings.gradient_field.activation
         return amortised_transport(state["gradient_field"], s, a, budget, activation, trajectory)
+    if budget.steps == 0:
+        return a[None] if trajectory else a
+    check_network(state, "critic", f"moving particles in method {settings.method!r}")
     activation = settings.critic.activation
     return critic_transport(
         state["critic"], s, a, budget, settings.value_ensemble, activation, trajectory
@@ -287,8 +402,8 @@ def act(
         (index ``[B]``).
 
     Equation:
-        a_i^(0) ~ mu(. | s),  a_i = transport( a_i^(0) ) over the test budget,
-        a = select( a_i, agg_e Q_e(s, a_i) )
+        a_i^(0) proposed at s,  a_i = transport( a_i^(0) ) over the test budget,
+        a = select( a_i, agg_e Q_e(s, a_i) );  without a critic ("bc"), all values are 0
 
     Raises:
         ValueError: shapes that do not match.
@@ -303,9 +418,13 @@ def act(
         n = settings.particles if particles is None else particles
         noise = draw_act_noise(int(state["seed"]), draw, len(s), n, d)
     activation = settings.critic.activation
-    start = sample_reference(state["reference"], s, noise["particles"], settings)
+    start = propose(state, s, noise["particles"], settings)
     moved = move(state, s, start, budget, settings)
-    q = aggregate(critic_values(state["critic"], s, moved, activation), settings.target_ensemble)
+    if "critic" in settings.networks:
+        values = critic_values(state["critic"], s, moved, activation)
+        q = aggregate(values, settings.target_ensemble)
+    else:
+        q = np.zeros(moved.shape[:-1], moved.dtype)
     a, index = select(moved, q, noise["select"], settings.selection, settings.selection_temperature)
     return a, {"start": start, "moved": moved, "q": q, "index": index}
 
@@ -316,8 +435,9 @@ def draw_update_noise(
     """The random numbers of one update, a pure function of seed and step.
 
     Shapes:
-        Returns particles: standard normal ``[B, N, d]`` and, for the flow reference,
-        reference_start: standard normal ``[B, d]``, reference_time: uniform ``[B, 1]``.
+        Returns particles: standard normal ``[B, N, d]``; for the flow reference, reference_start:
+        standard normal ``[B, d]``, reference_time: uniform ``[B, 1]``; for "weighted_bc",
+        baseline: standard normal ``[B, N, d]``; for "fql", policy: standard normal ``[B, d]``.
 
     Equation:
         Independent draws, none used twice.
@@ -330,6 +450,10 @@ def draw_update_noise(
     if settings.reference_kind == "flow":
         noise["reference_start"] = rng.standard_normal((batch_size, action_dim))
         noise["reference_time"] = rng.random((batch_size, 1))
+    if settings.method == "weighted_bc":
+        noise["baseline"] = rng.standard_normal(noise["particles"].shape)
+    if settings.method == "fql":
+        noise["policy"] = rng.standard_normal((batch_size, action_dim))
     return noise
 
 
@@ -380,12 +504,16 @@ def init_state(seed: int, observation_dim: int, action_dim: int, settings: Setti
     else:
         reference = init_mlp(rng, o, settings.reference, d, output_gain=1e-2)
         reference["log_std"] = np.zeros(d)
-    networks: dict[str, Any] = {"critic": critic, "reference": reference}
-    if settings.amortised:
-        networks["gradient_field"] = init_mlp(rng, o + d, settings.gradient_field, d)
+    made: dict[str, Any] = {"critic": critic, "reference": reference}
+    if settings.method == "avgf":
+        made["gradient_field"] = init_mlp(rng, o + d, settings.gradient_field, d)
+    if settings.method == "fql":
+        made["policy"] = init_mlp(rng, o + d, settings.policy, d)
+    networks = {name: made[name] for name in settings.networks}
+    targets = {"target_critic": tree_map(np.copy, critic)} if "critic" in networks else {}
     return {
         **networks,
-        "target_critic": tree_map(np.copy, critic),
+        **targets,
         "optimiser": {name: adam_init(params) for name, params in networks.items()},
         "seed": np.asarray(seed, np.int32),
         "step": np.asarray(0, np.int32),

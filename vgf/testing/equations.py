@@ -157,6 +157,10 @@ class Jittered(NumpyBackend):
     update_from_noise = ComposedBackend.update_from_noise
     act = ComposedBackend.act
     act_from_noise = ComposedBackend.act_from_noise
+    _fit_critic = ComposedBackend._fit_critic
+    _fit_reference = ComposedBackend._fit_reference
+    _fit_gradient_field = ComposedBackend._fit_gradient_field
+    _fit_policy = ComposedBackend._fit_policy
     _spread = ComposedBackend._spread
 
     def __init__(self, u: float, seed: int) -> None:
@@ -453,7 +457,12 @@ def _flow_matching(make: Maker) -> Arguments:
     t = make.rng.choice([0.0, 1.0], (b, 1)) if make.pick("t", ("in", "ends")) == "ends" else None
     t = make.rng.uniform(0, 1, (b, 1)) if t is None else t
     s, a, x0 = make.normal(b, OBSERVATION_DIM), make.actions(b, d), make.normal(b, d)
-    return params, s, a, x0, t, activation
+    return params, s, a, x0, t, activation, row_weights(make, b)
+
+
+def row_weights(make: Maker, b: int) -> np.ndarray | None:
+    """Weights of a batch's rows, or none."""
+    return make.rng.uniform(0, 3, (b,)) if make.pick("weight", ("none", "some")) == "some" else None
 
 
 equation("flow_matching_loss")(_flow_matching)
@@ -479,7 +488,8 @@ def gaussian_network(make: Maker, d: int) -> dict[str, Any]:
 def _gaussian(make: Maker) -> Arguments:
     b, _, d = make.sizes()
     params, s = gaussian_network(make, d), make.normal(b, OBSERVATION_DIM)
-    return params, s, make.actions(b, d), make.pick("tanh", (False, True)), "relu"
+    tanh = make.pick("tanh", (False, True))
+    return params, s, make.actions(b, d), tanh, "relu", row_weights(make, b)
 
 
 equation("gaussian_loss")(_gaussian)
@@ -602,6 +612,44 @@ def _(make: Maker) -> Arguments:
     return make.particles((b,), n, d), q, u, rule, make.pick("temperature", (1.0, 0.1))
 
 
+# --- baselines -----------------------------------------------------------------------------------
+
+
+@equation("advantage_weights")
+def _(make: Maker) -> Arguments:
+    b, n, _ = make.sizes()
+    temperature = make.pick("temperature", (1.0, 0.1))
+    how, maximum = make.pick("how", ("mean", "min")), make.pick("maximum", (20.0, 1.0))
+    return make.scores((2, b), "q"), make.scores((2, b, n), "own"), how, temperature, maximum
+
+
+@equation("policy_actions")
+def _(make: Maker) -> Arguments:
+    s, shape = states_and_shape(make)
+    activation = make.pick("activation", ACTIVATIONS)
+    params = make.network(OBSERVATION_DIM + shape[-1], shape[-1], None, False, activation)
+    return params, s, make.normal(*shape), activation
+
+
+def _policy(make: Maker) -> Arguments:
+    b, _, d = make.sizes()
+    activation, normalise = make.pick("activation", ACTIVATIONS), make.pick("norm", (False, True))
+    params = make.network(OBSERVATION_DIM + d, d, None, False, activation)
+    if make.pick("box", ("inside", "beyond")) == "beyond":  # most actions, by a bias of 1.5
+        params["output"]["bias"] = params["output"]["bias"] + 1.5
+    s, noise, target = make.normal(b, OBSERVATION_DIM), make.normal(b, d), make.actions(b, d)
+    distillation = make.pick("distillation", (10.0, 0.0, 0.3))
+    critic = critic_network(make, d, "swish")
+    return params, critic, s, noise, target, distillation, normalise, activation, "swish"
+
+
+equation("policy_loss")(_policy)
+equation("policy_gradient")(_policy)
+
+
+# --- optimiser -----------------------------------------------------------------------------------
+
+
 @equation("adam_init")
 def _(make: Maker) -> Arguments:
     return (make.network(3, 2),)
@@ -643,6 +691,7 @@ def _small(**changes: Any) -> Settings:
         "critic": Network((8, 4), changes.pop("activation", "relu"), layer_norm=True),
         "reference": Network((8, 4), "swish"),
         "gradient_field": Network((8, 4), "gelu", layer_norm=True),
+        "policy": Network((8, 4), "swish"),
     }
     budget = changes.pop("budget", Budget(steps=2, step_size=0.1, temperature=0.5))
     return Settings(
@@ -663,12 +712,23 @@ SETTINGS: dict[str, Settings] = {
     "vgf gaussian tanh": _small(
         reference_kind="gaussian", reference_tanh=True, budget=BUDGETS[7], ensemble=1
     ),
-    "avgf": _small(amortised=True, budget=_CLIPPED, clip_norm=1.0),
+    "avgf": _small(method="avgf", budget=_CLIPPED, clip_norm=1.0),
     "avgf gaussian": _small(
-        amortised=True, reference_kind="gaussian", normalise_gradients=True, discount=1.0,
+        method="avgf", reference_kind="gaussian", normalise_gradients=True, discount=1.0,
         critic_loss="expectile",
     ),
-    "avgf sparse": _small(amortised=True, critic_loss="sparse", particles=1, clip_norm=0.1),
+    "avgf sparse": _small(method="avgf", critic_loss="sparse", particles=1, clip_norm=0.1),
+    "bc": _small(method="bc", budget=BUDGETS[0]),
+    "bc gaussian": _small(method="bc", budget=BUDGETS[0], reference_kind="gaussian"),
+    "weighted bc": _small(method="weighted_bc", budget=BUDGETS[0], weight_temperature=0.5),
+    "weighted bc gaussian": _small(
+        method="weighted_bc", budget=BUDGETS[0], reference_kind="gaussian", value_ensemble="min",
+        weight_maximum=1.5, critic_loss="expectile",
+    ),
+    "fql": _small(method="fql", budget=BUDGETS[0], particles=1, target_ensemble="mean"),
+    "fql normalised": _small(
+        method="fql", budget=BUDGETS[0], normalise_values=True, distillation=0.5, clip_norm=1.0,
+    ),
 }  # fmt: skip
 
 
@@ -676,7 +736,8 @@ def random_state(make: Maker, settings: Settings, d: int) -> Any:
     """An agent in the midst of training: random networks, targets and Adam states."""
     rng, o = make.rng, OBSERVATION_DIM
     state = init_state(int(make.rng.integers(0, 1000)), o, d, settings)
-    state["target_critic"] = init_ensemble(rng, o + d, settings.critic, 1, settings.ensemble)
+    if "critic" in settings.networks:
+        state["target_critic"] = init_ensemble(rng, o + d, settings.critic, 1, settings.ensemble)
     for name in state["optimiser"]:
         state["optimiser"][name] = adam_state(make, state[name])
     return state
@@ -713,7 +774,7 @@ def _(make: Maker) -> Arguments:
 def _(make: Maker) -> Arguments:
     settings = SETTINGS[make.pick("settings", SETTINGS)]
     (b, d), n = make.pick("B,d", ((1, 1), (4, 2))), make.pick("N", (1, 4))
-    budget = BUDGETS[make.pick("budget", (0, 2, 5))]
+    budget = BUDGETS[make.pick("budget", (0, 2, 5)) if settings.transports else 0]
     noise = draw_act_noise(int(make.rng.integers(2**31)), 0, b, n, d)
     return random_state(make, settings, d), make.normal(b, OBSERVATION_DIM), noise, budget, settings
 
@@ -730,10 +791,19 @@ def _(make: Maker) -> Arguments:
     return params, make.normal(b, OBSERVATION_DIM), make.normal(b, n, d), settings
 
 
+@equation("propose")
+def _(make: Maker) -> Arguments:
+    b, n, d = make.sizes()
+    settings = SETTINGS[make.pick("settings", ("vgf", "weighted bc gaussian", "fql"))]
+    state = random_state(make, settings, d)
+    used = {key: state[key] for key in ("reference", "policy") if key in state}
+    return used, make.normal(b, OBSERVATION_DIM), make.normal(b, n, d), settings
+
+
 @equation("move", unit=1.0)
 def _(make: Maker) -> Arguments:
     b, n, d = make.sizes()
-    settings = SETTINGS[make.pick("settings", ("vgf", "avgf"))]
+    settings = SETTINGS[make.pick("settings", ("vgf", "avgf", "fql"))]
     state = random_state(make, settings, d)
     used = {key: state[key] for key in ("critic", "gradient_field") if key in state}
     budget = BUDGETS[make.pick("budget", (0, 2, 5))]

@@ -10,33 +10,44 @@ import numpy as np
 from ..backends.base import Backend
 from ..backends.numpy import NumpyBackend
 from ..spec.optimiser import tree_map
-from ..spec.settings import CRITIC_LOSSES, Budget, Network, Settings
+from ..spec.settings import CRITIC_LOSSES, Budget, Network, Settings, method_settings
 from ..spec.update import draw_update_noise, init_state
 from .compare import named_leaves
 
-# VGF and A-VGF, both references, all critic losses
+_SMALL: dict[str, Any] = {
+    "critic": Network((32, 32), layer_norm=True),
+    "reference": Network((32, 32)),
+    "gradient_field": Network((32, 32), layer_norm=True),
+    "policy": Network((32, 32)),
+    "sampling_steps": 5,
+}
+_VGF = Budget(steps=3, step_size=0.1, temperature=0.2)
+_AVGF = Budget(steps=3, step_size=0.1, temperature=None, clip_norm=1.0)
+# VGF and A-VGF, both references, all critic losses; then the baselines
 TRAININGS: dict[str, Settings] = {
-    f"{'avgf' if amortised else 'vgf'} {reference} {loss}": Settings(
-        amortised=amortised,
+    f"{method} {reference} {loss}": Settings(
+        method=method,
         reference_kind=reference,
-        reference_tanh=reference == "gaussian" and not amortised,
+        reference_tanh=reference == "gaussian" and method == "vgf",
         critic_loss=loss,
-        critic=Network((32, 32), layer_norm=True),
-        reference=Network((32, 32)),
-        gradient_field=Network((32, 32), layer_norm=True),
         particles=5,
-        sampling_steps=5,
-        clip_norm=1.0 if amortised else None,
-        budget=Budget(
-            steps=3,
-            step_size=0.1,
-            temperature=None if amortised else 0.2,
-            clip_norm=1.0 if amortised else None,
-        ),
+        clip_norm=None if method == "vgf" else 1.0,
+        budget=_VGF if method == "vgf" else _AVGF,
+        **_SMALL,
     )
-    for amortised in (False, True)
+    for method in ("vgf", "avgf")
     for reference in ("flow", "gaussian")
     for loss in CRITIC_LOSSES
+}
+TRAININGS |= {
+    "bc flow": method_settings("bc", **_SMALL),
+    "bc gaussian": method_settings("bc", reference_kind="gaussian", **_SMALL),
+    "weighted_bc flow": method_settings("weighted_bc", particles=4, **_SMALL),
+    "weighted_bc gaussian": method_settings(
+        "weighted_bc", reference_kind="gaussian", particles=4, **_SMALL
+    ),
+    "fql": method_settings("fql", **_SMALL),
+    "fql normalised": method_settings("fql", normalise_values=True, distillation=1.0, **_SMALL),
 }
 OBSERVATION_DIM, ACTION_DIM, BATCH = 6, 3, 32
 

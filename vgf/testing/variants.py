@@ -339,6 +339,82 @@ def _(b: Any, original: Any, params: Any, s: Any, a: Any, g: Any, normalise: boo
     return original(params, s, a, g, False, *args)
 
 
+# --- baselines -----------------------------------------------------------------------------------
+
+
+@variant("advantage over the best particle", "advantage_weights",
+         "your advantage subtracts the value of the best particle, not their mean")  # fmt: skip
+def _(b: Any, original: Any, q: Any, baseline: Any, how: str = "mean", *args: Any) -> Any:
+    return original(q, ordered(b, baseline)[..., -1:], how, *args)
+
+
+@variant("weight temperature inverted", "advantage_weights",
+         "your weights multiply the advantage by the temperature")  # fmt: skip
+def _(b: Any, original: Any, q: Any, baseline: Any, how: str = "mean", temperature: float = 1.0,
+      maximum: float = 20.0) -> Any:  # fmt: skip
+    return original(q, baseline, how, 1 / temperature, maximum)
+
+
+@variant("weights unbounded", "advantage_weights", "your weights have no maximum")
+def _(b: Any, original: Any, q: Any, baseline: Any, how: str = "mean", temperature: float = 1.0,
+      maximum: float = 20.0) -> Any:  # fmt: skip
+    return original(q, baseline, how, temperature, 1e300 if b.dtype == "float64" else 1e30)
+
+
+@variant("weights of sum one", "advantage_weights", "your weights are a softmax over the batch")
+def _(b: Any, original: Any, *args: Any) -> Any:
+    w = original(*args)
+    return w / w.sum()
+
+
+@variant("weights ignored", "flow_matching_loss", "you ignore the weights")
+def _(b: Any, original: Any, params: Any, s: Any, a: Any, x0: Any, t: Any,
+      activation: str = "relu", weight: Any = None) -> Any:  # fmt: skip
+    return original(params, s, a, x0, t, activation)
+
+
+@variant("Gaussian's weights ignored", "gaussian_loss", "you ignore the weights")
+def _(b: Any, original: Any, params: Any, s: Any, a: Any, tanh: bool = False,
+      activation: str = "relu", weight: Any = None) -> Any:  # fmt: skip
+    return original(params, s, a, tanh, activation)
+
+
+def _negated(critic: Any) -> Any:
+    return {**critic, "output": {name: -array for name, array in critic["output"].items()}}
+
+
+@variant(
+    "policy lowers the value", "policy_loss", "your policy lowers the value: its sign is wrong"
+)
+def _(b: Any, original: Any, params: Any, critic: Any, *args: Any) -> Any:
+    return original(params, _negated(critic), *args)
+
+
+@variant("value not normalised", "policy_loss", "you do not divide by the mean of |Q|")
+def _(b: Any, original: Any, params: Any, critic: Any, s: Any, noise: Any, target: Any,
+      distillation: float = 10.0, normalise: bool = False, *args: Any) -> Any:  # fmt: skip
+    return original(params, critic, s, noise, target, distillation, False, *args)
+
+
+@variant("distilled from the data", "_fit_policy",
+         "your policy is distilled from the data's actions", "update")  # fmt: skip
+def _(b: Any, original: Any, state: Any, batch: Any, noise: Any, settings: Any) -> Any:
+    loss, gradient = b.policy_gradient(
+        state["policy"], state["critic"], batch["observations"], noise["policy"],
+        batch["actions"], settings.distillation, settings.normalise_values,
+        settings.policy.activation, settings.critic.activation,
+    )  # fmt: skip
+    return gradient, {"policy_loss": loss}
+
+
+@variant("FQL acting by its reference", "propose", "your next actions are the flow reference's")
+def _(b: Any, original: Any, state: Any, s: Any, noise: Any, settings: Any) -> Any:
+    return b.sample_reference(state["reference"], s, noise, settings)
+
+
+# --- selection and optimiser ---------------------------------------------------------------------
+
+
 @variant("worst particle", "select", "you pick the worst particle")
 def _(b: Any, original: Any, a: Any, q: Any, *args: Any) -> Any:
     return original(a, -q, *args)
@@ -394,6 +470,8 @@ def _(b: Any, original: Any, online: Any, target: Any, tau: float) -> Any:
 @variant("target from the online critic", "update_from_noise", "your target uses the online critic",
          "update")  # fmt: skip
 def _(b: Any, original: Any, state: Any, batch: Any, noise: Any, settings: Any) -> Any:
+    if "critic" not in settings.networks:
+        return original(state, batch, noise, settings)
     new, metrics = original({**state, "target_critic": state["critic"]}, batch, noise, settings)
     online = new["critic"] if settings.target_update == "after" else state["critic"]
     new["target_critic"] = b.polyak(online, state["target_critic"], settings.polyak)

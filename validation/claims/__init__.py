@@ -1,0 +1,10 @@
+"""The paper's claims, each an experiment of its own."""
+
+from .best_of_n import BEST_OF_N
+from .boltzmann import BOLTZMANN
+from .distance import DISTANCE
+from .mmd_bound import MMD_BOUND
+from .modes import MODES
+from .support import SUPPORT
+
+CLAIMS = (MMD_BOUND, DISTANCE, BEST_OF_N, SUPPORT, MODES, BOLTZMANN)

@@ -1,0 +1,232 @@
+"""One report of all that is recorded: report.md, and report.html with the figures inside.
+
+    python -m validation.report
+    python -m validation.report --out FOLDER   # of the records in another folder
+
+Nothing is run: the report is made from the JSON files and the SVG figures beside them. What has no
+record is listed as not run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from vgf.errors import VGFError
+from vgf.files import write_atomically
+
+from .claims import CLAIMS
+from .experiment import Data, answer, blocks, exit_status, made_by, read_record
+from .pages import Block, Heading, Picture, Points, Table, Text, to_html, to_markdown
+from .record import RESULTS
+
+MARKDOWN, HTML = "report.md", "report.html"
+TITLE = "Validation of vgf"
+# What a report holds, in its order: the name of the record and the command that makes it.
+EXPERIMENTS = {
+    **{claim.name: f"python -m validation.claims {claim.name}" for claim in CLAIMS},
+    "toy": "python -m validation.toy",
+    "scaling": "python -m validation.scaling RUN",
+    "methods": "python -m validation.methods",
+    "online": "python -m validation.online",
+    "sources": "python -m validation.sources",
+    "published": "python -m validation.published",
+}
+PARITY = "python -m validation.parity"
+RUNS = "python -m validation.runs demo"
+
+
+def load(path: Path) -> Data | None:
+    """A JSON file, or None where there is none.
+
+    Raises:
+        VGFError: a file that is no JSON object.
+    """
+    if not path.exists():
+        return None
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise VGFError(f"{path} cannot be read: {error}; delete it and run again") from error
+    if not isinstance(value, dict):
+        raise VGFError(f"{path} is no record; delete it and run again")
+    return value
+
+
+def collect(folder: Path) -> dict[str, Data | None]:
+    """The records of the experiments, in the order of the report.
+
+    Raises:
+        VGFError: a damaged record.
+    """
+    paths = {name: folder / f"{name}.json" for name in EXPERIMENTS}
+    return {name: read_record(path) if path.exists() else None for name, path in paths.items()}
+
+
+def overview(records: dict[str, Data | None], parities: dict[str, Data]) -> list[Block]:
+    """Every claim and whether it holds; and what was not run."""
+    rows = []
+    for name, record in records.items():
+        if record is None:
+            rows.append([EXPERIMENTS[name], "", "not run", ""])
+            continue
+        for verdict in record["verdicts"]:
+            rows.append([record["title"], verdict["claim"], answer(verdict["holds"]),
+                         verdict["evidence"]])  # fmt: skip
+    for name, parity in parities.items():
+        agree = sum(row["agrees"] for row in parity["equations"])
+        total = len(parity["equations"])
+        rows.append(["Parity", f"every backend computes the specification ({name})",
+                     answer(agree == total), f"{agree} of {total} rows agree"])  # fmt: skip
+    if not parities:
+        rows.append([PARITY, "", "not run", ""])
+    failed = [row for row in rows if row[2] == answer(False)]
+    held = [row for row in rows if row[2] == answer(True)]
+    missing = len(rows) - len(held) - len(failed)
+    summary = f"{len(held)} of {len(held) + len(failed)} claims hold"
+    summary += f"; {missing} experiments were not run." if missing else "."
+    if any(record and record["quick"] for record in records.values()):
+        summary += " Some results are of a short version (`--quick`), for a look only."
+    return [
+        Text(summary),
+        Table("", ("experiment", "claim", "holds", "evidence"), rows),
+    ]
+
+
+def parity_blocks(folder: Path, parities: dict[str, Data]) -> list[Block]:
+    """The parity table in short: a row for each backend and dtype."""
+    found: list[Block] = [Heading("Parity with the specification")]
+    if not parities:
+        return [*found, Text(f"Not run. `{PARITY}` makes it.")]
+    for name, parity in parities.items():
+        found += [
+            Text(made_by({"quick": False, **parity})),
+            Table(
+                "Every equation against the specification; a ratio of 1 would be a failure "
+                f"([every row]({name}.md))",
+                ("backend", "dtype", "device", "equations", "agree", "worst ratio", "where"),
+                [parity_row(group) for group in by_backend(parity["equations"]).values()],
+            ),
+        ]
+        if parity["drift"]:
+            header = ("backend", "dtype", "matmul", "updates", "worst relative error", "training")
+            rows = [drift_row(group) for group in by_backend(parity["drift"]).values()]
+            found.append(Table("Whole updates against the specification in float64", header, rows))
+    if (folder / "mistakes.md").exists():
+        found.append(Text("That the checks can fail: [planted mistakes](mistakes.md)."))
+    return found
+
+
+def by_backend(rows: Sequence[Data]) -> dict[tuple[str, ...], list[Data]]:
+    """Rows grouped by what computed them."""
+    groups: dict[tuple[str, ...], list[Data]] = {}
+    for row in rows:
+        key = (row["backend"], row["dtype"], row["device"], row["matmul_precision"])
+        groups.setdefault(key, []).append(row)
+    return groups
+
+
+def parity_row(rows: Sequence[Data]) -> list[str]:
+    """One backend's equations in short."""
+    agree = [row for row in rows if row["agrees"]]
+    worst = max(agree, key=lambda row: float(row["ratio"]), default=None)
+    return [
+        rows[0]["backend"], rows[0]["dtype"], rows[0]["device"], str(len(rows)), str(len(agree)),
+        *([f"{worst['ratio']:.3f}", worst["equation"]] if worst else ["", ""]),
+    ]  # fmt: skip
+
+
+def drift_row(rows: Sequence[Data]) -> list[str]:
+    """One backend's trainings in short."""
+    worst = max(rows, key=lambda row: float(row["relative"]))
+    return [
+        worst["backend"], worst["dtype"], worst["matmul_precision"], str(worst["updates"]),
+        f"{worst['relative']:.1e}", worst["training"],
+    ]  # fmt: skip
+
+
+def run_blocks(folder: Path) -> list[Block]:
+    """The recorded whole runs."""
+    found: list[Block] = [Heading("Whole runs")]
+    paths = sorted(folder.glob("run-*.json"))
+    if not paths:
+        return [*found, Text(f"Not run. `{RUNS}` makes one.")]
+    for path in paths:
+        record: Any = load(path)
+        used = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
+        found += [
+            Heading(path.stem, 3),
+            Text(f"`{record['command']}`, {len(record['seeds'])} seeds; the last evaluation. "
+                 f"{used}. Revision {record['revision'] or 'unknown'}. "
+                 f"[More]({path.stem}.md)."),
+            Table("", list(record["last"][0]), [list(row.values()) for row in record["last"]]),
+        ]  # fmt: skip
+        if path.with_suffix(".svg").exists():
+            caption = "Score and distance moved against the test budget."
+            found.append(Picture(path.stem, path.stem, caption))
+    return found
+
+
+def page(folder: Path) -> list[Block]:
+    """The whole report.
+
+    Raises:
+        VGFError: a damaged record.
+    """
+    records = collect(folder)
+    loaded = {path.stem: load(path) for path in sorted(folder.glob("parity-*.json"))}
+    parities = {name: parity for name, parity in loaded.items() if parity is not None}
+    found: list[Block] = [Heading(TITLE, 1), *overview(records, parities)]
+    found.append(
+        Points(["`python -m validation.all` makes all of it again, and this page.",
+                "Each verdict is computed from the numbers beside it; intervals are of 95 %."])
+    )  # fmt: skip
+    for name, record in records.items():
+        if record is None:
+            found += [Heading(name), Text(f"Not run. `{EXPERIMENTS[name]}` makes it.")]
+        else:
+            found += [block for block in blocks(record, 2) if drawn(block, folder)]
+    return [*found, *parity_blocks(folder, parities), *run_blocks(folder)]
+
+
+def drawn(block: Block, folder: Path) -> bool:
+    """Whether a figure is there; any other block is."""
+    return not isinstance(block, Picture) or (folder / f"{block.name}.svg").exists()
+
+
+def write_report(folder: Path) -> Path:
+    """Write report.md and report.html from the records of a folder.
+
+    Raises:
+        VGFError: a damaged record, or a folder that is not there or cannot be written.
+    """
+    if not folder.is_dir():
+        raise VGFError(f"{folder} is not a folder of results; run an experiment first")
+    found = page(folder)
+    write_atomically(folder / MARKDOWN, to_markdown(found))
+    write_atomically(folder / HTML, to_html(found, folder, TITLE))
+    return folder / HTML
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command."""
+    parser = argparse.ArgumentParser(
+        prog="python -m validation.report", description=(__doc__ or "").partition("\n")[0]
+    )
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the records")
+    args = parser.parse_args(argv)
+
+    def act() -> bool:
+        place = write_report(args.out)
+        print(f"written to {place} and {place.with_suffix('.md')}")
+        return True
+
+    return exit_status(act)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

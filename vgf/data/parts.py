@@ -1,0 +1,497 @@
+"""Recording in parallel, kept in parts, so that a making that is cut off goes on where it was.
+
+While a data set is made, the episodes that are finished are kept in a hidden folder beside it,
+``.making-<name>``:
+
+    making.json                    what every episode depends on, and how many there will be
+    part-000000-000012.npz         episodes 0 to 11, one after the other, and their lengths
+
+An episode depends on its number and on what `making.json` says, on nothing else. So the data set
+is the same in one go, in several, and with any number of processes. A part that is damaged is
+recorded anew; parts of another making are dropped. The data set itself appears under its name when
+it is whole, and the folder goes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import threading
+import time
+import zipfile
+import zlib
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context, parent_process
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from ..errors import VGFError
+from ..extras import installed_version
+from ..files import atomic_file, make_folder, sync_folder, write_atomically
+from ..spec.types import Array
+from .common import Progress, Say, without_interrupts
+
+Episode = dict[str, Array]
+
+FORMAT = 1  # of the parts; another one starts anew
+LENGTHS = "lengths"
+MAKING = "making.json"
+# A process that is killed loses what was finished in these seconds, and what was under way.
+PART_SECONDS = 5.0
+_WAIT_SECONDS = 0.5
+
+
+class Recorder(Protocol):
+    """What records; it is sent to the processes."""
+
+    def start(self) -> Callable[[int], Episode]:
+        """Prepare a process: a function from an episode's number to its rows.
+
+        What the function returns depends on the number alone.
+        """
+
+
+def make_in_parts(
+    target: Path,
+    record: Mapping[str, Any],
+    episodes: int,
+    recorder: Recorder,
+    write: Callable[[Parts], None],
+    is_made: Callable[[], bool],
+    *,
+    label: str,
+    workers: int | None = None,
+    progress: Progress | None = None,
+    say: Say | None = None,
+) -> None:
+    """Record episodes, or what is missing of them, and write a data set of them.
+
+    Args:
+        target: of the data set; the parts are kept beside it.
+        record: what the episodes depend on, as JSON holds it.
+        episodes: how many.
+        recorder: of the episodes.
+        write: writes the data set; it puts files in place by :meth:`Parts.fresh`.
+        is_made: whether another process has made it meanwhile.
+        label: for `progress`.
+        workers: processes; None for one on each core, 1 to record in this one.
+        progress: called first, and then after each episode.
+        say: takes a line for the person at the terminal.
+
+    Raises:
+        VGFError: a worker that died, or a file that cannot be written.
+    """
+    make_folder(target.parent)
+    tell = say or (lambda line: None)
+    with _own_folder(target.parent / f".making-{target.name}", tell) as (folder, waited):
+        kept = 0
+        try:
+            if not (waited and is_made()):
+                parts = Parts(folder, record, episodes, tell)
+                try:
+                    parts.record(recorder, workers, label, progress)
+                    write(parts)
+                finally:
+                    kept = parts.kept
+        except BaseException:
+            if kept:
+                tell(
+                    f"{kept:,} of {episodes:,} episodes are kept in {folder}; the same command "
+                    "goes on from them"
+                )
+            elif not any(folder.glob("part-*")):
+                shutil.rmtree(folder)
+            raise
+        shutil.rmtree(folder)
+
+
+@contextlib.contextmanager
+def _own_folder(folder: Path, say: Say) -> Iterator[tuple[Path, bool]]:
+    """Make a folder, or take it up, and keep other processes out of it meanwhile.
+
+    Yields it, and whether another process had it first.
+    """
+    waited = False
+    while True:
+        folder.mkdir(exist_ok=True)
+        descriptor = _lock(folder)
+        if descriptor is not None and _still_there(folder, descriptor):
+            break
+        if descriptor is not None:  # the one that had it removed it
+            os.close(descriptor)
+            continue
+        if not waited:
+            say(f"another process makes {folder.name.removeprefix('.making-')}; waiting for it")
+        waited = True
+        time.sleep(_WAIT_SECONDS)
+    try:
+        yield folder, waited
+    finally:
+        if descriptor >= 0:
+            os.close(descriptor)
+
+
+def _lock(folder: Path) -> int | None:
+    """Lock a folder until its descriptor is closed; None if it is locked, -1 if none can be.
+
+    The system lets go of it when the process ends, however it ends.
+    """
+    try:
+        import fcntl
+    except ModuleNotFoundError:  # Windows
+        return -1
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    except OSError:  # a file system that has no locks
+        os.close(descriptor)
+        return -1
+    return descriptor
+
+
+def _still_there(folder: Path, descriptor: int) -> bool:
+    """Whether a folder is the one that was locked."""
+    if descriptor < 0:
+        return True
+    try:
+        return os.path.samestat(os.stat(folder), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+
+
+class Parts:
+    """The episodes of a making, in the files of a folder.
+
+    Args:
+        folder: that holds them, which this process has to itself.
+        record: what the episodes depend on, as JSON holds it.
+        episodes: how many there will be.
+        say: takes a line for the person at the terminal.
+    """
+
+    def __init__(self, folder: Path, record: Mapping[str, Any], episodes: int, say: Say) -> None:
+        self.folder = folder
+        self.episodes = episodes
+        self._say = say
+        self._parts: dict[int, _Part] = {}
+        self._take_up(json.loads(json.dumps({"format": FORMAT, **record})))
+
+    @property
+    def kept(self) -> int:
+        """How many episodes there are."""
+        return sum(len(part.lengths) for part in self._parts.values())
+
+    def _take_up(self, record: dict[str, Any]) -> None:
+        """Find the parts of this very making; drop what else the folder holds."""
+        before = read_record(self.folder / MAKING)
+        names = sorted(entry.name for entry in self.folder.iterdir() if entry.name != MAKING)
+        if before != record:
+            changed = differences(before, record)
+            if before is not None and any(name.startswith("part-") for name in names):
+                self._say(f"{self.folder} is of another making: {changed}; starting anew")
+            for name in names:
+                _remove(self.folder / name)
+            write_atomically(self.folder / MAKING, json.dumps(record, indent=2) + "\n")
+            return
+        for name in names:
+            part = _read_part(self.folder / name) if name.startswith("part-") else None
+            fits = part is not None and part.stop <= self.episodes and self._fits(part)
+            if part is not None and fits:
+                self._parts[part.first] = part
+                continue
+            if name.startswith("part-"):
+                self._say(f"{self.folder / name} is damaged; its episodes are recorded anew")
+            _remove(self.folder / name)
+        if self.kept:
+            self._say(f"going on: {self.kept:,} of {self.episodes:,} episodes are there")
+
+    def _fits(self, part: _Part) -> bool:
+        """Whether a part has the keys of those before, and episodes that they do not have."""
+        others = self._parts.values()
+        return all(
+            other.layout == part.layout and (other.stop <= part.first or part.stop <= other.first)
+            for other in others
+        )
+
+    def missing(self) -> list[int]:
+        """The numbers of the episodes that are still to be recorded."""
+        there = {number for part in self._parts.values() for number in range(part.first, part.stop)}
+        return [number for number in range(self.episodes) if number not in there]
+
+    def record(
+        self, recorder: Recorder, workers: int | None, label: str, progress: Progress | None
+    ) -> None:
+        """Record the missing episodes; whatever ends this, what is finished is kept."""
+        numbers = self.missing()
+        show = progress or (lambda label, done, total: None)
+        done = self.episodes - len(numbers)
+        show(label, done, self.episodes)
+        if not numbers:
+            return
+        waiting: dict[int, Episode] = {}
+        since = time.monotonic()
+        recorded = _record(recorder, numbers, workers)
+        try:
+            for number, episode in zip(numbers, recorded, strict=True):
+                waiting[number] = episode
+                if time.monotonic() - since >= PART_SECONDS:
+                    self._keep(waiting)
+                    since = time.monotonic()
+                done += 1
+                show(label, done, self.episodes)
+        finally:
+            try:
+                self._keep(waiting)
+            finally:
+                recorded.close()
+
+    def _keep(self, waiting: dict[int, Episode]) -> None:
+        """Write finished episodes into parts, one for each run of consecutive numbers."""
+        while waiting:
+            first = stop = next(iter(waiting))
+            episodes = []
+            while stop in waiting:
+                episodes.append(waiting[stop])
+                stop += 1
+            lengths = [_length(episode) for episode in episodes]
+            rows = {key: np.concatenate([e[key] for e in episodes]) for key in episodes[0]}
+            path = self.folder / f"part-{first:06d}-{stop:06d}.npz"
+            with atomic_file(path) as file:
+                np.savez(file, allow_pickle=False, **{LENGTHS: np.array(lengths)}, **rows)
+            self._parts[first] = _Part(path, first, stop, lengths, _layout(rows))
+            for number in range(first, stop):
+                del waiting[number]
+
+    def names(self) -> list[str]:
+        """The keys of the rows."""
+        return list(self._parts[0].layout)
+
+    def layout(self, key: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
+        """The shape of a key's row, and its dtype."""
+        return self._parts[0].layout[key]
+
+    def lengths(self, first: int = 0, stop: int | None = None) -> list[int]:
+        """The rows of each of some episodes."""
+        parts = [self._parts[start] for start in sorted(self._parts)]
+        return [length for part in parts for length in part.lengths][first:stop]
+
+    def rows(self, key: str, first: int = 0, stop: int | None = None) -> Iterator[Array]:
+        """A key's rows of the episodes `first` to `stop`, a part at a time."""
+        stop = self.episodes if stop is None else stop
+        for start in sorted(self._parts):
+            part = self._parts[start]
+            begin, end = max(first, part.first), min(stop, part.stop)
+            if begin < end:
+                ends = np.cumsum([0, *part.lengths])
+                with np.load(part.path, allow_pickle=False) as file:
+                    yield file[key][ends[begin - start] : ends[end - start]]
+
+    @contextlib.contextmanager
+    def fresh(self, path: Path) -> Iterator[Path]:
+        """A place to write a file at, which is then moved to `path`, whole and on the disk.
+
+        Raises:
+            VGFError: it cannot be written.
+        """
+        fresh = self.folder / f"fresh-{path.name}"
+        try:
+            yield fresh
+            with open(fresh, "rb+") as file:
+                os.fsync(file.fileno())
+            os.replace(fresh, path)
+            sync_folder(path.parent)
+        except OSError as error:
+            raise VGFError(f"cannot write {path}: {error.strerror or error}") from error
+
+    def write_npz(
+        self,
+        path: Path,
+        first: int = 0,
+        stop: int | None = None,
+        dtype: Callable[[str], np.dtype[Any]] | None = None,
+    ) -> None:
+        """Write the rows of some episodes as NumPy's compressed .npz, a part at a time.
+
+        Args:
+            path: of a new file.
+            first, stop: the episodes.
+            dtype: of each key; None for the recorded ones.
+        """
+        rows = sum(self.lengths(first, stop))
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+            for key in self.names():
+                shape, recorded = self.layout(key)
+                kind = dtype(key) if dtype is not None else recorded
+                header = {
+                    "descr": np.lib.format.dtype_to_descr(kind),
+                    "fortran_order": False,
+                    "shape": (rows, *shape),
+                }
+                with file.open(f"{key}.npy", "w", force_zip64=True) as member:
+                    np.lib.format.write_array_header_1_0(member, header)
+                    for array in self.rows(key, first, stop):
+                        member.write(array.astype(kind, copy=False).tobytes())
+
+
+class _Part:
+    """A file of consecutive episodes."""
+
+    def __init__(
+        self,
+        path: Path,
+        first: int,
+        stop: int,
+        lengths: Sequence[int],
+        layout: dict[str, tuple[tuple[int, ...], np.dtype[Any]]],
+    ) -> None:
+        self.path, self.first, self.stop = path, first, stop
+        self.lengths, self.layout = list(lengths), layout
+
+
+def _layout(rows: Mapping[str, Array]) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
+    return {key: (array.shape[1:], array.dtype) for key, array in rows.items()}
+
+
+def _length(episode: Episode) -> int:
+    return len(next(iter(episode.values())))
+
+
+def _read_part(path: Path) -> _Part | None:
+    """A part, or None where it is not whole; reading checks the checksum of every array."""
+    name = re.fullmatch(r"part-(\d+)-(\d+)\.npz", path.name)
+    if name is None:
+        return None
+    first, stop = int(name[1]), int(name[2])
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            rows = {key: file[key] for key in file.files}
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error):
+        return None
+    lengths = rows.pop(LENGTHS, np.zeros(0, int)).tolist()
+    whole = all(len(array) == sum(lengths) for array in rows.values())
+    if not rows or not whole or len(lengths) != stop - first or not lengths:
+        return None
+    return _Part(path, first, stop, lengths, _layout(rows))
+
+
+def read_record(path: Path) -> Any:
+    """What a JSON file says a data set depends on, or None where there is none that is whole."""
+    try:
+        return json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return None
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """The versions of this package and of others."""
+    from .. import __version__
+
+    return {"vgf": __version__, **{package: installed_version(package) for package in packages}}
+
+
+def same_making(before: Any, now: Mapping[str, Any]) -> bool:
+    """Whether two records ask for the same data set, with whatever versions of the packages."""
+    return isinstance(before, dict) and {**before, "versions": None} == {
+        **json.loads(json.dumps(now)), "versions": None
+    }  # fmt: skip
+
+
+def differences(before: Any, now: Any, key: str = "") -> str:
+    """Where two JSON values differ, in words: "seed 0, now 1"."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        keys = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+        return ", ".join(differences(before.get(name), now.get(name), name) for name in keys)
+    return f"{key} {json.dumps(before)}, now {json.dumps(now)}"
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+
+
+# --- processes ----------------------------------------------------------------------------------
+
+
+def _record(recorder: Recorder, numbers: Sequence[int], workers: int | None) -> Generator[Episode]:
+    """Record episodes, given by their numbers, and yield them in order."""
+    workers = min((os.cpu_count() or 1) if workers is None else workers, len(numbers))
+    if workers == 1:
+        yield from map(recorder.start(), numbers)
+        return
+    executor = ProcessPoolExecutor(
+        workers, mp_context=get_context("spawn"), initializer=_start_worker, initargs=(recorder,)
+    )
+    try:
+        with without_interrupts():
+            recorded = executor.map(_work, numbers)
+        yield from recorded
+    except BrokenProcessPool as error:
+        raise VGFError(
+            "a process that recorded data ended early (out of memory, or a script that lacks "
+            "`if __name__ == '__main__':`); try fewer workers"
+        ) from error
+    finally:
+        executor.shutdown(wait=True, cancel_futures=True)
+
+
+_worker: Callable[[int], Episode] | VGFError
+
+
+def _start_worker(recorder: Recorder) -> None:
+    """Prepare a process for :func:`_work`."""
+    global _worker
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends this one.
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    try:
+        _worker = recorder.start()
+    except VGFError as error:  # said where it can be heard, by the first episode
+        _worker = error
+
+
+def _end_with_parent() -> None:
+    """End this process when its parent is killed, which would leave it waiting for ever."""
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _work(number: int) -> Episode:
+    if isinstance(_worker, VGFError):
+        raise _worker
+    return _worker(number)
+
+
+@contextlib.contextmanager
+def seeded(entropy: Sequence[int]) -> Iterator[int]:
+    """Seed the global generators, NumPy's and Python's, and restore them afterwards.
+
+    Oracles, environments and policies draw from them. Yields another seed, for the rest of the
+    episode.
+    """
+    seed, other = np.random.SeedSequence(entropy).generate_state(2)
+    outside = np.random.get_state(), random.getstate()
+    np.random.seed(other)
+    random.seed(int(other))
+    try:
+        yield int(seed)
+    finally:
+        np.random.set_state(outside[0])
+        random.setstate(outside[1])

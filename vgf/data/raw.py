@@ -1,0 +1,247 @@
+"""From what a file holds to the internal form: the second half of reading any source.
+
+A reader (npz.py, d4rl.py, minari.py, ogbench.py) makes a :class:`RawData`: the arrays as they are
+in the file, unchecked, and the conventions that apply to them. :func:`to_dataset` checks them and
+applies the conventions. Files say where trajectories end in one of two ways:
+
+    with masks       `masks` are 0 where the task is done, `terminals` (and `timeouts`) 1 where a
+                     trajectory ends: OGBench's meaning.
+    without masks    `terminals` are 1 where the task is done, which also ends the trajectory, and
+                     `timeouts` 1 where a time limit cut it: D4RL's meaning.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..errors import VGFError
+from ..spec.types import Array
+from .dataset import BOX_TOLERANCE, Dataset, check_arrays, check_dataset
+
+# Every field that a source may have.
+RAW_KEYS = (
+    "observations", "actions", "rewards", "masks", "terminals", "timeouts", "next_observations",
+)  # fmt: skip
+RETURN_RANGE = 1000.0
+RETURN_STEPS = 1000
+_NAMES = 12  # of what is in a file, in a message
+
+
+@dataclass(frozen=True, eq=False)
+class RawData:
+    """What a source holds, not yet checked, and the conventions that apply to it.
+
+    Args:
+        arrays: those of :data:`RAW_KEYS` that the source has.
+        source: where they come from, for people.
+        found: the names of everything in the file, for messages.
+        action_low, action_high: the box of the actions ``[d]``; they are rescaled from it to
+            [-1, 1]. None where the box is [-1, 1].
+        action_clip: actions are clipped to +- this, or not at all; D4RL's 1 - 1e-5.
+        reward_shift: added to every reward; -1 for D4RL's antmaze.
+        normalise_rewards: multiply rewards by 1000 / (max return - min return) over the
+            trajectories; see :func:`return_range`.
+        max_episode_steps: rows after which a trajectory was cut, for a source without timeouts.
+    """
+
+    arrays: Mapping[str, Any]
+    source: str
+    found: tuple[str, ...] = ()
+    action_low: Array | None = None
+    action_high: Array | None = None
+    action_clip: float | None = None
+    reward_shift: float = 0.0
+    normalise_rewards: bool = False
+    max_episode_steps: int | None = None
+
+    def conventions(self) -> tuple[str, ...]:
+        """What :func:`to_dataset` does to the arrays, in words; a line each."""
+        lines = []
+        if "masks" in self.arrays:
+            lines.append("masks are the file's; terminals end a trajectory")
+        else:
+            lines.append("mask 0 at terminals alone; a timeout ends a trajectory with mask 1")
+        if "masks" not in self.arrays and "timeouts" not in self.arrays and self.max_episode_steps:
+            lines.append(
+                f"no timeouts in the file: trajectories are cut at {self.max_episode_steps:,} steps"
+            )
+        if "next_observations" not in self.arrays:
+            lines.append("s' is the next row's s; the last row of a cut trajectory is dropped")
+        if self.action_low is not None:
+            lines.append("actions are rescaled from the environment's box to [-1, 1]")
+        if self.action_clip is not None:
+            lines.append(f"actions are clipped to +-(1 - {1 - self.action_clip:.0e})")
+        if self.reward_shift:
+            lines.append(f"rewards are shifted by {self.reward_shift:+g}")
+        if self.normalise_rewards:
+            lines.append("rewards are scaled by 1000 / (max return - min return)")
+        return tuple(lines)
+
+
+def with_box(raw: RawData, low: Any, high: Any) -> RawData:
+    """The same data, of actions in a box ``[d]``, ``[d]``."""
+    low, high = np.asarray(low, np.float64), np.asarray(high, np.float64)
+    plain = bool(np.all(low == -1.0) and np.all(high == 1.0))
+    box = {"action_low": None, "action_high": None} if plain else {
+        "action_low": low, "action_high": high,
+    }  # fmt: skip
+    return dataclasses.replace(raw, **box)
+
+
+def outside_the_box(raw: RawData) -> tuple[str, ...]:
+    """A line that says how many actions are clipped by more than rounding, if any are.
+
+    Args:
+        raw: data that :func:`to_dataset` accepts.
+    """
+    if raw.action_clip is None:
+        return ()
+    actions = np.asarray(raw.arrays["actions"])
+    rows = int((np.abs(actions) > 1.0 + BOX_TOLERANCE).any(axis=1).sum())
+    return (f"{rows:,} of {len(actions):,} actions leave [-1, 1] and are clipped",) if rows else ()
+
+
+def to_dataset(raw: RawData) -> Dataset:
+    """Check what a source holds and put it into the internal form.
+
+    Where there are no next_observations, s' is the observation of the next row of the trajectory.
+    The last row of a trajectory that was cut, or of the file, has none and is dropped; the last
+    row of one that is done needs none (mask 0) and is kept.
+
+    Raises:
+        VGFError: a missing field, a wrong shape or type, lengths that differ, no rows, NaN or
+            infinity, a flag that is neither 0 nor 1, actions outside their box, or returns that
+            cannot be normalised.
+    """
+    fields = _checked(raw)
+    done, ends = ends_of(raw, fields)
+    rewards = fields["rewards"].astype(np.float64) + raw.reward_shift
+    scale = reward_scale(rewards, ends, raw.source) if raw.normalise_rewards else 1.0
+    ends[-1] = True  # the end of the file
+    observations = fields["observations"]
+    if "next_observations" in fields:
+        keep, following = np.ones(len(ends), bool), fields["next_observations"]
+    else:
+        keep = done | ~ends
+        following = np.where(ends[:, None], observations, np.roll(observations, -1, axis=0))
+    arrays = {
+        "observations": observations,
+        "actions": _actions(raw, fields["actions"]),
+        "rewards": rewards * scale,
+        "masks": 1.0 - done,
+        # where the last row is dropped, the one before it becomes the last
+        "terminals": ends | ~np.append(keep[1:], True),
+        "next_observations": following,
+    }
+    if not keep.any():
+        raise VGFError(
+            f"{raw.source} has no transitions: without next_observations, each of its trajectories "
+            "needs two rows"
+        )
+    if not keep.all():
+        arrays = {key: array[keep] for key, array in arrays.items()}
+    dataset = check_dataset(arrays, raw.source)
+    return dataclasses.replace(dataset, reward_shift=raw.reward_shift, reward_scale=scale)
+
+
+def _checked(raw: RawData) -> dict[str, Array]:
+    """The fields of a source, each checked by itself and against the others."""
+    present = [key for key in RAW_KEYS if key in raw.arrays]
+    missing = [key for key in ("observations", "actions", "rewards") if key not in present]
+    if "terminals" not in present and not {"masks", "timeouts"} <= set(present):
+        missing.append("terminals")
+    if missing:
+        names = sorted(raw.found or raw.arrays)
+        listed = ", ".join(names[:_NAMES]) or "nothing"
+        listed += f" and {len(names) - _NAMES} more" if len(names) > _NAMES else ""
+        hint = (
+            "; terminals are 1 where the task is done (with masks: where a trajectory ends)"
+            if "terminals" in missing
+            else ""
+        )
+        raise VGFError(f"{raw.source} lacks {', '.join(missing)}; it has {listed}{hint}")
+    return check_arrays({key: raw.arrays[key] for key in present}, raw.source)
+
+
+def ends_of(raw: RawData, fields: Mapping[str, Array]) -> tuple[Array, Array]:
+    """Where the task is done and where a trajectory ends, ``[M]`` bool each.
+
+    Args:
+        raw: for its conventions.
+        fields: its arrays, of which only observations and flags are looked at.
+    """
+    rows = len(fields["observations"])
+    flags = {
+        key: fields[key] != 0 if key in fields else np.zeros(rows, bool)
+        for key in ("terminals", "timeouts")
+    }
+    ends = flags["terminals"] | flags["timeouts"]
+    done = fields["masks"] == 0 if "masks" in fields else flags["terminals"]
+    if "masks" not in fields and "timeouts" not in fields and raw.max_episode_steps:
+        ends = ends | _every(raw.max_episode_steps, ends)
+    return done, ends
+
+
+def _every(steps: int, ends: Array) -> Array:
+    """Each `steps`-th row of every trajectory, counted from its first; ``[M]`` bool."""
+    row = np.arange(len(ends))
+    starts = np.append(0, np.flatnonzero(ends) + 1)
+    first = starts[np.searchsorted(starts, row, side="right") - 1]
+    return (row - first) % steps == steps - 1
+
+
+def return_range(rewards: Array, ends: Array, steps: int = RETURN_STEPS) -> tuple[float, float]:
+    """The least and the greatest return of the trajectories of a source.
+
+    A trajectory ends where it is done or was cut, and after 1,000 steps at the latest. What is
+    left at the end of the file is no whole trajectory and does not count, unless it is the only
+    one.
+
+    Args:
+        rewards: ``[M]``.
+        ends: 1 where a trajectory ends ``[M]``; the last row need not be one.
+        steps: after which a trajectory ends at the latest.
+
+    Source:
+        D4RL's users since IQL; the authors' ``envs/d4rl_utils.py``.
+    """
+    ends = ends.astype(bool)
+    last = np.flatnonzero(ends | _every(steps, ends))
+    starts = np.append(0, last[:-1] + 1) if len(last) else np.zeros(1, int)
+    stop = int(last[-1]) + 1 if len(last) else len(rewards)
+    returns = np.add.reduceat(rewards[:stop].astype(np.float64), starts)
+    return float(returns.min()), float(returns.max())
+
+
+def reward_scale(rewards: Array, ends: Array, source: str) -> float:
+    """1000 / (max return - min return); see :func:`return_range`.
+
+    Raises:
+        VGFError: all trajectories have the same return.
+    """
+    low, high = return_range(rewards, ends)
+    if high - low <= 0.0:
+        raise VGFError(
+            f"{source}: all whole trajectories have the return {low:g}, so rewards cannot be "
+            "scaled by the range of returns; use --no-normalise-rewards"
+        )
+    return RETURN_RANGE / (high - low)
+
+
+def _actions(raw: RawData, actions: Array) -> Array:
+    """Actions in [-1, 1]."""
+    if raw.action_low is not None and raw.action_high is not None:
+        if actions.shape[1:] != raw.action_low.shape:
+            raise VGFError(
+                f"{raw.source}: actions have shape {list(actions.shape)}, expected "
+                f"[{len(actions)}, {len(raw.action_low)}]; are they of another environment?"
+            )
+        actions = 2.0 * (actions - raw.action_low) / (raw.action_high - raw.action_low) - 1.0
+    if raw.action_clip is not None:
+        actions = np.clip(actions, -raw.action_clip, raw.action_clip)
+    return actions

@@ -1,0 +1,76 @@
+"""What an environment says, as the networks see it; it belongs to an agent as its weights do."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ..spec.types import Array
+from .dataset import Dataset, standardise
+
+
+class Scaling:
+    """Observations shifted and scaled by the offline data's statistics, or left alone; rewards
+    shifted and scaled as those of the offline data were.
+
+    Args:
+        mean, std: ``[o]``, or None to leave observations alone.
+        reward_shift, reward_scale: rewards are (r + shift) * scale, where r is the environment's.
+    """
+
+    def __init__(
+        self,
+        mean: Array | None,
+        std: Array | None,
+        reward_shift: float = 0.0,
+        reward_scale: float = 1.0,
+    ) -> None:
+        self.mean, self.std = mean, std
+        self.reward_shift, self.reward_scale = reward_shift, reward_scale
+
+    @classmethod
+    def of(cls, dataset: Dataset, standardised: bool) -> Scaling:
+        """The scaling of a run's data; their observations standardised, or not."""
+        rewards = dataset.reward_shift, dataset.reward_scale
+        if not standardised:
+            return cls(None, None, *rewards)
+        return cls(dataset.observation_mean, dataset.observation_std, *rewards)
+
+    def __call__(self, observations: Array) -> Array:
+        """Observations ``[*, o]`` -> the same shape."""
+        if self.mean is None or self.std is None:
+            return observations
+        return standardise(observations, self.mean, self.std)
+
+    def rewards(self, rewards: Array) -> Array:
+        """The environment's rewards ``[*]`` -> the same shape."""
+        return (rewards + self.reward_shift) * self.reward_scale
+
+    def dataset(self, dataset: Dataset) -> Dataset:
+        """The same data, their observations scaled; their rewards are already."""
+        return dataclasses.replace(
+            dataset,
+            observations=self(dataset.observations),
+            next_observations=self(dataset.next_observations),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """For a checkpoint, so that it acts, and learns online, without its data."""
+        value: dict[str, Any] = {
+            "reward_shift": self.reward_shift, "reward_scale": self.reward_scale
+        }  # fmt: skip
+        if self.mean is not None and self.std is not None:
+            value |= {"mean": self.mean.tolist(), "std": self.std.tolist()}
+        return value
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Scaling:
+        """As :meth:`to_json` wrote it."""
+        mean, std = (
+            np.asarray(value[name], np.float32) if name in value else None
+            for name in ("mean", "std")
+        )
+        return cls(mean, std, value["reward_shift"], value["reward_scale"])
