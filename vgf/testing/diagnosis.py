@@ -718,7 +718,7 @@ def _features(outcome: Outcome) -> dict[str, Any]:
             for field in ("optimiser", "temperature", "bandwidth", "clip_norm", "low"):
                 features[f"budget.{field}"] = getattr(value, field)
         elif hasattr(value, "critic_loss"):
-            for field in ("amortised", "reference_kind", "critic_loss", "target_update",
+            for field in ("method", "reference_kind", "critic_loss", "target_update",
                           "clip_norm", "target_ensemble", "target_particles"):  # fmt: skip
                 features[f"settings.{field}"] = getattr(value, field)
     return features

@@ -24,7 +24,7 @@ from .compare import MACHINE_EPSILON, perturb
 _MODULES = [
     importlib.import_module(f"vgf.spec.{name}")
     for name in ("shapes", "settings", "optimiser", "networks", "kernel", "flow", "reference",
-                 "critic", "amortised", "selection", "update", "theory")
+                 "critic", "amortised", "baselines", "selection", "update", "theory")
 ]  # fmt: skip
 _NAMES: dict[str, Any] = {
     name: value for module in _MODULES for name, value in vars(module).items()
@@ -59,7 +59,12 @@ def reached_from(name: str) -> frozenset[str]:
 
 
 # Names under which variants replace a part of a function, and the function.
-_INSIDE = {"_network": "mlp", "_normalise": "layer_norm", "update_from_noise": "update"}
+_INSIDE = {
+    "_network": "mlp",
+    "_normalise": "layer_norm",
+    "update_from_noise": "update",
+    "_fit_policy": "fit_policy",
+}
 
 
 def rebound(function: FunctionType, names: dict[str, Any]) -> FunctionType:
@@ -162,7 +167,25 @@ def _own_normalise(names: dict[str, Any]) -> None:
     names["layer_norm"] = lambda x, scale, offset: scale * names["_normalise"](x) + offset
 
 
+def _own_fit_policy(names: dict[str, Any]) -> None:
+    """Let variants take the place of the policy's fit under the backends' name for it."""
+    if "_fit_policy" in names:
+        return
+    fit = names["fit_policy"]
+
+    def backends(state: Any, batch: Any, noise: Any, settings: Any) -> Any:
+        loss, gradient = fit(state, batch, noise, settings)
+        return gradient, {"policy_loss": loss}
+
+    def specification(*args: Any) -> Any:
+        gradient, metrics = names["_fit_policy"](*args)
+        return metrics["policy_loss"], gradient
+
+    names["_fit_policy"], names["fit_policy"] = backends, specification
+
+
 _SEAMS: dict[str, Callable[[dict[str, Any]], None]] = {
+    "_fit_policy": _own_fit_policy,
     "_network": _own_network,
     "_normalise": _own_normalise,
 }
