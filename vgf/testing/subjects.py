@@ -99,6 +99,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "tanh": (False, True),
     "activation": ACTIVATIONS,
     "normalise": (False, True),
+    "weight": (None,),
     "trajectory": (False,),
     "rule": SELECTION_RULES,
     "scope": ("state", "batch"),
