@@ -44,9 +44,9 @@ class Setup:
 
     data_episodes: int = 5
     offline: int = 1_000
-    online: int = 6_000
+    online: int = 3_000
     warmup: int = 500
-    every: int = 1_000
+    every: int = 500
     episodes: int = 25
     seeds: int = 3
 

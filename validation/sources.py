@@ -40,11 +40,11 @@ class Setup:
         seeds: of each training.
     """
 
-    episodes: int = 200
+    episodes: int = 50
     noise: float = 0.3
-    updates: int = 5_000
-    evaluation: int = 20
-    seeds: int = 3
+    updates: int = 2_000
+    evaluation: int = 10
+    seeds: int = 2
 
 
 def vgf(*words: Any) -> None:

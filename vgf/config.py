@@ -620,9 +620,11 @@ def _preset_asked_for(file: Mapping[str, Any], flags: Mapping[str, Any], source:
     """The :class:`vgf.presets.Preset` that the flags name, or else the file, or None."""
     from .presets import find_preset
 
-    name = asked_for("preset", (file, flags), None)
+    name = (flags if "preset" in flags else file).get("preset")
     where = "--preset" if "preset" in flags else f"{source}: preset"
-    return None if name is None else find_preset(name, where)
+    if not isinstance(name, str) or name.lower() == NONE:
+        return None
+    return find_preset(name, where)
 
 
 def asked_for(

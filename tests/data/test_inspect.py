@@ -178,7 +178,7 @@ def test_a_refusal_without_a_name_is_a_fault_too() -> None:
     values = arrays() | {"rewards": np.zeros(ROWS)}
     found = inspect(raw(values, normalise_rewards=True))
     assert len(found.faults) == 1
-    assert "every trajectory has the return 0" in found.faults[0]
+    assert "all whole trajectories have the return 0" in found.faults[0]
 
 
 def test_the_box_of_an_environment() -> None:

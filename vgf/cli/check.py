@@ -209,7 +209,7 @@ def _detail(name: str) -> str:
     import inspect
 
     from .. import spec
-    from ..testing.alternatives import library
+    from ..testing.alternatives import library_for
     from ..testing.subjects import STEP_FROM_SCORE, find_subject
 
     subject = find_subject(name)
@@ -225,34 +225,12 @@ def _detail(name: str) -> str:
     if subject.fields:
         fields = ", ".join(name.partition(".")[2] for name in subject.fields)
         lines.append(_fill(f"Your function may take the budget, or of its fields: {fields}."))
-    known = _named_for(subject.name, library())
-    lines += ["", f"Variants it is compared with when it differs ({len(known)} that matter to it):"]
-    for variant in known:
+    known = library_for(subject.name)
+    lines += ["", f"What it is compared with when it differs ({len(known)} named variants):"]
+    for variant in known.values():
         lines.append(_fill(f"{variant.name}: {variant.says}", "  ", "      "))
     return "\n".join(lines)
 
 
 def _fill(text: str, first: str = "", rest: str = "") -> str:
     return textwrap.fill(text, 80, initial_indent=first, subsequent_indent=rest)
-
-
-def _named_for(name: str, known: dict[str, Any]) -> list[Any]:
-    """The variants that change what a function computes, tried on a few inputs."""
-    from ..testing.adapter import Adapter, Arrays, Expression, Reading, Source
-    from ..testing.subjects import find_subject
-    from ..testing.trial import SPECIFICATION, Trial, draw_many
-
-    subject = find_subject(name)
-    sources = {n: Source("ours", Expression(n)) for n in subject.parameters}
-    reading = Reading(subject, sources, frozenset(), {})
-
-    def right(**arguments: Any) -> Any:
-        values = tuple(arguments[n] for n in subject.drawn_names)
-        return subject.equation.run(SPECIFICATION, *values)
-
-    if subject.drawn_names != subject.parameters:
-        return [v for v in known.values() if v.equation == name or v.method == name]
-    trial = Trial(right, reading, Adapter(), Arrays("numpy"))
-    outcomes = [trial.run(*drawn, "float64") for drawn in draw_many(subject, 12, 0)]
-    return [v for v in known.values()
-            if any(not trial.variant(o, (v,)).agrees for o in outcomes)]  # fmt: skip

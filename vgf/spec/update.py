@@ -97,7 +97,7 @@ def update(
             settings.gradient_field.activation,
         )  # fmt: skip
     if settings.method == "fql":
-        metrics["policy_loss"], gradients["policy"] = fit_policy(state, s, noise, settings)
+        metrics["policy_loss"], gradients["policy"] = fit_policy(state, batch, noise, settings)
 
     new = optimise(state, gradients, settings)
     if "critic" in gradients:
@@ -162,12 +162,13 @@ def weigh(state: Params, s: Array, a: Array, noise: Params, settings: Settings) 
     )  # fmt: skip
 
 
-def fit_policy(state: Params, s: Array, noise: Params, settings: Settings) -> tuple[Array, Params]:
+def fit_policy(
+    state: Params, batch: Params, noise: Params, settings: Settings
+) -> tuple[Array, Params]:
     """FQL's one-step policy: the loss towards the flow reference and the critic, its gradient.
 
     Shapes:
-        s: ``[B, o]``; noise: as :func:`draw_update_noise`. Returns a scalar and a tree like the
-        policy.
+        batch, noise: as :func:`update`. Returns a scalar and a tree like the policy.
 
     Equation:
         policy_gradient, its target flow_sample(s, z) from the same noise z
@@ -178,6 +179,7 @@ def fit_policy(state: Params, s: Array, noise: Params, settings: Settings) -> tu
     Source:
         Park et al. 2025 (FQL), its code's `actor_loss`.
     """
+    s = batch["observations"]
     target = sample_reference(state["reference"], s, noise["policy"], settings)
     return policy_gradient(
         state["policy"], state["critic"], s, noise["policy"], target, settings.distillation,

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from ..spec.optimiser import tree_map
+from .rewired import reached_from
 from .variants import VARIANTS, Replacement, Variant, all_distances, floored
 
 ALTERNATIVES: dict[str, Variant] = {}
@@ -34,6 +35,12 @@ def alternative(name: str, method: str, says: str) -> Callable[[Replacement], Re
 def library() -> dict[str, Variant]:
     """All that a failing function is compared with: the planted mistakes and the alternatives."""
     return {**VARIANTS, **ALTERNATIVES}
+
+
+def library_for(*functions: str) -> dict[str, Variant]:
+    """Those that replace something the functions depend on."""
+    reached = frozenset().union(*(reached_from(name) for name in functions))
+    return {name: v for name, v in library().items() if v.method in reached}
 
 
 # --- bandwidth -----------------------------------------------------------------------------------
@@ -557,23 +564,24 @@ def _flow_matching(name: str, says: str, path: Any, reduce: Any = None) -> None:
     """
 
     def replacement(b: Any, original: Any, params: Any, s: Any, a: Any, x0: Any, t: Any,
-                    activation: str = "relu") -> Any:  # fmt: skip
+                    activation: str = "relu", weight: Any = None) -> Any:  # fmt: skip
         x, target, time = path(x0, a, t)
         inputs = np.concatenate([s, x, time], axis=-1)
         error = b.mlp(params, inputs, activation) - target
-        loss, slope = (_mean_square if reduce is None else reduce)(error)
+        rows = np.ones(len(a)) if weight is None else weight
+        loss, slope = (_mean_square if reduce is None else reduce)(error, rows[:, None])
         return loss, b.mlp_vjp(params, inputs, slope, activation)[0]
 
     alternative(name, "flow_matching_gradient", says)(replacement)
 
 
-def _mean_square(error: Any) -> Any:
-    return np.mean(error**2), 2 * error / error.size
+def _mean_square(error: Any, w: Any) -> Any:
+    return np.mean(w * error**2), 2 * w * error / error.size
 
 
-def _mean_norm(error: Any) -> Any:
+def _mean_norm(error: Any, w: Any) -> Any:
     norm = np.sqrt(np.sum(error**2, axis=-1, keepdims=True))
-    return np.mean(norm), error / np.where(norm > 0, norm, 1.0) / len(error)
+    return np.mean(w * norm), w * error / np.where(norm > 0, norm, 1.0) / len(error)
 
 
 def _straight(x0: Any, a: Any, t: Any) -> Any:
@@ -606,11 +614,11 @@ _flow_matching("variance-preserving path",
                                               - np.sin(np.pi * t / 2) * x0), t))  # fmt: skip
 _flow_matching("loss summed over dimensions",
                "your loss sums over the dimensions and means over the batch only", _straight,
-               lambda e: (np.mean(np.sum(e**2, axis=-1)), 2 * e / len(e)))  # fmt: skip
+               lambda e, w: (np.mean(np.sum(w * e**2, axis=-1)), 2 * w * e / len(e)))  # fmt: skip
 _flow_matching("loss summed", "your loss sums over batch and dimensions, without a mean",
-               _straight, lambda e: (np.sum(e**2), 2 * e))  # fmt: skip
+               _straight, lambda e, w: (np.sum(w * e**2), 2 * w * e))  # fmt: skip
 _flow_matching("absolute error", "your loss is the absolute error, not the squared one", _straight,
-               lambda e: (np.mean(np.abs(e)), np.sign(e) / e.size))  # fmt: skip
+               lambda e, w: (np.mean(w * np.abs(e)), w * np.sign(e) / e.size))  # fmt: skip
 _flow_matching("norm of the error", "your loss is the norm of the error, not its mean square",
                _straight, _mean_norm)  # fmt: skip
 
@@ -723,8 +731,9 @@ def _(b: Any, original: Any, *args: Any) -> Any:
 @alternative("squared error for the likelihood", "gaussian_loss",
              "your loss is the mean squared error, not the likelihood")  # fmt: skip
 def _(b: Any, original: Any, params: Any, s: Any, a: Any, tanh: bool = False,
-      activation: str = "relu") -> Any:  # fmt: skip
-    return np.mean((b.mlp(params, s, activation) - a) ** 2)
+      activation: str = "relu", weight: Any = None) -> Any:  # fmt: skip
+    rows = np.ones(len(a)) if weight is None else weight
+    return np.mean(rows[:, None] * (b.mlp(params, s, activation) - a) ** 2)
 
 
 @alternative("Gaussian's sample not clipped", "gaussian_sample",

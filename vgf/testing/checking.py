@@ -20,7 +20,7 @@ from .subjects import CHOICES, Subject, choices, find_subject
 from .trial import Drawn, Outcome, Trial, draw_many, float_dtypes, smallest
 
 WIDTH = 80
-# No dtype is searched for longer, in seconds.
+# No dtype is searched for longer, in seconds of computing.
 SEARCH_SECONDS = 40.0
 # Examples of what takes long, where the caller does not say how many.
 _FEW = {"update": 20, "act": 30}
@@ -161,7 +161,7 @@ def check_function(
         raises = all(o.error for o in wrong)
         first = next((o for o in wrong if bool(o.error) == raises), wrong[0])
         slow = subject.name in _FEW
-        small = smallest(trial, first.dtype, seed, raises, 5.0 if slow else 15.0) or min(
+        small = smallest(trial, first.dtype, seed, raises, 3.0 if slow else None) or min(
             (o for o in wrong if bool(o.error) == raises), key=lambda o: o.size
         )
         if explain:

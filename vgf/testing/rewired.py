@@ -7,11 +7,12 @@ in transport and in a whole update, and the specification itself is left alone.
 
 from __future__ import annotations
 
+import functools
 import importlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from types import FunctionType
+from types import CodeType, FunctionType
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from .compare import MACHINE_EPSILON, perturb
 _MODULES = [
     importlib.import_module(f"vgf.spec.{name}")
     for name in ("shapes", "settings", "optimiser", "networks", "kernel", "flow", "reference",
-                 "critic", "amortised", "selection", "update", "theory")
+                 "critic", "amortised", "baselines", "selection", "update", "theory")
 ]  # fmt: skip
 _NAMES: dict[str, Any] = {
     name: value for module in _MODULES for name, value in vars(module).items()
@@ -38,6 +39,32 @@ def fresh_names() -> dict[str, Any]:
         if isinstance(value, FunctionType) and value.__module__ in _HOME:
             names[name] = rebound(value, names)
     return names
+
+
+@functools.cache
+def reached_from(name: str) -> frozenset[str]:
+    """The functions and constants of the specification that a function depends on, itself too."""
+    found, left = {name}, [name]
+    while left:
+        value = _NAMES.get(left.pop())
+        if not isinstance(value, FunctionType):
+            continue
+        codes = [value.__code__]
+        for code in codes:  # functions inside functions
+            codes += [c for c in code.co_consts if isinstance(c, CodeType)]
+        new = {n for code in codes for n in code.co_names if n in _NAMES} - found
+        found |= new
+        left += new
+    return frozenset(found | {seam for seam, inside in _INSIDE.items() if inside in found})
+
+
+# Names under which variants replace a part of a function, and the function.
+_INSIDE = {
+    "_network": "mlp",
+    "_normalise": "layer_norm",
+    "update_from_noise": "update",
+    "_fit_policy": "fit_policy",
+}
 
 
 def rebound(function: FunctionType, names: dict[str, Any]) -> FunctionType:
@@ -140,7 +167,25 @@ def _own_normalise(names: dict[str, Any]) -> None:
     names["layer_norm"] = lambda x, scale, offset: scale * names["_normalise"](x) + offset
 
 
+def _own_fit_policy(names: dict[str, Any]) -> None:
+    """Let variants take the place of the policy's fit under the backends' name for it."""
+    if "_fit_policy" in names:
+        return
+    fit = names["fit_policy"]
+
+    def backends(state: Any, batch: Any, noise: Any, settings: Any) -> Any:
+        loss, gradient = fit(state, batch, noise, settings)
+        return gradient, {"policy_loss": loss}
+
+    def specification(*args: Any) -> Any:
+        gradient, metrics = names["_fit_policy"](*args)
+        return metrics["policy_loss"], gradient
+
+    names["_fit_policy"], names["fit_policy"] = backends, specification
+
+
 _SEAMS: dict[str, Callable[[dict[str, Any]], None]] = {
+    "_fit_policy": _own_fit_policy,
     "_network": _own_network,
     "_normalise": _own_normalise,
 }

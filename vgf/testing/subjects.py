@@ -99,6 +99,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "tanh": (False, True),
     "activation": ACTIVATIONS,
     "normalise": (False, True),
+    "weight": (None,),
     "trajectory": (False,),
     "rule": SELECTION_RULES,
     "scope": ("state", "batch"),
@@ -188,6 +189,11 @@ class Subject:
         if self.name == "flow_step":
             chosen = tuple(name for name in chosen if name != "steps")
         return tuple(f"budget.{name}" for name in chosen)
+
+    @property
+    def functions(self) -> tuple[str, ...]:
+        """The specification's functions that it calls."""
+        return ("phi", "flow_step") if self.form == "flow_step from the score" else (self.name,)
 
     @property
     def summary(self) -> str:

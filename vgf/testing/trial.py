@@ -21,6 +21,8 @@ from .equations import Arguments, is_data, rounded
 from .rewired import Rewired
 from .subjects import Linear, NamedMaker, SmallMaker, Subject
 
+# How long hypothesis may look for the smallest input, in seconds of computing.
+SHRINK_SECONDS = 15.0
 SPECIFICATION = NumpyBackend("cpu", "float64", "float32")
 # What the parts of a result are called.
 PARTS = {
@@ -338,14 +340,14 @@ class _Differs(Exception):  # noqa: N818
 
 
 def smallest(
-    trial: Trial, dtype: str, seed: int, raises: bool = False, seconds: float = 15.0
+    trial: Trial, dtype: str, seed: int, raises: bool = False, seconds: float | None = None
 ) -> Outcome | None:
     """The smallest input that hypothesis finds on which theirs differs (or raises).
 
     It looks among simple numbers first, and among all inputs when those agree.
     """
     best: list[Outcome] = []
-    end = time.process_time() + seconds
+    end = time.process_time() + (SHRINK_SECONDS if seconds is None else seconds)
     for kind in (SmallMaker, NamedMaker):
         if best:
             break
