@@ -179,8 +179,8 @@ class StartSettings:
     """The checkpoint of another run that a run starts from; none of it for a new agent.
 
     Args:
-        run: the folder of that run; none is a new agent.
-        checkpoint: the updates of its checkpoint; none is the last one.
+        run: a run folder whose checkpoint to start from, of any backend; none is a new agent.
+        checkpoint: which of its checkpoints, by its updates; none is the last one.
 
     Raises:
         ValueError: a checkpoint without a run, or a negative one.
