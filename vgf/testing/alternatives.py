@@ -159,6 +159,11 @@ for _small in (1e-3, 1e-4, 1e-5, 1e-6, 1e-8, 1e-10):
     def _(b: Any, original: Any, a: Any, small: float = _small) -> Any:
         return original(a) + small / 2
 
+    @alternative(f"{_small:g} added in the kernel", "rbf_kernel",
+                 f"your kernel divides by {_small:g} + 2 sigma^2")  # fmt: skip
+    def _(b: Any, original: Any, x: Any, y: Any, sigma_squared: Any, small: float = _small) -> Any:
+        return original(x, y, sigma_squared + small / 2)
+
 
 # --- kernel --------------------------------------------------------------------------------------
 
@@ -479,6 +484,20 @@ def _(b: Any, original: Any, velocity: Any, a: Any, budget: Any, *args: Any) -> 
 @alternative("no transport", "follow", "your particles are not moved at all")
 def _(b: Any, original: Any, velocity: Any, a: Any, budget: Any, *args: Any) -> Any:
     return original(lambda a: 0 * a, a, dataclasses.replace(budget, low=None, high=None), *args)
+
+
+@alternative("AdaGrad of the original SVGD code", "follow",
+             "your steps are those of the original SVGD code: AdaGrad with decay 0.9 and 1e-6 "
+             "beside the root")  # fmt: skip
+def _(b: Any, original: Any, velocity: Any, a: Any, budget: Any, trajectory: bool = False) -> Any:
+    squares, path = np.zeros_like(a), [a]
+    for step in range(budget.steps):
+        v = velocity(a)
+        squares = v**2 if step == 0 else 0.9 * squares + 0.1 * v**2
+        moved = a + budget.step_size * v / (1e-6 + np.sqrt(squares))
+        a = b.project(moved, budget.low, budget.high)
+        path.append(a)
+    return np.stack(path) if trajectory else a
 
 
 @alternative("score without phi", "phi", "your particles follow the score itself, not phi")
