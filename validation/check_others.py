@@ -450,7 +450,11 @@ def _(root: Path) -> tuple[Any, Adapter]:
 @case("dilinwang820/Stein-Variational-Gradient-Descent", "python/svgd.py SVGD.update", "transport")
 def _(root: Path) -> tuple[Any, Adapter]:
     svgd = _single_file(root, "python/svgd.py", "stein").SVGD()
-    return svgd.update, Adapter(
+
+    def update(x0: Any, lnprob: Any, n_iter: int, stepsize: float) -> Any:
+        return svgd.update(x0, lnprob, n_iter, stepsize)
+
+    return update, Adapter(
         single=True, framework="numpy", closures={"lnprob": "score"},
         arguments={"x0": "a", "n_iter": "budget.steps", "stepsize": "budget.step_size"},
         constants={"budget.temperature": 1.0, "budget.low": None, "budget.high": None},

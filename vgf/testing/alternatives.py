@@ -583,12 +583,13 @@ def _flow_matching(name: str, says: str, path: Any, reduce: Any = None) -> None:
     """
 
     def replacement(b: Any, original: Any, params: Any, s: Any, a: Any, x0: Any, t: Any,
-                    activation: str = "relu") -> Any:  # fmt: skip
+                    activation: str = "relu", weight: Any = None) -> Any:  # fmt: skip
         x, target, time = path(x0, a, t)
         inputs = np.concatenate([s, x, time], axis=-1)
         error = b.mlp(params, inputs, activation) - target
-        loss, slope = (_mean_square if reduce is None else reduce)(error)
-        return loss, b.mlp_vjp(params, inputs, slope, activation)[0]
+        root = np.ones((len(a), 1)) if weight is None else np.sqrt(weight)[:, None]
+        loss, slope = (_mean_square if reduce is None else reduce)(root * error)
+        return loss, b.mlp_vjp(params, inputs, root * slope, activation)[0]
 
     alternative(name, "flow_matching_gradient", says)(replacement)
 
@@ -731,7 +732,8 @@ def _(b: Any, original: Any) -> Any:
 @alternative("constant of the Gaussian left out", "gaussian_loss",
              "your likelihood leaves out the constant d log(2 pi) / 2")  # fmt: skip
 def _(b: Any, original: Any, params: Any, s: Any, a: Any, *args: Any) -> Any:
-    return original(params, s, a, *args) - a.shape[-1] * math.log(2 * math.pi) / 2
+    weight = args[2] if len(args) > 2 and args[2] is not None else 1.0
+    return original(params, s, a, *args) - a.shape[-1] * math.log(2 * math.pi) / 2 * np.mean(weight)
 
 
 @alternative("likelihood averaged over dimensions", "gaussian_loss",
@@ -749,7 +751,7 @@ def _(b: Any, original: Any, *args: Any) -> Any:
 @alternative("squared error for the likelihood", "gaussian_loss",
              "your loss is the mean squared error, not the likelihood")  # fmt: skip
 def _(b: Any, original: Any, params: Any, s: Any, a: Any, tanh: bool = False,
-      activation: str = "relu") -> Any:  # fmt: skip
+      activation: str = "relu", *args: Any) -> Any:  # fmt: skip
     return np.mean((b.mlp(params, s, activation) - a) ** 2)
 
 
@@ -1084,6 +1086,20 @@ def _(b: Any, original: Any, state: Any, batch: Any, noise: Any, settings: Any) 
     with b.replaced("move", lambda move, state, *args: move(
         {**state, "critic": state["target_critic"]}, *args
     )):  # fmt: skip
+        return original(state, batch, noise, settings)
+
+
+@alternative("distilled from the data", "update_from_noise",
+             VARIANTS["distilled from the data"].says)  # fmt: skip
+def _(b: Any, original: Any, state: Any, batch: Any, noise: Any, settings: Any) -> Any:
+    def from_data(fit: Any, state: Any, s: Any, noise: Any, settings: Any) -> Any:
+        return b.policy_gradient(
+            state["policy"], state["critic"], s, noise["policy"], batch["actions"],
+            settings.distillation, settings.normalise_values, settings.policy.activation,
+            settings.critic.activation,
+        )  # fmt: skip
+
+    with b.replaced("fit_policy", from_data):
         return original(state, batch, noise, settings)
 
 

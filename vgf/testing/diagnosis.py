@@ -242,6 +242,7 @@ def _variants(trial: Trial, numeric: Sequence[Outcome]) -> list[Finding]:
     if _only_rounding(wrong):
         return []
     ordinary = [o for o in wrong if not _degenerate(o)] or wrong
+    ordinary = [o for o in ordinary if o.dtype == "float64"] or ordinary
     mostly = bool(found) and _explained(trial, found[0][0], ordinary) >= MOSTLY * len(ordinary)
     seconds = SEARCH_SECONDS / 4 if mostly else SEARCH_SECONDS
     combined = _combined(trial, numeric, probes, relevant, seconds)
@@ -303,7 +304,7 @@ def _combined(
             if not trial.resembles(probe, combination):
                 continue
             agreed = [trial.variant(o, combination).agrees for o in probes]
-            if agreed[0] and (any(agreed[1:]) or len(probes) == 1):
+            if 2 * sum(agreed) > len(agreed):
                 hits.append(combination)
                 if len(hits) >= 12:
                     break
@@ -707,6 +708,7 @@ def _features(outcome: Outcome) -> dict[str, Any]:
     """What may part good inputs from bad: sizes, kinds, settings."""
     hidden = {"budget", "through", "settings", "trajectory"}
     features = {k: v for k, v in outcome.chosen.items() if k not in hidden}
+    features["dtype"] = outcome.dtype
     for name, value in outcome.named.items():
         if isinstance(value, np.ndarray):
             if name == "mask":
@@ -718,7 +720,7 @@ def _features(outcome: Outcome) -> dict[str, Any]:
             for field in ("optimiser", "temperature", "bandwidth", "clip_norm", "low"):
                 features[f"budget.{field}"] = getattr(value, field)
         elif hasattr(value, "critic_loss"):
-            for field in ("amortised", "reference_kind", "critic_loss", "target_update",
+            for field in ("method", "reference_kind", "critic_loss", "target_update",
                           "clip_norm", "target_ensemble", "target_particles"):  # fmt: skip
                 features[f"settings.{field}"] = getattr(value, field)
     return features

@@ -24,7 +24,7 @@ from .compare import MACHINE_EPSILON, perturb
 _MODULES = [
     importlib.import_module(f"vgf.spec.{name}")
     for name in ("shapes", "settings", "optimiser", "networks", "kernel", "flow", "reference",
-                 "critic", "amortised", "selection", "update", "theory")
+                 "critic", "amortised", "selection", "baselines", "update", "theory")
 ]  # fmt: skip
 _NAMES: dict[str, Any] = {
     name: value for module in _MODULES for name, value in vars(module).items()
