@@ -28,7 +28,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "and all there are when CI is set",
     )
     group.addoption(
-        "--examples", type=int, default=30, help="examples of each property (default 30)"
+        "--examples", type=int, default=20, help="examples of each property (default 20)"
     )
     group.addoption("--seed", type=int, default=0, help="of the search for examples (default 0)")
 

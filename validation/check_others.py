@@ -16,6 +16,7 @@ import importlib
 import re
 import subprocess
 import sys
+import textwrap
 import types
 from collections.abc import Callable
 from importlib import metadata
@@ -27,7 +28,7 @@ import numpy as np
 from vgf.errors import VGFError
 from vgf.testing import Adapter, Result, check_function
 
-from .record import RESULTS, environment, markdown_table, write, write_json
+from .record import RESULTS, environment, write, write_json
 
 Build = Callable[..., tuple[Any, Adapter]]
 
@@ -449,7 +450,11 @@ def _(root: Path) -> tuple[Any, Adapter]:
 @case("dilinwang820/Stein-Variational-Gradient-Descent", "python/svgd.py SVGD.update", "transport")
 def _(root: Path) -> tuple[Any, Adapter]:
     svgd = _single_file(root, "python/svgd.py", "stein").SVGD()
-    return svgd.update, Adapter(
+
+    def update(x0: Any, lnprob: Any, n_iter: int, stepsize: float) -> Any:
+        return svgd.update(x0, lnprob, n_iter, stepsize)
+
+    return update, Adapter(
         single=True, framework="numpy", closures={"lnprob": "score"},
         arguments={"x0": "a", "n_iter": "budget.steps", "stepsize": "budget.step_size"},
         constants={"budget.temperature": 1.0, "budget.low": None, "budget.high": None},
@@ -535,6 +540,14 @@ def in_words(result: Result) -> str:
     return "; ".join(said) or "differs"
 
 
+def _entry(source: str, version: str, what: str, name: str, verdict: str, words: str) -> str:
+    """One case of the report."""
+    said = words if verdict != "differs" else f"differs. {words[:1].upper()}{words[1:]}"
+    text = f"* **{source}** {version}, {what}, as {name}: {said}."
+    return textwrap.fill(text, 100, subsequent_indent="  ", break_long_words=False,
+                         break_on_hyphens=False)  # fmt: skip
+
+
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m validation.check_others", description=(__doc__ or "").partition("\n")[0]
@@ -568,7 +581,6 @@ def main(argv: list[str] | None = None) -> int:
         })  # fmt: skip
     where = environment()
     used = ", ".join(f"{name} {version}" for name, version in where["versions"].items())
-    header = ("source", "version", "function", "checked as", "verdict", "finding")
     text = [
         "# `vgf check` on other people's code",
         "",
@@ -579,7 +591,7 @@ def main(argv: list[str] | None = None) -> int:
         "The adapters, which rename arguments and call one state at a time, are in",
         "`validation/check_others.py`; the functions are their authors'.",
         "",
-        markdown_table(header, rows),
+        *(_entry(*row) for row in rows),
         "",
         "No adapter was possible for:",
         "",

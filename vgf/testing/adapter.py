@@ -86,6 +86,10 @@ _ALIASES: dict[str, tuple[str, ...]] = {
     "settings": ("config", "cfg", "hparams", "conf"),
     "batch": ("data", "transitions"),
     "trajectory": ("return_trajectory",),
+    "weight": ("weights", "w"),
+    "baseline": ("own", "v", "value", "values"),
+    "maximum": ("max_weight", "clip", "weight_max"),
+    "distillation": ("alpha", "distill", "bc_coef"),
     "x": ("a", "xs", "inputs", "input", "theta"),
 }  # fmt: skip
 # Names that mean something particular for one function: tried before the others.

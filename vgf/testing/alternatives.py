@@ -159,6 +159,11 @@ for _small in (1e-3, 1e-4, 1e-5, 1e-6, 1e-8, 1e-10):
     def _(b: Any, original: Any, a: Any, small: float = _small) -> Any:
         return original(a) + small / 2
 
+    @alternative(f"{_small:g} added in the kernel", "rbf_kernel",
+                 f"your kernel divides by {_small:g} + 2 sigma^2")  # fmt: skip
+    def _(b: Any, original: Any, x: Any, y: Any, sigma_squared: Any, small: float = _small) -> Any:
+        return original(x, y, sigma_squared + small / 2)
+
 
 # --- kernel --------------------------------------------------------------------------------------
 
@@ -481,6 +486,20 @@ def _(b: Any, original: Any, velocity: Any, a: Any, budget: Any, *args: Any) -> 
     return original(lambda a: 0 * a, a, dataclasses.replace(budget, low=None, high=None), *args)
 
 
+@alternative("AdaGrad of the original SVGD code", "follow",
+             "your steps are those of the original SVGD code: AdaGrad with decay 0.9 and 1e-6 "
+             "beside the root")  # fmt: skip
+def _(b: Any, original: Any, velocity: Any, a: Any, budget: Any, trajectory: bool = False) -> Any:
+    squares, path = np.zeros_like(a), [a]
+    for step in range(budget.steps):
+        v = velocity(a)
+        squares = v**2 if step == 0 else 0.9 * squares + 0.1 * v**2
+        moved = a + budget.step_size * v / (1e-6 + np.sqrt(squares))
+        a = b.project(moved, budget.low, budget.high)
+        path.append(a)
+    return np.stack(path) if trajectory else a
+
+
 @alternative("score without phi", "phi", "your particles follow the score itself, not phi")
 def _(b: Any, original: Any, a: Any, g: Any, *rest: Any) -> Any:
     return g
@@ -713,7 +732,8 @@ def _(b: Any, original: Any) -> Any:
 @alternative("constant of the Gaussian left out", "gaussian_loss",
              "your likelihood leaves out the constant d log(2 pi) / 2")  # fmt: skip
 def _(b: Any, original: Any, params: Any, s: Any, a: Any, *args: Any) -> Any:
-    return original(params, s, a, *args) - a.shape[-1] * math.log(2 * math.pi) / 2
+    weight = args[2] if len(args) > 2 and args[2] is not None else 1.0
+    return original(params, s, a, *args) - a.shape[-1] * math.log(2 * math.pi) / 2 * np.mean(weight)
 
 
 @alternative("likelihood averaged over dimensions", "gaussian_loss",

@@ -289,6 +289,9 @@ def _pilots(subject: Subject, seed: int) -> list[Drawn]:
     return sorted(many, key=odd)[:_PILOTS]
 
 
+_BOUNDS = ("low", "high", "budget.low", "budget.high")
+
+
 def _numbers_only(trial: Trial, drawn: Sequence[Drawn], dtype: str) -> Trial:
     """The trial, without None for the numbers that theirs cannot take None for."""
     cannot: set[str] = set()
@@ -296,7 +299,7 @@ def _numbers_only(trial: Trial, drawn: Sequence[Drawn], dtype: str) -> Trial:
               for name in (*s.value.names, *s.value.dotted)}  # fmt: skip
     for name in passed & CHOICES.keys():
         optional = choices(trial.subject, name, set())
-        if None not in optional and name not in ("low", "high", "budget.low", "budget.high"):
+        if name == "weight" or (None not in optional and name not in _BOUNDS):
             continue
         tries = []
         for value in (None, 0.5):

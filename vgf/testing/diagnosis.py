@@ -242,14 +242,13 @@ def _variants(trial: Trial, numeric: Sequence[Outcome]) -> list[Finding]:
     if _only_rounding(wrong):
         return []
     ordinary = [o for o in wrong if not _degenerate(o)] or wrong
+    ordinary = [o for o in ordinary if o.dtype == "float64"] or ordinary
     mostly = bool(found) and _explained(trial, found[0][0], ordinary) >= MOSTLY * len(ordinary)
     seconds = SEARCH_SECONDS / 4 if mostly else SEARCH_SECONDS
     combined = _combined(trial, numeric, probes, relevant, seconds)
-    both = sorted([*found, *combined], key=lambda f: (-f[1], len(f[0])))
-    if both and (
-        both[0][1] == len(numeric)
-        or _explained(trial, both[0][0], ordinary) >= MOSTLY * len(ordinary)
-    ):
+    share = {f[0]: _explained(trial, f[0], ordinary) for f in [*found[:6], *combined[:6]]}
+    both = sorted([*found[:6], *combined[:6]], key=lambda f: (-share[f[0]], -f[1], len(f[0])))
+    if both and (both[0][1] == len(numeric) or share[both[0][0]] >= MOSTLY * len(ordinary)):
         return [_named(trial, [f for f in both if f[1] == both[0][1]], numeric)]
     return []
 
@@ -305,7 +304,7 @@ def _combined(
             if not trial.resembles(probe, combination):
                 continue
             agreed = [trial.variant(o, combination).agrees for o in probes]
-            if agreed[0] and (any(agreed[1:]) or len(probes) == 1):
+            if 2 * sum(agreed) > len(agreed):
                 hits.append(combination)
                 if len(hits) >= 12:
                     break
@@ -694,12 +693,14 @@ def _separators(rows: Sequence[tuple[dict[str, Any], bool]], only_exact: bool = 
             found.append((10**6, f"it differs exactly where {name} is {_either(bad)}"))
         elif only_bad == bad:
             found.append((10**5, f"it differs only where {name} is {_either(bad)}"))
+        elif 2 * len(bad) <= len(good | bad) and len(good | bad) > 2:
+            found.append((10**4, f"it differs only where {name} is {_either(bad)}, not always"))
         elif only_good and count >= 3:
             found.append((count, f"it agrees wherever {name} is {_either(only_good)}"))
     found.sort(key=lambda f: -f[0])
     texts = [text for weight, text in found if weight >= 10**5][:2]
     if not texts and not only_exact:
-        texts = [text for _, text in found[:3]]
+        texts = [text for _, text in found[:2]]
     return texts
 
 
@@ -707,6 +708,7 @@ def _features(outcome: Outcome) -> dict[str, Any]:
     """What may part good inputs from bad: sizes, kinds, settings."""
     hidden = {"budget", "through", "settings", "trajectory"}
     features = {k: v for k, v in outcome.chosen.items() if k not in hidden}
+    features["dtype"] = outcome.dtype
     for name, value in outcome.named.items():
         if isinstance(value, np.ndarray):
             if name == "mask":

@@ -64,6 +64,11 @@ AXES = {
     "sample_reference": "s: B o, noise: B N d -> B N d",
     "move": "s: B o, a: B N d -> B N d",
     "act": "s: B o",
+    "advantage_weights": "q: E B, baseline: E B N -> B",
+    "policy_actions": "s: B o, noise: B d -> B d",
+    "policy_loss": "s: B o, noise: B d, target: B d -> ",
+    "policy_gradient": "s: B o, noise: B d, target: B d",
+    "propose": "s: B o, noise: B N d -> B N d",
 }
 # Arguments of the functions that an equation calls with something made from what it draws.
 _NAMES = {
@@ -100,6 +105,9 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "activation": ACTIVATIONS,
     "normalise": (False, True),
     "weight": (None,),
+    "distillation": (10.0,),
+    "maximum": (20.0,),
+    "critic_activation": ACTIVATIONS,
     "trajectory": (False,),
     "rule": SELECTION_RULES,
     "scope": ("state", "batch"),
@@ -124,6 +132,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
 # The same where one function differs from the others.
 _OWN_CHOICES: dict[str, dict[str, tuple[Any, ...]]] = {
     "select": {"temperature": (1.0, 0.1)},
+    "advantage_weights": {"temperature": (1.0,), "how": ("mean", "min")},
     "td_target": {"how": ("min", "mean")},
 }
 

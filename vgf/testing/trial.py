@@ -32,6 +32,7 @@ PARTS = {
     "ensemble_vjp": ("gradient of params", "gradient of x"),
     "flow_matching_gradient": ("loss", "gradient"), "gaussian_gradient": ("loss", "gradient"),
     "critic_gradient": ("loss", "gradient"), "gradient_field_gradient": ("loss", "gradient"),
+    "policy_gradient": ("loss", "gradient"),
 }  # fmt: skip
 
 
