@@ -206,8 +206,10 @@ class EvaluationSettings:
         steps: test budgets: numbers of flow steps L_test; 0 is best-of-N.
         episodes: episodes for each test budget.
         particles: N at test time; none is the training N.
-        num_envs: environments stepped together; none is one for each episode.
-        workers: processes the environments are spread over; 0 is this process.
+        num_envs: environments stepped together; none is one for each episode, 50 at most, and of
+            OGBench's robot arm, which takes much memory, 20 at most.
+        workers: processes the environments are spread over; none is one on each core, 0 is this
+            process.
 
     Raises:
         ValueError: a setting out of its range, or a contradiction, named.
@@ -217,7 +219,7 @@ class EvaluationSettings:
     episodes: int = 50
     particles: int | None = None
     num_envs: int | None = None
-    workers: int = 0
+    workers: int | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "steps", tuple(self.steps))
@@ -232,10 +234,11 @@ class EvaluationSettings:
         for name in ("particles", "num_envs"):
             if getattr(self, name) is not None:
                 _whole(name, getattr(self, name), 1)
-        _whole("workers", self.workers, 0)
+        if self.workers is not None:
+            _whole("workers", self.workers, 0)
         together = self.episodes if self.num_envs is None else self.num_envs
         _check(
-            self.workers <= together,
+            (self.workers or 0) <= together,
             f"workers {self.workers} is more than the {together} environments stepped together; "
             "lower workers",
         )

@@ -109,6 +109,11 @@ def is_ogbench(name: str) -> bool:
     return "-singletask" in name or name.startswith("visual-") or name in datasets
 
 
+def is_manipulation(name: str) -> bool:
+    """Whether one of OGBench's tasks has its robot arm: the cubes, the scene, the puzzles."""
+    return name.startswith(("cube-", "scene-", "puzzle-"))
+
+
 def dataset_path(
     task: OGBenchTask,
     folder: Path,
