@@ -23,6 +23,7 @@ from typing import Any, NamedTuple, TypeVar, get_args, get_origin, get_type_hint
 
 from .backends import BACKENDS, parse_device
 from .backends.base import DTYPES, MATMUL_PRECISIONS
+from .data.npz import DATA_MEMORY
 from .errors import VGFError
 from .extras import need
 from .files import write_atomically
@@ -65,6 +66,8 @@ class TaskSettings:
         standardise: shift and scale observations by the data's mean and standard deviation.
         data_dir: the folder of data sets; none is the benchmark's own.
         data_episodes: episodes of data to generate; none is the benchmark's number.
+        data_memory: "memory", or "mapped" to leave a .npz file's data on the disk and read what
+            is used; auto maps what would take more than half of the free memory.
 
     Raises:
         ValueError: a setting out of its range, named.
@@ -77,6 +80,7 @@ class TaskSettings:
     standardise: bool = True
     data_dir: str | None = None
     data_episodes: int | None = None
+    data_memory: str = "auto"
 
     def __post_init__(self) -> None:
         _check(self.env is None or bool(self.env.strip()), "env is empty; name a task")
@@ -84,6 +88,7 @@ class TaskSettings:
         _whole("action_repeat", self.action_repeat, 1)
         if self.data_episodes is not None:
             _whole("data_episodes", self.data_episodes, 1)
+        _choice("data_memory", self.data_memory, DATA_MEMORY)
 
 
 @dataclass(frozen=True)

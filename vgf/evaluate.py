@@ -380,7 +380,9 @@ class _Evaluation(Generic[BudgetT]):
         if "start" not in info or "moved" not in info:
             return
         rows = [slot - group.slots.start for slot in episodes]
-        start, moved = (np.asarray(info[key])[rows].astype(np.float64) for key in ("start", "moved"))
+        start, moved = (
+            np.asarray(info[key])[rows].astype(np.float64) for key in ("start", "moved")
+        )
         distances = np.mean(np.linalg.norm(moved - start, axis=-1), axis=-1)
         # Sets that did not move need no matching.
         w2 = np.zeros(len(rows))

@@ -14,6 +14,7 @@ from typing import Any
 from .data import d4rl, minari
 from .data.common import Progress, Say
 from .data.dataset import Dataset
+from .data.npz import MEMORY
 from .data.ogbench import is_manipulation
 from .data.pool import MakeEnv, Success
 from .data.raw import outside_the_box, to_dataset
@@ -169,6 +170,7 @@ def make_task(
     allow_generate: bool = True,
     allow_download: bool = True,
     workers: int | None = None,
+    data_memory: str = MEMORY,
     progress: Progress | None = None,
     say: Say | None = None,
 ) -> Task:
@@ -192,6 +194,7 @@ def make_task(
         with_dataset: load the data too; otherwise they need not exist.
         allow_generate, allow_download: whether data that are not there may be made or fetched.
         workers: processes that generate; None for one on each core.
+        data_memory: where data are held, one of :data:`vgf.data.npz.DATA_MEMORY`.
         progress: called while data are generated or downloaded.
         say: takes a line for the person at the terminal, while data are generated.
 
@@ -221,6 +224,7 @@ def make_task(
         allow_generate=allow_generate,
         allow_download=allow_download,
         workers=workers,
+        memory=data_memory,
         progress=progress,
         say=say,
     )

@@ -215,6 +215,7 @@ def load_task(config: RunConfig, with_dataset: bool = True) -> Task:
             config.task.data_episodes,
             data=config.task.data,
             normalise_rewards=config.task.normalise_rewards,
+            data_memory=config.task.data_memory,
             with_dataset=with_dataset,
             progress=show,
             say=say_line,
