@@ -322,7 +322,7 @@ def test_how_many_environments_and_processes() -> None:
 
 
 def test_a_process_on_each_core(monkeypatch: pytest.MonkeyPatch) -> None:
-    for cores, size, expected in [(1, 50, 0), (2, 50, 2), (8, 3, 3), (64, 50, 16)]:
+    for cores, size, expected in [(1, 50, 0), (2, 50, 2), (8, 3, 0), (8, 7, 3), (64, 50, 16)]:
         monkeypatch.setattr(
             os, "sched_getaffinity", lambda _, n=cores: set(range(n)), raising=False
         )
