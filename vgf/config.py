@@ -213,8 +213,8 @@ class EvaluationSettings:
         particles: N at test time; none is the training N.
         num_envs: environments stepped together; none is one for each episode, 50 at most, and of
             OGBench's robot arm, which takes much memory, 20 at most.
-        workers: processes the environments are spread over; none is one on each core, 0 is this
-            process.
+        workers: processes the environments are spread over; none is one on each core, for two
+            environments or more each; 0 is this process.
 
     Raises:
         ValueError: a setting out of its range, or a contradiction, named.
