@@ -302,13 +302,13 @@ class JaxBackend(ComposedBackend):
             # what belongs to a state is multiplied once, and not once for each particle
             ends = np.cumsum([part.shape[-1] for part in parts])[:-1]
             kernels = jnp.split(kernel, ends)
-            x = bias + sum(map(self.matmul, parts, kernels))
+            y = bias + sum(map(self.matmul, parts, kernels))
             if "norm_scale" in layer:
-                x = self._normalise(x) * layer["norm_scale"] + layer["norm_offset"]
+                y = self._normalise(y) * layer["norm_scale"] + layer["norm_offset"]
             if name != "output":
-                x = self.activate(x, activation)
-            parts = (x,)
-        return x
+                y = self.activate(y, activation)
+            parts = (y,)
+        return parts[0]
 
     @compiled("activation")
     def mlp(self, params: Tree, x: Array, activation: str = "relu") -> Array:
@@ -412,14 +412,11 @@ class JaxBackend(ComposedBackend):
         sampling_steps: int = 10,
         activation: str = "relu",
     ) -> Array:
-        def sample(s: Array, x0: Array) -> Array:
-            def euler(k: Array, x: Array) -> Array:
-                t = jnp.broadcast_to((k / sampling_steps).astype(x.dtype), (*x.shape[:-1], 1))
-                return x + self.flow_velocity(params, s, x, t, activation) / sampling_steps
+        def euler(k: Array, x: Array) -> Array:
+            t = jnp.broadcast_to((k / sampling_steps).astype(x.dtype), (*x.shape[:-1], 1))
+            return x + self.flow_velocity(params, s, x, t, activation) / sampling_steps
 
-            return self.project(lax.fori_loop(0, sampling_steps, euler, x0))
-
-        return self._by_states(sample, s, x0)
+        return self.project(lax.fori_loop(0, sampling_steps, euler, x0))
 
     @compiled("tanh", "activation")
     def gaussian_loss(

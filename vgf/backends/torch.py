@@ -249,8 +249,10 @@ class TorchBackend(ComposedBackend):
         check_shapes("layer_norm", x=(x, "* h"), scale=(scale, "h"), offset=(offset, "h"))
         return self._normalise(x, scale, offset)
 
-    def _normalise(self, x: Tensor, *affine: Tensor) -> Tensor:
-        return F.layer_norm(x, x.shape[-1:], *affine, eps=LAYER_NORM_EPSILON)
+    def _normalise(
+        self, x: Tensor, scale: Tensor | None = None, offset: Tensor | None = None
+    ) -> Tensor:
+        return F.layer_norm(x, x.shape[-1:], scale, offset, LAYER_NORM_EPSILON)
 
     def _network(self, params: Tree, x: Tensor | Parts, activation: str) -> Tensor:
         """A network on ``[*, in]`` or parts of it; an ensemble's result has one more axis."""
@@ -273,12 +275,12 @@ class TorchBackend(ComposedBackend):
                 f"mlp, layer {name}", kernel=(kernel, f"{sum(widths)} out"), bias=(bias, "out")
             )
             # what belongs to a state is multiplied once, and not once for each particle
-            x = bias + sum(map(self.matmul, parts, kernel.split(widths)))
+            y = bias + sum(map(self.matmul, parts, kernel.split(widths)))
             if "norm_scale" in layer:
-                x = self._normalise(x, layer["norm_scale"], layer["norm_offset"])
+                y = self._normalise(y, layer["norm_scale"], layer["norm_offset"])
             if name != "output":
-                x = self.activate(x, activation)
-            parts = (x,)
+                y = self.activate(y, activation)
+            parts = (y,)
         return parts[0]
 
     @with_precision

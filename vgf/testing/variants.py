@@ -220,22 +220,25 @@ def _(b: Any, original: Any, params: Any, x: Any, activation: str) -> Any:
     return x
 
 
-def _normalised(x: Any, epsilon: float, lost: int = 0) -> Any:
+def _normalised(
+    x: Any, epsilon: float, scale: Any = 1.0, offset: Any = 0.0, *, lost: int = 0
+) -> Any:
+    """LayerNorm's normalisation; torch's backend has the scale and the offset done with it."""
     centred = x - x.mean(-1)[..., None]
     variance = (centred**2).sum(-1)[..., None] / (x.shape[-1] - lost)
-    return centred / (variance + epsilon) ** 0.5
+    return scale * centred / (variance + epsilon) ** 0.5 + offset
 
 
 @variant("LayerNorm epsilon 1e-5", "_normalise", "your LayerNorm's epsilon is 1e-5, not 1e-6",
          "layer_norm")  # fmt: skip
-def _(b: Any, original: Any, x: Any) -> Any:
-    return _normalised(x, 1e-5)
+def _(b: Any, original: Any, x: Any, *affine: Any) -> Any:
+    return _normalised(x, 1e-5, *affine)
 
 
 @variant("LayerNorm with N - 1", "_normalise", "your LayerNorm's variance divides by N - 1",
          "layer_norm")  # fmt: skip
-def _(b: Any, original: Any, x: Any) -> Any:
-    return _normalised(x, 1e-6, lost=1)
+def _(b: Any, original: Any, x: Any, *affine: Any) -> Any:
+    return _normalised(x, 1e-6, *affine, lost=1)
 
 
 @variant("approximate GELU", "activate", "your GELU is the tanh approximation")
