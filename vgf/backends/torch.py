@@ -651,6 +651,33 @@ class TorchBackend(ComposedBackend):
     def polyak(self, online: Tree, target: Tree, tau: float) -> Tree:
         return tree_map(lambda p, q: tau * p + (1 - tau) * q, online, target)
 
+    @with_precision
+    def decoding_scores(
+        self,
+        u: Tensor,
+        log_p: Tensor,
+        embeddings: Tensor,
+        original: Tensor,
+        allowed: Tensor,
+        likelihood_weight: float = 0.2,
+        top: int | None = 50,
+    ) -> Tensor:
+        check_shapes(
+            "decoding_scores", u=(u, "B d"), log_p=(log_p, "B V"), embeddings=(embeddings, "V d"),
+            original=(original, "B"), allowed=(allowed, "V"),
+        )  # fmt: skip
+        if top is not None and top < 1:
+            raise ValueError(f"top is {top}; it must be 1 or more, or None")
+        norms = embeddings.square().sum(-1)
+        score = (self.matmul(u, embeddings.T) - norms / 2) / norms.mean()
+        score = score + likelihood_weight * log_p
+        candidate = allowed.expand_as(score)
+        if top is not None and top < len(allowed):
+            likely = log_p.masked_fill(~allowed, -torch.inf)
+            candidate = candidate & (likely >= likely.topk(top).values[:, -1:])
+        candidate = candidate.scatter(1, original[:, None], True)
+        return score.masked_fill(~candidate, -torch.inf)
+
     # --- the agent ------------------------------------------------------------------------------
 
     @with_precision
