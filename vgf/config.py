@@ -34,16 +34,19 @@ NONE = "none"
 T = TypeVar("T")
 
 
-def _check(condition: bool, message: str) -> None:
+def require(condition: bool, message: str) -> None:
+    """Raise ValueError unless a setting is as it must be."""
     if not condition:
         raise ValueError(message)
 
 
-def _whole(name: str, value: int, low: int) -> None:
-    _check(value >= low, f"{name} is {value}; it must be {low} or more")
+def require_whole(name: str, value: int, low: int) -> None:
+    """Raise ValueError for a number below its lowest value."""
+    require(value >= low, f"{name} is {value}; it must be {low} or more")
 
 
-def _choice(name: str, value: str | None, choices: tuple[str, ...]) -> None:
+def require_choice(name: str, value: str | None, choices: tuple[str, ...]) -> None:
+    """Raise ValueError for a word that is none of the choices, with the one that comes nearest."""
     if value is not None and value not in choices:
         near = nearest(value, choices)
         hint = f"did you mean {near!r}?" if near else f"choose one of {', '.join(choices)}"
@@ -79,11 +82,11 @@ class TaskSettings:
     data_episodes: int | None = None
 
     def __post_init__(self) -> None:
-        _check(self.env is None or bool(self.env.strip()), "env is empty; name a task")
-        _check(self.data is None or bool(self.data.strip()), "data is empty; name a file")
-        _whole("action_repeat", self.action_repeat, 1)
+        require(self.env is None or bool(self.env.strip()), "env is empty; name a task")
+        require(self.data is None or bool(self.data.strip()), "data is empty; name a file")
+        require_whole("action_repeat", self.action_repeat, 1)
         if self.data_episodes is not None:
-            _whole("data_episodes", self.data_episodes, 1)
+            require_whole("data_episodes", self.data_episodes, 1)
 
 
 @dataclass(frozen=True)
@@ -112,7 +115,7 @@ class TrainSettings:
 
     def __post_init__(self) -> None:
         for entry in fields(self):
-            _whole(entry.name, getattr(self, entry.name), 0 if entry.name == "steps" else 1)
+            require_whole(entry.name, getattr(self, entry.name), 0 if entry.name == "steps" else 1)
 
 
 MIXINGS = ("iql", "rlpd", "wsrl")
@@ -146,14 +149,14 @@ class OnlineSettings:
     collect_steps: int | None = None
 
     def __post_init__(self) -> None:
-        _whole("steps", self.steps, 0)
-        _choice("mixing", self.mixing, MIXINGS)
+        require_whole("steps", self.steps, 0)
+        require_choice("mixing", self.mixing, MIXINGS)
         for name in ("updates_per_step", "buffer_size"):
-            _whole(name, getattr(self, name), 1)
+            require_whole(name, getattr(self, name), 1)
         for name in ("warmup", "collect_steps"):
             if getattr(self, name) is not None:
-                _whole(name, getattr(self, name), 0)
-        _check(
+                require_whole(name, getattr(self, name), 0)
+        require(
             not self.steps or self.warmup_steps < self.steps,
             f"warmup {self.warmup} leaves no update in {self.steps} environment steps; lower "
             "warmup, or take more steps",
@@ -191,8 +194,8 @@ class StartSettings:
 
     def __post_init__(self) -> None:
         if self.checkpoint is not None:
-            _whole("checkpoint", self.checkpoint, 0)
-        _check(
+            require_whole("checkpoint", self.checkpoint, 0)
+        require(
             self.checkpoint is None or self.run is not None,
             "checkpoint is of the run that this one starts from, which is not given",
         )
@@ -221,20 +224,20 @@ class EvaluationSettings:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "steps", tuple(self.steps))
-        _check(bool(self.steps), "steps is empty; give at least one test budget")
+        require(bool(self.steps), "steps is empty; give at least one test budget")
         for steps in self.steps:
-            _whole("steps", steps, 0)
-        _check(
+            require_whole("steps", steps, 0)
+        require(
             len(set(self.steps)) == len(self.steps),
             f"steps {list(self.steps)} names a test budget twice; drop one",
         )
-        _whole("episodes", self.episodes, 1)
+        require_whole("episodes", self.episodes, 1)
         for name in ("particles", "num_envs"):
             if getattr(self, name) is not None:
-                _whole(name, getattr(self, name), 1)
-        _whole("workers", self.workers, 0)
+                require_whole(name, getattr(self, name), 1)
+        require_whole("workers", self.workers, 0)
         together = self.episodes if self.num_envs is None else self.num_envs
-        _check(
+        require(
             self.workers <= together,
             f"workers {self.workers} is more than the {together} environments stepped together; "
             "lower workers",
@@ -263,11 +266,11 @@ class BackendSettings:
     eager: bool = False
 
     def __post_init__(self) -> None:
-        _choice("name", self.name, BACKENDS)
-        _choice("dtype", self.dtype, DTYPES)
-        _choice("matmul_precision", self.matmul_precision, MATMUL_PRECISIONS)
+        require_choice("name", self.name, BACKENDS)
+        require_choice("dtype", self.dtype, DTYPES)
+        require_choice("matmul_precision", self.matmul_precision, MATMUL_PRECISIONS)
         parse_device(self.device)
-        _check(
+        require(
             self.matmul_precision == "float32" or self.dtype != "float64",
             f"matmul_precision {self.matmul_precision!r} contradicts dtype 'float64'; change one",
         )
@@ -339,13 +342,13 @@ class RunConfig:
     out: str | None = None
 
     def __post_init__(self) -> None:
-        _whole("seed", self.seed, 0)
-        _whole("seeds", self.seeds, 1)
-        _check(
+        require_whole("seed", self.seed, 0)
+        require_whole("seeds", self.seeds, 1)
+        require(
             self.seed + self.seeds <= 2**31,
             f"seed {self.seed} is too large; the last of {self.seeds} seeds must be below 2^31",
         )
-        _check(
+        require(
             not self.online.collect_steps or self.agent.transports,
             f"method {self.agent.method!r} moves no particles; collect_steps must be 0 or none",
         )
@@ -444,11 +447,12 @@ def nearest(word: str, candidates: Any) -> str | None:
     return str(by_last[matches[0]]) if matches else None
 
 
-def _unknown(key: str, source: str) -> VGFError:
-    keys = [setting.key for setting in all_settings()]
+def _unknown(key: str, source: str, root: Any) -> VGFError:
+    keys = [setting.key for setting in all_settings(root)]
     tables = {key.rpartition(".")[0] for key in keys if "." in key}
     near = nearest(key, [*keys, *sorted(tables)])
-    hint = f"did you mean {near}?" if near else f"the tables are {', '.join(sorted(tables))}"
+    there = f"{'tables' if tables else 'settings'} are {', '.join(sorted(tables) or keys)}"
+    hint = f"did you mean {near}?" if near else f"the {there}"
     return VGFError(f"{source}: unknown key {key}; {hint}")
 
 
@@ -474,7 +478,7 @@ def convert(value: Any, hint: Any) -> Any:
         ValueError: it is of another type; :func:`describe` says which one is meant.
     """
     if get_origin(hint) is tuple:
-        _check(isinstance(value, list | tuple), "not a list")
+        require(isinstance(value, list | tuple), "not a list")
         return tuple(convert(part, get_args(hint)[0]) for part in value)
     if NoneType in get_args(hint):
         if value is None or (isinstance(value, str) and value.lower() == NONE):
@@ -482,10 +486,10 @@ def convert(value: Any, hint: Any) -> Any:
         return convert(value, _without_none(hint))
     if hint in (int, float):
         number = isinstance(value, int | float) and not isinstance(value, bool)
-        _check(number and math.isfinite(value), "not a finite number")
-        _check(hint is float or value == int(value), "not whole")
+        require(number and math.isfinite(value), "not a finite number")
+        require(hint is float or value == int(value), "not whole")
     else:
-        _check(isinstance(value, hint), "of another type")
+        require(isinstance(value, hint), "of another type")
         if hint is str:
             value.encode()  # a UnicodeEncodeError is a ValueError: text that no file can hold
     return hint(value)
@@ -495,7 +499,7 @@ def override(config: T, values: Mapping[str, Any], source: str, prefix: str = ""
     """A copy of `config` with some settings changed.
 
     Args:
-        config: a :class:`RunConfig`, or one of its tables.
+        config: a :class:`RunConfig`, one of its tables, or another tree of settings.
         values: nested as the tree is; what it does not name stays.
         source: where the values come from, for the messages.
         prefix: the dotted key of `config`, with its dot, for the messages.
@@ -507,7 +511,7 @@ def override(config: T, values: Mapping[str, Any], source: str, prefix: str = ""
     for name, value in values.items():
         key = f"{prefix}{name}"
         if name not in hints:
-            raise _unknown(key, source)
+            raise _unknown(key, source, None if prefix else config)
         if is_dataclass(hints[name]):
             if not isinstance(value, Mapping):
                 raise VGFError(f"{source}: {key} is {value!r}; it must be a table, [{key}]")
@@ -656,5 +660,10 @@ def asked_for(
 
 def settings_hash(settings: Settings) -> str:
     """A short name for the agent's settings: the same for equal settings, on every machine."""
-    text = json.dumps(to_dict(settings), sort_keys=True)
+    return short_hash(to_dict(settings))
+
+
+def short_hash(values: Any) -> str:
+    """A short name for what JSON can hold."""
+    text = json.dumps(values, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

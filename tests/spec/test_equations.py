@@ -157,7 +157,7 @@ def test_inputs_are_not_changed(rng):
 def test_responses_without_a_kernel_follow_their_own_gradients(rng):
     u, g = rng.standard_normal((2, 3, 4, 2))
     there = np.array([[1, 1, 0, 0], [1, 1, 1, 1], [1, 0, 0, 0]])[:, :, None]
-    np.testing.assert_allclose(spec.sequence_phi(u, g, (2, 4, 1), "none", 0.5), there * g / 0.5)
+    np.testing.assert_allclose(spec.sequence_phi(u, g, (2, 4, 1), None, 0.5), there * g / 0.5)
 
 
 def test_a_kernel_per_position_forgets_responses_that_have_ended(rng):
@@ -210,7 +210,7 @@ def test_decoding_by_hand():
 
 @pytest.mark.parametrize(
     ("lengths", "kernel", "message"),
-    [((1, 4), "none", "between 0 and 3"), ((1,), "none", "lengths"), ((1, 2), "rbf", "'rbf'")],
+    [((1, 4), None, "between 0 and 3"), ((1,), None, "lengths"), ((1, 2), "rbf", "'rbf'")],
 )
 def test_responses_that_cannot_be(rng, lengths, kernel, message):
     u = rng.standard_normal((2, 3, 2))

@@ -415,7 +415,7 @@ class Backend(Protocol):
         u: Array,
         g: Array,
         lengths: tuple[int, ...],
-        kernel: str = "sequence",
+        kernel: str | None = "sequence",
         temperature: float | None = None,
         bandwidth: float | None = None,
     ) -> Array:

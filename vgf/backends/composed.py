@@ -85,7 +85,7 @@ class ComposedBackend(Backend):
         u: Array,
         g: Array,
         lengths: tuple[int, ...],
-        kernel: str = "sequence",
+        kernel: str | None = "sequence",
         temperature: float | None = None,
         bandwidth: float | None = None,
     ) -> Array:
@@ -95,9 +95,10 @@ class ComposedBackend(Backend):
         u, g = u * there, g * there
         if kernel == "position":
             return self._position_phi(u, g, lengths, temperature, bandwidth)
-        if kernel not in SEQUENCE_KERNELS:
-            raise ValueError(f"kernel is {kernel!r}; choose one of {', '.join(SEQUENCE_KERNELS)}")
-        shape = (n, 1, t * d) if kernel == "none" else (n, t * d)
+        if kernel not in (None, *SEQUENCE_KERNELS):
+            names = ", ".join(SEQUENCE_KERNELS)
+            raise ValueError(f"kernel is {kernel!r}; choose one of {names}, or None")
+        shape = (n, 1, t * d) if kernel is None else (n, t * d)
         moved = self.phi(u.reshape(shape), g.reshape(shape), temperature, bandwidth)
         return moved.reshape(u.shape) * there
 

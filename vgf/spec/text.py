@@ -13,7 +13,7 @@ from .flow import phi
 from .shapes import check_shapes
 from .types import Array
 
-SEQUENCE_KERNELS = ("none", "sequence", "position")
+SEQUENCE_KERNELS = ("sequence", "position")
 # A direction shorter than this is not lengthened to full length
 LENGTH_MIN = 1e-12
 
@@ -42,7 +42,7 @@ def sequence_phi(
     u: Array,
     g: Array,
     lengths: tuple[int, ...],
-    kernel: str = "sequence",
+    kernel: str | None = "sequence",
     temperature: float | None = None,
     bandwidth: float | None = None,
 ) -> Array:
@@ -53,7 +53,7 @@ def sequence_phi(
         numbers of tokens; temperature, bandwidth: as in `phi`. Returns ``[N, T, d]``.
 
     Equation:
-        none:      every response by itself: phi with N = 1, which is g_i (/ alpha)
+        None:      every response by itself: phi with N = 1, which is g_i (/ alpha)
         sequence:  phi of the N particles u_i in R^{T d}
         position:  at each t, phi of the particles u_it in R^d of the responses with T_i > t
         Padding counts as the zero vector in the arguments, and is zero in the result.
@@ -70,7 +70,7 @@ def sequence_phi(
     there = within_lengths(lengths, size["T"])
     u, g = u * there[:, :, None], g * there[:, :, None]
     flat = (size["N"], size["T"] * size["d"])
-    if kernel == "none":
+    if kernel is None:
         alone = (size["N"], 1, size["T"] * size["d"])
         moved = phi(u.reshape(alone), g.reshape(alone), temperature, bandwidth)
     elif kernel == "sequence":
@@ -81,7 +81,9 @@ def sequence_phi(
             i = there[:, t]
             moved[i, t] = phi(u[i, t], g[i, t], temperature, bandwidth)
     else:
-        raise ValueError(f"kernel is {kernel!r}; choose one of {', '.join(SEQUENCE_KERNELS)}")
+        raise ValueError(
+            f"kernel is {kernel!r}; choose one of {', '.join(SEQUENCE_KERNELS)}, or None"
+        )
     return moved.reshape(u.shape) * there[:, :, None]
 
 

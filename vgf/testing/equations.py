@@ -701,7 +701,7 @@ def responses(make: Maker, name: str) -> tuple[np.ndarray, tuple[int, ...]]:
 @equation("sequence_phi")
 def _(make: Maker) -> Arguments:
     u, lengths = responses(make, "u")
-    kernel = make.pick("kernel", SEQUENCE_KERNELS)
+    kernel = make.pick("kernel", (None, *SEQUENCE_KERNELS))
     temperature = make.pick("temperature", TEMPERATURES)
     return (
         u,

@@ -121,7 +121,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "max_norm": (1.0,),
     "learning_rate": (3e-4, 1e-3),
     "tau": (0.005,),
-    "kernel": ("sequence", "position", "none"),
+    "kernel": ("sequence", "position", None),
     "like": (None,),
     "likelihood_weight": (0.2,),
     "top": (50, None),

@@ -474,14 +474,14 @@ def _(b: Any, original: Any, u: Any, g: Any, lengths: Any, *args: Any) -> Any:
 
 @variant("one kernel for all positions", "sequence_phi",
          "your kernel per position compares whole responses")  # fmt: skip
-def _(b: Any, original: Any, u: Any, g: Any, lengths: Any, kernel: str = "sequence",
+def _(b: Any, original: Any, u: Any, g: Any, lengths: Any, kernel: Any = "sequence",
       *args: Any) -> Any:  # fmt: skip
     return original(u, g, lengths, "sequence" if kernel == "position" else kernel, *args)
 
 
 @variant("ended responses in the kernel", "sequence_phi",
          "your kernel per position counts responses that have ended there")  # fmt: skip
-def _(b: Any, original: Any, u: Any, g: Any, lengths: Any, kernel: str = "sequence",
+def _(b: Any, original: Any, u: Any, g: Any, lengths: Any, kernel: Any = "sequence",
       *args: Any) -> Any:  # fmt: skip
     if kernel != "position":
         return original(u, g, lengths, kernel, *args)
