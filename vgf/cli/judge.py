@@ -36,8 +36,8 @@ def main(words: list[str]) -> int:
     parser.add_argument("--device", default="auto", help="of reward models [auto]")
     parser.add_argument("--dtype", help="of reward models; default: as stored")
     parser.add_argument("--pad-token", metavar="TEXT", help="where a tokenizer has none")
-    parser.add_argument("--batch-tokens", metavar="N", type=int, default=8192,
-                        help="tokens through a model at once [8192]")  # fmt: skip
+    parser.add_argument("--batch-tokens", metavar="N", type=int, default=4096,
+                        help="tokens through a model at once [4096]")  # fmt: skip
     args = parser.parse_args(words)
     methods(args.file)  # before a model is loaded
     judges = {

@@ -132,7 +132,7 @@ def load_judge(
     device: str = "auto",
     dtype: str | None = None,
     pad_token: str | None = None,
-    batch_tokens: int = 8192,
+    batch_tokens: int = 4096,
 ) -> Judge:
     """A judge by its name.
 

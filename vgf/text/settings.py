@@ -77,7 +77,7 @@ class AlignSettings:
     sampling_temperature: float = 1.0
     top_k: int | None = None
     top_p: float | None = None
-    batch_tokens: int = 8192
+    batch_tokens: int = 4096
     sft_device: str = "auto"
     rm_device: str = "auto"
     sft_dtype: str | None = None
