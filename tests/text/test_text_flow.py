@@ -125,6 +125,13 @@ def test_the_random_control_is_as_long_as_the_gradient_and_has_nothing_to_do_wit
         assert not torch.equal(astray[k], other[k])
 
 
+def test_the_random_control_goes_straight(models, samples, settings):
+    random = change(settings, direction="random", step_size=0.1, steps=(1, 4))
+    moved = flow.transport(models, samples, random)
+    for k, of in enumerate(samples):
+        assert flow.distance(models, of, moved[4][k]) == pytest.approx([0.4] * 3)
+
+
 def test_prompts_do_not_affect_each_other(models, samples, settings):
     kernel = change(settings, kernel="sequence", temperature=0.5)
     together = flow.transport(models, samples, kernel)[3]

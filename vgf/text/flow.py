@@ -115,7 +115,7 @@ def transport(
             break
         gradients = _gradients(models, responses, u, settings)
         for k, of in enumerate(responses):
-            v = _velocity(models, of, u[k], gradients[k], step, settings)
+            v = _velocity(models, of, u[k], gradients[k], settings)
             moved, state[k] = backend.flow_step(u[k].flatten(1), v.flatten(1), state[k], budget)
             u[k] = moved.reshape(v.shape)
     return found
@@ -151,14 +151,14 @@ def _gradients(
 
 
 def _velocity(
-    models: Models, of: Responses, u: Tensor, g: Tensor, step: int, settings: AlignSettings
+    models: Models, of: Responses, u: Tensor, g: Tensor, settings: AlignSettings
 ) -> Tensor:
     """The direction in which one prompt's particles take a step ``[N, T, d]``."""
     backend = models.backend
     if settings.direction == "negative":
         g = -g
-    elif settings.direction == "random":
-        random = generator(u.device, settings.seed, DIRECTION, of.index, step)
+    elif settings.direction == "random":  # the same at every step: no flow goes further
+        random = generator(u.device, settings.seed, DIRECTION, of.index)
         noise = torch.randn(u.shape, generator=random, device=u.device, dtype=u.dtype)
         there = [torch.ones(n, 1, dtype=u.dtype, device=u.device) for n in of.lengths]
         g = backend.rescale_sequences(noise * pad_sequence(there, True), of.lengths, g)

@@ -33,8 +33,8 @@ class AlignSettings:
         kernel: "sequence" (over whole responses) or "position" (over the tokens at one position);
             none moves every response by itself.
         temperature: alpha, in units of the reward; none drops the repulsion.
-        direction: "reward" climbs the reward; the controls are "random", of the same length, and
-            "negative".
+        direction: "reward" climbs the reward; the controls are "random" (one direction for each
+            response, of the gradient's length) and "negative".
         decoding: "likelihood" decodes from left to right, weighing nearness against the base
             model's likelihood; "nearest" takes the nearest token embedding.
         decoding_weight: lambda, the likelihood's weight; none is calibrated.
