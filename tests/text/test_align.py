@@ -96,6 +96,32 @@ def test_portions_and_places_do_not_matter(models, settings, records):
     assert alike(small, records)
 
 
+@pytest.mark.parametrize(("bound", "least"), [(22, 1), (10**6, 9)])
+def test_no_more_tokens_go_through_a_model_at_once_than_are_allowed(made, settings, bound, least):
+    sizes = {"sft": [], "rm": []}
+
+    def note(name):
+        def hook(module, args, kwargs):
+            given = [*args, kwargs.get("input_ids"), kwargs.get("inputs_embeds")]
+            sizes[name].append(next(x.shape[:2] for x in given if x is not None))
+
+        return hook
+
+    hooks = [
+        getattr(made, name).gpt_neox.register_forward_pre_hook(note(name), with_kwargs=True)
+        for name in sizes
+    ]
+    try:
+        align(pair(made.sft, made.rm, made.tokenizer), PROMPTS,
+              change(settings, batch_tokens=bound))  # fmt: skip
+    finally:
+        for hook in hooks:
+            hook.remove()
+    for found in sizes.values():
+        assert all(rows == 1 or rows * length <= bound for rows, length in found)
+        assert max(rows for rows, _ in found) >= least
+
+
 def test_a_file_goes_on_where_it_was_cut_off(models, settings, records, tmp_path):
     out = tmp_path / "deep" / "out.jsonl"
     assert alike(align(models, PROMPTS[:1], settings, out), records[:1])
