@@ -204,7 +204,7 @@ def test_decoding_by_hand():
     mean = (1 + 4 + 2 + 18) / 4
     expected = [(1 - 0.5) / mean + 0.2 * math.log(0.1), (1 - 2) / mean + 0.2 * math.log(0.5)]
     np.testing.assert_allclose(scores, [[*expected, -np.inf, -np.inf]])
-    with pytest.raises(ValueError, match="top is 0"):
+    with pytest.raises(ValueError, match="decoding_top is 0"):
         spec.decoding_scores(u, log_p, e, np.array([0]), allowed, 0.2, 0)
 
 

@@ -91,6 +91,22 @@ def test_without_steps_nothing_moves_and_with_them_tokens_change(records):
     assert max(last) > 0
 
 
+def test_the_flow_raises_the_reward_and_its_controls_do_not(models, settings):
+    wanted = change(settings, particles=8, step_size=0.3, steps=(0, 5), max_new_tokens=10)
+
+    def gain(direction):
+        records = align(models, PROMPTS, change(wanted, direction=direction))
+        return [
+            after["reward"] - before["reward"]
+            for record in records
+            for before, after in zip(*(b["candidates"] for b in record["budgets"]), strict=True)
+        ]
+
+    along, astray, against = (sum(gain(of)) for of in ("reward", "random", "negative"))
+    assert along > 0 > against
+    assert along > 2 * abs(astray)
+
+
 def test_portions_and_places_do_not_matter(models, settings, records):
     small = align(models, PROMPTS, change(settings, batch_tokens=1, rm_device="cpu"))
     assert alike(small, records)

@@ -435,8 +435,8 @@ class Backend(Protocol):
         embeddings: Array,
         original: Array,
         allowed: Array,
-        likelihood_weight: float = 0.2,
-        top: int | None = 50,
+        decoding_weight: float = 0.2,
+        decoding_top: int | None = 50,
     ) -> Array:
         """``[B, d]``, ``[B, V]``, ``[V, d]``, ``[B]``, ``[V]`` -> ``[B, V]``."""
 

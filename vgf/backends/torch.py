@@ -659,23 +659,23 @@ class TorchBackend(ComposedBackend):
         embeddings: Tensor,
         original: Tensor,
         allowed: Tensor,
-        likelihood_weight: float = 0.2,
-        top: int | None = 50,
+        decoding_weight: float = 0.2,
+        decoding_top: int | None = 50,
     ) -> Tensor:
         check_shapes(
             "decoding_scores", u=(u, "B d"), log_p=(log_p, "B V"), embeddings=(embeddings, "V d"),
             original=(original, "B"), allowed=(allowed, "V"),
         )  # fmt: skip
-        if top is not None and top < 1:
-            raise ValueError(f"top is {top}; it must be 1 or more, or None")
+        if decoding_top is not None and decoding_top < 1:
+            raise ValueError(f"decoding_top is {decoding_top}; it must be 1 or more, or None")
         # without a copy of the table: fourteen times as fast for one of 49,152 tokens
         norms = torch.linalg.vector_norm(embeddings, dim=-1).square()
         score = (self.matmul(u, embeddings.T) - norms / 2) / norms.mean()
-        score = score + likelihood_weight * log_p
+        score = score + decoding_weight * log_p
         candidate = allowed.expand_as(score)
-        if top is not None and top < len(allowed):
+        if decoding_top is not None and decoding_top < len(allowed):
             likely = log_p.masked_fill(~allowed, -torch.inf)
-            candidate = candidate & (likely >= likely.topk(top).values[:, -1:])
+            candidate = candidate & (likely >= likely.topk(decoding_top).values[:, -1:])
         candidate = candidate.scatter(1, original[:, None], True)
         return score.masked_fill(~candidate, -torch.inf)
 

@@ -123,28 +123,28 @@ def decoding_scores(
     embeddings: Array,
     original: Array,
     allowed: Array,
-    likelihood_weight: float = 0.2,
-    top: int | None = 50,
+    decoding_weight: float = 0.2,
+    decoding_top: int | None = 50,
 ) -> Array:
     """What decoding maximises over the tokens at one position: y = argmax_c, the first of equals.
 
     Responses are decoded from left to right, so that log p_LM(c) is given what was decoded before.
-    With weight 0 and no `top` it is the nearest token embedding.
+    With weight 0 and no `decoding_top` it is the nearest token embedding.
 
     Shapes:
         u: moved embeddings ``[B, d]``; log_p: the base model's log-probabilities of the next token
         ``[B, V]``; embeddings: e_c ``[V, d]``; original: the tokens the particles started from
         ``[B]``; allowed: booleans ``[V]``, false for tokens not to be decoded to;
-        likelihood_weight: lambda. Returns ``[B, V]``.
+        decoding_weight: lambda. Returns ``[B, V]``.
 
     Equation:
         (u . e_c - ||e_c||^2 / 2) / mean_c ||e_c||^2 + lambda log p_LM(c)
-        for c the original token, or allowed and among the `top` likeliest allowed tokens (ties
-        included); -inf for all others. The first term is -||u - e_c||^2 / 2 in units of the mean
-        squared norm, up to a constant.
+        for c the original token, or allowed and among the `decoding_top` likeliest allowed tokens
+        (ties included); -inf for all others. The first term is -||u - e_c||^2 / 2 in units of the
+        mean squared norm, up to a constant.
 
     Raises:
-        ValueError: shapes that do not match, or `top` below 1.
+        ValueError: shapes that do not match, or `decoding_top` below 1.
 
     Source:
         Paper: y = Dec(u), decoded at the end, the decoder left open. The rule is ours.
@@ -153,12 +153,14 @@ def decoding_scores(
         "decoding_scores", u=(u, "B d"), log_p=(log_p, "B V"), embeddings=(embeddings, "V d"),
         original=(original, "B"), allowed=(allowed, "V"),
     )  # fmt: skip
-    if top is not None and top < 1:
-        raise ValueError(f"top is {top}; it must be 1 or more, or None")
+    if decoding_top is not None and decoding_top < 1:
+        raise ValueError(f"decoding_top is {decoding_top}; it must be 1 or more, or None")
     norms = np.sum(embeddings**2, axis=-1)
-    score = (u @ embeddings.T - norms / 2) / np.mean(norms) + likelihood_weight * log_p
+    score = (u @ embeddings.T - norms / 2) / np.mean(norms) + decoding_weight * log_p
     likely = np.where(allowed, log_p, -np.inf)
-    if top is not None and top < size["V"]:
-        likely = np.where(likely >= np.sort(likely, axis=-1)[:, -top, None], likely, -np.inf)
+    if decoding_top is not None and decoding_top < size["V"]:
+        likely = np.where(
+            likely >= np.sort(likely, axis=-1)[:, -decoding_top, None], likely, -np.inf
+        )
     candidate = (likely > -np.inf) | (np.arange(size["V"]) == original[:, None])
     return np.where(candidate, score, -np.inf)
