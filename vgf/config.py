@@ -34,19 +34,16 @@ NONE = "none"
 T = TypeVar("T")
 
 
-def require(condition: bool, message: str) -> None:
-    """Raise ValueError unless a setting is as it must be."""
+def _check(condition: bool, message: str) -> None:
     if not condition:
         raise ValueError(message)
 
 
-def require_whole(name: str, value: int, low: int) -> None:
-    """Raise ValueError for a number below its lowest value."""
-    require(value >= low, f"{name} is {value}; it must be {low} or more")
+def _whole(name: str, value: int, low: int) -> None:
+    _check(value >= low, f"{name} is {value}; it must be {low} or more")
 
 
-def require_choice(name: str, value: str | None, choices: tuple[str, ...]) -> None:
-    """Raise ValueError for a word that is none of the choices, with the one that comes nearest."""
+def _choice(name: str, value: str | None, choices: tuple[str, ...]) -> None:
     if value is not None and value not in choices:
         near = nearest(value, choices)
         hint = f"did you mean {near!r}?" if near else f"choose one of {', '.join(choices)}"
@@ -82,11 +79,11 @@ class TaskSettings:
     data_episodes: int | None = None
 
     def __post_init__(self) -> None:
-        require(self.env is None or bool(self.env.strip()), "env is empty; name a task")
-        require(self.data is None or bool(self.data.strip()), "data is empty; name a file")
-        require_whole("action_repeat", self.action_repeat, 1)
+        _check(self.env is None or bool(self.env.strip()), "env is empty; name a task")
+        _check(self.data is None or bool(self.data.strip()), "data is empty; name a file")
+        _whole("action_repeat", self.action_repeat, 1)
         if self.data_episodes is not None:
-            require_whole("data_episodes", self.data_episodes, 1)
+            _whole("data_episodes", self.data_episodes, 1)
 
 
 @dataclass(frozen=True)
@@ -115,7 +112,7 @@ class TrainSettings:
 
     def __post_init__(self) -> None:
         for entry in fields(self):
-            require_whole(entry.name, getattr(self, entry.name), 0 if entry.name == "steps" else 1)
+            _whole(entry.name, getattr(self, entry.name), 0 if entry.name == "steps" else 1)
 
 
 MIXINGS = ("iql", "rlpd", "wsrl")
@@ -149,14 +146,14 @@ class OnlineSettings:
     collect_steps: int | None = None
 
     def __post_init__(self) -> None:
-        require_whole("steps", self.steps, 0)
-        require_choice("mixing", self.mixing, MIXINGS)
+        _whole("steps", self.steps, 0)
+        _choice("mixing", self.mixing, MIXINGS)
         for name in ("updates_per_step", "buffer_size"):
-            require_whole(name, getattr(self, name), 1)
+            _whole(name, getattr(self, name), 1)
         for name in ("warmup", "collect_steps"):
             if getattr(self, name) is not None:
-                require_whole(name, getattr(self, name), 0)
-        require(
+                _whole(name, getattr(self, name), 0)
+        _check(
             not self.steps or self.warmup_steps < self.steps,
             f"warmup {self.warmup} leaves no update in {self.steps} environment steps; lower "
             "warmup, or take more steps",
@@ -194,8 +191,8 @@ class StartSettings:
 
     def __post_init__(self) -> None:
         if self.checkpoint is not None:
-            require_whole("checkpoint", self.checkpoint, 0)
-        require(
+            _whole("checkpoint", self.checkpoint, 0)
+        _check(
             self.checkpoint is None or self.run is not None,
             "checkpoint is of the run that this one starts from, which is not given",
         )
@@ -224,20 +221,20 @@ class EvaluationSettings:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "steps", tuple(self.steps))
-        require(bool(self.steps), "steps is empty; give at least one test budget")
+        _check(bool(self.steps), "steps is empty; give at least one test budget")
         for steps in self.steps:
-            require_whole("steps", steps, 0)
-        require(
+            _whole("steps", steps, 0)
+        _check(
             len(set(self.steps)) == len(self.steps),
             f"steps {list(self.steps)} names a test budget twice; drop one",
         )
-        require_whole("episodes", self.episodes, 1)
+        _whole("episodes", self.episodes, 1)
         for name in ("particles", "num_envs"):
             if getattr(self, name) is not None:
-                require_whole(name, getattr(self, name), 1)
-        require_whole("workers", self.workers, 0)
+                _whole(name, getattr(self, name), 1)
+        _whole("workers", self.workers, 0)
         together = self.episodes if self.num_envs is None else self.num_envs
-        require(
+        _check(
             self.workers <= together,
             f"workers {self.workers} is more than the {together} environments stepped together; "
             "lower workers",
@@ -266,11 +263,11 @@ class BackendSettings:
     eager: bool = False
 
     def __post_init__(self) -> None:
-        require_choice("name", self.name, BACKENDS)
-        require_choice("dtype", self.dtype, DTYPES)
-        require_choice("matmul_precision", self.matmul_precision, MATMUL_PRECISIONS)
+        _choice("name", self.name, BACKENDS)
+        _choice("dtype", self.dtype, DTYPES)
+        _choice("matmul_precision", self.matmul_precision, MATMUL_PRECISIONS)
         parse_device(self.device)
-        require(
+        _check(
             self.matmul_precision == "float32" or self.dtype != "float64",
             f"matmul_precision {self.matmul_precision!r} contradicts dtype 'float64'; change one",
         )
@@ -342,13 +339,13 @@ class RunConfig:
     out: str | None = None
 
     def __post_init__(self) -> None:
-        require_whole("seed", self.seed, 0)
-        require_whole("seeds", self.seeds, 1)
-        require(
+        _whole("seed", self.seed, 0)
+        _whole("seeds", self.seeds, 1)
+        _check(
             self.seed + self.seeds <= 2**31,
             f"seed {self.seed} is too large; the last of {self.seeds} seeds must be below 2^31",
         )
-        require(
+        _check(
             not self.online.collect_steps or self.agent.transports,
             f"method {self.agent.method!r} moves no particles; collect_steps must be 0 or none",
         )
@@ -478,7 +475,7 @@ def convert(value: Any, hint: Any) -> Any:
         ValueError: it is of another type; :func:`describe` says which one is meant.
     """
     if get_origin(hint) is tuple:
-        require(isinstance(value, list | tuple), "not a list")
+        _check(isinstance(value, list | tuple), "not a list")
         return tuple(convert(part, get_args(hint)[0]) for part in value)
     if NoneType in get_args(hint):
         if value is None or (isinstance(value, str) and value.lower() == NONE):
@@ -486,10 +483,10 @@ def convert(value: Any, hint: Any) -> Any:
         return convert(value, _without_none(hint))
     if hint in (int, float):
         number = isinstance(value, int | float) and not isinstance(value, bool)
-        require(number and math.isfinite(value), "not a finite number")
-        require(hint is float or value == int(value), "not whole")
+        _check(number and math.isfinite(value), "not a finite number")
+        _check(hint is float or value == int(value), "not whole")
     else:
-        require(isinstance(value, hint), "of another type")
+        _check(isinstance(value, hint), "of another type")
         if hint is str:
             value.encode()  # a UnicodeEncodeError is a ValueError: text that no file can hold
     return hint(value)
