@@ -721,6 +721,32 @@ class JaxBackend(ComposedBackend):
     def polyak(self, online: Tree, target: Tree, tau: float) -> Tree:
         return tree_map(lambda p, q: tau * p + (1 - tau) * q, online, target)
 
+    @compiled("decoding_weight", "decoding_top")
+    def decoding_scores(
+        self,
+        u: Array,
+        log_p: Array,
+        embeddings: Array,
+        original: Array,
+        allowed: Array,
+        decoding_weight: float = 0.2,
+        decoding_top: int | None = 50,
+    ) -> Array:
+        check_shapes(
+            "decoding_scores", u=(u, "B d"), log_p=(log_p, "B V"), embeddings=(embeddings, "V d"),
+            original=(original, "B"), allowed=(allowed, "V"),
+        )  # fmt: skip
+        if decoding_top is not None and decoding_top < 1:
+            raise ValueError(f"decoding_top is {decoding_top}; it must be 1 or more, or None")
+        norms = jnp.sum(jnp.square(embeddings), axis=-1)
+        score = (self.matmul(u, embeddings.T) - norms / 2) / jnp.mean(norms)
+        score = score + decoding_weight * log_p
+        likely = jnp.where(allowed, log_p, -jnp.inf)
+        kept = likely.shape[-1] if decoding_top is None else min(decoding_top, likely.shape[-1])
+        candidate = allowed & (likely >= lax.top_k(likely, kept)[0][:, -1:])
+        candidate = candidate | (jnp.arange(likely.shape[-1]) == original[:, None])
+        return jnp.where(candidate, score, -jnp.inf)
+
     # --- the agent ------------------------------------------------------------------------------
 
     @compiled("settings")

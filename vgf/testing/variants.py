@@ -467,6 +467,66 @@ def _(b: Any, original: Any, online: Any, target: Any, tau: float) -> Any:
     return original(target, online, tau)
 
 
+# --- text ----------------------------------------------------------------------------------------
+
+
+@variant("padding in the kernel", "sequence_phi", "your padding moves, and moves the responses")
+def _(b: Any, original: Any, u: Any, g: Any, lengths: Any, *args: Any) -> Any:
+    return original(u, g, (u.shape[1],) * u.shape[0], *args)
+
+
+@variant("one kernel for all positions", "sequence_phi",
+         "your kernel per position compares whole responses")  # fmt: skip
+def _(b: Any, original: Any, u: Any, g: Any, lengths: Any, kernel: Any = "sequence",
+      *args: Any) -> Any:  # fmt: skip
+    return original(u, g, lengths, "sequence" if kernel == "position" else kernel, *args)
+
+
+@variant("ended responses in the kernel", "sequence_phi",
+         "your kernel per position counts responses that have ended there")  # fmt: skip
+def _(b: Any, original: Any, u: Any, g: Any, lengths: Any, kernel: Any = "sequence",
+      *args: Any) -> Any:  # fmt: skip
+    if kernel != "position":
+        return original(u, g, lengths, kernel, *args)
+    there = b.asarray((np.arange(u.shape[1]) < np.asarray(lengths)[:, None])[..., None] * 1.0)
+    whole = (u.shape[1],) * u.shape[0]
+    return original(u * there, g * there, whole, kernel, *args) * there
+
+
+@variant("step divided among the tokens", "rescale_sequences",
+         "your step is of length 1 for a response, not for each of its tokens")  # fmt: skip
+def _(b: Any, original: Any, v: Any, lengths: Any, like: Any = None) -> Any:
+    return original(v, lengths if like is not None else (1,) * len(lengths), like)
+
+
+@variant("every token its own step", "rescale_sequences",
+         "your step is normalised token by token, not over the response")  # fmt: skip
+def _(b: Any, original: Any, v: Any, lengths: Any, like: Any = None) -> Any:
+    if like is not None:
+        return original(v, lengths, like)
+    norm = b.project((v * v).sum(-1) ** 0.5, 1e-12, None)
+    return v / norm[..., None]
+
+
+@variant("embedding norms left out", "decoding_scores", "your decoding leaves out ||e_c||^2 / 2")
+def _(b: Any, original: Any, u: Any, log_p: Any, embeddings: Any, *args: Any) -> Any:
+    norms = (embeddings * embeddings).sum(-1)
+    return original(u, log_p, embeddings, *args) + norms / 2 / norms.mean()
+
+
+@variant("original token left out", "decoding_scores",
+         "your decoding cannot keep an unlikely original token")  # fmt: skip
+def _(b: Any, original: Any, u: Any, log_p: Any, embeddings: Any, first: Any, *args: Any) -> Any:
+    return original(u, log_p, embeddings, log_p.argmax(-1), *args)
+
+
+@variant("forbidden tokens decoded", "decoding_scores",
+         "your decoding returns tokens that are not allowed")  # fmt: skip
+def _(b: Any, original: Any, u: Any, log_p: Any, embeddings: Any, first: Any, allowed: Any,
+      *args: Any) -> Any:  # fmt: skip
+    return original(u, log_p, embeddings, first, allowed | True, *args)
+
+
 # --- the update ----------------------------------------------------------------------------------
 
 
