@@ -7,7 +7,7 @@ sent what came of them. :func:`drive` takes one such run to its end, or several 
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -135,10 +135,7 @@ def drive(backend: Backend, runs: Sequence[Run]) -> None:
     batches: list[Batches] = []
     pace = 1
     try:
-        while waiting:
-            requests = dict(_requests(waiting))
-            if not requests:
-                break
+        while requests := _requests(waiting):
             start = time.perf_counter()
             count = min(pace, *(request.limit for request in requests.values()))
             waiting = _made(backend, batches, requests, count)
@@ -146,17 +143,30 @@ def drive(backend: Backend, runs: Sequence[Run]) -> None:
             pace = int(min(max(within, 1), 2 * pace, UPDATES_PER_CALL))
     except BaseException as error:
         for run in runs:
-            # one that has ended, or raised this, raises it again; the others say that they stopped
+            # what has ended, or raised this, raises what it is sent; the others say that they stop
             with suppress(type(error), Interrupted, StopRunError):
                 run.throw(error if len(runs) == 1 else StopRunError())
         raise
 
 
-def _requests(waiting: dict[Run, Reply | None]) -> Iterator[tuple[Run, Request]]:
-    """Every run taken to where it next wants updates; those that end are left out."""
+def _requests(waiting: dict[Run, Reply | None]) -> dict[Run, Request]:
+    """Every run taken to where it next wants updates; those that end are left out.
+
+    Raises:
+        Exception: the first of a run's; after every other run was given its reply.
+    """
+    requests: dict[Run, Request] = {}
+    errors: list[Exception] = []
     for run, reply in waiting.items():
-        with suppress(StopIteration):
-            yield run, next(run) if reply is None else run.send(reply)
+        try:
+            requests[run] = next(run) if reply is None else run.send(reply)
+        except StopIteration:
+            continue
+        except Exception as error:
+            errors.append(error)
+    if errors:
+        raise errors[0]
+    return requests
 
 
 def _made(
