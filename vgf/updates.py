@@ -7,7 +7,7 @@ sent what came of them. :func:`drive` takes one such run to its end, or several 
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -134,19 +134,23 @@ def drive(backend: Backend, runs: Sequence[Run]) -> None:
     waiting: dict[Run, Reply | None] = dict.fromkeys(runs)
     batches: list[Batches] = []
     pace = 1
-    try:
-        while requests := _requests(waiting):
-            start = time.perf_counter()
-            count = min(pace, *(request.limit for request in requests.values()))
+    while requests := _requests(waiting):
+        start = time.perf_counter()
+        count = min(pace, *(request.limit for request in requests.values()))
+        try:
             waiting = _made(backend, batches, requests, count)
-            within = SECONDS_PER_CALL / max(time.perf_counter() - start, 1e-9) * count
-            pace = int(min(max(within, 1), 2 * pace, UPDATES_PER_CALL))
-    except BaseException as error:
-        for run in runs:
-            # what has ended, or raised this, raises what it is sent; the others say that they stop
-            with suppress(type(error), Interrupted, StopRunError):
-                run.throw(error if len(runs) == 1 else StopRunError())
-        raise
+        except BaseException as error:
+            _send_all(requests, error)
+            raise
+        within = SECONDS_PER_CALL / max(time.perf_counter() - start, 1e-9) * count
+        pace = int(min(max(within, 1), 2 * pace, UPDATES_PER_CALL))
+
+
+def _send_all(runs: Iterable[Run], error: BaseException) -> None:
+    """Raise an error in every run, where it waits for updates; each does what it does then."""
+    for run in runs:
+        with suppress(type(error), Interrupted):
+            run.throw(error)
 
 
 def _requests(waiting: dict[Run, Reply | None]) -> dict[Run, Request]:
@@ -165,6 +169,7 @@ def _requests(waiting: dict[Run, Reply | None]) -> dict[Run, Request]:
         except Exception as error:
             errors.append(error)
     if errors:
+        _send_all(requests, StopRunError())
         raise errors[0]
     return requests
 
