@@ -38,15 +38,14 @@ def draw(axes: Any, record: Data) -> None:
     precision, roofs = record["plan"]["matmul_precision"], record["roofs"]
     flat = max(p["rate"] for p in roofs["products"] if p["precision"] == precision)
     found = [row["intensity"] for row in record["rows"]]
-    low, high = min(found) / 4, max(found) * 3
+    corners = [flat / bandwidth for bandwidth in roofs["bandwidth"].values()]
+    low, high = min(found + corners) / 4, max(found + corners) * 4
     for i, (name, bandwidth) in enumerate(roofs["bandwidth"].items()):
-        corner = min(max(flat / bandwidth, low), high)
         axes.plot(
-            [low, corner], [low * bandwidth, corner * bandwidth], color="#777777", linewidth=1,
+            [low, corners[i]], [low * bandwidth, flat], color="#777777", linewidth=1,
             linestyle=("-", ":")[i % 2], label=f"copying, {name}",
         )  # fmt: skip
-    start = min(flat / max(roofs["bandwidth"].values()), high)
-    axes.plot([start, high], [flat, flat], color="#777777", linewidth=1, linestyle="--",
+    axes.plot([min(corners), high], [flat, flat], color="#777777", linewidth=1, linestyle="--",
               label="bare matrix product")  # fmt: skip
     names = dict.fromkeys(name for row in record["rows"] for name in row["sides"])
     for i, name in enumerate(names):

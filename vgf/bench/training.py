@@ -9,7 +9,7 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +80,8 @@ class Plan:
         device, dtype, matmul_precision: of our sides.
         peer_matmul_precision: of the peers.
         rounds, block_seconds: as :func:`vgf.bench.interleave.take_turns`.
+        libraries: of :data:`vgf.bench.roofs.LIBRARIES`, whose products and copies are tried.
+        roof_sizes: bytes of what is copied in memory, and in the cache.
     """
 
     works: Sequence[Work]
@@ -92,7 +94,8 @@ class Plan:
     peer_matmul_precision: str = "float32"
     rounds: int = 7
     block_seconds: float = 0.5
-    roof_sizes: tuple[int, int] = field(default=(MEMORY, CACHE))
+    libraries: Sequence[str] = roofs.LIBRARIES
+    roof_sizes: tuple[int, int] = (MEMORY, CACHE)
 
 
 def default_sides() -> list[str]:
@@ -199,7 +202,7 @@ def measure_roofs(plan: Plan) -> Data:
 def _roof_workers(plan: Plan, stack: ExitStack) -> dict[str, tuple[Worker, str]]:
     """A worker for each library that can use the device, and which device that is."""
     found: dict[str, tuple[Worker, str]] = {}
-    for library in roofs.LIBRARIES:
+    for library in plan.libraries:
         if library not in available_backends() or (
             library == "numpy" and plan.device not in ("auto", "cpu")
         ):

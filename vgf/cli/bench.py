@@ -43,6 +43,8 @@ def main(words: list[str]) -> int:
 
     parser = _parser()
     args = parser.parse_args(words)
+    if args.profile and (args.plot or args.peer or args.against):
+        raise VGFError("vgf bench: --profile is of ours alone; drop --peer, --against and --plot")
     for path in filter(None, (args.out, args.plot)):
         check_writable(path.parent)
     if args.profile:
@@ -128,6 +130,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _plan(args: argparse.Namespace) -> Any:
     """What the flags ask for."""
+    from ..bench.ours import OURS
     from ..bench.training import Plan, default_sides, read_against
     from ..bench.work import NAMED, SMOKE, choose
 
@@ -146,17 +149,21 @@ def _plan(args: argparse.Namespace) -> Any:
     if args.dtype == "float64" and (args.peer or args.against):
         raise VGFError("vgf bench: the peers compute in float32; drop --dtype float64 or --peer")
     python = args.peer_python or sys.executable
-    quick = {"rounds": min(args.rounds, 3), "block_seconds": 0.02, "roof_sizes": (1 << 20, 1 << 16)}
+    sides = list(dict.fromkeys(args.backend or default_sides()))
+    how: dict[str, Any] = {"rounds": args.rounds, "block_seconds": args.block_seconds}
+    if args.quick:
+        how = {"rounds": min(args.rounds, 3), "block_seconds": 0.02, "roof_sizes": (1 << 20, 1 << 16),
+               "libraries": sorted({OURS[side][0] for side in sides})}  # fmt: skip
     return Plan(
         works=works,
-        sides=list(dict.fromkeys(args.backend or default_sides())),
+        sides=sides,
         peers=[_peer(text, python) for text in args.peer],
         against=None if args.against is None else read_against(args.against),
         device=args.device,
         dtype=args.dtype,
         matmul_precision=args.matmul_precision,
         peer_matmul_precision=args.peer_matmul_precision or args.matmul_precision,
-        **(quick if args.quick else {"rounds": args.rounds, "block_seconds": args.block_seconds}),
+        **how,
     )
 
 
