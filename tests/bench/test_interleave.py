@@ -165,7 +165,7 @@ def test_worker_names_a_missing_package(subject):
 
 def test_worker_passes_an_error_on(subject):
     with Worker("ours") as worker:
-        with pytest.raises(VGFError, match="^ours: ZeroDivisionError: too deep"):
+        with pytest.raises(VGFError, match=r"^ours: ZeroDivisionError: too deep"):
             worker.start(subject, do="fail")
         worker.start(subject)  # and goes on
         assert worker.time(1) == 1.0
@@ -180,7 +180,7 @@ def test_worker_that_dies_is_heard(subject):
 
 
 def test_no_such_python(tmp_path):
-    with pytest.raises(VGFError, match="peer: cannot run .*nothing: No such file"):
+    with pytest.raises(VGFError, match=r"peer: cannot run .*nothing: No such file"):
         Worker("peer", str(tmp_path / "nothing"))
 
 

@@ -152,8 +152,10 @@ def _plan(args: argparse.Namespace) -> Any:
     sides = list(dict.fromkeys(args.backend or default_sides()))
     how: dict[str, Any] = {"rounds": args.rounds, "block_seconds": args.block_seconds}
     if args.quick:
-        how = {"rounds": min(args.rounds, 3), "block_seconds": 0.02, "roof_sizes": (1 << 20, 1 << 16),
-               "libraries": sorted({OURS[side][0] for side in sides})}  # fmt: skip
+        how = {
+            "rounds": min(args.rounds, 3), "block_seconds": 0.02, "roof_sizes": (1 << 20, 1 << 16),
+            "libraries": sorted({OURS[side][0] for side in sides}),
+        }  # fmt: skip
     return Plan(
         works=works,
         sides=sides,
