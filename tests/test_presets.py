@@ -61,7 +61,7 @@ NO_PART_OF_A_RESULT = {
     setting.key
     for setting in all_settings()
     if "." not in setting.key or setting.key.startswith(("backend.", "logging.", "start."))
-} | {"task.data", "task.data_dir", "task.data_episodes", "evaluation.num_envs",
+} | {"task.data", "task.data_dir", "task.data_episodes", "task.data_memory", "evaluation.num_envs",
      "evaluation.workers"}  # fmt: skip
 
 

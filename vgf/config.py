@@ -23,6 +23,7 @@ from typing import Any, NamedTuple, TypeVar, get_args, get_origin, get_type_hint
 
 from .backends import BACKENDS, parse_device
 from .backends.base import DTYPES, MATMUL_PRECISIONS
+from .data.npz import DATA_MEMORY
 from .errors import VGFError
 from .extras import need
 from .files import write_atomically
@@ -65,6 +66,8 @@ class TaskSettings:
         standardise: shift and scale observations by the data's mean and standard deviation.
         data_dir: the folder of data sets; none is the benchmark's own.
         data_episodes: episodes of data to generate; none is the benchmark's number.
+        data_memory: "memory", or "mapped" to leave a .npz file's data on the disk and read what
+            is used; auto maps what would take more than half of the free memory.
 
     Raises:
         ValueError: a setting out of its range, named.
@@ -77,6 +80,7 @@ class TaskSettings:
     standardise: bool = True
     data_dir: str | None = None
     data_episodes: int | None = None
+    data_memory: str = "auto"
 
     def __post_init__(self) -> None:
         _check(self.env is None or bool(self.env.strip()), "env is empty; name a task")
@@ -84,6 +88,7 @@ class TaskSettings:
         _whole("action_repeat", self.action_repeat, 1)
         if self.data_episodes is not None:
             _whole("data_episodes", self.data_episodes, 1)
+        _choice("data_memory", self.data_memory, DATA_MEMORY)
 
 
 @dataclass(frozen=True)
@@ -206,8 +211,10 @@ class EvaluationSettings:
         steps: test budgets: numbers of flow steps L_test; 0 is best-of-N.
         episodes: episodes for each test budget.
         particles: N at test time; none is the training N.
-        num_envs: environments stepped together; none is one for each episode.
-        workers: processes the environments are spread over; 0 is this process.
+        num_envs: environments stepped together; none is one for each episode, 50 at most, and of
+            OGBench's robot arm, which takes much memory, 20 at most.
+        workers: processes the environments are spread over; none is one on each core, 0 is this
+            process.
 
     Raises:
         ValueError: a setting out of its range, or a contradiction, named.
@@ -217,7 +224,7 @@ class EvaluationSettings:
     episodes: int = 50
     particles: int | None = None
     num_envs: int | None = None
-    workers: int = 0
+    workers: int | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "steps", tuple(self.steps))
@@ -232,10 +239,11 @@ class EvaluationSettings:
         for name in ("particles", "num_envs"):
             if getattr(self, name) is not None:
                 _whole(name, getattr(self, name), 1)
-        _whole("workers", self.workers, 0)
+        if self.workers is not None:
+            _whole("workers", self.workers, 0)
         together = self.episodes if self.num_envs is None else self.num_envs
         _check(
-            self.workers <= together,
+            (self.workers or 0) <= together,
             f"workers {self.workers} is more than the {together} environments stepped together; "
             "lower workers",
         )

@@ -6,10 +6,14 @@ normal ``[N, d]`` and a uniform number. So an episode depends on (s, e) and on t
 not on which episodes run beside it nor on how many processes step them; and every budget starts
 from the same states and is given the same noise, step by step.
 
-The policy is called once for each step, with one row for each environment. The number of rows
-never changes (rows whose episode is over are carried along, and what they are answered is
-dropped), so that a compiled policy is compiled once and sums in the same order. Another
-`num_envs` is another shape of matrix product, which may round differently.
+The episodes of all budgets wait in one queue, budget by budget, and an environment that is free
+takes the next. With 32 environments or more, these are two groups that take turns: while
+processes step the one, the policy answers the other. At each turn of a group the policy is called
+once for each budget that episodes of the group are at, with one row for each of the group's
+environments. The number of rows never changes (rows of another budget, or whose episode is over,
+are carried along, and what they are answered is dropped), so that a compiled policy is compiled
+once and sums in the same order. Another `num_envs` is another shape of matrix product, which may
+round differently.
 """
 
 from __future__ import annotations
@@ -17,19 +21,20 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypedDict, TypeVar
+from typing import Any, Generic, Protocol, TypedDict, TypeVar
 
 import numpy as np
 
 from .data.common import Progress
-from .data.pool import EnvironmentPool, Step
+from .data.pool import EnvironmentPool, Step, default_workers
 from .errors import VGFError
 from .scores import SUCCESS, interval
 from .spec.theory import wasserstein2
 from .spec.types import Array
 from .tasks import Task
 
-_DEFAULT_ENVIRONMENTS = 50
+# Environments in a group, at least: fewer rows make poor matrix products.
+_GROUP = 16
 
 BudgetT = TypeVar("BudgetT")
 BudgetT_contra = TypeVar("BudgetT_contra", contravariant=True)
@@ -121,7 +126,7 @@ def evaluate(
     episodes: int = 50,
     seed: int = 0,
     num_envs: int | None = None,
-    workers: int = 0,
+    workers: int | None = 0,
     pool: EnvironmentPool | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
@@ -134,11 +139,10 @@ def evaluate(
         particles: N, of the noise that the policy is given; the most that any budget wants.
         episodes: for each budget.
         seed: of the episodes; equal seeds give equal start states and noise.
-        num_envs: environments that run at once; None for one for each episode, 50 at most.
-        workers: processes that step them; 0 to step them in this one.
+        num_envs, workers: environments and processes; see :func:`make_pool`.
         pool: environments to use instead of making some and closing them afterwards, from
             :func:`make_pool`; `num_envs` and `workers` are then the pool's.
-        progress: called after each episode.
+        progress: called after each episode, with how many are over and how many there are.
 
     Raises:
         VGFError: no budget, a number out of its range, or a policy that returns actions of a
@@ -151,37 +155,37 @@ def evaluate(
         raise VGFError(f"seed is {seed}; it must be 0 or more")
     if not budgets:
         raise VGFError("no test budget to evaluate; name at least one")
-    records: list[EpisodeRecord] = []
     with contextlib.ExitStack() as stack:
         if pool is None:
-            size = min(environments_together(episodes, num_envs), episodes)
-            pool = stack.enter_context(make_pool(task, size, workers))
-        for label, budget in budgets.items():
-            rollout = _Rollout(label, task, pool, particles, episodes, seed)
-            while rollout.running:
-                actions, info = policy(rollout.observations, budget, rollout.noise())
-                rollout.step(np.asarray(actions), info)
-                if progress is not None and rollout.news:
-                    done = len(records) + len(rollout.records)
-                    progress(f"evaluating {label}", done, episodes * len(budgets))
-            records += sorted(rollout.records, key=lambda record: record["episode"])
+            pool = stack.enter_context(make_pool(task, episodes, num_envs, workers))
+        evaluation = _Evaluation(policy, task, budgets, pool, particles, episodes, seed, progress)
+        evaluation.run()
+    order = list(budgets)
+    records = sorted(evaluation.records, key=lambda r: (order.index(r["budget"]), r["episode"]))
     return Evaluation(records, summarise(records, task.score_name))
 
 
-def environments_together(episodes: int, num_envs: int | None) -> int:
-    """How many environments to step together: `num_envs`, or one for each episode, 50 at most."""
-    return min(episodes, _DEFAULT_ENVIRONMENTS) if num_envs is None else num_envs
-
-
-def make_pool(task: Task, num_envs: int, workers: int = 0) -> EnvironmentPool:
+def make_pool(
+    task: Task, episodes: int, num_envs: int | None = None, workers: int | None = 0
+) -> EnvironmentPool:
     """Environments of a task, for several evaluations; a context manager.
+
+    Args:
+        task: whose environments.
+        episodes: for each test budget.
+        num_envs: environments that run at once; None for one for each episode, but as many as the
+            task's environments allow at most.
+        workers: processes that step them; 0 to step them in this one, None for one on each core.
 
     Raises:
         VGFError: the task has none.
     """
     if task.make_env is None:
         raise VGFError(f"{task.name} has no environment, so there is nothing to evaluate in")
-    return EnvironmentPool(task.make_env, task.success, num_envs, workers)
+    size = min(episodes, task.environments_together) if num_envs is None else num_envs
+    if workers is None:
+        workers = default_workers(size)
+    return EnvironmentPool(task.make_env, task.success, size, workers)
 
 
 def summarise(records: Sequence[EpisodeRecord], score_name: str = SUCCESS) -> list[Summary]:
@@ -220,11 +224,13 @@ def episode_seed(seed: int, episode: int) -> int:
 
 @dataclass
 class _Episode:
-    """An episode under way."""
+    """An episode under way; its observation is None until the environment has answered."""
 
+    budget: str
     number: int
     seed: int
     generator: np.random.Generator
+    observation: Array | None = None
     total: float = 0.0
     success: float | None = None
     length: int = 0
@@ -232,99 +238,175 @@ class _Episode:
     distances: list[float] = field(default_factory=list)
 
 
-class _Rollout:
-    """The episodes of one budget, as many at once as the pool has environments."""
+class _Group:
+    """Environments that take their steps together, and the episodes in them by their slots."""
+
+    def __init__(self, slots: range) -> None:
+        self.slots = slots
+        self.episodes: dict[int, _Episode] = {}
+        self.calls = 0  # to the pool, that it has not answered
+
+    def ready(self, budget: str) -> dict[int, _Episode]:
+        """The episodes of a budget that wait for an action."""
+        return {
+            slot: episode
+            for slot, episode in self.episodes.items()
+            if episode.budget == budget and episode.observation is not None
+        }
+
+
+class _Evaluation(Generic[BudgetT]):
+    """The episodes of all budgets, as many at once as the pool has environments."""
 
     def __init__(
         self,
-        label: str,
+        policy: Policy[BudgetT],
         task: Task,
+        budgets: Mapping[str, BudgetT],
         pool: EnvironmentPool,
         particles: int,
         episodes: int,
         seed: int,
+        progress: Progress | None,
     ) -> None:
         self.records: list[EpisodeRecord] = []
-        self.news = False
-        self.running: dict[int, _Episode] = {}
-        self.observations = np.zeros((pool.size, task.observation_dim), np.float32)
-        self._label = label
+        self._policy = policy
         self._task = task
+        self._budgets = budgets
         self._pool = pool
         self._shape = (particles, task.action_dim)
         self._seed = seed
-        self._waiting = iter(range(episodes))
-        self._start(range(pool.size))
+        self._progress = progress
+        self._total = episodes * len(budgets)
+        self._waiting = ((label, number) for label in budgets for number in range(episodes))
+        number = max(1, min(2, pool.size // _GROUP))
+        # all of one size, so that the policy sees one shape; the last may lack environments
+        self._rows = -(-pool.size // number)
+        self._groups = [
+            _Group(range(first, min(first + self._rows, pool.size)))
+            for first in range(0, pool.size, self._rows)
+        ]
 
-    def _start(self, slots: Sequence[int]) -> None:
+    def run(self) -> None:
+        """All episodes, to their ends."""
+        self._pool.drain()  # what an evaluation that was broken off left
+        for group in self._groups:
+            self._start(group)
+        while any(group.episodes for group in self._groups):
+            for group in self._groups:
+                self._receive(group)
+                self._act(group)
+
+    def _start(self, group: _Group) -> None:
         """Start waiting episodes in free slots."""
-        started = {}
-        for slot, number in zip(slots, self._waiting, strict=False):
-            seed = episode_seed(self._seed, number)
-            started[slot] = _Episode(number, seed, np.random.default_rng([seed, 1]))
-        self.running |= started
-        seeds = {slot: episode.seed for slot, episode in started.items()}
-        for slot, observation in self._pool.reset(seeds).items():
-            self.observations[slot] = observation
+        free = [slot for slot in group.slots if slot not in group.episodes]
+        seeds = {}
+        for slot, (label, number) in zip(free, self._waiting, strict=False):
+            seeds[slot] = episode_seed(self._seed, number)
+            generator = np.random.default_rng([seeds[slot], 1])
+            group.episodes[slot] = _Episode(label, number, seeds[slot], generator)
+        if seeds:
+            self._pool.send_reset(seeds)
+            group.calls += 1
 
-    def noise(self) -> dict[str, Array]:
-        """The noise of the next step; rows without an episode have zeros."""
-        drawn = np.zeros((self._pool.size, *self._shape))
-        select = np.zeros(self._pool.size)
-        for slot, episode in self.running.items():
-            drawn[slot] = episode.generator.standard_normal(self._shape)
-            select[slot] = episode.generator.random()
-        return {"particles": drawn, "select": select}
+    def _receive(self, group: _Group) -> None:
+        """Book what the environments answered since the group's last turn."""
+        over = False
+        for _ in range(group.calls):
+            for slot, answer in self._pool.receive().items():
+                if isinstance(answer, Step):
+                    over |= self._advance(group, slot, answer)
+                else:
+                    group.episodes[slot].observation = answer
+        group.calls = 0
+        if over:
+            self._start(group)
 
-    def step(self, actions: Array, info: Mapping[str, Any]) -> None:
-        """Take one step in every episode under way."""
-        expected = (self._pool.size, self._shape[1])
+    def _act(self, group: _Group) -> None:
+        """Take one step in every episode that has an observation."""
+        moves: dict[int, Array] = {}
+        infos: list[tuple[dict[int, _Episode], Mapping[str, Any]]] = []
+        for label, budget in self._budgets.items():
+            episodes = group.ready(label)
+            if not episodes:
+                continue
+            observations, noise = self._inputs(group, episodes)
+            actions, info = self._policy(observations, budget, noise)
+            moves |= self._actions(group, label, np.asarray(actions), episodes)
+            infos.append((episodes, info))
+        if moves:
+            self._pool.send_step(moves)
+            group.calls += 1
+        for episodes, info in infos:  # while the environments are at work
+            self._measure(group, episodes, info)
+
+    def _inputs(
+        self, group: _Group, episodes: Mapping[int, _Episode]
+    ) -> tuple[Array, dict[str, Array]]:
+        """Observations and noise of the next step; the other rows are zeros."""
+        observations = np.zeros((self._rows, self._task.observation_dim), np.float32)
+        drawn = np.zeros((self._rows, *self._shape))
+        select = np.zeros(self._rows)
+        for slot, episode in episodes.items():
+            row = slot - group.slots.start
+            observations[row] = episode.observation
+            episode.generator.standard_normal(out=drawn[row])
+            select[row] = episode.generator.random()
+        return observations, {"particles": drawn, "select": select}
+
+    def _actions(
+        self, group: _Group, label: str, actions: Array, episodes: Mapping[int, _Episode]
+    ) -> dict[int, Array]:
+        """What a policy answered, checked and clipped, for the slots of a budget's episodes."""
+        expected = (self._rows, self._shape[1])
         if actions.shape != expected:
             raise VGFError(
                 f"the policy returned actions of shape {list(actions.shape)}, "
                 f"expected {list(expected)}"
             )
-        slots = list(self.running)
-        if not np.isfinite(actions[slots]).all():
+        rows = [slot - group.slots.start for slot in episodes]
+        if not np.isfinite(actions[rows]).all():
             raise VGFError(
-                f"the policy returned NaN or infinity at budget {self._label!r}: training has "
+                f"the policy returned NaN or infinity at budget {label!r}: training has "
                 "diverged; lower the learning rate or the step size"
             )
-        self._measure(info)
-        actions = np.clip(actions, -1.0, 1.0).astype(np.float32)
-        over = []
-        for slot, step in self._pool.step({slot: actions[slot] for slot in slots}).items():
-            if self._advance(slot, step):
-                over.append(slot)
-        self.news = bool(over)
-        self._start(over)
+        moves = np.clip(actions[rows], -1.0, 1.0).astype(np.float32)
+        return dict(zip(episodes, moves, strict=True))
 
-    def _measure(self, info: Mapping[str, Any]) -> None:
+    def _measure(
+        self, group: _Group, episodes: Mapping[int, _Episode], info: Mapping[str, Any]
+    ) -> None:
         """Measure how far the particles moved."""
         if "start" not in info or "moved" not in info:
             return
-        start, moved = np.asarray(info["start"]), np.asarray(info["moved"])
-        for slot, episode in self.running.items():
-            before, after = start[slot].astype(np.float64), moved[slot].astype(np.float64)
-            distance = float(np.mean(np.linalg.norm(after - before, axis=-1)))
-            episode.displacements.append(distance)
-            # Sets that did not move need no matching.
-            episode.distances.append(wasserstein2(before, after) if distance > 0.0 else 0.0)
+        rows = [slot - group.slots.start for slot in episodes]
+        start, moved = (
+            np.asarray(info[key])[rows].astype(np.float64) for key in ("start", "moved")
+        )
+        distances = np.mean(np.linalg.norm(moved - start, axis=-1), axis=-1)
+        # Sets that did not move need no matching.
+        w2 = np.zeros(len(rows))
+        went = distances > 0.0
+        if went.any():
+            w2[went] = wasserstein2(start[went], moved[went])
+        for episode, distance, length in zip(episodes.values(), distances, w2, strict=True):
+            episode.displacements.append(float(distance))
+            episode.distances.append(float(length))
 
-    def _advance(self, slot: int, step: Step) -> bool:
+    def _advance(self, group: _Group, slot: int, step: Step) -> bool:
         """Book a step; whether the episode is over."""
-        episode = self.running[slot]
+        episode = group.episodes[slot]
         episode.total += step.reward
         if step.success is not None:
             episode.success = max(episode.success or 0.0, step.success)
         episode.length += 1
-        self.observations[slot] = step.observation
+        episode.observation = step.observation
         if not (step.terminated or step.truncated):
             return False
-        del self.running[slot]
+        del group.episodes[slot]
         self.records.append(
             {
-                "budget": self._label,
+                "budget": episode.budget,
                 "episode": episode.number,
                 "seed": episode.seed,
                 "return": episode.total,
@@ -335,4 +417,6 @@ class _Rollout:
                 "w2": _mean(episode.distances),
             }
         )
+        if self._progress is not None:
+            self._progress(f"evaluating {episode.budget}", len(self.records), self._total)
         return True

@@ -31,6 +31,18 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def cache_folder() -> Path:
+    """Where what can be made again is kept from run to run; not made yet.
+
+    The environment variable VGF_CACHE_DIR, or else the folder vgf in the user's cache:
+    XDG_CACHE_HOME, or ~/.cache.
+    """
+    own = os.environ.get("VGF_CACHE_DIR")
+    if own:
+        return Path(own).expanduser().absolute()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "vgf"
+
+
 @contextmanager
 def atomic_file(path: Path | str) -> Iterator[IO[bytes]]:
     """Open a file for writing that appears under its name only when it is whole.

@@ -122,7 +122,7 @@ class Collector:
         ahead = len(self._file) - taken
         if ahead:
             say(f"{ahead:,} transitions that were collected after that checkpoint are kept")
-        self._pool: EnvironmentPool = make_pool(task, 1)
+        self._pool: EnvironmentPool = make_pool(task, 1, 1)
         self._observation: Array | None = None  # None where the environment is elsewhere
 
     def _restore(self, rows: Array) -> None:

@@ -14,6 +14,8 @@ from typing import Any
 from .data import d4rl, minari
 from .data.common import Progress, Say
 from .data.dataset import Dataset
+from .data.npz import MEMORY
+from .data.ogbench import is_manipulation
 from .data.pool import MakeEnv, Success
 from .data.raw import outside_the_box, to_dataset
 from .data.source import (
@@ -31,6 +33,9 @@ from .errors import VGFError
 from .extras import installed_version
 from .scores import NORMALISED, RETURN, SUCCESS, normalised
 from .spec.types import Array
+
+# Environments of OGBench's robot arm made at once: each takes about 140 MB and a second to make.
+_ROBOT_ARMS = 20
 
 
 @dataclass(frozen=True)
@@ -110,6 +115,7 @@ class Task:
         success: from the info of a step to whether it is one; an episode has the largest.
         reference: the returns of normalised score 0 and 100.
         notes: what a reader of the results should know of data and environments; a line each.
+        environments_together: as many are made for an evaluation at most, unless it says more.
     """
 
     name: str
@@ -123,6 +129,7 @@ class Task:
     success: Success = success
     reference: tuple[float, float] | None = None
     notes: tuple[str, ...] = ()
+    environments_together: int = 50
 
     def described(self) -> str:
         """The notes as lines for a terminal; "" where there are none."""
@@ -163,6 +170,7 @@ def make_task(
     allow_generate: bool = True,
     allow_download: bool = True,
     workers: int | None = None,
+    data_memory: str = MEMORY,
     progress: Progress | None = None,
     say: Say | None = None,
 ) -> Task:
@@ -186,6 +194,7 @@ def make_task(
         with_dataset: load the data too; otherwise they need not exist.
         allow_generate, allow_download: whether data that are not there may be made or fetched.
         workers: processes that generate; None for one on each core.
+        data_memory: where data are held, one of :data:`vgf.data.npz.DATA_MEMORY`.
         progress: called while data are generated or downloaded.
         say: takes a line for the person at the terminal, while data are generated.
 
@@ -215,6 +224,7 @@ def make_task(
         allow_generate=allow_generate,
         allow_download=allow_download,
         workers=workers,
+        memory=data_memory,
         progress=progress,
         say=say,
     )
@@ -263,10 +273,12 @@ class _Found:
     score_name: str
     reference: tuple[float, float] | None = None
     notes: tuple[str, ...] = ()
+    environments_together: int = 50
 
 
 def _ogbench(name: str, action_repeat: int, _folder: Any, _download: bool) -> _Found:
-    return _Found(OGBenchMaker(name, action_repeat), SUCCESS)
+    together = _ROBOT_ARMS if is_manipulation(name) else _Found.environments_together
+    return _Found(OGBenchMaker(name, action_repeat), SUCCESS, environments_together=together)
 
 
 def _d4rl(name: str, _repeat: int, _folder: Any, _download: bool) -> _Found:
@@ -357,6 +369,7 @@ def _measured(name: str, action_repeat: int, found: _Found) -> tuple[Task, Any]:
         score_name=found.score_name,
         reference=found.reference,
         notes=found.notes,
+        environments_together=found.environments_together,
     )
     if found.make_env is None:
         return task, None

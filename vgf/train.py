@@ -44,7 +44,7 @@ from .data.dataset import batch_at
 from .data.pool import EnvironmentPool
 from .data.scaling import Scaling
 from .errors import VGFError
-from .evaluate import Evaluation, environments_together, evaluate, make_pool
+from .evaluate import Evaluation, evaluate, make_pool
 from .extras import need
 from .metrics import METRICS, POLICIES, RunLog, progress, shown_progress
 from .online import Collector, check_online
@@ -215,6 +215,7 @@ def load_task(config: RunConfig, with_dataset: bool = True) -> Task:
             config.task.data_episodes,
             data=config.task.data,
             normalise_rewards=config.task.normalise_rewards,
+            data_memory=config.task.data_memory,
             with_dataset=with_dataset,
             progress=show,
             say=say_line,
@@ -461,14 +462,13 @@ class _Loop:
     def run(self, point: _Point) -> None:
         """From a point to the end."""
         plan, online = self.config.train, self.config.online
-        environments = self.config.evaluation
-        together = environments_together(environments.episodes, environments.num_envs)
+        plans = self.config.evaluation
         done = point.environment_steps + min(point.step - self.config.offline_end, 0) + plan.steps
         with (
             deferred_interrupt() as check,
             nullcontext()
             if self.task.make_env is None
-            else make_pool(self.task, together, environments.workers) as pool,
+            else make_pool(self.task, plans.episodes, plans.num_envs, plans.workers) as pool,
             self._collector(point) as collector,
             progress(
                 plan.steps + online.steps, "training", "step" if online.steps else "update", done

@@ -425,6 +425,26 @@ class Backend(Protocol):
         alone: the same on every run of this backend, not the same on another.
         """
 
+    def updates(
+        self, state: Tree, data: Tree, rows: Any, settings: Settings
+    ) -> tuple[Tree, dict[str, Array]]:
+        """Training updates one after another, without coming back to Python where that pays.
+
+        Args:
+            state: of the agent.
+            data: the arrays of a batch, each ``[M, ...]``, on the device.
+            rows: NumPy integers ``[U, B]``, U at least 1: which rows each update is made on.
+            settings: of the agent.
+
+        Returns:
+            What U calls of :meth:`update` on those batches would, the metrics of the last.
+        """
+        metrics: dict[str, Array] = {}
+        for picked in rows:
+            batch = {name: array[picked] for name, array in data.items()}
+            state, metrics = self.update(state, batch, settings)
+        return state, metrics
+
     @abstractmethod
     def act(
         self,

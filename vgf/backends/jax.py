@@ -33,6 +33,15 @@ from .composed import ComposedBackend
 from .errors import BackendError
 
 Array = jax.Array
+# A network's input, in parts that are set side by side; their leading axes broadcast.
+Parts = tuple[Array, ...]
+
+# On a CPU: as many rows as the activations of a few layers fit into a core's own cache.
+CACHED_ROWS = 640
+# One compiled program makes up to this many updates, and multiples of it.
+UPDATES_TOGETHER = 64
+# Up to this many pairs of particles, counting finds the median faster than sorting.
+COUNTED_PAIRS = 128
 
 # jax.enable_x64 since jax 0.8, jax.experimental.enable_x64 before
 _x64 = jax if hasattr(jax, "enable_x64") else jax.experimental
@@ -134,8 +143,7 @@ class JaxBackend(ComposedBackend):
     @compiled()
     def bandwidth_squared(self, a: Array) -> Array:
         n = check_shapes("bandwidth_squared", a=(a, "* N d"))["N"]
-        distances = self.squared_distances(a, a)
-        median = jnp.median(distances.reshape(*distances.shape[:-2], n * n), axis=-1)
+        median = _median_distance(self.squared_distances(a, a), n)
         return lax.stop_gradient(jnp.maximum(median / (2 * math.log(n + 1)), SIGMA_SQUARED_MIN))
 
     @compiled()
@@ -259,29 +267,41 @@ class JaxBackend(ComposedBackend):
     @compiled()
     def layer_norm(self, x: Array, scale: Array, offset: Array) -> Array:
         check_shapes("layer_norm", x=(x, "* h"), scale=(scale, "h"), offset=(offset, "h"))
-        return self._normalise(x) * scale + offset
+        return self._normalise(x - jnp.mean(x, axis=-1, keepdims=True)) * scale + offset
 
-    def _normalise(self, x: Array) -> Array:
-        centred = x - jnp.mean(x, axis=-1, keepdims=True)
-        variance = jnp.mean(jnp.square(centred), axis=-1, keepdims=True)
-        return centred * lax.rsqrt(variance + LAYER_NORM_EPSILON)
+    def _normalise(self, centred: Array) -> Array:
+        return _unit_variance(centred, self.device == "cpu")
 
-    def _network(self, params: Tree, x: Array, activation: str) -> Array:
-        """A network on ``[M, in]``; an ensemble has one more axis in front of every array."""
+    def _network(self, params: Tree, x: Array | Parts, activation: str) -> Array:
+        """A network on ``[*, in]`` or parts of it; an ensemble's result has one more axis."""
+        if params["output"]["kernel"].ndim == 2:
+            return self._member(params, x, activation)
+        members = functools.partial(self._member, x=x, activation=activation)
+        if self.device != "cpu":
+            return jax.vmap(members)(params)
+        count = len(params["output"]["kernel"])
+        return jnp.stack([members(tree_map(lambda p, e=e: p[e], params)) for e in range(count)])
+
+    def _member(self, params: Tree, x: Array | Parts, activation: str) -> Array:
+        parts = x if isinstance(x, tuple) else (x,)
         for name in [*hidden_layers(params), "output"]:
             layer = params[name]
             kernel, bias = layer["kernel"], layer["bias"]
-            member = "" if kernel.ndim == 2 else "E "
-            check_shapes(
-                f"mlp, layer {name}", x=(x[0] if x.ndim > 2 else x, "M in"),
-                kernel=(kernel, member + "in out"), bias=(bias, member + "out"),
-            )  # fmt: skip
-            x = self.matmul(x, kernel) + bias[..., None, :]
+            width = sum(part.shape[-1] for part in parts)
+            check_shapes(f"mlp, layer {name}", kernel=(kernel, f"{width} out"), bias=(bias, "out"))
             if "norm_scale" in layer:
-                scale, offset = layer["norm_scale"], layer["norm_offset"]
-                x = self._normalise(x) * scale[..., None, :] + offset[..., None, :]
+                # what LayerNorm does first, taking the features' mean away, done to the weights
+                kernel = kernel - jnp.mean(kernel, axis=-1, keepdims=True)
+                bias = bias - jnp.mean(bias)
+            # what belongs to a state is multiplied once, and not once for each particle
+            ends = np.cumsum([part.shape[-1] for part in parts])[:-1]
+            kernels = jnp.split(kernel, ends)
+            x = bias + sum(map(self.matmul, parts, kernels))
+            if "norm_scale" in layer:
+                x = self._normalise(x) * layer["norm_scale"] + layer["norm_offset"]
             if name != "output":
                 x = self.activate(x, activation)
+            parts = (x,)
         return x
 
     @compiled("activation")
@@ -318,21 +338,35 @@ class JaxBackend(ComposedBackend):
 
     # --- reference ------------------------------------------------------------------------------
 
-    def _join(self, *parts: Array) -> Array:
-        """States and what goes with them side by side, one row for each action."""
-        s, a = parts[0], parts[1]
-        check_states("network input", s, a)
-        if a.ndim > s.ndim:
-            s = jnp.broadcast_to(s[..., None, :], (*a.shape[:-1], s.shape[-1]))
-        x = jnp.concatenate([s, *parts[1:]], axis=-1)
-        return x.reshape(-1, x.shape[-1])
+    def _parts(self, s: Array, *others: Array) -> Parts:
+        """A network's input: states, and what goes with each of them or with its particles."""
+        check_states("network input", s, others[0])
+        return (s if others[0].ndim == s.ndim else s[..., None, :], *others)
+
+    def _by_states(self, function: Callable[..., Array], *arrays: Array) -> Array:
+        """A function of states ``[B, ...]`` and their particles ``[B, N, d]``, some at a time.
+
+        On a CPU that keeps the activations in the caches. States do not affect each other.
+        """
+        *_, particles = arrays
+        if self.device != "cpu" or particles.ndim != 3 or not len(particles):
+            return function(*arrays)
+        count = -(-particles.shape[0] * particles.shape[1] // CACHED_ROWS)
+        size = -(-len(particles) // count)
+        whole = len(particles) // size * size
+        if whole == size == len(particles):
+            return function(*arrays)
+        chunks = [x[:whole].reshape(-1, size, *x.shape[1:]) for x in arrays]
+        found = lax.map(lambda xs: function(*xs), chunks).reshape(whole, *particles.shape[1:])
+        rest = [x[whole:] for x in arrays]
+        return jnp.concatenate([found, function(*rest)]) if len(rest[-1]) else found
 
     @compiled("activation")
     def flow_velocity(
         self, params: Tree, s: Array, x: Array, t: Array, activation: str = "relu"
     ) -> Array:
         check_shapes("flow_velocity", x=(x, "* d"), t=(t, "* 1"))
-        return self._network(params, self._join(s, x, t), activation).reshape(x.shape)
+        return self._network(params, self._parts(s, x, t), activation)
 
     @compiled("activation")
     def flow_matching_loss(
@@ -372,11 +406,14 @@ class JaxBackend(ComposedBackend):
         sampling_steps: int = 10,
         activation: str = "relu",
     ) -> Array:
-        def euler(k: Array, x: Array) -> Array:
-            t = jnp.broadcast_to((k / sampling_steps).astype(x.dtype), (*x.shape[:-1], 1))
-            return x + self.flow_velocity(params, s, x, t, activation) / sampling_steps
+        def sample(s: Array, x0: Array) -> Array:
+            def euler(k: Array, x: Array) -> Array:
+                t = jnp.broadcast_to((k / sampling_steps).astype(x.dtype), (*x.shape[:-1], 1))
+                return x + self.flow_velocity(params, s, x, t, activation) / sampling_steps
 
-        return self.project(lax.fori_loop(0, sampling_steps, euler, x0))
+            return self.project(lax.fori_loop(0, sampling_steps, euler, x0))
+
+        return self._by_states(sample, s, x0)
 
     @compiled("tanh", "activation")
     def gaussian_loss(
@@ -425,8 +462,7 @@ class JaxBackend(ComposedBackend):
 
     @compiled("activation")
     def critic_values(self, params: Tree, s: Array, a: Array, activation: str = "relu") -> Array:
-        q = self.ensemble(params, self._join(s, a), activation)
-        return q.reshape(q.shape[0], *a.shape[:-1])
+        return self._network(params, self._parts(s, a), activation)[..., 0]
 
     @compiled("how")
     def aggregate(self, q: Array, how: str) -> Array:
@@ -510,13 +546,18 @@ class JaxBackend(ComposedBackend):
         activation: str = "relu",
         trajectory: bool = False,
     ) -> Array:
-        return super().critic_transport(params, s, a, budget, how, activation, trajectory)
+        whole = super().critic_transport
+
+        def move(s: Array, a: Array) -> Array:
+            return whole(params, s, a, budget, how, activation, trajectory)
+
+        return move(s, a) if _states_meet(budget, trajectory) else self._by_states(move, s, a)
 
     # --- amortised gradient ---------------------------------------------------------------------
 
     @compiled("activation")
     def gradient_field(self, params: Tree, s: Array, a: Array, activation: str = "relu") -> Array:
-        return self._network(params, self._join(s, a), activation).reshape(a.shape)
+        return self._network(params, self._parts(s, a), activation)
 
     @compiled("normalise", "activation")
     def gradient_field_loss(
@@ -555,7 +596,12 @@ class JaxBackend(ComposedBackend):
         activation: str = "relu",
         trajectory: bool = False,
     ) -> Array:
-        return super().amortised_transport(params, s, a, budget, activation, trajectory)
+        whole = super().amortised_transport
+
+        def move(s: Array, a: Array) -> Array:
+            return whole(params, s, a, budget, activation, trajectory)
+
+        return move(s, a) if _states_meet(budget, trajectory) else self._by_states(move, s, a)
 
     # --- baselines ------------------------------------------------------------------------------
 
@@ -576,7 +622,7 @@ class JaxBackend(ComposedBackend):
     def policy_actions(
         self, params: Tree, s: Array, noise: Array, activation: str = "relu"
     ) -> Array:
-        return self._network(params, self._join(s, noise), activation).reshape(noise.shape)
+        return self._network(params, self._parts(s, noise), activation)
 
     @compiled("distillation", "normalise", "activation", "critic_activation")
     def policy_loss(
@@ -680,6 +726,28 @@ class JaxBackend(ComposedBackend):
     ) -> tuple[Tree, Tree]:
         return super().update(state, batch, settings, noise)
 
+    def updates(
+        self, state: Tree, data: Tree, rows: Any, settings: Settings
+    ) -> tuple[Tree, dict[str, Array]]:
+        # as many rows whatever their number, so that one program serves all
+        padding = -len(rows) % UPDATES_TOGETHER
+        padded = np.pad(np.asarray(rows), ((0, padding), (0, 0)))
+        return self._updates(state, data, padded, len(rows), settings)
+
+    @compiled("settings")
+    def _updates(
+        self, state: Tree, data: Tree, rows: Array, count: Array, settings: Settings
+    ) -> tuple[Tree, dict[str, Array]]:
+        def batch(i: Any) -> Tree:
+            return {name: array[rows[i]] for name, array in data.items()}
+
+        def one(i: Array, carry: tuple[Tree, Tree]) -> tuple[Tree, Tree]:
+            return self.update(carry[0], batch(i), settings)
+
+        shapes = jax.eval_shape(lambda state: self.update(state, batch(0), settings), state)
+        nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes[1])
+        return lax.fori_loop(0, count, one, (state, nothing))
+
     @compiled("budget", "settings", "particles")
     def act(
         self,
@@ -721,6 +789,70 @@ class JaxBackend(ComposedBackend):
             "particles": jax.random.normal(keys[0], shape, self.dtype),
             "select": jax.random.uniform(keys[1], (batch_size,), self.dtype),
         }
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _unit_variance(centred: Array, by_product: bool) -> Array:
+    """Rows of mean 0 to rows of variance 1; the last part of LayerNorm, with its gradient.
+
+    The gradient is that of LayerNorm for rows that were centred before: what it lacks, the mean of
+    the cotangent, the centring's own gradient takes away.
+    """
+    return _unit_variance_forward(centred, by_product)[0]
+
+
+def _unit_variance_forward(centred: Array, by_product: bool) -> tuple[Array, Tree]:
+    variance = _row_mean(jnp.square(centred), by_product)
+    scale = lax.rsqrt(variance + LAYER_NORM_EPSILON)
+    return centred * scale, (centred * scale, scale)
+
+
+def _unit_variance_backward(by_product: bool, kept: Tree, cotangent: Array) -> tuple[Array]:
+    unit, scale = kept
+    return (scale * (cotangent - unit * _row_mean(cotangent * unit, by_product)),)
+
+
+_unit_variance.defvjp(_unit_variance_forward, _unit_variance_backward)
+
+
+def _row_mean(x: Array, by_product: bool) -> Array:
+    """The mean of every row, ``[*, h]`` -> ``[*, 1]``.
+
+    As a matrix product where XLA's own sums are slow: on a CPU it does not vectorise them.
+    """
+    if not by_product:
+        return jnp.mean(x, axis=-1, keepdims=True)
+    ones = jnp.full((x.shape[-1], 1), 1 / x.shape[-1], x.dtype)
+    return jnp.matmul(x, ones, precision=lax.Precision.HIGHEST)
+
+
+def _median_distance(distances: Array, n: int) -> Array:
+    """The median of ``[*, N, N]`` squared distances of N particles from each other -> ``[*]``.
+
+    In order they are N zeros, the diagonal, and then each pair's distance twice.
+    """
+    rows, columns = np.triu_indices(n, 1)
+    pairs = distances[..., rows, columns]
+    if len(rows) > COUNTED_PAIRS:
+        ordered = jnp.sort(pairs, axis=-1)
+    else:
+        one, other = pairs[..., :, None], pairs[..., None, :]
+        first = np.tri(len(rows), k=-1, dtype=bool)  # of two that tie
+        rank = jnp.sum((other < one) | ((other == one) & first), axis=-1)
+
+    def at(place: int) -> Array:
+        if place < n:
+            return jnp.zeros_like(distances[..., 0, 0])
+        if len(rows) > COUNTED_PAIRS:
+            return ordered[..., (place - n) // 2]
+        return jnp.sum(jnp.where(rank == (place - n) // 2, pairs, 0), axis=-1)
+
+    return (at((n * n - 1) // 2) + at(n * n // 2)) / 2
+
+
+def _states_meet(budget: Budget, trajectory: bool) -> bool:
+    """Whether a transport has to see all states at once."""
+    return trajectory or (budget.clip_norm is not None and budget.clip_scope == "batch")
 
 
 def _key(seed: Any, purpose: int, index: Any) -> Array:

@@ -34,6 +34,8 @@ from .errors import BackendError
 COMPILERS = ("g++", "clang++", "c++", "cl")
 
 Method = TypeVar("Method", bound=Callable[..., Any])
+# A network's input, in parts that are set side by side; their leading axes broadcast.
+Parts = tuple[Tensor, ...]
 
 
 def leaves(tree: Tree) -> list[Tensor]:
@@ -240,28 +242,39 @@ class TorchBackend(ComposedBackend):
 
     def layer_norm(self, x: Tensor, scale: Tensor, offset: Tensor) -> Tensor:
         check_shapes("layer_norm", x=(x, "* h"), scale=(scale, "h"), offset=(offset, "h"))
-        return self._normalise(x) * scale + offset
+        return self._normalise(x, scale, offset)
 
-    def _normalise(self, x: Tensor) -> Tensor:
-        return F.layer_norm(x, x.shape[-1:], eps=LAYER_NORM_EPSILON)
+    def _normalise(self, x: Tensor, *affine: Tensor) -> Tensor:
+        return F.layer_norm(x, x.shape[-1:], *affine, eps=LAYER_NORM_EPSILON)
 
-    def _network(self, params: Tree, x: Tensor, activation: str) -> Tensor:
-        """A network on ``[M, in]``; an ensemble has one more axis in front of every array."""
+    def _network(self, params: Tree, x: Tensor | Parts, activation: str) -> Tensor:
+        """A network on ``[*, in]`` or parts of it; an ensemble's result has one more axis."""
+        if params["output"]["kernel"].ndim == 2:
+            return self._member(params, x, activation)
+        members = functools.partial(self._member, x=x, activation=activation)
+        if self.torch_device.type != "cpu":
+            batched: Tensor = torch.func.vmap(members)(params)
+            return batched
+        count = len(params["output"]["kernel"])
+        return torch.stack([members(tree_map(lambda p, e=e: p[e], params)) for e in range(count)])
+
+    def _member(self, params: Tree, x: Tensor | Parts, activation: str) -> Tensor:
+        parts = x if isinstance(x, tuple) else (x,)
         for name in [*hidden_layers(params), "output"]:
             layer = params[name]
             kernel, bias = layer["kernel"], layer["bias"]
-            member = "" if kernel.ndim == 2 else "E "
+            widths = [part.shape[-1] for part in parts]
             check_shapes(
-                f"mlp, layer {name}", x=(x[0] if x.ndim > 2 else x, "M in"),
-                kernel=(kernel, member + "in out"), bias=(bias, member + "out"),
-            )  # fmt: skip
-            x = self.matmul(x, kernel) + bias.unsqueeze(-2)
+                f"mlp, layer {name}", kernel=(kernel, f"{sum(widths)} out"), bias=(bias, "out")
+            )
+            # what belongs to a state is multiplied once, and not once for each particle
+            x = bias + sum(map(self.matmul, parts, kernel.split(widths)))
             if "norm_scale" in layer:
-                scale, offset = layer["norm_scale"], layer["norm_offset"]
-                x = self._normalise(x) * scale.unsqueeze(-2) + offset.unsqueeze(-2)
+                x = self._normalise(x, layer["norm_scale"], layer["norm_offset"])
             if name != "output":
                 x = self.activate(x, activation)
-        return x
+            parts = (x,)
+        return parts[0]
 
     @with_precision
     def mlp(self, params: Tree, x: Tensor, activation: str = "relu") -> Tensor:
@@ -308,20 +321,17 @@ class TorchBackend(ComposedBackend):
 
     # --- reference ------------------------------------------------------------------------------
 
-    def _join(self, *parts: Tensor) -> Tensor:
-        """States and what goes with them side by side, one row for each action."""
-        s, a = parts[0], parts[1]
-        check_states("network input", s, a)
-        if a.ndim > s.ndim:
-            s = s.unsqueeze(-2).expand(*a.shape[:-1], s.shape[-1])
-        x = torch.cat([s, *parts[1:]], dim=-1)
-        return x.reshape(-1, x.shape[-1])
+    def _parts(self, s: Tensor, *others: Tensor) -> Parts:
+        """A network's input: states, and what goes with each of them or with its particles."""
+        check_states("network input", s, others[0])
+        return (s if others[0].ndim == s.ndim else s.unsqueeze(-2), *others)
 
+    @with_precision
     def flow_velocity(
         self, params: Tree, s: Tensor, x: Tensor, t: Tensor, activation: str = "relu"
     ) -> Tensor:
         check_shapes("flow_velocity", x=(x, "* d"), t=(t, "* 1"))
-        return self.mlp(params, self._join(s, x, t), activation).reshape(x.shape)
+        return self._network(params, self._parts(s, x, t), activation)
 
     def flow_matching_loss(
         self,
@@ -414,9 +424,9 @@ class TorchBackend(ComposedBackend):
 
     # --- critic ---------------------------------------------------------------------------------
 
+    @with_precision
     def critic_values(self, params: Tree, s: Tensor, a: Tensor, activation: str = "relu") -> Tensor:
-        q = self.ensemble(params, self._join(s, a), activation)
-        return q.reshape(q.shape[0], *a.shape[:-1])
+        return self._network(params, self._parts(s, a), activation).squeeze(-1)
 
     def aggregate(self, q: Tensor, how: str) -> Tensor:
         if how == "mean":
@@ -489,10 +499,11 @@ class TorchBackend(ComposedBackend):
 
     # --- amortised gradient ---------------------------------------------------------------------
 
+    @with_precision
     def gradient_field(
         self, params: Tree, s: Tensor, a: Tensor, activation: str = "relu"
     ) -> Tensor:
-        return self.mlp(params, self._join(s, a), activation).reshape(a.shape)
+        return self._network(params, self._parts(s, a), activation)
 
     def gradient_field_loss(
         self,
@@ -537,10 +548,11 @@ class TorchBackend(ComposedBackend):
         advantage = self.aggregate(q, how) - self.aggregate(baseline, how).mean(-1)
         return (advantage / temperature).clamp_max(math.log(maximum)).exp()
 
+    @with_precision
     def policy_actions(
         self, params: Tree, s: Tensor, noise: Tensor, activation: str = "relu"
     ) -> Tensor:
-        return self.mlp(params, self._join(s, noise), activation).reshape(noise.shape)
+        return self._network(params, self._parts(s, noise), activation)
 
     def policy_loss(
         self,

@@ -110,7 +110,7 @@ def _open(args: argparse.Namespace) -> tuple[RawData, tuple[str, ...], str | Non
         if source.kind == OGBENCH and str(error).startswith("no data for"):
             raise VGFError(_no_ogbench_data(source.name, args.data_dir)) from error
         raise
-    return raw, tuple(remarks), _does_not_fit(task, raw)
+    return raw.spread(), tuple(remarks), _does_not_fit(task, raw)
 
 
 def _no_ogbench_data(name: str, data_dir: Path | None) -> str:

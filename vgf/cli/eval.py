@@ -45,7 +45,7 @@ def main(words: list[str]) -> int:
 def _evaluate(folder: Path, changes: dict[str, Any], step: int | None, seed: int | None) -> int:
     from ..checkpoint import environment, open_run_folder, seed_folders
     from ..config import BackendSettings, override, to_dict
-    from ..evaluate import environments_together, make_pool
+    from ..evaluate import make_pool
     from ..files import check_writable
     from ..report import format_table, score_table, scores
     from ..train import evaluate_agent, load_agent, load_task, make_backend
@@ -66,8 +66,7 @@ def _evaluate(folder: Path, changes: dict[str, Any], step: int | None, seed: int
     task = load_task(trained, with_dataset=False)
     settings = config.evaluation
     seed = trained.seed if seed is None else seed
-    size = environments_together(settings.episodes, settings.num_envs)
-    with make_pool(task, size, settings.workers) as pool:
+    with make_pool(task, settings.episodes, settings.num_envs, settings.workers) as pool:
         found = evaluate_agent(backend, state, trained.agent, task, scaling, settings, seed, pool)
     facts = {
         **environment(), "checkpoint": updates, "seed": seed, "evaluation": to_dict(settings),

@@ -7,18 +7,22 @@ Two fields are easily taken for each other:
 
 A trajectory that was cut by a time limit ends (terminal 1) and still bootstraps (mask 1); a
 recording that carries on after the goal has mask 0 and terminal 0 there.
+
+Every state is held once: s' is the next row's s wherever the data say so.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, cast
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ..errors import VGFError
+from ..files import atomic_file
 from ..spec.types import Array
 
 KEYS = ("observations", "actions", "rewards", "masks", "terminals", "next_observations")
@@ -30,56 +34,122 @@ BATCHES = 3
 BOX_TOLERANCE = 1e-5
 
 
+# Rows that are looked at together, so that no temporary array is as large as the data.
+_CHUNK = 65_536
+
+
 @dataclass(frozen=True, eq=False)
 class Dataset:
     """M transitions, in the order in which they were recorded; float32 throughout.
 
-    Made and checked by :func:`check_dataset`.
+    Made and checked by :func:`check_dataset`. The arrays are not to be changed; they may lie in
+    files that are mapped into memory, and be larger than it.
 
     Args:
-        observations: s ``[M, o]``.
+        states: every state once ``[S, o]``, as in the source.
+        here, there: the rows of s and of s' in `states` ``[M]`` int32.
         actions: a ``[M, d]``, in [-1, 1].
         rewards: r ``[M]``.
         masks: ``[M]``, 0 only where the task is done.
         terminals: ``[M]``, 1 where a trajectory ends.
-        next_observations: s' ``[M, o]``.
         source: where the data come from, for people.
         reward_shift, reward_scale: rewards are (r + shift) * scale, where r is the environment's.
+        mean, std: ``[o]``, by which observations are standardised where they are used; or None.
     """
 
-    observations: Array
+    states: Array
+    here: Array
+    there: Array
     actions: Array
     rewards: Array
     masks: Array
     terminals: Array
-    next_observations: Array
     source: str
     reward_shift: float = 0.0
     reward_scale: float = 1.0
+    mean: Array | None = None
+    std: Array | None = None
 
     def __len__(self) -> int:
-        return len(self.observations)
+        return len(self.here)
 
     @property
     def observation_dim(self) -> int:
         """The size o of an observation."""
-        return int(self.observations.shape[1])
+        return int(self.states.shape[1])
 
     @property
     def action_dim(self) -> int:
         """The size d of an action."""
         return int(self.actions.shape[1])
 
+    @property
+    def observations(self) -> Array:
+        """s ``[M, o]``, standardised where they are to be; a copy."""
+        return self._observed(self.here)
+
+    @property
+    def next_observations(self) -> Array:
+        """s' ``[M, o]``, standardised where they are to be; a copy."""
+        return self._observed(self.there)
+
+    def _observed(self, rows: Array) -> Array:
+        states = self.states[rows]
+        if self.mean is None or self.std is None:
+            return states
+        return standardise(states, self.mean, self.std)
+
     @cached_property
     def observation_mean(self) -> Array:
-        """The mean of the observations s, ``[o]`` float32 (summed in float64)."""
-        return np.asarray(np.mean(self.observations, axis=0, dtype=np.float64), np.float32)
+        """The mean of the source's observations s, ``[o]`` float32 (summed in float64)."""
+        return (self._sum(lambda s: s) / len(self)).astype(np.float32)
 
     @cached_property
     def observation_std(self) -> Array:
         """Their standard deviation, ``[o]`` float32; 1 where they are constant."""
-        deviation = np.std(self.observations, axis=0, dtype=np.float64)
+        mean = self._sum(lambda s: s) / len(self)
+        deviation = np.sqrt(self._sum(lambda s: np.square(s - mean)) / len(self))
         return np.where(deviation < 1e-6, 1.0, deviation).astype(np.float32)
+
+    def _sum(self, of: Callable[[Array], Array]) -> Array:
+        """The sum over s of a function of it, ``[o]`` float64."""
+        parts = [
+            of(self.states[self.here[i : i + _CHUNK]].astype(np.float64)).sum(axis=0)
+            for i in range(0, len(self), _CHUNK)
+        ]
+        return np.asarray(np.sum(parts, axis=0))
+
+    def arrays(self) -> dict[str, Array]:
+        """What :func:`gather` takes batches from, without a copy.
+
+        Returns:
+            states ``[S, o]``, here and there ``[M]`` int32, actions ``[M, d]``, rewards and masks
+            ``[M]``, and, where observations are standardised, mean and std ``[o]``; all but here
+            and there are float32, and each is contiguous.
+        """
+        names = ("states", "here", "there", "actions", "rewards", "masks", "mean", "std")
+        found = {name: getattr(self, name) for name in names}
+        return {name: array for name, array in found.items() if array is not None}
+
+
+def gather(arrays: Mapping[str, Any], rows: Any) -> dict[str, Any]:
+    """The batch of some transitions, on whatever device and in whatever framework they lie.
+
+    Args:
+        arrays: those of :meth:`Dataset.arrays`, or the same as arrays of torch or JAX.
+        rows: their numbers ``[B]``, an array of the same framework.
+    """
+    batch = {
+        "observations": arrays["states"][arrays["here"][rows]],
+        "actions": arrays["actions"][rows],
+        "rewards": arrays["rewards"][rows],
+        "masks": arrays["masks"][rows],
+        "next_observations": arrays["states"][arrays["there"][rows]],
+    }
+    if "mean" in arrays:
+        for key in ("observations", "next_observations"):
+            batch[key] = (batch[key] - arrays["mean"]) / arrays["std"]
+    return batch
 
 
 def standardise(observations: Array, mean: Array, std: Array) -> Array:
@@ -87,22 +157,20 @@ def standardise(observations: Array, mean: Array, std: Array) -> Array:
     return ((observations - mean) / std).astype(np.float32)
 
 
-def batch_at(dataset: Dataset, seed: int, step: int, size: int) -> dict[str, np.ndarray]:
-    """The batch of one update, with replacement: a pure function of seed and step.
+def batch_rows(seed: int, step: int, transitions: int, size: int) -> Array:
+    """The rows of the batch of one update ``[B]``, with replacement: a pure function of these.
 
     Args:
-        dataset: of M transitions.
         seed, step: of the run and of the update.
+        transitions: M, to pick from.
         size: B.
     """
-    rows = np.random.default_rng([seed, BATCHES, step]).integers(0, len(dataset), size)
-    return {
-        "observations": dataset.observations[rows],
-        "actions": dataset.actions[rows],
-        "rewards": dataset.rewards[rows],
-        "masks": dataset.masks[rows],
-        "next_observations": dataset.next_observations[rows],
-    }
+    return np.random.default_rng([seed, BATCHES, step]).integers(0, transitions, size)
+
+
+def batch_at(dataset: Dataset, seed: int, step: int, size: int) -> dict[str, np.ndarray]:
+    """The batch of one update, see :func:`batch_rows`, gathered from memory or from the disk."""
+    return gather(dataset.arrays(), batch_rows(seed, step, len(dataset), size))
 
 
 def check_dataset(arrays: Mapping[str, Any], source: str) -> Dataset:
@@ -120,7 +188,79 @@ def check_dataset(arrays: Mapping[str, Any], source: str) -> Dataset:
     if missing:
         raise VGFError(f"{source} lacks {', '.join(missing)}; a dataset has {', '.join(KEYS)}")
     checked = check_arrays({key: arrays[key] for key in KEYS}, source)
-    fields = {key: np.ascontiguousarray(array, np.float32) for key, array in checked.items()}
+    states, here, there = linked(checked["observations"], checked["next_observations"])
+    columns = {key: checked[key] for key in ("actions", "rewards", "masks", "terminals")}
+    return assemble(states, here, there, columns, source)
+
+
+def linked(
+    observations: Array, following: Array, folder: Path | None = None
+) -> tuple[Array, Array, Array]:
+    """States that are held once, from s and s' side by side.
+
+    Args:
+        observations, following: s and s' ``[M, o]``.
+        folder: where to keep the states, mapped into memory; None keeps them in memory.
+
+    Returns:
+        The states ``[S, o]`` float32, and the rows of s and of s' among them ``[M]``.
+
+    Raises:
+        VGFError: the folder cannot be written.
+    """
+    rows, size = observations.shape
+    apart = np.ones(rows, bool)  # where s' is not the next row's s
+    for i in range(0, rows - 1, _CHUNK):
+        end = min(i + _CHUNK, rows - 1)
+        then = observations[i + 1 : end + 1].astype(np.float32, copy=False)
+        apart[i:end] = (following[i:end].astype(np.float32, copy=False) != then).any(axis=1)
+    here = np.arange(rows, dtype=np.int64)
+    here[1:] += np.cumsum(apart[:-1])
+
+    def fill(states: Array) -> None:
+        for i in range(0, rows, _CHUNK):
+            part = slice(i, i + _CHUNK)
+            states[here[part]] = observations[part]
+            states[here[part][apart[part]] + 1] = following[part][apart[part]]
+
+    shape = (rows + int(apart.sum()), size)
+    if folder is None:
+        states = np.empty(shape, np.float32)
+        fill(states)
+    else:
+        states = mapped_array(folder / "states.npy", shape, fill)
+    return states, here, here + 1
+
+
+def mapped_array(path: Path, shape: tuple[int, int], fill: Callable[[Array], None]) -> Array:
+    """An array float32 that lies in a .npy file, made by `fill` unless it is there already.
+
+    Raises:
+        VGFError: it cannot be written.
+    """
+    if not path.exists():
+        with atomic_file(path) as file:
+            states = np.lib.format.open_memmap(file.name, "w+", np.float32, shape)
+            fill(states)
+            states.flush()
+    return np.asarray(np.load(path, mmap_mode="r"))
+
+
+def assemble(
+    states: Array, here: Array, there: Array, columns: Mapping[str, Array], source: str
+) -> Dataset:
+    """Put checked states and the other fields into the internal form.
+
+    Args:
+        states, here, there: as :class:`Dataset` has them, of any type.
+        columns: actions, rewards, masks and terminals ``[M]``.
+        source: where they come from; errors name it.
+
+    Raises:
+        VGFError: numbers that float32 does not have, or an action outside [-1, 1].
+    """
+    check_finite(columns, source)
+    fields = {key: np.ascontiguousarray(array, np.float32) for key, array in columns.items()}
     outside = np.abs(fields["actions"]) > 1.0 + BOX_TOLERANCE
     if outside.any():
         row = _first(outside)
@@ -128,7 +268,13 @@ def check_dataset(arrays: Mapping[str, Any], source: str) -> Dataset:
             f"{source}: actions leave the box [-1, 1], first in row {row}: "
             f"{fields['actions'][row].tolist()}; rescale them"
         )
-    return Dataset(**cast(Any, fields), source=source)
+    return Dataset(
+        np.ascontiguousarray(states, np.float32),
+        here.astype(np.int32),
+        there.astype(np.int32),
+        source=source,
+        **fields,
+    )
 
 
 def check_arrays(arrays: Mapping[str, Any], source: str) -> dict[str, Array]:
@@ -169,11 +315,7 @@ def check_arrays(arrays: Mapping[str, Any], source: str) -> dict[str, Array]:
             f"{source}: observations have shape {list(fields['observations'].shape)} and "
             f"next_observations {list(following.shape)}; they must agree"
         )
-    for key, array in fields.items():
-        with np.errstate(over="ignore"):
-            finite = np.isfinite(array.astype(np.float32, copy=False))
-        if not finite.all():
-            raise VGFError(f"{source}: {key} has NaN or infinity, first in row {_first(~finite)}")
+    check_finite(fields, source)
     for key in _FLAGS & fields.keys():
         odd = (fields[key] != 0) & (fields[key] != 1)
         if odd.any():
@@ -182,6 +324,21 @@ def check_arrays(arrays: Mapping[str, Any], source: str) -> dict[str, Array]:
                 f"{source}: {key} is {float(fields[key][row])} in row {row}; it must be 0 or 1"
             )
     return fields
+
+
+def check_finite(fields: Mapping[str, Array], source: str) -> None:
+    """Check that float32 has all numbers.
+
+    Raises:
+        VGFError: it has not; the message names the field and the row.
+    """
+    for key, array in fields.items():
+        for i in range(0, len(array), _CHUNK):
+            with np.errstate(over="ignore"):
+                finite = np.isfinite(array[i : i + _CHUNK].astype(np.float32, copy=False))
+            if not finite.all():
+                row = i + _first(~finite)
+                raise VGFError(f"{source}: {key} has NaN or infinity, first in row {row}")
 
 
 def _first(wrong: Array) -> int:

@@ -109,6 +109,7 @@ def inspect(raw: RawData) -> Inspection:
     """Look at a source, whatever is wrong with it; :func:`vgf.data.to_dataset` accepts it exactly
     if there are no faults.
     """
+    raw = raw.spread()
     fields = {key: np.asarray(raw.arrays[key]) for key in RAW_KEYS if key in raw.arrays}
     numbers = {key: array for key, array in fields.items() if array.dtype.kind in "fiub"}
     sound = {key: array for key, array in numbers.items() if _shape_fault(key, array) is None}

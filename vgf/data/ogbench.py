@@ -21,6 +21,7 @@ from ..errors import VGFError
 from ..extras import need
 from .common import Progress, Say
 from .dataset import Dataset
+from .npz import MEMORY, load_arrays
 from .raw import RAW_KEYS, RawData, to_dataset
 from .record import generate_ogbench, recipe_for
 
@@ -109,6 +110,11 @@ def is_ogbench(name: str) -> bool:
     return "-singletask" in name or name.startswith("visual-") or name in datasets
 
 
+def is_manipulation(name: str) -> bool:
+    """Whether one of OGBench's tasks has its robot arm: the cubes, the scene, the puzzles."""
+    return name.startswith(("cube-", "scene-", "puzzle-"))
+
+
 def dataset_path(
     task: OGBenchTask,
     folder: Path,
@@ -172,6 +178,7 @@ def read_ogbench(
     allow_generate: bool = True,
     allow_download: bool = True,
     workers: int | None = None,
+    memory: str = MEMORY,
     progress: Progress | None = None,
     say: Say | None = None,
 ) -> RawData:
@@ -196,6 +203,7 @@ def read_ogbench(
         seed: of a generated dataset.
         allow_generate, allow_download: whether data that are not there may be made or fetched.
         workers: processes that generate; None for one on each core.
+        memory: one of :data:`vgf.data.npz.DATA_MEMORY`.
         progress: called while data are generated.
         say: takes a line for the person at the terminal, while data are generated.
 
@@ -205,7 +213,7 @@ def read_ogbench(
     """
     task = parse_task(name)
     if data is not None:
-        return _load(task, Path(data))
+        return _load(task, Path(data), memory)
     folders = [DEFAULT_FOLDER.expanduser()]
     if data_dir is not None:
         folders.insert(0, Path(data_dir).expanduser())
@@ -223,7 +231,7 @@ def read_ogbench(
         tried.append(failure)
     if path is None:
         raise VGFError(_ways_out(task, folders, as_benchmark, tried))
-    return _load(task, path)
+    return _load(task, path, memory)
 
 
 def _ways_out(task: OGBenchTask, folders: list[Path], as_benchmark: bool, tried: list[str]) -> str:
@@ -260,9 +268,13 @@ def _download(dataset: str, folder: Path) -> tuple[Path | None, str]:
     return folder / f"{dataset}.npz", ""
 
 
-def _load(task: OGBenchTask, path: Path) -> RawData:
-    """Read a file in OGBench's format, and let OGBench relabel it for a task."""
-    ogbench = need("ogbench", "envs")
+def _load(task: OGBenchTask, path: Path, memory: str) -> RawData:
+    """Read a file in OGBench's format, and let OGBench relabel it for a task.
+
+    The rows of such a file are the states; the last of each trajectory (terminal 1) is no
+    transition but what the one before it leads to. So no state is held twice, as
+    `ogbench.load_dataset` would.
+    """
     relabel = need("ogbench.relabel_utils", "envs")
     from .environments import make_ogbench_env
 
@@ -275,7 +287,12 @@ def _load(task: OGBenchTask, path: Path) -> RawData:
         if missing:
             raise VGFError(f"{path} lacks {', '.join(missing)}; it has {', '.join(present)}")
         with _readable(path):
-            arrays = ogbench.load_dataset(str(path), add_info=True)
+            arrays, _, folder = load_arrays(path, ("terminals", *sizes), memory)
+            ends = arrays["terminals"].astype(bool)
+            if {len(array) for array in arrays.values()} != {len(ends)}:
+                raise ValueError("its arrays differ in length")
+            if not ends[-1]:
+                raise ValueError("its last row ends no trajectory")
         for key, size in sizes.items():
             if arrays[key].shape[1:] != (size,):
                 raise VGFError(
@@ -283,7 +300,10 @@ def _load(task: OGBenchTask, path: Path) -> RawData:
                     f"[{len(arrays[key])}, {size}]; is it the file of another environment?"
                 )
         relabel.relabel_dataset(task.environment, env, arrays)
-    return RawData({key: arrays[key] for key in RAW_KEYS if key in arrays}, str(path), present)
+    arrays["terminals"] = ends | np.append(ends[1:], True)
+    used = {key: arrays[key] for key in RAW_KEYS if key in arrays}
+    transitions = np.flatnonzero(~ends)
+    return RawData(used, str(path), present, transitions=transitions, folder=folder)
 
 
 def _sizes(env: Any) -> dict[str, int]:

@@ -1,15 +1,19 @@
 """Many environments, stepped together, in this process or in a few others.
 
 What each environment does depends on its seeds and its actions alone, so that results are the
-same however many processes there are.
+same however many processes there are. Calls can be sent ahead: while the processes work on one,
+the caller prepares the next for other environments.
 """
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
+import os
 import signal
 import traceback
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from types import TracebackType
@@ -25,6 +29,20 @@ from .common import without_interrupts
 MakeEnv = Callable[[int | None], Any]
 # From the info of a step to whether it is a success, 1 or 0, or None; picklable too.
 Success = Callable[[Mapping[str, Any]], float | None]
+
+
+# Processes that a pool has at most where their number is not given.
+_MOST_WORKERS = 16
+
+
+def default_workers(size: int) -> int:
+    """Processes for `size` environments: one on each core that this process may use, 16 at most.
+
+    0, to step in this process, where there is one core only.
+    """
+    usable = getattr(os, "sched_getaffinity", None)  # not on macOS and Windows
+    cores = len(usable(0)) if usable else os.cpu_count() or 1
+    return min(cores, size, _MOST_WORKERS) if cores > 1 else 0
 
 
 class Step(NamedTuple):
@@ -43,7 +61,9 @@ class Step(NamedTuple):
 class EnvironmentPool:
     """Environments in numbered slots; use it as a context manager, or call :meth:`close`.
 
-    An environment is made when its slot is first reset.
+    An environment is made when its slot is first reset. :meth:`reset` and :meth:`step` wait for
+    their answer. :meth:`send_reset` and :meth:`send_step` do not: :meth:`receive` gives the
+    answers later, in the order of the calls. A slot whose answer is out must not be called again.
 
     Args:
         make_env: makes an environment.
@@ -63,8 +83,15 @@ class EnvironmentPool:
         self.size = size
         self._here = _Slots(make_env, success) if workers == 0 else None
         self._workers: list[tuple[BaseProcess, Connection]] = []
+        # of the calls without an answer: here the answer, else which processes are to give it
+        self._waiting: deque[Any] = deque()
+        self._start = (make_env, success, min(workers, size))
+
+    def _start_workers(self) -> None:
+        """Start the processes; at the first call, as they take time from what comes before."""
+        make_env, success, workers = self._start
         context = multiprocessing.get_context("spawn")
-        for _ in range(min(workers, size)):
+        for _ in range(workers):
             connection, other_end = context.Pipe()
             process = context.Process(
                 target=_serve, args=(other_end, make_env, success), daemon=True
@@ -76,35 +103,67 @@ class EnvironmentPool:
 
     def reset(self, seeds: Mapping[int, int]) -> dict[int, Array]:
         """Start episodes: slot -> seed. Returns slot -> observation ``[o]`` float32."""
-        return self._call("reset", seeds)
+        self.send_reset(seeds)
+        return self._last()
 
     def step(self, actions: Mapping[int, Array]) -> dict[int, Step]:
         """Step environments: slot -> action ``[d]``. Returns slot -> :class:`Step`."""
-        return self._call("step", actions)
+        self.send_step(actions)
+        return self._last()
 
-    def _call(self, method: str, arguments: Mapping[int, Any]) -> dict[int, Any]:
+    def send_reset(self, seeds: Mapping[int, int]) -> None:
+        """Start episodes: slot -> seed, as :meth:`reset`; the answer comes by :meth:`receive`."""
+        self._send("reset", seeds)
+
+    def send_step(self, actions: Mapping[int, Array]) -> None:
+        """Step environments, as :meth:`step`; the answer comes by :meth:`receive`."""
+        self._send("step", actions)
+
+    def receive(self) -> dict[int, Any]:
+        """The answer to the oldest call that has none yet, waiting for it.
+
+        Raises:
+            VGFError: a process ended early.
+            RuntimeError: an environment failed in its process.
+        """
+        waiting = self._waiting.popleft()
         if self._here is not None:
-            return self._here.call(method, arguments)
-        shares: dict[int, dict[int, Any]] = {}
-        for slot, argument in arguments.items():
-            shares.setdefault(slot % len(self._workers), {})[slot] = argument
+            return waiting
         replies: dict[int, Any] = {}
-        try:
-            for worker, share in shares.items():
-                self._workers[worker][1].send((method, share))
-            failures = []
-            for worker in shares:
+        failures = []
+        with _alive():
+            for worker in waiting:
                 failure, reply = self._workers[worker][1].recv()
-                replies |= reply
+                replies |= _unpacked(reply)
                 failures += [failure] if failure else []
-        except (EOFError, BrokenPipeError, ConnectionError) as error:
-            raise VGFError(
-                "a process that steps environments ended early (out of memory, or a script that "
-                "lacks `if __name__ == '__main__':`); use workers = 0"
-            ) from error
         if failures:
             raise RuntimeError(f"an environment failed in its process:\n{failures[0]}")
         return replies
+
+    def drain(self) -> None:
+        """Drop the answers that nobody waits for any more."""
+        while self._waiting:
+            self.receive()
+
+    def _last(self) -> dict[int, Any]:
+        while len(self._waiting) > 1:
+            self.receive()
+        return self.receive()
+
+    def _send(self, method: str, arguments: Mapping[int, Any]) -> None:
+        if self._here is not None:
+            self._waiting.append(self._here.call(method, arguments))
+            return
+        if not self._workers:
+            self._start_workers()
+        shares: dict[int, list[int]] = {}
+        for slot in arguments:
+            shares.setdefault(slot % len(self._workers), []).append(slot)
+        with _alive():
+            for worker, slots in shares.items():
+                share = np.array([arguments[slot] for slot in slots])
+                self._workers[worker][1].send((method, slots, share))
+        self._waiting.append(tuple(shares))
 
     def close(self) -> None:
         """Close the environments and end the processes."""
@@ -130,6 +189,45 @@ class EnvironmentPool:
         self.close()
 
 
+@contextlib.contextmanager
+def _alive() -> Iterator[None]:
+    """Turn the silence of a process that is no more into a VGFError."""
+    try:
+        yield
+    except (EOFError, BrokenPipeError, ConnectionError) as error:
+        raise VGFError(
+            "a process that steps environments ended early (out of memory, or a script that "
+            "lacks `if __name__ == '__main__':`); use workers = 0"
+        ) from error
+
+
+def _packed(replies: Mapping[int, Any]) -> tuple[list[int], Array, Array | None] | None:
+    """Answers in a few arrays, for a pipe: slots, observations, and of steps the scalars."""
+    if not replies:
+        return None
+    slots, values = list(replies), list(replies.values())
+    if not isinstance(values[0], Step):
+        return slots, np.stack(values), None
+    scalars = [(s.reward, s.terminated, s.truncated, np.nan if s.success is None else s.success)
+               for s in values]  # fmt: skip
+    return slots, np.stack([step.observation for step in values]), np.array(scalars, np.float64)
+
+
+def _unpacked(packed: tuple[list[int], Array, Array | None] | None) -> dict[int, Any]:
+    """The answers that :func:`_packed` packed."""
+    if packed is None:
+        return {}
+    slots, observations, scalars = packed
+    if scalars is None:
+        return dict(zip(slots, observations, strict=True))
+    return {
+        slot: Step(seen, reward, bool(over), bool(cut), None if np.isnan(success) else success)
+        for slot, seen, (reward, over, cut, success) in zip(
+            slots, observations, scalars.tolist(), strict=True
+        )
+    }
+
+
 class _Slots:
     """The environments of one process."""
 
@@ -145,7 +243,7 @@ class _Slots:
     def _reset(self, slot: int, seed: int) -> Array:
         if slot not in self._envs:
             self._envs[slot] = self._make_env(None)
-        observation, _ = self._envs[slot].reset(seed=seed)
+        observation, _ = self._envs[slot].reset(seed=int(seed))
         return np.asarray(observation, np.float32)
 
     def _step(self, slot: int, action: Array) -> Step:
@@ -170,11 +268,12 @@ def _serve(connection: Connection, make_env: MakeEnv, success: Success) -> None:
     slots = _Slots(make_env, success)
     while True:
         try:
-            method, arguments = connection.recv()
+            method, numbers, arguments = connection.recv()
         except EOFError:
             slots.close()
             return
         try:
-            connection.send(("", slots.call(method, arguments)))
+            answer = slots.call(method, dict(zip(numbers, arguments, strict=True)))
+            connection.send(("", _packed(answer)))
         except Exception:
-            connection.send((traceback.format_exc(), {}))
+            connection.send((traceback.format_exc(), None))

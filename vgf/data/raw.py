@@ -15,13 +15,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..errors import VGFError
 from ..spec.types import Array
-from .dataset import BOX_TOLERANCE, Dataset, check_arrays, check_dataset
+from .dataset import BOX_TOLERANCE, Dataset, assemble, check_arrays, linked
 
 # Every field that a source may have.
 RAW_KEYS = (
@@ -47,6 +48,9 @@ class RawData:
         normalise_rewards: multiply rewards by 1000 / (max return - min return) over the
             trajectories; see :func:`return_range`.
         max_episode_steps: rows after which a trajectory was cut, for a source without timeouts.
+        transitions: the rows that are transitions ``[M]``, where each state is a row: s' is the
+            next row's s. None where all are.
+        folder: where the arrays lie in files, mapped into memory; None where they are in memory.
     """
 
     arrays: Mapping[str, Any]
@@ -58,6 +62,17 @@ class RawData:
     reward_shift: float = 0.0
     normalise_rewards: bool = False
     max_episode_steps: int | None = None
+    transitions: Array | None = None
+    folder: Path | None = None
+
+    def spread(self) -> RawData:
+        """The same data with s' side by side with s, for looking at them."""
+        if self.transitions is None:
+            return self
+        rows = self.transitions
+        arrays = {key: self.arrays[key][rows] for key in self.arrays}
+        arrays["next_observations"] = self.arrays["observations"][rows + 1]
+        return dataclasses.replace(self, arrays=arrays, transitions=None)
 
     def conventions(self) -> tuple[str, ...]:
         """What :func:`to_dataset` does to the arrays, in words; a line each."""
@@ -119,24 +134,28 @@ def to_dataset(raw: RawData) -> Dataset:
             cannot be normalised.
     """
     fields = _checked(raw)
+    observations = fields.pop("observations")
+    if raw.transitions is not None:
+        fields = {key: array[raw.transitions] for key, array in fields.items()}
     done, ends = ends_of(raw, fields)
     rewards = fields["rewards"].astype(np.float64) + raw.reward_shift
     scale = reward_scale(rewards, ends, raw.source) if raw.normalise_rewards else 1.0
     ends[-1] = True  # the end of the file
-    observations = fields["observations"]
-    if "next_observations" in fields:
-        keep, following = np.ones(len(ends), bool), fields["next_observations"]
+    keep = np.ones(len(ends), bool)
+    if raw.transitions is not None:
+        states, here, there = observations, raw.transitions, raw.transitions + 1
+    elif "next_observations" in fields:
+        states, here, there = linked(observations, fields["next_observations"], raw.folder)
     else:
         keep = done | ~ends
-        following = np.where(ends[:, None], observations, np.roll(observations, -1, axis=0))
-    arrays = {
-        "observations": observations,
+        states, here = observations, np.arange(len(ends))
+        there = np.where(ends, here, here + 1)
+    columns = {
         "actions": _actions(raw, fields["actions"]),
         "rewards": rewards * scale,
         "masks": 1.0 - done,
         # where the last row is dropped, the one before it becomes the last
         "terminals": ends | ~np.append(keep[1:], True),
-        "next_observations": following,
     }
     if not keep.any():
         raise VGFError(
@@ -144,8 +163,9 @@ def to_dataset(raw: RawData) -> Dataset:
             "needs two rows"
         )
     if not keep.all():
-        arrays = {key: array[keep] for key, array in arrays.items()}
-    dataset = check_dataset(arrays, raw.source)
+        here, there = here[keep], there[keep]
+        columns = {key: array[keep] for key, array in columns.items()}
+    dataset = assemble(states, here, there, columns, raw.source)
     return dataclasses.replace(dataset, reward_shift=raw.reward_shift, reward_scale=scale)
 
 
@@ -173,9 +193,9 @@ def ends_of(raw: RawData, fields: Mapping[str, Array]) -> tuple[Array, Array]:
 
     Args:
         raw: for its conventions.
-        fields: its arrays, of which only observations and flags are looked at.
+        fields: its arrays, of which only rewards and flags are looked at.
     """
-    rows = len(fields["observations"])
+    rows = len(next(iter(fields.values())))
     flags = {
         key: fields[key] != 0 if key in fields else np.zeros(rows, bool)
         for key in ("terminals", "timeouts")

@@ -50,12 +50,8 @@ class Scaling:
         return (rewards + self.reward_shift) * self.reward_scale
 
     def dataset(self, dataset: Dataset) -> Dataset:
-        """The same data, their observations scaled; their rewards are already."""
-        return dataclasses.replace(
-            dataset,
-            observations=self(dataset.observations),
-            next_observations=self(dataset.next_observations),
-        )
+        """The same data, their observations scaled where they are used; their rewards are."""
+        return dataclasses.replace(dataset, mean=self.mean, std=self.std)
 
     def to_json(self) -> dict[str, Any]:
         """For a checkpoint, so that it acts, and learns online, without its data."""

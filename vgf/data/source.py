@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from ..errors import VGFError
 from ..extras import is_installed
 from . import d4rl, minari
 from .common import Progress, Say
-from .npz import read_npz
+from .npz import MAPPED, MEMORY, read_npz
 from .ogbench import is_ogbench, ogbench_tasks, parse_task, read_ogbench
 from .raw import RawData, with_box
 
@@ -108,21 +109,28 @@ def _near(name: str, names: list[str]) -> str:
     )
 
 
-def read_file(path: str | Path) -> RawData:
+def read_file(path: str | Path, memory: str = MEMORY) -> RawData:
     """Read a file of data by what it is: .npz, .hdf5 or .h5, or the folder of a Minari dataset.
 
+    Args:
+        path: of the file or folder.
+        memory: one of :data:`vgf.data.npz.DATA_MEMORY`; only .npz files can be mapped.
+
     Raises:
-        VGFError: no such file, another format, or not a whole file.
+        VGFError: no such file, another format, not a whole file, or one that cannot be mapped.
     """
     path = Path(path).expanduser()
     if not path.exists():
         raise VGFError(f"{path}: no such file; name a file of data with --data")
+    if memory == MAPPED and path.suffix != ".npz":
+        raise VGFError(f"{path} cannot be mapped into memory, only .npz files can; "
+                       "use --data-memory memory")  # fmt: skip
     if path.is_dir():
         if minari.is_dataset(path):
             return minari.read_minari(path)
         raise VGFError(f"{path} is a folder and no Minari dataset; name a file in it")
     readers: dict[str, Callable[[Path], RawData]] = {
-        ".npz": read_npz, ".hdf5": d4rl.read_hdf5, ".h5": d4rl.read_hdf5,
+        ".npz": functools.partial(read_npz, memory=memory), ".hdf5": d4rl.read_hdf5, ".h5": d4rl.read_hdf5,
     }  # fmt: skip
     if path.suffix not in readers:
         raise VGFError(f"{path}: its name ends in none of {', '.join(readers)}; data are in these")
@@ -142,6 +150,7 @@ def read_raw(
     allow_generate: bool = True,
     allow_download: bool = True,
     workers: int | None = None,
+    memory: str = MEMORY,
     progress: Progress | None = None,
     say: Say | None = None,
 ) -> RawData:
@@ -155,6 +164,7 @@ def read_raw(
         action_box: the bounds of the environment's actions, for gymnasium's and Minari's.
         action_repeat, episodes, seed, workers: of data that OGBench's oracles generate.
         allow_generate, allow_download: whether data that are not there may be made or fetched.
+        memory: one of :data:`vgf.data.npz.DATA_MEMORY`; only .npz files can be mapped.
         progress: called while data are generated or downloaded.
         say: takes a line for the person at the terminal, while data are generated.
 
@@ -165,11 +175,10 @@ def read_raw(
     check_request(source, data, action_repeat, episodes)
     if source.kind == OGBENCH:
         own = None if data is None else Path(data).expanduser()
-        plain = None if own is None else read_file(own)
+        raw = None if own is None else read_file(own, memory)
         # a file with rewards is used as it is; OGBench's have none and are relabelled
-        if plain is not None and "rewards" in plain.arrays:
-            raw = plain
-        else:
+        if raw is None or "rewards" not in raw.arrays:
+            raw = None  # so that it is not held meanwhile
             raw = read_ogbench(
                 source.name,
                 data_dir,
@@ -180,6 +189,7 @@ def read_raw(
                 allow_generate=allow_generate,
                 allow_download=allow_download,
                 workers=workers,
+                memory=memory,
                 progress=progress,
                 say=say,
             )
@@ -189,12 +199,12 @@ def read_raw(
         path = data or d4rl.find_d4rl(
             task, data_dir, allow_download=allow_download, progress=progress
         )
-        return d4rl.with_conventions(read_file(path), task, normalise_rewards)
+        return d4rl.with_conventions(read_file(path, memory), task, normalise_rewards)
     if source.kind == MINARI:
         found = minari.find_minari(source.name, data_dir, allow_download=allow_download)
-        raw = minari.read_minari(found)
+        raw = read_file(found, memory)
     else:
-        raw = read_file(str(data))
+        raw = read_file(str(data), memory)
     if action_box is not None:
         raw = with_box(raw, *action_box)
     return dataclasses.replace(raw, normalise_rewards=normalise_rewards)

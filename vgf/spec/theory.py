@@ -165,11 +165,11 @@ def adam_displacement_bound(
     return step_size * sum(adam_step_bound(t, b1, b2) for t in range(1, steps + 1))
 
 
-def wasserstein2(x: Array, y: Array) -> float:
+def wasserstein2(x: Array, y: Array) -> Array:
     """The exact 2-Wasserstein distance between two sets of equally many particles.
 
     Shapes:
-        x, y: ``[N, d]``. Returns a length.
+        x, y: ``[*, N, d]``. Returns lengths ``[*]``.
 
     Equation:
         W2 = min over permutations p of sqrt( mean_i ||x_i - y_p(i)||^2 )
@@ -182,10 +182,11 @@ def wasserstein2(x: Array, y: Array) -> float:
     """
     from scipy.optimize import linear_sum_assignment  # here, as it is slow to import
 
-    check_shapes("wasserstein2", x=(x, "N d"), y=(y, "N d"))
+    check_shapes("wasserstein2", x=(x, "* N d"), y=(y, "* N d"))
     cost = squared_distances(x, y)
-    rows, columns = linear_sum_assignment(cost)
-    return float(np.sqrt(np.mean(cost[rows, columns])))
+    pairs = cost.reshape(-1, *cost.shape[-2:])
+    squares = [np.mean(matrix[linear_sum_assignment(matrix)]) for matrix in pairs]
+    return np.sqrt(np.reshape(squares, cost.shape[:-2]))
 
 
 def boltzmann_log_density(r: Array, temperature: float, cell: Array | None = None) -> Array:
