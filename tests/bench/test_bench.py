@@ -241,7 +241,9 @@ def test_a_record_of_something_else(tmp_path, capsys):
     assert "not JSON" in refused(capsys, *QUICK, "--against", path)
     path.write_text("{}")
     assert "no record of vgf bench" in refused(capsys, *QUICK, "--against", path)
-    path.write_text(json.dumps({"machine": {**machine(), "cores": 999}, "rows": []}))
+    path.write_text(
+        json.dumps({"kind": "training", "machine": {**machine(), "cores": 999}, "rows": []})
+    )
     text = refused(capsys, *QUICK, "--against", path)
     assert "another machine (cores 999" in text
 

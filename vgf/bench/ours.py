@@ -9,7 +9,7 @@ import numpy as np
 
 from ..backends.base import Backend
 from ..config import BackendSettings
-from ..data.dataset import Dataset, batch_at, check_dataset
+from ..data.dataset import Dataset, batch_rows, check_dataset
 from ..train import make_backend
 from .work import Work
 
@@ -20,6 +20,9 @@ OURS = {
     "torch-eager": ("torch", True),
     "numpy": ("numpy", False),
 }
+
+BATCH = ("observations", "actions", "rewards", "masks", "next_observations")
+CALL = 64  # updates in one call of the backend
 
 
 def backend_settings(side: str, device: str, dtype: str, matmul_precision: str) -> BackendSettings:
@@ -44,16 +47,19 @@ class Training:
         self.states = [
             backend.init_state(seed, *sizes, self.settings) for seed in range(work.seeds)
         ]
+        self.data = backend.asarray({name: getattr(dataset, name) for name in BATCH})
         self.step = 0
 
     def run(self, count: int) -> None:
         """So many updates of every agent."""
         metrics: Any = {}
-        for step in range(self.step, self.step + count):
+        for first in range(self.step, self.step + count, CALL):
+            steps = range(first, min(first + CALL, self.step + count))
             for seed, state in enumerate(self.states):
-                batch = batch_at(self.dataset, seed, step, self.work.batch_size)
-                self.states[seed], metrics = self.backend.update(
-                    state, self.backend.asarray(batch), self.settings
+                rows = [batch_rows(seed, step, len(self.dataset), self.work.batch_size)
+                        for step in steps]  # fmt: skip
+                self.states[seed], metrics = self.backend.updates(
+                    state, self.data, np.stack(rows), self.settings
                 )
         self.step += count
         self.backend.synchronise([self.states, metrics])

@@ -46,7 +46,7 @@ def measure(plan: Plan, say: Say = lambda line: None) -> Data:
     Raises:
         VGFError: what is wrong with the request, or cannot be run.
     """
-    found: Data = {"environment": environment(), "machine": machine()}
+    found: Data = {"kind": "profile", "environment": environment(), "machine": machine()}
     found["roofs"] = measure_roofs(plan)
     say(roof_text(found["roofs"]))
     found["profiles"] = []

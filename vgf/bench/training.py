@@ -115,7 +115,7 @@ def read_against(path: Path) -> Data:
         raise VGFError(f"--against {path}: {error.strerror}") from error
     except ValueError as error:
         raise VGFError(f"--against {path}: not JSON: {error}") from error
-    if not isinstance(record, dict) or not {"machine", "rows"} <= record.keys():
+    if not isinstance(record, dict) or record.get("kind") != "training":
         raise VGFError(f"--against {path}: no record of vgf bench, which --out writes")
     here = machine()
     for key in ("processor", "cores"):
@@ -141,6 +141,7 @@ def measure(plan: Plan, say: Say = lambda line: None) -> Data:
         VGFError: what is wrong with the request, or cannot be run.
     """
     found: Data = {
+        "kind": "training",
         "environment": environment(),
         "machine": machine(),
         "plan": {key: getattr(plan, key) for key in (
