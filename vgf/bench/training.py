@@ -68,6 +68,18 @@ class Peer:
         return done.stdout.strip() or None if done.returncode == 0 else None
 
 
+def peer_from_flag(text: str, python: str) -> Peer:
+    """A peer as `--peer OWNER/NAME=PATH` names it.
+
+    Raises:
+        VGFError: written otherwise, or as :class:`Peer`.
+    """
+    name, equals, path = text.partition("=")
+    if not equals or not path:
+        raise VGFError(f"--peer {text}: write --peer OWNER/NAME=PATH, PATH being a checkout of it")
+    return Peer(name, Path(path).expanduser(), python)
+
+
 @dataclass(frozen=True)
 class Plan:
     """What is measured, and how.
@@ -175,7 +187,7 @@ def measure_roofs(plan: Plan) -> Data:
     wanted = [(plan.matmul_precision, size) for size in sizes]
     with ExitStack() as stack:
         workers = _roof_workers(plan, stack)
-        device = next(iter(workers.values()))[1]
+        device = _device(workers)
         extra = ["bf16", *(["tf32"] if device != "cpu" else [])]
         wanted += [(name, largest) for name in extra if name != plan.matmul_precision]
         products = []
@@ -215,6 +227,20 @@ def _roof_workers(plan: Plan, stack: ExitStack) -> dict[str, tuple[Worker, str]]
         found[library] = worker, about["device"]
     on_gpu = {name: pair for name, pair in found.items() if pair[1] != "cpu"}
     return on_gpu or found
+
+
+def _device(workers: Mapping[str, tuple[Worker, str]]) -> str:
+    return next(iter(workers.values()))[1]
+
+
+def device_in_use(device: str) -> str:
+    """The device that "auto" or another word means here, for the fastest backend installed.
+
+    Raises:
+        BackendError: there is none such.
+    """
+    with ExitStack() as stack:
+        return _device(_roof_workers(Plan((), (), device=device), stack))
 
 
 def _rates(

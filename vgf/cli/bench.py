@@ -131,7 +131,7 @@ def _parser() -> argparse.ArgumentParser:
 def _plan(args: argparse.Namespace) -> Any:
     """What the flags ask for."""
     from ..bench.ours import OURS
-    from ..bench.training import Plan, default_sides, read_against
+    from ..bench.training import Plan, default_sides, peer_from_flag, read_against
     from ..bench.work import NAMED, SMOKE, choose
 
     if args.rounds < 1:
@@ -159,7 +159,7 @@ def _plan(args: argparse.Namespace) -> Any:
     return Plan(
         works=works,
         sides=sides,
-        peers=[_peer(text, python) for text in args.peer],
+        peers=[peer_from_flag(text, python) for text in args.peer],
         against=None if args.against is None else read_against(args.against),
         device=args.device,
         dtype=args.dtype,
@@ -167,12 +167,3 @@ def _plan(args: argparse.Namespace) -> Any:
         peer_matmul_precision=args.peer_matmul_precision or args.matmul_precision,
         **how,
     )
-
-
-def _peer(text: str, python: str) -> Any:
-    from ..bench.training import Peer
-
-    name, equals, path = text.partition("=")
-    if not equals or not path:
-        raise VGFError(f"--peer {text}: write --peer OWNER/NAME=PATH, PATH being a checkout of it")
-    return Peer(name, Path(path).expanduser(), python)
