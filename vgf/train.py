@@ -44,7 +44,7 @@ from .data.dataset import batch_at
 from .data.pool import EnvironmentPool
 from .data.scaling import Scaling
 from .errors import VGFError
-from .evaluate import Evaluation, evaluate, make_pool
+from .evaluate import Evaluation, Policy, evaluate, make_pool
 from .extras import need
 from .metrics import METRICS, POLICIES, RunLog, progress, shown_progress
 from .online import Collector, check_online
@@ -141,6 +141,25 @@ def test_budgets(agent: Settings, steps: tuple[int, ...]) -> dict[str, Budget]:
     return budgets | {str(n): dataclasses.replace(agent.budget, steps=n) for n in steps}
 
 
+def agent_policy(
+    backend: Backend, state: Tree, agent: Settings, scaling: Scaling, particles: int
+) -> Policy[Budget]:
+    """An agent as :func:`vgf.evaluate.evaluate` wants it, with N `particles`."""
+
+    def policy(
+        observations: np.ndarray, budget: Budget, noise: Mapping[str, np.ndarray]
+    ) -> tuple[np.ndarray, Mapping[str, Any]]:
+        chosen = {"particles": noise["particles"][:, :particles], "select": noise["select"]}
+        actions, info = backend.act(
+            state, backend.asarray(scaling(observations)), budget, agent,
+            noise=backend.asarray(chosen),
+        )  # fmt: skip
+        moved = {key: backend.to_numpy(info[key]) for key in ("start", "moved")}
+        return np.asarray(backend.to_numpy(actions)), moved
+
+    return policy
+
+
 def evaluate_agent(
     backend: Backend,
     state: Tree,
@@ -166,22 +185,14 @@ def evaluate_agent(
     """
     particles = settings.particles or agent.particles
     budgets = test_budgets(agent, settings.steps)
+    several = agent_policy(backend, state, agent, scaling, particles)
+    single = agent_policy(backend, state, agent, scaling, 1)
 
     def policy(
         observations: np.ndarray, budget: str, noise: Mapping[str, np.ndarray]
     ) -> tuple[np.ndarray, Mapping[str, Any]]:
         check()
-        count = particles if budget.isdigit() else 1
-        chosen = {"particles": noise["particles"][:, :count], "select": noise["select"]}
-        actions, info = backend.act(
-            state,
-            backend.asarray(scaling(observations)),
-            budgets[budget],
-            agent,
-            noise=backend.asarray(chosen),
-        )
-        moved = {key: backend.to_numpy(info[key]) for key in ("start", "moved")}
-        return np.asarray(backend.to_numpy(actions)), moved
+        return (several if budget.isdigit() else single)(observations, budgets[budget], noise)
 
     shown = 0
     with progress(settings.episodes * len(budgets), "evaluating", "episode") as bar:

@@ -6,6 +6,7 @@ A command imports what it needs when it runs, so that `vgf --help` imports nothi
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import os
 import sys
@@ -23,6 +24,8 @@ COMMANDS = {
     "check": "put your own function through the specification, and say what is wrong",
     "backends": "what is installed here, and what each backend can use",
 }
+
+_COMPUTING = ("run", "eval")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -43,6 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             near = difflib.get_close_matches(words[0], COMMANDS, n=1)
             hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(COMMANDS)}"
             raise VGFError(f"vgf: {words[0]} is no command; {hint}")
+        if words[0] in _COMPUTING:
+            keep_compilations()
         status: int = importlib.import_module(f".{words[0]}", __name__).main(words[1:])
         sys.stdout.flush()
         return status
@@ -61,6 +66,33 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
         return 2
+
+
+def keep_compilations() -> None:
+    """Let JAX keep what it compiles for the runs to come, in `vgf.files.cache_folder`.
+
+    Before JAX is imported. JAX's own variables, where they are set, win; VGF_COMPILATION_CACHE=0
+    leaves JAX alone. (torch keeps what it compiles of itself: TORCHINDUCTOR_CACHE_DIR.)
+    """
+    from ..files import cache_folder
+
+    if os.environ.get("VGF_COMPILATION_CACHE") == "0":
+        return
+    place = cache_folder() / "jax" / _processor()
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(place))
+    # JAX keeps what took a second; half of a run's programs take less
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+
+
+def _processor() -> str:
+    """A name for what this machine's processor can do: programs for another may not run here."""
+    import hashlib
+    import platform
+
+    able = platform.processor()
+    with contextlib.suppress(OSError), open("/proc/cpuinfo") as file:
+        able = next((line for line in file if line.startswith(("flags", "Features"))), able)
+    return f"{platform.machine()}-{hashlib.sha256(able.encode()).hexdigest()[:8]}"
 
 
 def _top() -> argparse.ArgumentParser:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -273,7 +273,7 @@ def assemble(
         here.astype(np.int32),
         there.astype(np.int32),
         source=source,
-        **fields,
+        **cast(Any, fields),
     )
 
 

@@ -130,7 +130,8 @@ def read_file(path: str | Path, memory: str = MEMORY) -> RawData:
             return minari.read_minari(path)
         raise VGFError(f"{path} is a folder and no Minari dataset; name a file in it")
     readers: dict[str, Callable[[Path], RawData]] = {
-        ".npz": functools.partial(read_npz, memory=memory), ".hdf5": d4rl.read_hdf5, ".h5": d4rl.read_hdf5,
+        ".npz": functools.partial(read_npz, memory=memory), ".hdf5": d4rl.read_hdf5,
+        ".h5": d4rl.read_hdf5,
     }  # fmt: skip
     if path.suffix not in readers:
         raise VGFError(f"{path}: its name ends in none of {', '.join(readers)}; data are in these")

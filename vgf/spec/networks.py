@@ -16,7 +16,6 @@ import math
 from typing import Any
 
 import numpy as np
-from scipy.special import erfc, expit
 
 from .optimiser import tree_map
 from .settings import ACTIVATIONS, Network
@@ -48,10 +47,14 @@ def activate(x: Array, activation: str) -> Array:
     if activation == "relu":
         return np.maximum(x, 0)
     if activation == "gelu":
+        from scipy.special import erfc  # here, as it is slow to import
+
         return x * erfc(x * -math.sqrt(0.5)) / 2
     if activation == "gelu_tanh":
         return x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))) / 2
     if activation == "swish":
+        from scipy.special import expit
+
         return x * expit(x)
     raise ValueError(f"activation is {activation!r}; choose one of {', '.join(ACTIVATIONS)}")
 
@@ -79,12 +82,16 @@ def activate_derivative(x: Array, activation: str) -> Array:
         return (x > 0).astype(x.dtype)
     if activation == "gelu":
         density = np.exp(-(x**2) / 2) / math.sqrt(2 * math.pi)
+        from scipy.special import erfc
+
         return erfc(x * -math.sqrt(0.5)) / 2 + x * density
     if activation == "gelu_tanh":
         tanh = np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))
         slope = math.sqrt(2 / math.pi) * (1 + 3 * 0.044715 * x**2)
         return (1 + tanh) / 2 + x * (1 - tanh**2) * slope / 2
     if activation == "swish":
+        from scipy.special import expit
+
         s = expit(x)
         return s + x * s * (1 - s)
     raise ValueError(f"activation is {activation!r}; choose one of {', '.join(ACTIVATIONS)}")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from scipy.special import logsumexp
+
 
 from .kernel import rbf_kernel, squared_distances
 from .shapes import check_shapes
@@ -209,6 +209,8 @@ def boltzmann_log_density(r: Array, temperature: float, cell: Array | None = Non
     if cell is None:
         return r / temperature
     check_shapes("boltzmann_log_density", r=(r, "* M"), cell=(cell, "M"))
+    from scipy.special import logsumexp  # here, as it is slow to import
+
     log_z = logsumexp(r / temperature, b=cell, axis=-1, keepdims=True)
     normalised: Array = r / temperature - log_z
     return normalised
