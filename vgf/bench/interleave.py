@@ -30,6 +30,12 @@ LONGEST = 2_000  # units in a block
 PAUSE = 0.05  # seconds, in which the threads of the last block fall asleep
 
 
+def package_path() -> dict[str, str]:
+    """The variable with which our own Python finds this package, wherever it stands."""
+    paths = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
+    return {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
+
+
 class MissingPackageError(VGFError):
     """A worker's Python lacks a package."""
 
@@ -61,8 +67,7 @@ class Worker:
         # many share one GPU: none may take its memory when it starts
         environment = {**os.environ, "XLA_PYTHON_CLIENT_PREALLOCATE": "false", **(variables or {})}
         if python == sys.executable:
-            paths = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
-            environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+            environment |= package_path()
         try:
             self._process = subprocess.Popen(
                 [python, str(Path(__file__).with_name("worker.py"))],
@@ -118,6 +123,10 @@ class Worker:
         answer = self.ask(do="run", count=count)
         self.idle += answer["idle"]
         return float(answer["seconds"])
+
+    def about(self) -> dict[str, Any]:
+        """What it has started says of itself now."""
+        return self.ask(do="about")
 
     def memory(self) -> dict[str, int | None]:
         """Its peak in bytes: on the "host", and on the "device" or None."""

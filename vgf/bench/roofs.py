@@ -1,4 +1,4 @@
-"""What the machine can do: bare matrix products and copies, as a worker is asked to start them."""
+"""What the machine can do: bare products, copies and simulation, as a worker is to start them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..backends import get_backend
+from ..errors import VGFError
 from .ours import device_memory
 
 LIBRARIES = ("numpy", "torch", "jax")
@@ -136,6 +137,43 @@ class Copy:
         return device_memory(self.device)
 
 
-def start(what: str, **options: Any) -> Product | Copy:
-    """What a worker is asked to start: "product" or "copy"."""
-    return Product(**options) if what == "product" else Copy(**options)
+class Steps:
+    """An environment under random actions, in one process, starting again where it is over.
+
+    Args:
+        task: its name.
+    """
+
+    def __init__(self, task: str) -> None:
+        from ..tasks import make_task
+
+        found = make_task(task, with_dataset=False)
+        if found.make_env is None:
+            raise VGFError(f"{task} has no environment")
+        self.env = found.make_env(0)
+        self.env.reset(seed=0)
+        rng = np.random.default_rng(0)
+        self.actions = rng.uniform(-1, 1, (64, found.action_dim)).astype(np.float32)
+        self.taken = 0
+
+    def run(self, count: int) -> None:
+        """So many steps."""
+        for i in range(count):
+            ended, cut = self.env.step(self.actions[i % len(self.actions)])[2:4]
+            if ended or cut:
+                self.env.reset()
+        self.taken += count
+
+    def describe(self) -> dict[str, Any]:
+        """Where it runs, and the steps taken so far."""
+        return {"device": "cpu", "taken": self.taken}
+
+    def device_memory(self) -> None:
+        """It holds none."""
+
+
+def start(what: str, **options: Any) -> Product | Copy | Steps:
+    """What a worker is asked to start: "product", "copy" or "steps"."""
+    kinds: dict[str, Callable[..., Any]] = {"product": Product, "copy": Copy, "steps": Steps}
+    started: Product | Copy | Steps = kinds[what](**options)
+    return started

@@ -61,6 +61,13 @@ class Peer:
                     f"git clone https://github.com/{self.name}"
                 )
 
+    def lacks(self, package: str) -> VGFError:
+        """The error that says which package its Python lacks, and how to install it."""
+        return VGFError(
+            f"{self.name} needs {package}, which {self.python} lacks; install it: "
+            f"{self.python} -m pip install {package}, or choose another --peer-python"
+        )
+
     def revision(self) -> str | None:
         """The commit that is checked out, if git knows."""
         command = ["git", "-C", str(self.checkout), "rev-parse", "HEAD"]
@@ -397,10 +404,7 @@ def _start(
         try:
             about[peer.name] = worker.start(peers.__file__, peer=peer.name, **options)
         except MissingPackageError as error:
-            raise VGFError(
-                f"{peer.name} needs {error.package}, which {peer.python} lacks; install it: "
-                f"{peer.python} -m pip install {error.package}, or choose another --peer-python"
-            ) from error
+            raise peer.lacks(error.package) from error
         if gpu and about[peer.name]["device"] == "cpu":
             raise VGFError(
                 f"{peer.name} runs on the CPU and vgf on a GPU; install the CUDA build of jax for "

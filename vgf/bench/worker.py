@@ -5,6 +5,7 @@ A request is a line of JSON on standard input, its answer one on standard output
 
     {"do": "start", "module": PATH or NAME, "options": {...}}   makes module.start(**options)
     {"do": "run", "count": n}     its run(n), timed: {"seconds": ..., "idle": CPU seconds before}
+    {"do": "about"}                               its describe(), as it is now
     {"do": "memory"}              the peak, in bytes: {"host": ..., "device": ... or null}
 
 What is started has run(count), which returns when all is computed; describe(), a dict that JSON
@@ -79,6 +80,8 @@ class Server:
     def _answer(self, request: dict[str, Any]) -> dict[str, Any]:
         if request["do"] == "start":
             self.subject = load(request["module"]).start(**request["options"])
+            return dict(self.subject.describe())
+        if request["do"] == "about":
             return dict(self.subject.describe())
         if request["do"] == "memory":
             return {"host": peak_memory(), "device": self.subject.device_memory()}
