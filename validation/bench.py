@@ -1,4 +1,4 @@
-"""How fast training is: beside its peers, beside the machine's limit, and where the time goes.
+"""How fast it is: beside its peers, beside the machine's limit, and where the time goes.
 
     python -m validation.bench --peer ryanxhr/vgf=PATH --peer seohongpark/fql=PATH
     python -m validation.bench RECORD ...      # of records that vgf bench --out has written
@@ -26,8 +26,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vgf.bench import profile, roofline, training
+from vgf.bench import profile, roofline, startup, training
 from vgf.bench.profile import DISPATCH, WHOLE
+from vgf.bench.startup import HELP, IMPORT
 from vgf.bench.training import Peer, Plan, default_sides, spell_ratio
 from vgf.bench.work import FULL, RECORDED, SMOKE
 from vgf.errors import VGFError
@@ -46,6 +47,11 @@ from .figures import PAGE, figure
 from .pages import Table
 
 _ABOUT = "Every side" + (__doc__ or "").partition("Every side")[2].rpartition("\n\nWrites")[0]
+# What vgf bench writes, and where its rows go.
+KINDS = {
+    "training": "rows", "profile": "profiles", "evaluation": "evaluations", "startup": "starts",
+    "memory": "memory",
+}  # fmt: skip
 AUTHORS = "ryanxhr/vgf"
 SMALL = "vgf-2x64-n5-l1-o28"
 MIDDLE = "vgf-4x256-n5-l1-o28"
@@ -94,20 +100,24 @@ TARGETS = (
     Target(SMALL, "it is at least twice as fast at 2 x 64 (N 5, L 1)", (), 2.0),
     Target(FULL.name, "it is at least twice as fast at the full size", (), 2.0, "gpu"),
 )  # fmt: skip
+# The same of evaluations, by how the task's name begins; and of `import vgf` and the help.
+EVALUATION = {"pointmaze": 5.0, "cube": 2.5}
+START_SECONDS = 0.3
 
 
 # --- measuring -----------------------------------------------------------------------------------
 
 
 def measure(setup: Setup, peers: Sequence[Peer], device: str) -> Data:
-    """Run `vgf bench` on every work, and its profile on some."""
+    """Run `vgf bench` on every work, its profile on some, and its start."""
     known = {work.name: work for work in (*RECORDED, SMOKE)}
     plan = Plan(
         works=[known[name] for name in setup.works], sides=default_sides(), peers=peers,
         device=device, rounds=setup.rounds, block_seconds=setup.block_seconds,
     )  # fmt: skip
     parts = dataclasses.replace(plan, works=[known[name] for name in setup.profiled])
-    return join([training.measure(plan), profile.measure(parts)])
+    small = dataclasses.replace(plan, works=[known[setup.profiled[-1]]], rounds=3)
+    return join([training.measure(plan), profile.measure(parts), startup.measure(small)])
 
 
 def join(records: Sequence[Data]) -> Data:
@@ -116,11 +126,13 @@ def join(records: Sequence[Data]) -> Data:
     Raises:
         VGFError: records of different machines, devices or precisions, or none of training.
     """
-    found: Data = {"rows": [], "profiles": [], "peers": {}, "products": [], "bandwidth": {}}
+    found: Data = {"rows": [], "profiles": [], "evaluations": [], "starts": [], "memory": [],
+                   "peers": {}, "products": [], "bandwidth": {}}  # fmt: skip
     for record in records:
+        kind, roofs = record["kind"], record.get("roofs", {"products": [], "bandwidth": {}})
         same = {
             "machine": record["machine"],
-            "device": record["roofs"]["device"],
+            "device": roofs.get("device"),
             "precision": record.get("plan", {}).get("matmul_precision"),
         }
         for key, value in same.items():
@@ -131,13 +143,13 @@ def join(records: Sequence[Data]) -> Data:
                 )
         source = {"revision": record["environment"]["git_revision"],
                   "versions": record["environment"]["versions"]}  # fmt: skip
-        found["rows"] += [{**row, **source} for row in record.get("rows", [])]
-        found["profiles"] += [{**entry, **source} for entry in record.get("profiles", [])]
+        entries = record["profiles" if kind == "profile" else "rows"]
+        found[KINDS[kind]] += [{**entry, **source} for entry in entries]
         for name, told in record.get("peers", {}).items():
-            if told["versions"] is not None or name not in found["peers"]:
+            if told.get("versions") or name not in found["peers"]:
                 found["peers"][name] = told
-        found["products"] += record["roofs"]["products"]
-        for name, rate in record["roofs"]["bandwidth"].items():
+        found["products"] += roofs["products"]
+        for name, rate in roofs["bandwidth"].items():
             found["bandwidth"][name] = max(rate, found["bandwidth"].get(name, 0.0))
     if not found["rows"]:
         raise VGFError("no record of training among them; vgf bench --out FILE writes one")
@@ -166,7 +178,7 @@ def read(paths: Sequence[Path]) -> Data:
             raise VGFError(f"{path}: {error.strerror}") from error
         except ValueError as error:
             raise VGFError(f"{path}: not JSON: {error}") from error
-        if not isinstance(record, dict) or record.get("kind") not in ("training", "profile"):
+        if not isinstance(record, dict) or record.get("kind") not in KINDS:
             raise VGFError(f"{path}: no record of vgf bench, which --out writes")
         records.append(record)
     return join(records)
@@ -193,6 +205,23 @@ def judge(data: Data) -> list[Verdict]:
         best = max(found, key=lambda name: found[name]["median"])
         told = "; ".join(f"{name} {spell_ratio(ratio)}" for name, ratio in found.items())
         verdicts.append(Verdict(target.claim, found[best]["median"] >= target.least, told))
+    return verdicts + judge_rest(data)
+
+
+def judge_rest(data: Data) -> list[Verdict]:
+    """The goals of evaluation and of starting."""
+    verdicts = []
+    for row in data["evaluations"]:
+        ratio = row["sides"]["ours"]["ratios"].get(AUTHORS)
+        least = next((v for name, v in EVALUATION.items() if row["task"].startswith(name)), None)
+        if ratio is None or least is None:
+            continue
+        claim = f"evaluation is at least {least} times as fast as the authors' on {row['task']}"
+        verdicts.append(Verdict(claim, ratio["median"] >= least, spell_ratio(ratio)))
+    for what in (IMPORT, HELP) if data["starts"] else ():
+        worst = max(statistics.median(row["seconds"][what]) for row in data["starts"])
+        claim = f"`{what}` takes less than {START_SECONDS} s"
+        verdicts.append(Verdict(claim, worst < START_SECONDS, f"{worst:.3g} s"))
     return verdicts
 
 
@@ -225,11 +254,12 @@ def remarks(data: Data) -> list[str]:
             f"{rates['bf16'] / 1e9:,.3g} in bf16 ({by_library}), {verdict}."
         )
     for name, told in data["peers"].items():
-        used = ", ".join(f"{key} {value}" for key, value in (told["versions"] or {}).items())
-        found.append(f"{name} at {told['revision'] or 'an unknown revision'}, with {used}.")
+        used = ", ".join(f"{key} {value}" for key, value in (told.get("versions") or {}).items())
+        revision = told["revision"] or "an unknown revision"
+        found.append(f"{name} at {revision}{', with ' if used else ''}{used}.")
     for entry in data["profiles"]:
         found.append(in_the_way(entry))
-    revisions = sorted({str(row["revision"]) for row in data["rows"] + data["profiles"]})
+    revisions = sorted({str(row["revision"]) for part in KINDS.values() for row in data[part]})
     found.append(f"Measured at revision {', '.join(revisions)}.")
     return found
 
@@ -270,7 +300,41 @@ def tables(data: Data) -> list[Table]:
             "alone, through the backend's own functions",
             ("part", "ms", "share", "GFLOP", "MB moved", "of limit"), rows,
         ))  # fmt: skip
+    if data["evaluations"]:
+        found.append(evaluation_table(data["evaluations"]))
+    for row in data["starts"]:
+        lines = [list(line.values()) for line in startup.table_rows(row["seconds"])]
+        header = ("until", "s", "lowest", "highest")
+        found.append(Table(f"Starting: {row['title']}", header, lines))
+    if data["memory"]:
+        lines = [
+            [f"{row['rows']:,}", row["memory"], *(f"{number / 1e6:,.0f}" for number in (
+                row["data"], row["peak"], row["peak"] - row["before"])), f"{row['ratio']:.2f}"]
+            for row in data["memory"]
+        ]  # fmt: skip
+        columns = ("transitions", "data held", "data MB", "peak MB", "of them new", "new / data")
+        found.append(Table("Peak memory against the size of the data", columns, lines))
     return found
+
+
+def evaluation_table(rows: Sequence[Data]) -> Table:
+    """Every task and side."""
+    peers = list(dict.fromkeys(name for row in rows for name in row["sides"]["ours"]["ratios"]))
+    lines = []
+    for row in rows:
+        for name, side in row["sides"].items():
+            ratios, median = side.get("ratios", {}), statistics.median(side["seconds"])
+            lines.append([
+                row["title"], "vgf" if side["ours"] else name, f"{1 / median:,.4g}",
+                *(spell_ratio(ratios[peer]) if peer in ratios else "" for peer in peers),
+                f"{1 / statistics.median(row['limit_seconds']):,.4g}",
+                f"{100 * side['of_limit']['median']:.0f} %",
+            ])  # fmt: skip
+    return Table(
+        "Evaluation of a new agent; the limit is the bare simulator on all cores",
+        ("task", "side", "steps/s", *(f"x {peer}" for peer in peers), "limit, steps/s",
+         "of limit"), lines,
+    )  # fmt: skip
 
 
 def sides_table(data: Data) -> Table:
@@ -329,7 +393,7 @@ def experiment(
     quick = Setup((SMOKE.name,), (SMOKE.name,), rounds=2, block_seconds=0.02)
     return Experiment(
         name=f"bench-{kind}",
-        title=f"Training speed on a {kind.upper()}",
+        title=f"Speed on a {kind.upper()}",
         about=_ABOUT,
         setup=Setup(),
         quick=quick,
