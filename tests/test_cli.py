@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vgf import cli, train
+from vgf import cli, train, updates
 from vgf.backends import missing_packages
 from vgf.checkpoint import list_steps, load_checkpoint
 from vgf.config import load_config
@@ -251,19 +251,19 @@ def test_ctrl_c_anywhere_loses_nothing(
     straight, folder = tmp_path / "straight", tmp_path / "stopped"
     assert vgf("run", *flags, "--out", straight) == 0
     calls = 0
-    name = "batch_at" if where == "update" else "evaluate"
-    real = getattr(train, name)
+    where_from, name = (updates, "batch_rows") if where == "update" else (train, "evaluate")
+    real = getattr(where_from, name)
 
     def pressed(*args: object, **options: object) -> object:
         nonlocal calls
         calls += 1
         # before chosen updates, or in every evaluation but the repeated ones
-        chosen = args[2] in (2, 4, 5, 7, 11, 19) if where == "update" else calls % 2
+        chosen = args[1] in (2, 4, 5, 7, 11, 19) if where == "update" else calls % 2
         if chosen:
             os.kill(os.getpid(), signal.SIGINT)
         return real(*args, **options)
 
-    monkeypatch.setattr(train, name, pressed)
+    monkeypatch.setattr(where_from, name, pressed)
     try:
         status = vgf("run", *flags, "--out", folder)
         stops = 0
@@ -492,7 +492,7 @@ def test_a_run_that_fails_before_its_first_update_leaves_nothing(
     def fail(*_: object) -> None:
         raise VGFError("no update; get one")
 
-    monkeypatch.setattr(train, "batch_at", fail)
+    monkeypatch.setattr(updates, "batch_rows", fail)
     for seeds in ("1", "2"):
         words = ["run", *TINY, "--seeds", seeds, "--data-dir", data, "--out", tmp_path / "run"]
         assert "no update; get one" in refused(*words)

@@ -327,6 +327,8 @@ class RunConfig:
         logging: logs besides CSV and JSONL.
         seed: the first seed; it fixes every random number of a run.
         seeds: number of runs, with seeds seed, seed + 1, ...
+        together: train the seeds side by side, in JAX in one compiled program, and not one after
+            another; takes the memory of all of them.
         out: the run folder, which must not exist; none is a new one under runs/.
 
     Raises:
@@ -344,6 +346,7 @@ class RunConfig:
     logging: LoggingSettings = field(default_factory=LoggingSettings)
     seed: int = 0
     seeds: int = 1
+    together: bool = False
     out: str | None = None
 
     def __post_init__(self) -> None:

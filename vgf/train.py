@@ -17,7 +17,7 @@ import shutil
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Generator, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
@@ -40,7 +40,6 @@ from .checkpoint import (
     save_checkpoint,
 )
 from .config import BackendSettings, EvaluationSettings, RunConfig, settings_hash
-from .data.dataset import batch_at
 from .data.pool import EnvironmentPool
 from .data.scaling import Scaling
 from .errors import VGFError
@@ -51,6 +50,7 @@ from .online import Collector, check_online
 from .spec.settings import Budget, Settings
 from .start import check_start, starting_point
 from .tasks import Task, make_task
+from .updates import Interrupted, Reply, Request, Run, StopRunError, drive
 
 BEHAVIOUR_CLONING = "bc"
 # What a checkpoint of an agent has beside it.
@@ -60,14 +60,6 @@ _EXTRA = (
 )  # fmt: skip
 
 Say = Callable[[str], None]
-
-
-class Interrupted(VGFError):  # noqa: N818  (it is what happened, not what went wrong)
-    """The run was stopped from the keyboard."""
-
-
-class _StopError(Exception):
-    """Ctrl-C was heard where the run can stop."""
 
 
 @contextmanager
@@ -87,7 +79,7 @@ def deferred_interrupt() -> Iterator[Callable[[], None]]:
 
     def check() -> None:
         if asked:
-            raise _StopError
+            raise StopRunError
 
     ours = (
         threading.current_thread() is threading.main_thread()
@@ -284,6 +276,27 @@ def train(
         The run folder.
 
     Raises:
+        as :func:`train_together`.
+    """
+    train_together({folder: config}, {folder} if resume else set(), say, prepared)
+    return folder
+
+
+def train_together(
+    runs: Mapping[Path, RunConfig],
+    resume: Container[Path] = (),
+    say: Say = say_line,
+    prepared: tuple[RunConfig, Backend, Task] | None = None,
+) -> None:
+    """Train agents that differ in their seeds alone, their offline updates side by side.
+
+    Args:
+        runs: the folder to make or to go on with, and the configuration with one seed, of each.
+        resume: the folders to go on with: from the last checkpoint, or from the start.
+        say: takes a line for the person at the terminal.
+        prepared: what :func:`prepare` made of this configuration, its seed and folder aside.
+
+    Raises:
         VGFError: what is wrong with the request, before anything is written; or training that
             diverged.
         Interrupted: Ctrl-C, after a checkpoint was written.
@@ -291,7 +304,36 @@ def train(
 
     A new run that fails before it has anything to show leaves no folder.
     """
-    settled, backend, task = prepared or prepare(config)
+    first = next(iter(runs.values()))
+    prepared = prepared or prepare(first)
+    _, backend, task = prepared
+    plans = first.evaluation
+    with (
+        deferred_interrupt() as check,
+        nullcontext()
+        if task.make_env is None
+        else make_pool(task, plans.episodes, plans.num_envs, plans.workers) as pool,
+    ):
+        drive(
+            backend,
+            [
+                _training(config, folder, folder in resume, say, prepared, pool, check)
+                for folder, config in runs.items()
+            ],
+        )
+
+
+def _training(
+    config: RunConfig,
+    folder: Path,
+    resume: bool,
+    say: Say,
+    prepared: tuple[RunConfig, Backend, Task],
+    pool: EnvironmentPool | None,
+    check: Callable[[], None],
+) -> Run:
+    """One run from its start to its end; see :mod:`vgf.updates`."""
+    settled, backend, task = prepared
     config = dataclasses.replace(config, backend=settled.backend)
     if not resume:
         check_start(config)
@@ -317,12 +359,13 @@ def train(
         with RunLog(
             folder, config, point.step if resume else None, point.due, point.environment_steps
         ) as log:
-            _Loop(config, folder, backend, task, scaling, log, say).run(point)
+            yield from _Loop(
+                config, folder, backend, task, scaling, log, say, pool, check
+            ).run(point)
     except BaseException:
         if not resume and latest_step(folder) is None and not _has_rows(folder):
             shutil.rmtree(folder, ignore_errors=True)
         raise
-    return folder
 
 
 def _introduced(config: RunConfig, backend: Backend, task: Task) -> Iterator[str]:
@@ -465,21 +508,19 @@ class _Loop:
         scaling: Scaling,
         log: RunLog,
         say: Say,
+        pool: EnvironmentPool | None,
+        check: Callable[[], None],
     ) -> None:
         self.config, self.folder, self.backend, self.task = config, folder, backend, task
         self.scaling, self.log, self.say = scaling, log, say
+        self.pool, self.check = pool, check
         self.dataset = None if task.dataset is None else scaling.dataset(task.dataset)
 
-    def run(self, point: _Point) -> None:
+    def run(self, point: _Point) -> Run:
         """From a point to the end."""
         plan, online = self.config.train, self.config.online
-        plans = self.config.evaluation
         done = point.environment_steps + min(point.step - self.config.offline_end, 0) + plan.steps
         with (
-            deferred_interrupt() as check,
-            nullcontext()
-            if self.task.make_env is None
-            else make_pool(self.task, plans.episodes, plans.num_envs, plans.workers) as pool,
             self._collector(point) as collector,
             progress(
                 plan.steps + online.steps, "training", "step" if online.steps else "update", done
@@ -489,18 +530,23 @@ class _Loop:
                 while point.due or point.step < self.config.updates:
                     keep = point.due  # it was due in a checkpoint, to say no longer that it is
                     if not point.due:
-                        metrics = self._advance(point, collector)
-                        bar.update()
+                        if point.step < self.config.offline_end:
+                            before = point.step
+                            metrics = yield from self._update_offline(point)
+                            bar.update(point.step - before)
+                        else:
+                            metrics = self._update_online(point, collector)
+                            bar.update()
                         if self._now(point, plan.log_every):
                             self._log(metrics, point)
                         point.due = self._now(point, plan.evaluate_every)
-                    if point.due and pool is not None:
-                        self._evaluate(point, pool, bar.write, check)
+                    if point.due and self.pool is not None:
+                        self._evaluate(point, self.pool, bar.write)
                     point.due = False
                     if keep or self._now(point, plan.checkpoint_every):
                         self._save(point, collector)
-                    check()
-            except _StopError:
+                    self.check()
+            except StopRunError:
                 self._save(point, collector)
                 raise Interrupted(
                     f"stopped after {_done(self.config, point)}; go on with: "
@@ -515,22 +561,39 @@ class _Loop:
             self.log, point.environment_steps, self.say,
         )  # fmt: skip
 
-    def _advance(self, point: _Point, collector: Collector | None) -> Tree:
-        """One update on the offline data, or one environment step and its updates.
+    def _update_offline(self, point: _Point) -> Generator[Request, Reply, Tree]:
+        """As many updates as can be made in one call, up to where anything else is due.
+
+        Returns:
+            The metrics of the last.
+        """
+        plan = self.config.train
+        stops = (plan.log_every, plan.evaluate_every, plan.checkpoint_every)
+        limit = min(
+            self.config.offline_end - point.step, *(every - point.step % every for every in stops)
+        )
+        assert self.dataset is not None  # or _begin and _continue would have said so
+        reply = yield Request(
+            point.state, self.config.agent, self.dataset, self.config.seed, point.step, limit,
+            plan.batch_size,
+        )  # fmt: skip
+        point.state = reply.state
+        point.step += reply.count
+        return reply.metrics
+
+    def _update_online(self, point: _Point, collector: Collector | None) -> Tree:
+        """One environment step and its updates.
 
         Returns:
             The metrics of the last update, if there was one.
         """
-        size = self.config.train.batch_size
-        if point.step < self.config.offline_end and self.dataset is not None:
-            batch = batch_at(self.dataset, self.config.seed, point.step, size)
-            return self._update(point, batch)
         metrics: Tree = {}
         if collector is not None:
             collector.step(point.state, point.step)
             point.environment_steps = collector.taken
             for _ in range(self._updates(point)):
-                metrics = self._update(point, collector.batch(point.step, size))
+                batch = collector.batch(point.step, self.config.train.batch_size)
+                metrics = self._update(point, batch)
         return metrics
 
     def _updates(self, point: _Point) -> int:
@@ -572,12 +635,10 @@ class _Loop:
         online = self.config.online.steps
         return {"environment_steps": point.environment_steps} if online else {}
 
-    def _evaluate(
-        self, point: _Point, pool: EnvironmentPool, write: Say, check: Callable[[], None]
-    ) -> None:
+    def _evaluate(self, point: _Point, pool: EnvironmentPool, write: Say) -> None:
         found = evaluate_agent(
             self.backend, point.state, self.config.agent, self.task, self.scaling,
-            self.config.evaluation, self.config.seed, pool, check,
+            self.config.evaluation, self.config.seed, pool, self.check,
         )  # fmt: skip
         counted = self._counted(point)
         self.log.evaluations(point.step, [{**record, **counted} for record in found.records])

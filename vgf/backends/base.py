@@ -12,6 +12,8 @@ from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any, Protocol
 
+import numpy as np
+
 from ..spec.settings import Budget, Settings
 
 # An array of the backend's own kind: numpy.ndarray, torch.Tensor or jax.Array.
@@ -21,8 +23,16 @@ Tree = Any
 # A map from particles [*, N, d] to vectors of the same shape.
 VectorField = Callable[[Array], Array]
 
+# Data and row numbers [B] to the batch of those rows.
+Gather = Callable[[Tree, Array], Tree]
+
 DTYPES = ("float32", "float64")
 MATMUL_PRECISIONS = ("float32", "tf32", "bf16")
+
+
+def take(data: Tree, rows: Array) -> Tree:
+    """The rows ``[B]`` of the arrays of a batch, each ``[M, ...]``."""
+    return {name: array[rows] for name, array in data.items()}
 
 
 class Backend(Protocol):
@@ -426,24 +436,42 @@ class Backend(Protocol):
         """
 
     def updates(
-        self, state: Tree, data: Tree, rows: Any, settings: Settings
+        self, state: Tree, data: Tree, rows: Any, settings: Settings, gather: Gather = take
     ) -> tuple[Tree, dict[str, Array]]:
         """Training updates one after another, without coming back to Python where that pays.
 
         Args:
             state: of the agent.
-            data: the arrays of a batch, each ``[M, ...]``, on the device.
+            data: arrays to take batches from, on the device.
             rows: NumPy integers ``[U, B]``, U at least 1: which rows each update is made on.
             settings: of the agent.
+            gather: takes a batch from the data, the same for NumPy, torch and JAX.
 
         Returns:
             What U calls of :meth:`update` on those batches would, the metrics of the last.
         """
         metrics: dict[str, Array] = {}
-        for picked in rows:
-            batch = {name: array[picked] for name, array in data.items()}
-            state, metrics = self.update(state, batch, settings)
+        for picked in self.asarray(np.asarray(rows)):
+            state, metrics = self.update(state, gather(data, picked), settings)
         return state, metrics
+
+    def updates_together(
+        self, states: list[Tree], data: Tree, rows: Any, settings: Settings, gather: Gather = take
+    ) -> list[tuple[Tree, dict[str, Array]]]:
+        """:meth:`updates` of several agents, side by side where that pays.
+
+        Args:
+            states: S agents.
+            rows: ``[S, U, B]``; the rest is as for :meth:`updates`.
+        """
+        return [
+            self.updates(state, data, own, settings, gather)
+            for state, own in zip(states, rows, strict=True)
+        ]
+
+    def free_memory(self) -> int | None:
+        """Bytes free on a device with a memory of its own; None where that is the machine's."""
+        return None
 
     @abstractmethod
     def act(

@@ -28,7 +28,7 @@ from ..spec.reference import LOG_STD_MAX, LOG_STD_MIN, TANH_EDGE
 from ..spec.settings import ACTIVATIONS, CRITIC_LOSSES, SELECTION_RULES, Budget, Settings
 from ..spec.shapes import check_shapes, check_states
 from ..spec.update import ACT, TRAIN
-from .base import Tree, VectorField
+from .base import Gather, Tree, VectorField, take
 from .composed import ComposedBackend
 from .errors import BackendError
 
@@ -128,6 +128,12 @@ class JaxBackend(ComposedBackend):
 
     def synchronise(self, tree: Tree) -> Tree:
         return jax.block_until_ready(tree)  # type: ignore[no-untyped-call]
+
+    def free_memory(self) -> int | None:
+        found = self.jax_device.memory_stats() or {}
+        if "bytes_limit" not in found:
+            return None
+        return int(found["bytes_limit"]) - int(found["bytes_in_use"])
 
     @compiled()
     def stack(self, arrays: list[Array]) -> Array:
@@ -727,24 +733,42 @@ class JaxBackend(ComposedBackend):
         return super().update(state, batch, settings, noise)
 
     def updates(
-        self, state: Tree, data: Tree, rows: Any, settings: Settings
+        self, state: Tree, data: Tree, rows: Any, settings: Settings, gather: Gather = take
     ) -> tuple[Tree, dict[str, Array]]:
-        # as many rows whatever their number, so that one program serves all
-        padding = -len(rows) % UPDATES_TOGETHER
-        padded = np.pad(np.asarray(rows), ((0, padding), (0, 0)))
-        return self._updates(state, data, padded, len(rows), settings)
+        return self._updates(state, data, _padded(rows), len(rows), settings, gather)
 
-    @compiled("settings")
+    def updates_together(
+        self, states: list[Tree], data: Tree, rows: Any, settings: Settings, gather: Gather = take
+    ) -> list[tuple[Tree, dict[str, Array]]]:
+        if len(states) == 1:
+            return super().updates_together(states, data, rows, settings, gather)
+        count = np.shape(rows)[1]
+        return self._updates_together(states, data, _padded(rows), count, settings, gather)
+
+    @compiled("settings", "gather")
+    def _updates_together(
+        self,
+        states: list[Tree],
+        data: Tree,
+        rows: Array,
+        count: Array,
+        settings: Settings,
+        gather: Gather,
+    ) -> list[tuple[Tree, dict[str, Array]]]:
+        together = jax.tree.map(lambda *xs: jnp.stack(xs), *states)
+        found = jax.vmap(
+            lambda state, own: self._updates(state, data, own, count, settings, gather)
+        )(together, rows)
+        return [jax.tree.map(lambda x, i=i: x[i], found) for i in range(len(states))]
+
+    @compiled("settings", "gather")
     def _updates(
-        self, state: Tree, data: Tree, rows: Array, count: Array, settings: Settings
+        self, state: Tree, data: Tree, rows: Array, count: Array, settings: Settings, gather: Gather
     ) -> tuple[Tree, dict[str, Array]]:
-        def batch(i: Any) -> Tree:
-            return {name: array[rows[i]] for name, array in data.items()}
+        def one(i: Array | int, carry: tuple[Tree, Tree]) -> tuple[Tree, Tree]:
+            return self.update(carry[0], gather(data, rows[i]), settings)
 
-        def one(i: Array, carry: tuple[Tree, Tree]) -> tuple[Tree, Tree]:
-            return self.update(carry[0], batch(i), settings)
-
-        shapes = jax.eval_shape(lambda state: self.update(state, batch(0), settings), state)
+        shapes = jax.eval_shape(lambda state: one(0, (state, {})), state)
         nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes[1])
         return lax.fori_loop(0, count, one, (state, nothing))
 
@@ -853,6 +877,13 @@ def _median_distance(distances: Array, n: int) -> Array:
 def _states_meet(budget: Budget, trajectory: bool) -> bool:
     """Whether a transport has to see all states at once."""
     return trajectory or (budget.clip_norm is not None and budget.clip_scope == "batch")
+
+
+def _padded(rows: Any) -> Any:
+    """Row numbers ``[*, U, B]``, U a multiple, so that one program serves every number of them."""
+    rows = np.asarray(rows)
+    padding = -rows.shape[-2] % UPDATES_TOGETHER
+    return np.pad(rows, [(0, 0)] * (rows.ndim - 2) + [(0, padding), (0, 0)])
 
 
 def _key(seed: Any, purpose: int, index: Any) -> Array:

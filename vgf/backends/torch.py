@@ -128,6 +128,11 @@ class TorchBackend(ComposedBackend):
             torch.cuda.synchronize(self.torch_device)
         return tree
 
+    def free_memory(self) -> int | None:
+        if self.torch_device.type != "cuda":
+            return None
+        return int(torch.cuda.mem_get_info(self.torch_device)[0])
+
     def stack(self, arrays: list[Tensor]) -> Tensor:
         return torch.stack(arrays)
 

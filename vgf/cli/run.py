@@ -69,7 +69,7 @@ def _train_all(config: RunConfig, folder: Path, resume: bool) -> int:
         _train_seeds(config, folder, resume)
         page = report(folder)
     except KeyboardInterrupt:
-        from ..train import Interrupted
+        from ..updates import Interrupted
 
         way_on = f"go on with: vgf run --resume {folder}"
         raise Interrupted(
@@ -83,7 +83,8 @@ def _train_all(config: RunConfig, folder: Path, resume: bool) -> int:
 
 def _train_seeds(config: RunConfig, folder: Path, resume: bool) -> None:
     from ..checkpoint import CONFIG, create_run_folder, seed_folders
-    from ..train import Interrupted, finished, prepare, train
+    from ..train import finished, prepare, train_together
+    from ..updates import Interrupted
 
     folders = seed_folders(config, folder)
     runs = {place: _of_seed(config, seed, place) for seed, place in folders.items()}
@@ -99,14 +100,16 @@ def _train_seeds(config: RunConfig, folder: Path, resume: bool) -> None:
     if several and not resume:
         # what --resume goes on from, and what names the seeds that are not begun yet
         create_run_folder(folder, dataclasses.replace(prepared[0], out=str(folder)))
-    for place, single in pending.items():
-        going_on = resume and (place / CONFIG).is_file()
+    going_on = {place for place in pending if resume and (place / CONFIG).is_file()}
+    turns = [pending] if config.together else [{place: run} for place, run in pending.items()]
+    for turn in turns:
         try:
-            train(single, place, resume=going_on, prepared=prepared)
+            train_together(turn, going_on, prepared=prepared)
         except Interrupted as stop:
             if not several:
                 raise
-            at = f"seed {single.seed} {stop}".partition(";")[0]
+            seeds = "all seeds" if len(turn) > 1 else f"seed {next(iter(turn.values())).seed}"
+            at = f"{seeds} {stop}".partition(";")[0]
             raise Interrupted(f"{at}; go on with: vgf run --resume {folder}") from None
         except VGFError:
             if several and not resume and not any(part.exists() for part in folders.values()):
