@@ -7,8 +7,8 @@
 
 Every side is a process of its own, and all of them are alive at once. Short blocks of each are
 timed by turns, bare matrix products among them, and every ratio is taken between the blocks of one
-round; the tables give its median, lowest and highest. Each side trains as its users do: ours by
-`backend.updates`, the peers by the loop of their own `main.py`, all from the same made-up data. A
+round; the tables give its median, lowest and highest. Each side trains as its users do, from the
+same made-up data: ours by the updates of `vgf run`, the peers by the loop of their own `main.py`. A
 claim fails where the median ratio is below what it says.
 
 Writes bench-cpu.md, or bench-gpu.md where training runs on a GPU.

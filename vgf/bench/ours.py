@@ -9,8 +9,9 @@ import numpy as np
 
 from ..backends.base import Backend
 from ..config import BackendSettings
-from ..data.dataset import Dataset, batch_rows, check_dataset
+from ..data.dataset import Dataset, check_dataset
 from ..train import make_backend
+from ..updates import UPDATES_PER_CALL, Batches, Request
 from .work import Work
 
 # The sides of a comparison that are ours: the backend, and whether it runs operation by operation.
@@ -21,9 +22,6 @@ OURS = {
     "numpy": ("numpy", False),
 }
 
-BATCH = ("observations", "actions", "rewards", "masks", "next_observations")
-CALL = 64  # updates in one call of the backend
-
 
 def backend_settings(side: str, device: str, dtype: str, matmul_precision: str) -> BackendSettings:
     """What `vgf run` would be given for one of :data:`OURS`."""
@@ -32,7 +30,7 @@ def backend_settings(side: str, device: str, dtype: str, matmul_precision: str) 
 
 
 class Training:
-    """Agents in training, one after the other where there are several seeds.
+    """Agents in training, side by side where there are several seeds.
 
     Args:
         backend: what computes.
@@ -41,28 +39,28 @@ class Training:
     """
 
     def __init__(self, backend: Backend, work: Work, dataset: Dataset) -> None:
-        self.backend, self.work, self.dataset = backend, work, dataset
-        self.settings = work.settings()
+        self.backend, self.work, self.settings = backend, work, work.settings()
         sizes = work.observation_dim, work.action_dim
         self.states = [
             backend.init_state(seed, *sizes, self.settings) for seed in range(work.seeds)
         ]
-        self.data = backend.asarray({name: getattr(dataset, name) for name in BATCH})
+        self.batches = Batches(dataset, backend, UPDATES_PER_CALL * work.batch_size * work.seeds)
         self.step = 0
 
     def run(self, count: int) -> None:
         """So many updates of every agent."""
-        metrics: Any = {}
-        for first in range(self.step, self.step + count, CALL):
-            steps = range(first, min(first + CALL, self.step + count))
-            for seed, state in enumerate(self.states):
-                rows = [batch_rows(seed, step, len(self.dataset), self.work.batch_size)
-                        for step in steps]  # fmt: skip
-                self.states[seed], metrics = self.backend.updates(
-                    state, self.data, np.stack(rows), self.settings
-                )
-        self.step += count
-        self.backend.synchronise([self.states, metrics])
+        end = self.step + count
+        while self.step < end:
+            together = min(end - self.step, UPDATES_PER_CALL)
+            requests = [
+                Request(state, self.settings, self.batches.dataset, seed, self.step, together,
+                        self.work.batch_size)
+                for seed, state in enumerate(self.states)
+            ]  # fmt: skip
+            replies = self.batches.update(requests, together)
+            self.states = [reply.state for reply in replies]
+            self.step += together
+        self.backend.synchronise(self.states)
 
     def describe(self) -> dict[str, Any]:
         """Where it runs."""

@@ -24,7 +24,7 @@ class Work:
         sampling_steps: K, Euler steps of the reference's sampler.
         particles: N; "fql" has one.
         steps: L, the flow steps of training; "fql" has none.
-        seeds: agents that are trained; a time is that of one update of one of them.
+        seeds: agents trained side by side; a time is that of one update of one of them.
         transitions: rows of the data set that batches are sampled from.
 
     Raises:
@@ -91,20 +91,21 @@ class Work:
     def dataset(self) -> dict[str, np.ndarray]:
         """Made-up transitions, the same for everybody: every field ``[M, ...]`` float32.
 
-        Observations and rewards are standard normal, actions uniform in [-1, 1]; one row in a
-        hundred ends a trajectory, and no task is ever done.
+        States and rewards are standard normal, actions uniform in [-1, 1]; a row's next state is
+        the state of the row after it, one row in a hundred ends a trajectory, and no task is done.
         """
         rng = np.random.default_rng(0)
         m, o, d = self.transitions, self.observation_dim, self.action_dim
         terminals = np.zeros(m, np.float32)
         terminals[99::100] = terminals[-1] = 1
+        states = rng.standard_normal((m + 1, o), np.float32)
         return {
-            "observations": rng.standard_normal((m, o), np.float32),
+            "observations": states[:-1],
             "actions": 2 * rng.random((m, d), np.float32) - 1,
             "rewards": rng.standard_normal(m, np.float32),
             "masks": np.ones(m, np.float32),
             "terminals": terminals,
-            "next_observations": rng.standard_normal((m, o), np.float32),
+            "next_observations": states[1:],
         }
 
 

@@ -43,7 +43,7 @@ _SIZES = {
     "sampling_steps": "Euler steps of the reference, K",
     "particles": "particles, N",
     "steps": "flow steps in training, L",
-    "seeds": "agents trained, one after the other",
+    "seeds": "agents of ours trained side by side; the peers train one",
     "transitions": "rows of the data",
 }
 TASK = "pointmaze-medium-navigate-singletask-task1-v0"
