@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import sys
 import textwrap
@@ -204,6 +205,74 @@ def test_other_sides(side, tmp_path):
     assert record["rows"][0]["sides"][side]["ours"]
 
 
+def test_memory(tmp_path, capsys):
+    out = tmp_path / "m.json"
+    assert bench("memory", "--quick", "--out", out) == 0
+    record = json.loads(out.read_text())
+    assert [row["memory"] for row in record["rows"]] == ["memory", "mapped"]
+    assert "new / data" in capsys.readouterr().out
+
+
+def test_startup(tmp_path, capsys):
+    pytest.importorskip("safetensors")
+    out = tmp_path / "s.json"
+    words = ("startup", "--quick", "--backend", "numpy", "--rounds", "1", "--out", out)
+    assert bench(*words) == 0
+    (row,) = json.loads(out.read_text())["rows"]
+    seconds = {name: found[0] for name, found in row["seconds"].items()}
+    assert 0 < seconds["python alone"] < seconds["numpy, compiled before"]
+    assert seconds.keys() >= {"import vgf", "vgf --help", "numpy, compiled anew"}
+    assert "first update, numpy, compiled before" in capsys.readouterr().out
+
+
+EVALUATION = """
+import numpy as np, time
+
+now = 0.0
+time.perf_counter = lambda: now
+
+def evaluate_vgf_multiple(agent, env, eval_step_list, num_eval_episodes):
+    global now
+    for _ in range(len(eval_step_list) * num_eval_episodes):
+        env.reset()
+        over = False
+        while not over:
+            over = any(env.step(np.zeros(2))[2:4])
+            now += 1e6
+"""
+# The evaluation needs JAX's name of the device, and no more of it.
+EVALUATED = """
+import sys, types
+sys.modules["jax"] = types.SimpleNamespace(devices=lambda: [types.SimpleNamespace(platform="cpu")])
+
+class VGFAgent:
+    @classmethod
+    def create(cls, seed, observations, actions, config):
+        return cls()
+
+def get_config():
+    return dict.fromkeys(["value_hidden_dims", "actor_hidden_dims", "bc_flow_steps",
+                          "vgf_particles"])
+"""
+
+
+def test_evaluation(tmp_path, capsys):
+    """Twelve days for a step of theirs: ours is faster, whatever the machine does meanwhile."""
+    if not os.environ.get("CI"):
+        pytest.importorskip("ogbench")
+    peer, out = checkout(tmp_path), tmp_path / "e.json"
+    (peer / "agents/vgf.py").write_text(EVALUATED)
+    (peer / "utils/evaluation.py").write_text(EVALUATION)
+    words = ("evaluation", "--quick", "--backend", "numpy", "--workers", "0", "--out", out)
+    assert bench(*words, "--peer", f"ryanxhr/vgf={peer}") == 0
+    (row,) = json.loads(out.read_text())["rows"]
+    assert row["sides"]["ryanxhr/vgf"]["seconds"] == pytest.approx([1e6] * 2)
+    found = row["sides"]["ours"]["ratios"]["ryanxhr/vgf"]
+    assert found["low"] > 1e4
+    assert row["sides"]["ours"]["of_limit"]["median"] > 0
+    assert "the simulator alone, on all cores" in capsys.readouterr().out
+
+
 # --- what is refused ----------------------------------------------------------------------------
 
 
@@ -231,6 +300,9 @@ def test_requests_that_make_no_sense(tmp_path, capsys):
         capsys, *QUICK, "--dtype", "float64", "--peer", f"ryanxhr/vgf={checkout(tmp_path)}"
     )
     assert "float32" in text
+    assert "did you mean startup" in refused(capsys, "start-up")
+    assert "--episodes is 0" in refused(capsys, "evaluation", "--episodes", "0")
+    assert "--transitions is 0" in refused(capsys, "memory", "--transitions", "0")
     assert "--profile is of ours alone" in refused(capsys, *QUICK, "--profile", "--plot", "x")
 
 
