@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import statistics
 import sys
 from collections.abc import Sequence
@@ -168,20 +167,9 @@ def read(paths: Sequence[Path]) -> Data:
     """The data of records that `vgf bench --out` has written.
 
     Raises:
-        VGFError: a file that is none.
+        VGFError: as :func:`vgf.bench.training.read_record` and :func:`join`.
     """
-    records = []
-    for path in paths:
-        try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise VGFError(f"{path}: {error.strerror}") from error
-        except ValueError as error:
-            raise VGFError(f"{path}: not JSON: {error}") from error
-        if not isinstance(record, dict) or record.get("kind") not in KINDS:
-            raise VGFError(f"{path}: no record of vgf bench, which --out writes")
-        records.append(record)
-    return join(records)
+    return join([training.read_record(path) for path in paths])
 
 
 # --- what follows --------------------------------------------------------------------------------

@@ -122,20 +122,32 @@ def default_sides() -> list[str]:
     return [name for name in available_backends() if name != "numpy"] or ["numpy"]
 
 
-def read_against(path: Path) -> Data:
-    """A record of this command, made on this machine.
+def read_record(path: Path) -> Data:
+    """What `vgf bench --out` has written.
 
     Raises:
-        VGFError: no such file, no record of it, or one of another machine.
+        VGFError: no such file, or nothing of the kind.
     """
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise VGFError(f"--against {path}: {error.strerror}") from error
+        raise VGFError(f"{path}: {error.strerror}") from error
     except ValueError as error:
-        raise VGFError(f"--against {path}: not JSON: {error}") from error
-    if not isinstance(record, dict) or record.get("kind") != "training":
-        raise VGFError(f"--against {path}: no record of vgf bench, which --out writes")
+        raise VGFError(f"{path}: not JSON: {error}") from error
+    if not isinstance(record, dict) or "kind" not in record:
+        raise VGFError(f"{path}: no record of vgf bench, which --out writes")
+    return record
+
+
+def read_against(path: Path) -> Data:
+    """A record of training, made on this machine.
+
+    Raises:
+        VGFError: as :func:`read_record`; one of something else, or of another machine.
+    """
+    record = read_record(path)
+    if record["kind"] != "training":
+        raise VGFError(f"--against {path}: a record of {record['kind']}, and not of training")
     here = machine()
     for key in ("processor", "cores"):
         if record["machine"].get(key) != here[key]:

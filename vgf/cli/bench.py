@@ -20,18 +20,20 @@ KINDS = {
     "memory": "peak memory against the size of the data",
 }
 _EPILOG = """\
-vgf bench training (the default), evaluation, startup or memory; each has its own --help.
+vgf bench training (the default), evaluation, startup or memory; each has its
+own --help.
 
-Ours, the peers and bare matrix products are alive at once, each in a process of its own, and
-short blocks of each are timed by turns; a ratio is taken between the blocks of one round, and the
-table has its median, lowest and highest: above 1, ours is faster.
+Ours, the peers and bare matrix products are alive at once, each in a process of
+its own, and short blocks of each are timed by turns; a ratio is taken between
+the blocks of one round, and the table has its median, lowest and highest: above
+1, ours is faster.
 
 examples:
   vgf bench
-  vgf bench --work recorded --peer ryanxhr/vgf=../authors --peer-python ../peers/bin/python
-  vgf bench --method avgf --particles 5 --backend torch --matmul-precision bf16
+  vgf bench --work recorded --peer ryanxhr/vgf=../authors
+  vgf bench --method avgf --backend torch --matmul-precision bf16
   vgf bench --profile
-  vgf bench evaluation --peer ryanxhr/vgf=../authors --peer-python ../peers/bin/python
+  vgf bench evaluation --peer ryanxhr/vgf=../authors --peer-python py/bin/python
 """
 _SIZES = {
     "method": "vgf, avgf or fql",
