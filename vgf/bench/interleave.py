@@ -27,7 +27,7 @@ from ..errors import VGFError
 Timer = Callable[[int], float]
 
 LONGEST = 2_000  # units in a block
-PAUSE = 0.05  # seconds, in which the threads of the last block fall asleep
+PAUSE = 0.15  # seconds, in which the threads of the last block fall asleep
 
 
 def package_path() -> dict[str, str]:
