@@ -506,7 +506,7 @@ def test_data_of_other_shapes(tmp_path: Path, data: Path, refused: Callable[...,
     (tmp_path / "generated").mkdir()
     np.savez(tmp_path / "generated" / file.name, **arrays)
     words = ["run", *TINY, "--data-dir", tmp_path, "--out", tmp_path / "run"]
-    assert "observations has shape [250, 5], expected [250, 2]" in refused(*words)
+    assert "observations has shape [252, 5], expected [252, 2]" in refused(*words)
     (tmp_path / "generated" / file.name).write_bytes(b"cut off")
     assert "is not a whole dataset" in refused(*words)
     assert not (tmp_path / "run").exists()
@@ -580,13 +580,43 @@ def test_help_imports_little() -> None:
     code = (
         "import sys, contextlib, io\n"
         "from vgf.cli import main\n"
-        "for name in ('run', 'eval', 'report', 'presets', 'backends'):\n"
+        "for name in ('run', 'eval', 'report', 'presets', 'align', 'judge', 'backends'):\n"
         "    with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):\n"
         "        main([name, '--help'])\n"
-        "heavy = {'torch', 'jax', 'matplotlib', 'gymnasium', 'mujoco', 'tqdm'} & set(sys.modules)\n"
+        "heavy = {'torch', 'jax', 'matplotlib', 'gymnasium', 'mujoco', 'tqdm', 'transformers'}\n"
+        "heavy &= set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_compilations_are_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """JAX is told where, before it is imported; its own variables win, and it can be left alone."""
+    place = "JAX_COMPILATION_CACHE_DIR"
+    code = (
+        "import os, jax, jax.numpy as jnp\n"
+        f"assert jax.config.jax_compilation_cache_dir == os.environ.get({place!r})\n"
+        "work = lambda x: jnp.linalg.svd(jnp.sort(x @ x.T))[1].sum()\n"
+        "jax.jit(jax.grad(work))(jnp.ones((8, 8)))\n"
+    )
+    with monkeypatch.context() as patch:
+        patch.setenv("VGF_CACHE_DIR", str(tmp_path))
+        patch.delenv(place, raising=False)
+        cli.keep_compilations()  # switched off, as in all tests
+        assert place not in os.environ
+        patch.delenv("VGF_COMPILATION_CACHE")
+        patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+        cli.keep_compilations()
+        folder = Path(os.environ.pop(place))
+        patch.setenv(place, str(folder))
+        assert folder.parent == tmp_path / "jax"
+        assert cli._processor() == folder.name
+        if not missing_packages("jax"):
+            subprocess.run([sys.executable, "-c", code], check=True)
+            assert any(folder.iterdir())
+        patch.setenv(place, "elsewhere")
+        cli.keep_compilations()
+        assert os.environ[place] == "elsewhere"
 
 
 def test_backends_table(capsys: pytest.CaptureFixture[str]) -> None:

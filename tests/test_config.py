@@ -326,9 +326,9 @@ def test_missing_toml_writer_names_the_extra(monkeypatch: pytest.MonkeyPatch) ->
 def test_importing_brings_in_no_framework() -> None:
     code = """
 import sys
-import vgf.config, vgf.flags, vgf.checkpoint, vgf.metrics, vgf.report
+import vgf.config, vgf.flags, vgf.checkpoint, vgf.metrics, vgf.report, vgf.text.settings
 heavy = {"torch", "jax", "matplotlib", "tqdm", "safetensors", "tensorboardX", "wandb",
-         "gymnasium", "scipy.stats", "tomli_w"} & set(sys.modules)
+         "gymnasium", "scipy.stats", "tomli_w", "transformers"} & set(sys.modules)
 assert not heavy, heavy
 """
     subprocess.run([sys.executable, "-c", code], check=True)

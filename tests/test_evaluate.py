@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from vgf.data.pool import default_workers
 from vgf.errors import VGFError
 from vgf.evaluate import Evaluation, episode_seed, evaluate, make_pool, summarise
 from vgf.spec import wasserstein2
@@ -272,3 +273,57 @@ def test_on_ogbench() -> None:
     np.random.random(3)
     there = evaluate(walk, task, {"a": 0.0, "b": 0.2}, particles=1, episodes=3, workers=2)
     assert here == there
+
+
+def test_two_groups_take_turns() -> None:
+    """Many environments: budgets mixed in a group, and processes at work while the policy is."""
+    shapes = set()
+
+    def watch(observations: Any, budget: float, noise: Any) -> Any:
+        shapes.add(observations.shape)
+        return push(observations, budget, noise)
+
+    budgets = {"still": 0.0, "slow": 0.2, "fast": 0.5}
+    one = evaluate(push, LINE, budgets, particles=3, episodes=41, num_envs=1)
+    for options in [{}, {"workers": 2}, {"num_envs": 64, "workers": 3}]:
+        shapes.clear()
+        found = evaluate(watch, LINE, budgets, particles=3, episodes=41, **options)  # type: ignore[arg-type]
+        assert found == one, options
+        assert shapes == {(32 if "num_envs" in options else 21, 1)}
+
+
+def test_an_evaluation_that_broke_off_leaves_its_environments_usable() -> None:
+    whole = on_line()
+    calls = 0
+
+    def stop(observations: Any, budget: float, noise: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 5:
+            raise KeyboardInterrupt
+        return push(observations, budget, noise)
+
+    for workers in (0, 2):
+        with make_pool(LINE, 40, workers=workers) as pool:
+            calls = 0
+            with pytest.raises(KeyboardInterrupt):
+                evaluate(stop, LINE, {"slow": 0.2}, particles=3, episodes=40, pool=pool)
+            assert on_line(pool=pool) == whole
+
+
+def test_how_many_environments_and_processes() -> None:
+    assert make_pool(LINE, 200).size == LINE.environments_together == 50
+    assert make_pool(LINE, 7).size == 7
+    assert make_pool(LINE, 7, 30).size == 30
+    if not os.environ.get("CI"):
+        pytest.importorskip("ogbench")
+    arm = make_task("cube-single-play-singletask-task1-v0", with_dataset=False)
+    assert make_pool(arm, 50).size == 20
+
+
+def test_a_process_on_each_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    for cores, size, expected in [(1, 50, 0), (2, 50, 2), (8, 3, 0), (8, 7, 3), (64, 50, 16)]:
+        monkeypatch.setattr(
+            os, "sched_getaffinity", lambda _, n=cores: set(range(n)), raising=False
+        )
+        assert default_workers(size) == expected

@@ -283,7 +283,8 @@ def test_where_batches_come_from(
                 np.testing.assert_array_equal(following, expected / data.observation_std)
     if mixing == "rlpd":
         assert set(counts) == {5}
-        old = batch_at(dataclasses.replace(data, observations=offline), 0, 6, 4)
+        scaled = dataclasses.replace(data, mean=data.observation_mean, std=data.observation_std)
+        old = batch_at(scaled, 0, 6, 4)
         np.testing.assert_array_equal(batches[0]["observations"][:4], old["observations"])
     elif mixing == "wsrl":
         assert set(counts) == {9}

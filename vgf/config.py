@@ -213,8 +213,8 @@ class EvaluationSettings:
         particles: N at test time; none is the training N.
         num_envs: environments stepped together; none is one for each episode, 50 at most, and of
             OGBench's robot arm, which takes much memory, 20 at most.
-        workers: processes the environments are spread over; none is one on each core, 0 is this
-            process.
+        workers: processes the environments are spread over; none is one on each core, for two
+            environments or more each; 0 is this process.
 
     Raises:
         ValueError: a setting out of its range, or a contradiction, named.
@@ -455,11 +455,12 @@ def nearest(word: str, candidates: Any) -> str | None:
     return str(by_last[matches[0]]) if matches else None
 
 
-def _unknown(key: str, source: str) -> VGFError:
-    keys = [setting.key for setting in all_settings()]
+def _unknown(key: str, source: str, root: Any) -> VGFError:
+    keys = [setting.key for setting in all_settings(root)]
     tables = {key.rpartition(".")[0] for key in keys if "." in key}
     near = nearest(key, [*keys, *sorted(tables)])
-    hint = f"did you mean {near}?" if near else f"the tables are {', '.join(sorted(tables))}"
+    there = f"{'tables' if tables else 'settings'} are {', '.join(sorted(tables) or keys)}"
+    hint = f"did you mean {near}?" if near else f"the {there}"
     return VGFError(f"{source}: unknown key {key}; {hint}")
 
 
@@ -506,7 +507,7 @@ def override(config: T, values: Mapping[str, Any], source: str, prefix: str = ""
     """A copy of `config` with some settings changed.
 
     Args:
-        config: a :class:`RunConfig`, or one of its tables.
+        config: a :class:`RunConfig`, one of its tables, or another tree of settings.
         values: nested as the tree is; what it does not name stays.
         source: where the values come from, for the messages.
         prefix: the dotted key of `config`, with its dot, for the messages.
@@ -518,7 +519,7 @@ def override(config: T, values: Mapping[str, Any], source: str, prefix: str = ""
     for name, value in values.items():
         key = f"{prefix}{name}"
         if name not in hints:
-            raise _unknown(key, source)
+            raise _unknown(key, source, None if prefix else config)
         if is_dataclass(hints[name]):
             if not isinstance(value, Mapping):
                 raise VGFError(f"{source}: {key} is {value!r}; it must be a table, [{key}]")
@@ -667,5 +668,10 @@ def asked_for(
 
 def settings_hash(settings: Settings) -> str:
     """A short name for the agent's settings: the same for equal settings, on every machine."""
-    text = json.dumps(to_dict(settings), sort_keys=True)
+    return short_hash(to_dict(settings))
+
+
+def short_hash(values: Any) -> str:
+    """A short name for what JSON can hold."""
+    text = json.dumps(values, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

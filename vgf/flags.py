@@ -105,16 +105,21 @@ def _all_options(parser: argparse.ArgumentParser) -> list[str]:
     return list(dict.fromkeys(options))
 
 
-def flag_names() -> dict[str, str]:
-    """The flag of every setting, by its key: one each, none twice."""
-    keys = [setting.key for setting in all_settings()]
-    lasts = Counter(key.rpartition(".")[2] for key in keys if key not in NAMES)
-    taken = set(NAMES.values())
+def flag_names(config: Any = None, names: Mapping[str, str] = NAMES) -> dict[str, str]:
+    """The flag of every setting, by its key: one each, none twice.
+
+    Args:
+        config: the tree of settings; None is a run's.
+        names: those that the rule does not name.
+    """
+    keys = [setting.key for setting in all_settings(config)]
+    lasts = Counter(key.rpartition(".")[2] for key in keys if key not in names)
+    taken = set(names.values())
     flags = {}
     for key in keys:
         *tables, last = key.split(".")
         alone = lasts[last] == 1 and last not in taken
-        name = NAMES.get(key) or (last if alone else f"{tables[-1]}_{last}")
+        name = names.get(key) or (last if alone else f"{tables[-1]}_{last}")
         flags[key] = "--" + name.replace("_", "-")
     return flags
 
@@ -125,6 +130,7 @@ def add_flags(
     names: Mapping[str, str] | None = None,
     shown: Mapping[str, str] = SHOWN,
     of_run: bool = False,
+    config: Any = None,
 ) -> None:
     """Add ``--config``, ``--help-all`` and a flag for every setting of some tables.
 
@@ -134,17 +140,19 @@ def add_flags(
         names: other flags for some keys, as ``{"evaluation.steps": "--steps"}``.
         shown: one line for each key that ``--help`` shows.
         of_run: what is not given is as a run folder has it, not as the defaults say; no --config.
+        config: the tree of settings; None is a run's, with the flags of :data:`NAMES`.
 
     A flag that is not given leaves no trace in the namespace; :func:`given` collects the others.
     """
-    flags = {**flag_names(), **(names or {})}
+    known = NAMES if config is None else {}
+    flags = {**flag_names(config, known), **(names or {})}
     parser.usage = parser.usage or "%(prog)s [--config FILE] [flags]"
     full: dict[argparse.Action, str] = {}
     if not of_run:
         parser.add_argument(
             "--config", metavar="FILE", type=Path, help="TOML file of settings; flags win over it"
         )
-    for setting in all_settings():
+    for setting in all_settings(config):
         if (setting.key.partition(".")[0] if "." in setting.key else "") not in tables:
             continue
         action = _add_flag(parser, flags[setting.key], setting)
@@ -216,9 +224,9 @@ def spell(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def given(namespace: argparse.Namespace) -> dict[str, Any]:
-    """The settings that flags were given for, nested as the tree is."""
-    keys = {setting.key for setting in all_settings()}
+def given(namespace: argparse.Namespace, config: Any = None) -> dict[str, Any]:
+    """The settings that flags were given for, nested as the tree is (None: a run's)."""
+    keys = {setting.key for setting in all_settings(config)}
     values: dict[str, Any] = {}
     for key, value in vars(namespace).items():
         if key in keys:

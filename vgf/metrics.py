@@ -119,6 +119,18 @@ def read_rows(path: Path | str) -> list[Row]:
     """The rows of a JSONL file, without one that a crash cut off at its end.
 
     Raises:
+        VGFError: as :func:`read_lines`.
+    """
+    return [
+        {name: _NON_FINITE.get(x, x) if isinstance(x, str) else x for name, x in row.items()}
+        for row in read_lines(path)
+    ]
+
+
+def read_lines(path: Path | str) -> list[dict[str, Any]]:
+    """The objects of a JSONL file, one a line, without one that a crash cut off at its end.
+
+    Raises:
         VGFError: no such file, or a line that is not a row; the message names file and line.
     """
     path = Path(path)
@@ -126,7 +138,7 @@ def read_rows(path: Path | str) -> list[Row]:
         text = path.read_bytes().decode(errors="replace")
     except OSError as error:
         raise VGFError(f"{path}: cannot be read: {error.strerror}") from error
-    rows: list[Row] = []
+    rows: list[dict[str, Any]] = []
     *lines, _cut_off = text.split("\n")
     for number, line in enumerate(lines, 1):
         try:
@@ -135,9 +147,7 @@ def read_rows(path: Path | str) -> list[Row]:
             raise VGFError(f"{path}: line {number} is damaged; delete that line") from error
         if not isinstance(row, dict):
             raise VGFError(f"{path}: line {number} is not a row; delete that line")
-        rows.append(
-            {name: _NON_FINITE.get(x, x) if isinstance(x, str) else x for name, x in row.items()}
-        )
+        rows.append(row)
     return rows
 
 

@@ -359,9 +359,9 @@ def _training(
         with RunLog(
             folder, config, point.step if resume else None, point.due, point.environment_steps
         ) as log:
-            yield from _Loop(
-                config, folder, backend, task, scaling, log, say, pool, check
-            ).run(point)
+            yield from _Loop(config, folder, backend, task, scaling, log, say, pool, check).run(
+                point
+            )
     except BaseException:
         if not resume and latest_step(folder) is None and not _has_rows(folder):
             shutil.rmtree(folder, ignore_errors=True)

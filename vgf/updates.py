@@ -17,7 +17,6 @@ from .backends.base import Backend, Tree
 from .data.dataset import Dataset, batch_rows, gather
 from .errors import VGFError
 from .spec.settings import Settings
-from .spec.types import Array
 
 # One call makes at most this many updates, and takes about this long at most: so often Ctrl-C is
 # heard and the progress shown.

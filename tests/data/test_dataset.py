@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from vgf.data import check_dataset, standardise
+from vgf.data.dataset import KEYS, batch_at, batch_rows
+from vgf.data.scaling import Scaling
 from vgf.errors import VGFError
 
 
@@ -79,3 +81,51 @@ def test_standardising() -> None:
     np.testing.assert_allclose(got.mean(axis=0), 0.0, atol=1e-6)
     np.testing.assert_allclose(got.std(axis=0), [1.0, 0.0, 1.0], atol=1e-6)
     assert got.dtype == np.float32
+
+
+def test_every_state_is_held_once() -> None:
+    rng = np.random.default_rng(0)
+    walks = [rng.standard_normal((length + 1, 3)).astype(np.float32) for length in (4, 1, 6)]
+    given = {
+        "observations": np.concatenate([walk[:-1] for walk in walks]),
+        "next_observations": np.concatenate([walk[1:] for walk in walks]),
+        "actions": np.zeros((11, 2)),
+        "rewards": np.arange(11.0),
+        "masks": np.ones(11),
+        "terminals": np.isin(np.arange(11), [3, 4, 10]),
+    }
+    dataset = check_dataset(given, "here")
+    np.testing.assert_array_equal(dataset.states, np.concatenate(walks))
+    for key in KEYS:
+        np.testing.assert_array_equal(getattr(dataset, key), given[key])
+    arrays = dataset.arrays()
+    assert all(arrays[key] is getattr(dataset, key) for key in arrays)
+    assert all(array.flags.c_contiguous for array in arrays.values())
+
+
+def test_a_batch_is_standardised() -> None:
+    dataset = check_dataset(arrays(), "here")
+    scaling = Scaling.of(dataset, True)
+    scaled = scaling.dataset(dataset)
+    assert scaled.states is dataset.states
+    batch, plain = batch_at(scaled, 3, 7, 64), batch_at(dataset, 3, 7, 64)
+    rows = batch_rows(3, 7, 5, 64)
+    for key in ("observations", "next_observations"):
+        np.testing.assert_array_equal(batch[key], scaling(getattr(dataset, key))[rows])
+        np.testing.assert_array_equal(batch[key], getattr(scaled, key)[rows])
+        assert batch[key].dtype == np.float32
+    for key in ("actions", "rewards", "masks"):
+        np.testing.assert_array_equal(batch[key], plain[key])
+
+
+def test_statistics_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = {key: np.repeat(array, 40, axis=0) for key, array in arrays().items()}
+    given["observations"] = np.random.default_rng(1).normal(5, 2, (200, 3))
+    monkeypatch.setattr("vgf.data.dataset._CHUNK", 7)
+    dataset = check_dataset(given, "here")
+    np.testing.assert_array_equal(dataset.observations, given["observations"].astype(np.float32))
+    np.testing.assert_allclose(dataset.observation_mean, given["observations"].mean(0), rtol=1e-6)
+    np.testing.assert_allclose(dataset.observation_std, given["observations"].std(0), rtol=1e-6)
+    given["observations"][150, 1] = np.nan
+    with pytest.raises(VGFError, match="NaN or infinity, first in row 150"):
+        check_dataset(given, "here")

@@ -152,3 +152,67 @@ def test_inputs_are_not_changed(rng):
         spec.tree_map(lambda x: x.setflags(write=False), tree)
     spec.update(state, batch, settings)
     spec.act(state, batch["observations"], Budget(steps=1), settings)
+
+
+def test_responses_without_a_kernel_follow_their_own_gradients(rng):
+    u, g = rng.standard_normal((2, 3, 4, 2))
+    there = np.array([[1, 1, 0, 0], [1, 1, 1, 1], [1, 0, 0, 0]])[:, :, None]
+    np.testing.assert_allclose(spec.sequence_phi(u, g, (2, 4, 1), None, 0.5), there * g / 0.5)
+
+
+def test_a_kernel_per_position_forgets_responses_that_have_ended(rng):
+    u, g = rng.standard_normal((2, 3, 2, 2))
+    moved = spec.sequence_phi(u, g, (2, 1, 2), "position", 0.3)
+    np.testing.assert_allclose(moved[:, 0], spec.phi(u[:, 0], g[:, 0], 0.3))
+    np.testing.assert_allclose(moved[[0, 2], 1], spec.phi(u[[0, 2], 1], g[[0, 2], 1], 0.3))
+    assert not moved[1, 1].any()
+
+
+def test_responses_of_one_token_have_one_kernel(rng):
+    u, g = rng.standard_normal((2, 4, 1, 3))
+    by_hand = spec.phi(u[:, 0], g[:, 0], 0.2)[:, None]
+    for kernel in ("sequence", "position"):
+        np.testing.assert_allclose(spec.sequence_phi(u, g, (1,) * 4, kernel, 0.2), by_hand)
+
+
+def test_normalised_steps_are_of_length_1_for_a_token(rng):
+    v = rng.standard_normal((2, 3, 5)) * np.array([1e-3, 1e3])[:, None, None]
+    v[0, 1:] = 0
+    moved = spec.rescale_sequences(v, (1, 3))
+    np.testing.assert_allclose((moved**2).sum((1, 2)), [1, 3])
+    np.testing.assert_allclose(moved[1] / moved[1, 0, 0], v[1] / v[1, 0, 0])
+    like = spec.rescale_sequences(v[::-1], (3, 1), v)
+    np.testing.assert_allclose((like**2).sum((1, 2)), (v**2).sum((1, 2)))
+    assert not spec.rescale_sequences(v * 0, (1, 3)).any()
+
+
+def test_decoding_without_a_likelihood_is_the_nearest_token(rng):
+    e, u, log_p = rng.standard_normal((9, 3)), rng.standard_normal((6, 3)), np.zeros((6, 9))
+    nearest = spec.squared_distances(u, e).argmin(1)
+    scores = spec.decoding_scores(u, log_p, e, np.zeros(6, int), np.ones(9, bool), 0.0, None)
+    assert (scores.argmax(1) == nearest).all()
+    # an unmoved token stays what it is
+    kept = spec.decoding_scores(e, np.zeros((9, 9)), e, np.arange(9), np.ones(9, bool), 0.0, 1)
+    assert (kept.argmax(1) == np.arange(9)).all()
+
+
+def test_decoding_by_hand():
+    e, u = np.array([[1.0, 0.0], [0.0, 2.0], [1.0, 1.0], [3.0, 3.0]]), np.array([[1.0, 0.5]])
+    log_p = np.log([[0.1, 0.5, 0.3, 0.1]])
+    allowed = np.array([True, True, True, False])
+    scores = spec.decoding_scores(u, log_p, e, np.array([0]), allowed, 0.2, 1)
+    mean = (1 + 4 + 2 + 18) / 4
+    expected = [(1 - 0.5) / mean + 0.2 * math.log(0.1), (1 - 2) / mean + 0.2 * math.log(0.5)]
+    np.testing.assert_allclose(scores, [[*expected, -np.inf, -np.inf]])
+    with pytest.raises(ValueError, match="decoding_top is 0"):
+        spec.decoding_scores(u, log_p, e, np.array([0]), allowed, 0.2, 0)
+
+
+@pytest.mark.parametrize(
+    ("lengths", "kernel", "message"),
+    [((1, 4), None, "between 0 and 3"), ((1,), None, "lengths"), ((1, 2), "rbf", "'rbf'")],
+)
+def test_responses_that_cannot_be(rng, lengths, kernel, message):
+    u = rng.standard_normal((2, 3, 2))
+    with pytest.raises(ValueError, match=message):
+        spec.sequence_phi(u, u, lengths, kernel)

@@ -15,8 +15,9 @@ from hypothesis import given, settings
 from vgf import spec
 from vgf.backends import missing_packages
 from vgf.errors import VGFError
+from vgf.functions import load_function
 from vgf.testing import SUBJECTS, Adapter, assert_matches, check_function, diagnosis, inputs, trial
-from vgf.testing.adapter import Arrays, Expression, load_function, to_numpy
+from vgf.testing.adapter import Arrays, Expression, to_numpy
 from vgf.testing.alternatives import ALTERNATIVES, library, library_for
 from vgf.testing.diagnosis import explains
 from vgf.testing.rewired import Rewired

@@ -417,6 +417,39 @@ class Backend(Protocol):
     def polyak(self, online: Tree, target: Tree, tau: float) -> Tree:
         """Two trees of the same keys -> the new target."""
 
+    # --- text -----------------------------------------------------------------------------------
+
+    @abstractmethod
+    def sequence_phi(
+        self,
+        u: Array,
+        g: Array,
+        lengths: tuple[int, ...],
+        kernel: str | None = "sequence",
+        temperature: float | None = None,
+        bandwidth: float | None = None,
+    ) -> Array:
+        """``[N, T, d]`` twice and N lengths -> ``[N, T, d]``."""
+
+    @abstractmethod
+    def rescale_sequences(
+        self, v: Array, lengths: tuple[int, ...], like: Array | None = None
+    ) -> Array:
+        """``[N, T, d]`` and N lengths -> ``[N, T, d]``."""
+
+    @abstractmethod
+    def decoding_scores(
+        self,
+        u: Array,
+        log_p: Array,
+        embeddings: Array,
+        original: Array,
+        allowed: Array,
+        decoding_weight: float = 0.2,
+        decoding_top: int | None = 50,
+    ) -> Array:
+        """``[B, d]``, ``[B, V]``, ``[V, d]``, ``[B]``, ``[V]`` -> ``[B, V]``."""
+
     # --- the agent ------------------------------------------------------------------------------
 
     @abstractmethod

@@ -7,8 +7,13 @@ tests compare two programs and not one with itself.
 
 from __future__ import annotations
 
+import itertools
+
+import numpy as np
+
 from ..spec.settings import Budget, Settings
 from ..spec.shapes import check_shapes
+from ..spec.text import LENGTH_MIN, SEQUENCE_KERNELS, within_lengths
 from ..spec.update import check_batch, check_network
 from ..spec.update import init_state as spec_init_state
 from .base import Array, Backend, Tree, VectorField
@@ -72,6 +77,74 @@ class ComposedBackend(Backend):
             return self.gradient_field(params, s, a, activation)
 
         return self.follow(velocity, a, budget, trajectory)
+
+    # --- text -----------------------------------------------------------------------------------
+
+    def sequence_phi(
+        self,
+        u: Array,
+        g: Array,
+        lengths: tuple[int, ...],
+        kernel: str | None = "sequence",
+        temperature: float | None = None,
+        bandwidth: float | None = None,
+    ) -> Array:
+        size = check_shapes("sequence_phi", u=(u, "N T d"), g=(g, "N T d"))
+        n, t, d = size["N"], size["T"], size["d"]
+        there = self._within_lengths("sequence_phi", lengths, n, t)
+        u, g = u * there, g * there
+        if kernel == "position":
+            return self._position_phi(u, g, lengths, temperature, bandwidth)
+        if kernel not in (None, *SEQUENCE_KERNELS):
+            names = ", ".join(SEQUENCE_KERNELS)
+            raise ValueError(f"kernel is {kernel!r}; choose one of {names}, or None")
+        shape = (n, 1, t * d) if kernel is None else (n, t * d)
+        moved = self.phi(u.reshape(shape), g.reshape(shape), temperature, bandwidth)
+        return moved.reshape(u.shape) * there
+
+    def _position_phi(
+        self,
+        u: Array,
+        g: Array,
+        lengths: tuple[int, ...],
+        temperature: float | None,
+        bandwidth: float | None,
+    ) -> Array:
+        """Positions that the same responses reach are one call of phi."""
+        columns: list[Array] = []
+        for start, stop in itertools.pairwise(sorted({0, *lengths, u.shape[1]})):
+            reached = [i for i, length in enumerate(lengths) if length > start]
+            rows = [u[0, start:stop] * 0] * len(lengths)
+            if reached:
+                a, score = (
+                    self.stack([x[i, start:stop] for i in reached]).swapaxes(0, 1) for x in (u, g)
+                )
+                moved = self.phi(a, score, temperature, bandwidth)
+                for place, i in enumerate(reached):
+                    rows[i] = moved[:, place]
+            columns += [self.stack([row[k] for row in rows]) for k in range(stop - start)]
+        return self.stack(columns).swapaxes(0, 1)
+
+    def rescale_sequences(
+        self, v: Array, lengths: tuple[int, ...], like: Array | None = None
+    ) -> Array:
+        n = check_shapes("rescale_sequences", v=(v, "N T d"))["N"]
+        self._within_lengths("rescale_sequences", lengths, n, v.shape[1])
+        if like is None:
+            wanted = self.asarray(np.sqrt(lengths))
+        else:
+            check_shapes("rescale_sequences", v=(v, "N T d"), like=(like, "N T d"))
+            wanted = self._sequence_norms(like)
+        return v * (wanted / self.project(self._sequence_norms(v), LENGTH_MIN, None))[:, None, None]
+
+    @staticmethod
+    def _sequence_norms(v: Array) -> Array:
+        return (v * v).sum((1, 2)) ** 0.5
+
+    def _within_lengths(self, name: str, lengths: tuple[int, ...], n: int, t: int) -> Array:
+        """1 where there is a token and 0 at padding, ``[N, T, 1]``."""
+        check_shapes(name, lengths=(np.asarray(lengths), f"{n}"))
+        return self.asarray(within_lengths(lengths, t)[:, :, None] * 1.0)
 
     # --- the agent ------------------------------------------------------------------------------
 

@@ -302,13 +302,13 @@ class JaxBackend(ComposedBackend):
             # what belongs to a state is multiplied once, and not once for each particle
             ends = np.cumsum([part.shape[-1] for part in parts])[:-1]
             kernels = jnp.split(kernel, ends)
-            x = bias + sum(map(self.matmul, parts, kernels))
+            y = bias + sum(map(self.matmul, parts, kernels))
             if "norm_scale" in layer:
-                x = self._normalise(x) * layer["norm_scale"] + layer["norm_offset"]
+                y = self._normalise(y) * layer["norm_scale"] + layer["norm_offset"]
             if name != "output":
-                x = self.activate(x, activation)
-            parts = (x,)
-        return x
+                y = self.activate(y, activation)
+            parts = (y,)
+        return parts[0]
 
     @compiled("activation")
     def mlp(self, params: Tree, x: Array, activation: str = "relu") -> Array:
@@ -412,14 +412,11 @@ class JaxBackend(ComposedBackend):
         sampling_steps: int = 10,
         activation: str = "relu",
     ) -> Array:
-        def sample(s: Array, x0: Array) -> Array:
-            def euler(k: Array, x: Array) -> Array:
-                t = jnp.broadcast_to((k / sampling_steps).astype(x.dtype), (*x.shape[:-1], 1))
-                return x + self.flow_velocity(params, s, x, t, activation) / sampling_steps
+        def euler(k: Array, x: Array) -> Array:
+            t = jnp.broadcast_to((k / sampling_steps).astype(x.dtype), (*x.shape[:-1], 1))
+            return x + self.flow_velocity(params, s, x, t, activation) / sampling_steps
 
-            return self.project(lax.fori_loop(0, sampling_steps, euler, x0))
-
-        return self._by_states(sample, s, x0)
+        return self.project(lax.fori_loop(0, sampling_steps, euler, x0))
 
     @compiled("tanh", "activation")
     def gaussian_loss(
@@ -723,6 +720,32 @@ class JaxBackend(ComposedBackend):
     @compiled("tau")
     def polyak(self, online: Tree, target: Tree, tau: float) -> Tree:
         return tree_map(lambda p, q: tau * p + (1 - tau) * q, online, target)
+
+    @compiled("decoding_weight", "decoding_top")
+    def decoding_scores(
+        self,
+        u: Array,
+        log_p: Array,
+        embeddings: Array,
+        original: Array,
+        allowed: Array,
+        decoding_weight: float = 0.2,
+        decoding_top: int | None = 50,
+    ) -> Array:
+        check_shapes(
+            "decoding_scores", u=(u, "B d"), log_p=(log_p, "B V"), embeddings=(embeddings, "V d"),
+            original=(original, "B"), allowed=(allowed, "V"),
+        )  # fmt: skip
+        if decoding_top is not None and decoding_top < 1:
+            raise ValueError(f"decoding_top is {decoding_top}; it must be 1 or more, or None")
+        norms = jnp.sum(jnp.square(embeddings), axis=-1)
+        score = (self.matmul(u, embeddings.T) - norms / 2) / jnp.mean(norms)
+        score = score + decoding_weight * log_p
+        likely = jnp.where(allowed, log_p, -jnp.inf)
+        kept = likely.shape[-1] if decoding_top is None else min(decoding_top, likely.shape[-1])
+        candidate = allowed & (likely >= lax.top_k(likely, kept)[0][:, -1:])
+        candidate = candidate | (jnp.arange(likely.shape[-1]) == original[:, None])
+        return jnp.where(candidate, score, -jnp.inf)
 
     # --- the agent ------------------------------------------------------------------------------
 

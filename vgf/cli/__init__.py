@@ -22,6 +22,8 @@ COMMANDS = {
     "data": "make data sets, and look at them",
     "bench": "how fast it is, beside other people's code and the machine's limit",
     "check": "put your own function through the specification, and say what is wrong",
+    "align": "move a language model's responses along a reward model's gradient",
+    "judge": "win rates of what align wrote, by judges of your choice",
     "backends": "what is installed here, and what each backend can use",
 }
 

@@ -86,7 +86,7 @@ def main(words: list[str]) -> int:
 
 def _check(args: Any) -> int:
     from ..files import write_atomically
-    from ..testing.adapter import load_function
+    from ..functions import load_function
     from ..testing.checking import as_json, check_function
     from ..testing.subjects import find_subject
 

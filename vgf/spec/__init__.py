@@ -68,6 +68,7 @@ from .reference import (
 from .selection import select, selection_probabilities
 from .settings import Budget, Network, Settings, method_settings
 from .shapes import check_shapes, check_states
+from .text import decoding_scores, rescale_sequences, sequence_phi, within_lengths
 from .theory import (
     adam_displacement_bound,
     adam_step_bound,

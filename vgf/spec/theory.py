@@ -10,7 +10,6 @@ import math
 
 import numpy as np
 
-
 from .kernel import rbf_kernel, squared_distances
 from .shapes import check_shapes
 from .types import Array

@@ -8,14 +8,9 @@ from __future__ import annotations
 
 import ast
 import dataclasses
-import importlib
-import importlib.util
 import inspect
 import operator
-import sys
-import traceback
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -248,88 +243,6 @@ class Expression:
             f"({', '.join(sorted(values))}), numbers, + - * / **, [ ], and "
             f"{', '.join(sorted(_FUNCTIONS))}"
         )
-
-
-# --- loading -------------------------------------------------------------------------------------
-
-
-def load_function(target: str) -> Callable[..., Any]:
-    """A function by ``module:name`` or ``path/to/file.py:name``; the name may have dots in it.
-
-    Raises:
-        VGFError: what cannot be found or imported, with near names.
-    """
-    import difflib
-
-    place, colon, path = target.rpartition(":")
-    if not colon or not place or not path:
-        raise VGFError(
-            f"{target!r} names no function; write module:function or path/to/file.py:function"
-        )
-    module = _load_file(Path(place)) if place.endswith(".py") else _load_module(place)
-    found: Any = module
-    for part in path.split("."):
-        if not hasattr(found, part):
-            names = [name for name in dir(found) if not name.startswith("_")]
-            near = difflib.get_close_matches(part, names, n=3, cutoff=0.5)
-            functions = [name for name in names if callable(getattr(found, name))]
-            hint = f"did you mean {' or '.join(near)}?" if near else (
-                f"it has {', '.join(functions[:8])}" if functions else "it has no functions"
-            )  # fmt: skip
-            raise VGFError(f"{place} has no {part}; {hint}")
-        found = getattr(found, part)
-    if not callable(found):
-        raise VGFError(f"{target} is a {type(found).__name__}, not a function")
-    return found
-
-
-def _load_file(path: Path) -> Any:
-    if not path.is_file():
-        raise VGFError(f"{path}: no such file")
-    folder = str(path.resolve().parent)
-    if folder not in sys.path:
-        sys.path.insert(0, folder)
-    description = importlib.util.spec_from_file_location(f"checked_{path.stem}", path)
-    assert description is not None
-    assert description.loader is not None
-    module = importlib.util.module_from_spec(description)
-    sys.modules[description.name] = module
-    _execute(lambda: description.loader.exec_module(module), str(path))  # type: ignore[union-attr]
-    return module
-
-
-def _load_module(name: str) -> Any:
-    if "" not in sys.path and str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
-    try:
-        found = importlib.util.find_spec(name)
-    except ModuleNotFoundError as error:
-        raise VGFError(f"no module {error.name!r} on the path (looking for {name})") from None
-    except ValueError:
-        found = None
-    if found is None and name not in sys.modules:
-        hint = f"; did you mean {name}.py:...?" if Path(f"{name}.py").exists() else ""
-        raise VGFError(f"no module {name!r} here or on the path{hint}")
-    return _execute(lambda: importlib.import_module(name), name)
-
-
-def _execute(load: Callable[[], Any], name: str) -> Any:
-    try:
-        return load()
-    except Exception as error:
-        raise VGFError(f"{name} cannot be imported: {short_error(error)}") from error
-
-
-def short_error(error: BaseException) -> str:
-    """An exception in one line: its type, its message, and the line of theirs that raised it."""
-    text = " ".join(str(error).split())
-    frames = [
-        frame
-        for frame in traceback.extract_tb(error.__traceback__)
-        if "/vgf/" not in frame.filename and "importlib" not in frame.filename
-    ]
-    where = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
-    return f"{type(error).__name__}: {text[:300]}{where}"
 
 
 # --- frameworks ----------------------------------------------------------------------------------

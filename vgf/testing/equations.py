@@ -20,6 +20,7 @@ from ..backends.numpy import NumpyBackend
 from ..spec.networks import init_ensemble, init_mlp
 from ..spec.optimiser import tree_map
 from ..spec.settings import ACTIVATIONS, CRITIC_LOSSES, SELECTION_RULES, Budget, Network, Settings
+from ..spec.text import SEQUENCE_KERNELS, within_lengths
 from ..spec.update import draw_act_noise, draw_update_noise, init_state
 from .compare import (
     MACHINE_EPSILON,
@@ -680,6 +681,58 @@ def _(make: Maker) -> Arguments:
         make.network(3, 2, layer_norm=True),
         make.pick("tau", (0.0, 0.005, 1.0)),
     )
+
+
+# --- text ----------------------------------------------------------------------------------------
+
+
+def responses(make: Maker, name: str) -> tuple[np.ndarray, tuple[int, ...]]:
+    """Embeddings of N responses [N, T, d], with numbers behind their ends, and their lengths."""
+    b, n, d = make.sizes()
+    t = b + 1
+    lengths = {
+        "full": (t,) * n, "ragged": tuple(1 + i % t for i in range(n)), "short": (1,) * n
+    }  # fmt: skip
+    return make.particles((), n, t * d, name).reshape(n, t, d), lengths[
+        make.pick("lengths", lengths)
+    ]
+
+
+@equation("sequence_phi")
+def _(make: Maker) -> Arguments:
+    u, lengths = responses(make, "u")
+    kernel = make.pick("kernel", (None, *SEQUENCE_KERNELS))
+    temperature = make.pick("temperature", TEMPERATURES)
+    return (
+        u,
+        make.scores(u.shape),
+        lengths,
+        kernel,
+        temperature,
+        make.pick("bandwidth", (None, 0.5)),
+    )
+
+
+@equation("rescale_sequences", floor=0.0)
+def _(make: Maker) -> Arguments:
+    u, lengths = responses(make, "like")
+    there = within_lengths(lengths, u.shape[1])[:, :, None]
+    like = u * there if make.pick("like", ("none", "some")) == "some" else None
+    return make.scores(u.shape, "v") * there, lengths, like
+
+
+@equation("decoding_scores")
+def _(make: Maker) -> Arguments:
+    (b, _, d), vocabulary = make.sizes(), make.pick("V", (1, 5))
+    embeddings = make.normal(vocabulary, d)
+    original = make.rng.integers(0, vocabulary, (b,))
+    log_p = make.normal(b, vocabulary) - 2
+    if make.pick("log_p", ("different", "tied")) == "tied":
+        log_p = np.round(log_p)
+    allowed = make.rng.choice([False, True], (vocabulary,))
+    weight, top = make.pick("lambda", (0.0, 0.2, 3.0)), make.pick("top", (None, 1, 3))
+    u = embeddings[original] + make.scores((b, d), "moved")
+    return u, log_p, embeddings, original, allowed, weight, top
 
 
 # --- the agent -----------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ from .compare import MACHINE_EPSILON, perturb
 _MODULES = [
     importlib.import_module(f"vgf.spec.{name}")
     for name in ("shapes", "settings", "optimiser", "networks", "kernel", "flow", "reference",
-                 "critic", "amortised", "baselines", "selection", "update", "theory")
+                 "critic", "amortised", "baselines", "selection", "update", "text", "theory")
 ]  # fmt: skip
 _NAMES: dict[str, Any] = {
     name: value for module in _MODULES for name, value in vars(module).items()

@@ -69,6 +69,9 @@ AXES = {
     "policy_loss": "s: B o, noise: B d, target: B d -> ",
     "policy_gradient": "s: B o, noise: B d, target: B d",
     "propose": "s: B o, noise: B N d -> B N d",
+    "sequence_phi": "u: N T d, g: N T d -> N T d",
+    "rescale_sequences": "v: N T d -> N T d",
+    "decoding_scores": "u: B d, log_p: B V, embeddings: V d, original: B, allowed: V -> B V",
 }
 # Arguments of the functions that an equation calls with something made from what it draws.
 _NAMES = {
@@ -118,6 +121,10 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "max_norm": (1.0,),
     "learning_rate": (3e-4, 1e-3),
     "tau": (0.005,),
+    "kernel": ("sequence", "position", None),
+    "like": (None,),
+    "decoding_weight": (0.2,),
+    "decoding_top": (50, None),
     "budget.optimiser": ("plain", "adam"),
     "budget.step_size": (0.1,),
     "budget.steps": (1, 5, 10),

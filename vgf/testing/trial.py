@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from ..backends.numpy import NumpyBackend
 from ..errors import VGFError
+from ..functions import short_error
 from ..spec.settings import Budget, Settings
-from .adapter import Adapter, Arrays, Caller, Reading, short_error
+from .adapter import Adapter, Arrays, Caller, Reading
 from .compare import Difference, difference, expected_and_sensitivity, named_leaves
 from .equations import Arguments, is_data, rounded
 from .rewired import Rewired

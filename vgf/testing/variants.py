@@ -220,22 +220,25 @@ def _(b: Any, original: Any, params: Any, x: Any, activation: str) -> Any:
     return x
 
 
-def _normalised(x: Any, epsilon: float, lost: int = 0) -> Any:
+def _normalised(
+    x: Any, epsilon: float, scale: Any = 1.0, offset: Any = 0.0, *, lost: int = 0
+) -> Any:
+    """LayerNorm's normalisation; torch's backend has the scale and the offset done with it."""
     centred = x - x.mean(-1)[..., None]
     variance = (centred**2).sum(-1)[..., None] / (x.shape[-1] - lost)
-    return centred / (variance + epsilon) ** 0.5
+    return scale * centred / (variance + epsilon) ** 0.5 + offset
 
 
 @variant("LayerNorm epsilon 1e-5", "_normalise", "your LayerNorm's epsilon is 1e-5, not 1e-6",
          "layer_norm")  # fmt: skip
-def _(b: Any, original: Any, x: Any) -> Any:
-    return _normalised(x, 1e-5)
+def _(b: Any, original: Any, x: Any, *affine: Any) -> Any:
+    return _normalised(x, 1e-5, *affine)
 
 
 @variant("LayerNorm with N - 1", "_normalise", "your LayerNorm's variance divides by N - 1",
          "layer_norm")  # fmt: skip
-def _(b: Any, original: Any, x: Any) -> Any:
-    return _normalised(x, 1e-6, lost=1)
+def _(b: Any, original: Any, x: Any, *affine: Any) -> Any:
+    return _normalised(x, 1e-6, *affine, lost=1)
 
 
 @variant("approximate GELU", "activate", "your GELU is the tanh approximation")
@@ -462,6 +465,66 @@ def _(b: Any, original: Any, gradient: Any, max_norm: float) -> Any:
 @variant("Polyak reversed", "polyak", "your target network copies the wrong way round")
 def _(b: Any, original: Any, online: Any, target: Any, tau: float) -> Any:
     return original(target, online, tau)
+
+
+# --- text ----------------------------------------------------------------------------------------
+
+
+@variant("padding in the kernel", "sequence_phi", "your padding moves, and moves the responses")
+def _(b: Any, original: Any, u: Any, g: Any, lengths: Any, *args: Any) -> Any:
+    return original(u, g, (u.shape[1],) * u.shape[0], *args)
+
+
+@variant("one kernel for all positions", "sequence_phi",
+         "your kernel per position compares whole responses")  # fmt: skip
+def _(b: Any, original: Any, u: Any, g: Any, lengths: Any, kernel: Any = "sequence",
+      *args: Any) -> Any:  # fmt: skip
+    return original(u, g, lengths, "sequence" if kernel == "position" else kernel, *args)
+
+
+@variant("ended responses in the kernel", "sequence_phi",
+         "your kernel per position counts responses that have ended there")  # fmt: skip
+def _(b: Any, original: Any, u: Any, g: Any, lengths: Any, kernel: Any = "sequence",
+      *args: Any) -> Any:  # fmt: skip
+    if kernel != "position":
+        return original(u, g, lengths, kernel, *args)
+    there = b.asarray((np.arange(u.shape[1]) < np.asarray(lengths)[:, None])[..., None] * 1.0)
+    whole = (u.shape[1],) * u.shape[0]
+    return original(u * there, g * there, whole, kernel, *args) * there
+
+
+@variant("step divided among the tokens", "rescale_sequences",
+         "your step is of length 1 for a response, not for each of its tokens")  # fmt: skip
+def _(b: Any, original: Any, v: Any, lengths: Any, like: Any = None) -> Any:
+    return original(v, lengths if like is not None else (1,) * len(lengths), like)
+
+
+@variant("every token its own step", "rescale_sequences",
+         "your step is normalised token by token, not over the response")  # fmt: skip
+def _(b: Any, original: Any, v: Any, lengths: Any, like: Any = None) -> Any:
+    if like is not None:
+        return original(v, lengths, like)
+    norm = b.project((v * v).sum(-1) ** 0.5, 1e-12, None)
+    return v / norm[..., None]
+
+
+@variant("embedding norms left out", "decoding_scores", "your decoding leaves out ||e_c||^2 / 2")
+def _(b: Any, original: Any, u: Any, log_p: Any, embeddings: Any, *args: Any) -> Any:
+    norms = (embeddings * embeddings).sum(-1)
+    return original(u, log_p, embeddings, *args) + norms / 2 / norms.mean()
+
+
+@variant("original token left out", "decoding_scores",
+         "your decoding cannot keep an unlikely original token")  # fmt: skip
+def _(b: Any, original: Any, u: Any, log_p: Any, embeddings: Any, first: Any, *args: Any) -> Any:
+    return original(u, log_p, embeddings, log_p.argmax(-1), *args)
+
+
+@variant("forbidden tokens decoded", "decoding_scores",
+         "your decoding returns tokens that are not allowed")  # fmt: skip
+def _(b: Any, original: Any, u: Any, log_p: Any, embeddings: Any, first: Any, allowed: Any,
+      *args: Any) -> Any:  # fmt: skip
+    return original(u, log_p, embeddings, first, allowed | True, *args)
 
 
 # --- the update ----------------------------------------------------------------------------------

@@ -1,0 +1,127 @@
+"""What the backends do for speed gives what the plain way gives, at sizes where it sets in."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from vgf import Budget, get_backend, spec
+from vgf.spec.networks import init_ensemble
+from vgf.spec.settings import Network
+from vgf.testing.training import ACTION_DIM, TRAININGS, batches, drift
+
+SETTINGS = TRAININGS["vgf flow squared"]
+# more than one call's worth of one compiled program, fewer, and one
+COUNTS = (1, 3, 65)
+
+
+def critic(rng, width=16, size=2):
+    return init_ensemble(rng, 6 + 3, Network((width, width), layer_norm=True), 1, size)
+
+
+@pytest.mark.parametrize(
+    "budget",
+    [
+        Budget(steps=2, step_size=0.05, temperature=0.2),
+        Budget(steps=2, step_size=0.05, optimiser="plain", temperature=None),
+        Budget(steps=2, step_size=0.05, clip_norm=0.01, clip_scope="batch"),
+    ],
+)
+@pytest.mark.parametrize("states", [1, 128, 131])  # 131: some states are left over
+@pytest.mark.backend(dtypes=("float64",))
+def test_many_states_move_as_the_specification_says(backend, states, budget):
+    rng = np.random.default_rng(states)
+    params, s = critic(rng), rng.standard_normal((states, 6))
+    a = rng.uniform(-1, 1, (states, 10, 3))
+    want = spec.critic_transport(params, s, a, budget)
+    got = backend.critic_transport(*map(backend.asarray, (params, s, a)), budget)
+    np.testing.assert_allclose(backend.to_numpy(got), want, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.backend(dtypes=("float64",))
+def test_many_states_move_along_an_amortised_gradient(backend):
+    rng = np.random.default_rng(0)
+    params = spec.init_mlp(rng, 9, Network((16, 16), layer_norm=True), 3)
+    s, a = rng.standard_normal((131, 6)), rng.uniform(-1, 1, (131, 10, 3))
+    budget = Budget(steps=3, step_size=0.1, temperature=None, clip_norm=1.0)
+    want = spec.amortised_transport(params, s, a, budget)
+    got = backend.amortised_transport(*map(backend.asarray, (params, s, a)), budget)
+    np.testing.assert_allclose(backend.to_numpy(got), want, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 16, 17, 24])  # from 17 on there are over 128 pairs
+@pytest.mark.parametrize("kind", ["different", "ties", "equal"])
+def test_the_median_of_any_number_of_particles(backend, n, kind):
+    rng = np.random.default_rng(n)
+    a = rng.uniform(-1, 1, (5, n, 2)).astype(np.float32).astype(np.float64)
+    if kind == "ties":
+        a = np.round(a * 2) / 2
+    elif kind == "equal":
+        a[:] = a[:, :1]
+    got = backend.to_numpy(backend.bandwidth_squared(backend.asarray(a)))
+    np.testing.assert_allclose(got, spec.bandwidth_squared(a), rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("name", ["critic_values", "action_gradient"])
+@pytest.mark.backend(names=("torch", "jax"), dtypes=("float64",))
+def test_critics_in_one_batched_product_as_on_a_gpu(backend, name):
+    """On a GPU the members of an ensemble share a product; here that way runs on the CPU."""
+    batched = get_backend(backend.name, dtype="float64", device=backend.device)
+    if backend.name == "torch":
+        # only the network looks at this; arrays are made by the other backend
+        batched.torch_device = dataclasses.make_dataclass("Device", [("type", str)])("cuda")
+    else:
+        batched.device = "gpu:0"
+    rng = np.random.default_rng(0)
+    arrays = critic(rng, size=3), rng.standard_normal((7, 6)), rng.uniform(-1, 1, (7, 5, 3))
+    got = getattr(batched, name)(*map(backend.asarray, arrays))
+    want = getattr(spec, name)(*arrays)
+    np.testing.assert_allclose(backend.to_numpy(got), want, rtol=1e-10, atol=1e-12)
+
+
+def transitions(rows=200):
+    found = batches(-(-rows // 32))
+    return {name: np.concatenate([batch[name] for batch in found])[:rows] for name in found[0]}
+
+
+@pytest.mark.parametrize("count", COUNTS)
+@pytest.mark.backend(dtypes=("float64",))
+def test_many_updates_in_one_call_are_those_updates(backend, count):
+    data, rng = transitions(), np.random.default_rng(0)
+    rows = rng.integers(0, 200, (count, 16))
+    start = backend.init_state(3, 6, ACTION_DIM, SETTINGS)
+    want = start
+    for picked in rows:
+        batch = {name: array[picked] for name, array in data.items()}
+        want, metrics = backend.update(want, backend.asarray(batch), SETTINGS)
+    got, last = backend.updates(start, backend.asarray(data), rows, SETTINGS)
+    assert int(backend.to_numpy(got["step"])) == count
+    assert drift(backend.to_numpy(got), backend.to_numpy(want), count).relative < 1e-9
+    assert drift(backend.to_numpy(last), backend.to_numpy(metrics), count).relative < 1e-9
+
+
+@pytest.mark.backend(dtypes=("float64",))
+def test_a_call_may_be_split_anywhere(backend):
+    """Bit for bit, or a run that was stopped would not be the one that was not."""
+    data, rng = backend.asarray(transitions()), np.random.default_rng(0)
+    rows = rng.integers(0, 200, (7, 16))
+    start = backend.init_state(3, 6, ACTION_DIM, SETTINGS)
+    whole, _ = backend.updates(start, data, rows, SETTINGS)
+    half, _ = backend.updates(start, data, rows[:2], SETTINGS)
+    split, _ = backend.updates(half, data, rows[2:], SETTINGS)
+    assert drift(backend.to_numpy(split), backend.to_numpy(whole), 7).absolute == 0
+
+
+@pytest.mark.backend(dtypes=("float64",))
+def test_agents_side_by_side_are_those_agents(backend):
+    data, rng = backend.asarray(transitions()), np.random.default_rng(0)
+    rows = rng.integers(0, 200, (3, 4, 16))
+    starts = [backend.init_state(seed, 6, ACTION_DIM, SETTINGS) for seed in (5, 6, 9)]
+    starts[1], _ = backend.updates(starts[1], data, rows[0], SETTINGS)  # further than the others
+    found = backend.updates_together(starts, data, rows, SETTINGS)
+    for start, own, (state, metrics) in zip(starts, rows, found, strict=True):
+        want, wanted = backend.updates(start, data, own, SETTINGS)
+        assert drift(backend.to_numpy(state), backend.to_numpy(want), 4).relative < 1e-9
+        assert drift(backend.to_numpy(metrics), backend.to_numpy(wanted), 4).relative < 1e-9
+    ends = [backend.to_numpy(state) for state, _ in found]
+    assert drift(ends[0]["critic"], ends[2]["critic"], 4).relative > 1e-3

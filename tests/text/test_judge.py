@@ -1,0 +1,219 @@
+"""Win rates, and the two commands."""
+
+import os
+
+import pytest
+
+if not os.environ.get("CI"):
+    pytest.importorskip("torch")
+    pytest.importorskip("transformers")
+
+import json
+import subprocess
+import sys
+
+import scipy.stats
+from tiny_models import PROMPTS
+
+from vgf.cli import main as vgf
+from vgf.errors import VGFError
+from vgf.text import judge, load_judge
+from vgf.text.judging import Verdict, methods
+
+TINY = ["--particles", "2", "--steps", "0", "2", "--max-new-tokens", "5", "--step-size", "0.5",
+        "--decoding-weight", "0.05"]  # fmt: skip
+
+
+def line(prompt, base, best, flow):
+    return {
+        "prompt": prompt, "samples": [{"response": base}, {"response": best}],
+        "best_of_n": {"response": best}, "budgets": [{"steps": 5, "response": flow}],
+    }  # fmt: skip
+
+
+@pytest.fixture
+def responses(tmp_path):
+    rows = [line("p", "b", "bb", "bbb"), line("q", "bb", "bb", "b"), line("r", "b", "b", "bbbb"),
+            line("s", "bbb", "bbb", "bbb")]  # fmt: skip
+    path = tmp_path / "out.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def by_length(prompts, responses):
+    return [len(response) for response in responses]
+
+
+def test_counts_and_intervals(responses):
+    best, flow = judge(responses, {"length": by_length})
+    assert (best.method, best.wins, best.ties, best.losses) == ("best_of_n", 1, 3, 0)
+    assert (flow.method, flow.wins, flow.ties, flow.losses) == ("L=5", 2, 1, 1)
+    assert flow.rate == pytest.approx(2 / 3)
+    wilson = scipy.stats.binomtest(2, 3).proportion_ci(method="wilson")
+    assert flow.interval == pytest.approx((wilson.low, wilson.high))
+    assert flow.mean == pytest.approx(11 / 4)
+    other = judge(responses, {"length": by_length}, "best_of_n")
+    assert [v.method for v in other] == ["base", "L=5"]
+    assert (other[0].wins, other[0].losses) == (0, 1)
+    undecided = Verdict("j", "m", "base", 0, 4, 0, 0.0)
+    assert undecided.rate is None
+    assert undecided.interval is None
+
+
+def test_a_judge_is_given_prompts_and_responses(responses):
+    seen = []
+    judge(responses, {"any": lambda *both: seen.append(both) or [0.0] * 4})
+    assert seen[0] == (["p", "q", "r", "s"], ["b", "bb", "b", "bbb"])
+    assert len(seen) == 3
+
+
+@pytest.mark.parametrize("wrong", [[1.0], [[1.0]] * 4, [1.0, 2.0, 3.0, float("nan")]])
+def test_judges_that_give_no_scores(responses, wrong):
+    with pytest.raises(VGFError, match="one finite number for each of 4"):
+        judge(responses, {"wrong": lambda *_: wrong})
+
+
+def test_files_that_hold_no_responses(responses, tmp_path):
+    with pytest.raises(VGFError, match="has no 'L=9'; it has base, best_of_n, L=5"):
+        judge(responses, {"length": by_length}, "L=9")
+    text = responses.read_text()
+    responses.write_text(text + '{"prompt": "t"}\n')
+    with pytest.raises(VGFError, match="line 5 was not written by vgf align"):
+        methods(responses)
+    responses.write_text(text + json.dumps({**line("t", "", "", ""), "budgets": []}) + "\n")
+    with pytest.raises(VGFError, match="line 5 has other budgets"):
+        methods(responses)
+    responses.write_text("")
+    with pytest.raises(VGFError, match="holds no line"):
+        methods(responses)
+
+
+def test_a_reward_model_judges_padded_batches_as_single_rows(folders, models, made):
+    score = load_judge(str(folders.rm), "cpu", batch_tokens=30)
+    found = score(PROMPTS, [" w9 w8", " w7", ""])
+    rows = [made.tokenizer(p + r)["input_ids"] for p, r in zip(PROMPTS, [" w9 w8", " w7", ""],
+                                                               strict=True)]  # fmt: skip
+    assert found == pytest.approx([float(models.reward.rewards([row])[0]) for row in rows])
+    with pytest.raises(VGFError, match="prompt and response 2 are empty"):
+        score(["w1", ""], ["", ""])
+
+
+def test_a_function_of_ones_own(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text("def score(prompts, responses):\n    return [len(r) for r in responses]\n")
+    assert load_judge(f"{path}:score")(["a"], ["bcd"]) == [3]
+    with pytest.raises(VGFError, match="has no skore; did you mean score"):
+        load_judge(f"{path}:skore")
+
+
+def test_vader(monkeypatch):
+    for name in ("vaderSentiment", "vaderSentiment.vaderSentiment"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(VGFError, match="pip install vaderSentiment"):
+        load_judge("vader")
+    monkeypatch.undo()
+    pytest.importorskip("vaderSentiment")
+    good, bad = load_judge("vader")(["It was "] * 2, ["wonderful.", "terrible."])
+    assert good > 0 > bad
+
+
+# --- the commands -------------------------------------------------------------------------------
+
+
+def test_align_and_judge(folders, prompt_file, tmp_path, capsys):
+    out, numbers = tmp_path / "out.jsonl", tmp_path / "numbers.json"
+    words = ["align", "--sft", str(folders.sft), "--rm", str(folders.rm), "--prompts",
+             str(prompt_file), "--out", str(out), *TINY]  # fmt: skip
+    assert vgf(words) == 0
+    text = out.read_text()
+    assert [json.loads(row)["prompt"] for row in text.splitlines()] == PROMPTS
+    assert vgf(words) == 0
+    assert out.read_text() == text
+    assert vgf([*words, "--seed", "3"]) == 2
+    assert "was made with seed 0, not 3" in capsys.readouterr().err
+    judging = ["judge", str(out), "--judge", str(folders.rm), "--judge", f"{__file__}:by_length"]
+    assert vgf([*judging, "--json", str(numbers), "--device", "cpu"]) == 0
+    table = capsys.readouterr().out
+    assert "against base, 3 prompts" in table
+    assert len([row for row in table.splitlines() if "by_length" in row]) == 3
+    found = json.loads(numbers.read_text())
+    assert [row["method"] for row in found] == ["best_of_n", "L=0", "L=2"] * 2
+    assert all(row["wins"] + row["ties"] + row["losses"] == 3 for row in found)
+    assert found[0]["losses"] == 0  # the best by the reward model, by the reward model
+
+
+def test_settings_come_from_a_file_and_flags_win(folders, prompt_file, tmp_path):
+    config = tmp_path / "align.toml"
+    config.write_text('particles = 2\nsteps = [1]\nkernel = "sequence"\nseed = 1\n')
+    out = tmp_path / "out.jsonl"
+    words = ["align", "--sft", str(folders.sft), "--rm", str(folders.rm), "--prompts",
+             str(prompt_file), "--out", str(out), "--config", str(config), "--seed", "2",
+             "--kernel", "none", *TINY[5:]]  # fmt: skip
+    assert vgf(words) == 0
+    settings = json.loads(out.read_text().splitlines()[0])["settings"]
+    assert settings["particles"] == 2
+    assert settings["steps"] == [1]
+    assert (settings["seed"], settings["kernel"]) == (2, "none")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--particle-step", "fast"], "flags: particle_step is 'fast'"),
+        (["--kernle", "none"], "did you mean --kernel"),
+        (["--particles", "many"], "'many' is not a whole number"),
+        (["--sft", "/no/such/folder"], "/no/such/folder: no such folder"),
+        (["--prompts", "/no/such.jsonl"], "/no/such.jsonl: cannot be read"),
+        (["--out", "PROMPTS"], "is the file of prompts"),
+        (["--config", "CONFIG"], "unknown key particels; did you mean particles"),
+    ],
+)
+def test_mistakes_on_the_command_line(folders, prompt_file, tmp_path, capsys, words, message):
+    config = tmp_path / "wrong.toml"
+    config.write_text("particels = 2\n")
+    named = {"PROMPTS": str(prompt_file), "CONFIG": str(config)}
+    words = [named.get(word, word) for word in words]
+    before = prompt_file.read_text()
+    assert vgf(["align", "--sft", str(folders.sft), "--rm", str(folders.rm), "--prompts",
+                str(prompt_file), "--out", str(tmp_path / "out.jsonl"), *words]) == 2  # fmt: skip
+    found = capsys.readouterr().err
+    assert message in found
+    assert found.count("\n") == 1
+    assert prompt_file.read_text() == before
+    assert not (tmp_path / "out.jsonl").exists()
+
+
+def test_every_setting_has_a_flag(capsys):
+    from dataclasses import fields
+
+    from vgf.text import AlignSettings
+
+    with pytest.raises(SystemExit):
+        vgf(["align", "--help-all"])
+    text = capsys.readouterr().out
+    for entry in fields(AlignSettings):
+        assert f"--{entry.name.replace('_', '-')} " in text
+    with pytest.raises(SystemExit):
+        vgf(["align", "--help"])
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
+
+
+def test_without_the_extra_it_is_named():
+    code = (
+        "import sys; sys.modules['transformers'] = None\n"
+        "import vgf.text.settings, vgf.text.judging\n"
+        "from vgf.errors import VGFError\n"
+        "try:\n    vgf.text.align\n"
+        "except VGFError as error:\n    print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "pip install 'vgf[text]'" in done.stdout
+
+
+def test_importing_the_settings_brings_in_no_framework():
+    code = (
+        "import sys, vgf, vgf.text.settings, vgf.text.judging, vgf.cli.align, vgf.cli.judge\n"
+        "heavy = {'torch', 'transformers', 'hypothesis', 'jax'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,75 @@
+"""`vgf align`: a language model's responses, moved along a reward model's gradient."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import VGFError
+from . import COMMANDS
+
+if TYPE_CHECKING:
+    from ..text.settings import AlignSettings
+
+# What --help shows, in a line each.
+_SHOWN = {
+    "particles": "responses sampled for each prompt, N",
+    "steps": "budgets L to decode at, of one flow",
+    "particle_step": "normalised, plain or adam",
+    "step_size": "epsilon; default: calibrated",
+    "kernel": "none, sequence or position",
+    "temperature": "alpha; none drops the repulsion",
+    "direction": "reward, or a control: random, negative",
+    "decoding": "likelihood, or nearest (token)",
+    "decoding_weight": "lambda; default: calibrated",
+    "max_new_tokens": "of a response",
+    "sampling_temperature": "of the base model's samples",
+    "batch_tokens": "tokens through a model at once: bounds memory",
+    "sft_device": "of the base model",
+    "rm_device": "of the reward model",
+    "pad_token": "where the tokenizer has none",
+    "seed": "it fixes every random number",
+}
+
+
+def main(words: list[str]) -> int:
+    from ..config import override, read_toml
+    from ..flags import Parser, add_flags, given
+    from ..text.settings import AlignSettings
+
+    parser = Parser(
+        prog="vgf align",
+        usage="vgf align --sft MODEL --rm MODEL --prompts FILE --out FILE [flags]",
+        description=COMMANDS["align"],
+        epilog="Started again with the same flags it goes on where it stopped. A MODEL is a "
+        "folder, a name, or a .gguf file (needs the package gguf).",
+    )
+    for flag, text in (("--sft", "base model, causal"), ("--rm", "reward model, a classifier")):
+        parser.add_argument(flag, metavar="MODEL", required=True, help=text)
+    parser.add_argument(
+        "--prompts", metavar="FILE", type=Path, required=True,
+        help='JSONL, a line {"prompt": "..."} for each',
+    )  # fmt: skip
+    parser.add_argument(
+        "--out", metavar="FILE", type=Path, required=True, help="JSONL, a line for each prompt"
+    )
+    start = AlignSettings()
+    add_flags(parser, ("",), shown=_SHOWN, config=start)
+    args = parser.parse_args(words)
+    file = read_toml(args.config) if args.config is not None else {}
+    settings = override(override(start, file, str(args.config)), given(args, start), "flags")
+    if args.out.exists() and args.prompts.exists() and args.out.samefile(args.prompts):
+        raise VGFError(f"{args.out} is the file of prompts; choose another --out")
+    return _align(args.sft, args.rm, args.prompts, args.out, settings)
+
+
+def _align(sft: str, rm: str, prompts: Path, out: Path, settings: AlignSettings) -> int:
+    from ..files import check_writable
+    from ..text import align, load_models, read_prompts
+
+    texts = read_prompts(prompts)
+    check_writable(out.parent)
+    records = align(load_models(sft, rm, settings), texts, settings, out)
+    print(f"{len(records)} prompts in {out}")
+    print(f"vgf judge {out} --judge ... says who wins")
+    return 0
