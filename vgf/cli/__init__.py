@@ -20,6 +20,7 @@ COMMANDS = {
     "report": "make a run folder's figures and report.html again",
     "presets": "list the paper's tasks as named settings, or show one",
     "data": "make data sets, and look at them",
+    "bench": "how fast it is, beside other people's code and the machine's limit",
     "check": "put your own function through the specification, and say what is wrong",
     "align": "move a language model's responses along a reward model's gradient",
     "judge": "win rates of what align wrote, by judges of your choice",

@@ -1,0 +1,66 @@
+"""A picture of a record: what each side reached, under what the machine could do."""
+
+from __future__ import annotations
+
+import statistics
+from pathlib import Path
+from typing import Any
+
+from .training import Data
+
+# From dark to light, and a marker each, so that they stay apart in grey.
+_COLOURS = ("#111111", "#0b5394", "#c2410c", "#2e9e6b", "#b07cc6", "#e0ab1a")
+_MARKERS = ("o", "s", "D", "^", "v", "P")
+
+
+def save(record: Data, stem: Path) -> None:
+    """Draw a record of `vgf bench` into ``STEM.svg`` and ``STEM.png``.
+
+    Raises:
+        VGFError: matplotlib is missing, or the files cannot be written.
+    """
+    from ..report import figure
+
+    with figure(stem) as drawing:
+        draw(drawing.subplots(), record)
+
+
+def draw(axes: Any, record: Data) -> None:
+    """FLOP/s against FLOPs for each byte, every work and side a point, under the roofs.
+
+    Args:
+        axes: of matplotlib.
+        record: of :func:`vgf.bench.training.measure`.
+
+    The FLOPs are those that an update cannot do without (vgf/bench/limits.py); the bytes, those of
+    products that read their factors and write their result once.
+    """
+    precision, roofs = record["plan"]["matmul_precision"], record["roofs"]
+    flat = max(p["rate"] for p in roofs["products"] if p["precision"] == precision)
+    found = [row["intensity"] for row in record["rows"]]
+    corners = [flat / bandwidth for bandwidth in roofs["bandwidth"].values()]
+    low, high = min(found + corners) / 4, max(found + corners) * 4
+    for i, (name, bandwidth) in enumerate(roofs["bandwidth"].items()):
+        axes.plot(
+            [low, corners[i]], [low * bandwidth, flat], color="#777777", linewidth=1,
+            linestyle=("-", ":")[i % 2], label=f"copying, {name}",
+        )  # fmt: skip
+    axes.plot([min(corners), high], [flat, flat], color="#777777", linewidth=1, linestyle="--",
+              label="bare matrix product")  # fmt: skip
+    names = dict.fromkeys(name for row in record["rows"] for name in row["sides"])
+    for i, name in enumerate(names):
+        points = [
+            (row["intensity"], row["flops"] / statistics.median(row["sides"][name]["seconds"]))
+            for row in record["rows"] if name in row["sides"]
+        ]  # fmt: skip
+        colour = _COLOURS[i % len(_COLOURS)]
+        axes.plot(
+            *zip(*points, strict=True), linestyle="none", marker=_MARKERS[i % len(_MARKERS)],
+            color=colour, markerfacecolor="white" if i % 2 else colour, markersize=5, label=name,
+        )  # fmt: skip
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xlim(low, high)
+    axes.set_xlabel("FLOPs of an update for each byte of its products")
+    axes.set_ylabel("FLOP/s reached")
+    axes.legend(loc="lower right")

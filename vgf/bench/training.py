@@ -1,0 +1,490 @@
+"""Training beside its peers and beside the machine's limit, all in one run, by turns."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import statistics
+import subprocess
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..backends import available_backends
+from ..checkpoint import environment
+from ..errors import VGFError
+from ..metrics import progress
+from . import ours, peers, roofs
+from .interleave import MissingPackageError, Worker, calibrate, ratio, take_turns
+from .limits import flops, intensity, limit, state_bytes
+from .machine import machine
+from .work import Work
+
+Data = dict[str, Any]
+Say = Callable[[str], None]
+
+PRODUCT = "product"
+MEMORY, CACHE = 1 << 28, 1 << 22  # bytes: beyond any cache, and within most
+_JAX_PRECISIONS = {"float32": "float32", "tf32": "tensorfloat32", "bf16": "bfloat16"}
+
+
+@dataclass(frozen=True)
+class Peer:
+    """Somebody else's code.
+
+    Args:
+        name: of :data:`vgf.bench.peers.PEERS`.
+        checkout: where it lies.
+        python: the interpreter that has what it needs.
+    """
+
+    name: str
+    checkout: Path
+    python: str
+
+    def __post_init__(self) -> None:
+        if self.name not in peers.PEERS:
+            raise VGFError(
+                f"--peer {self.name}: not known how to train it; choose one of "
+                f"{', '.join(peers.PEERS)}"
+            )
+        for module, _ in peers.PEERS[self.name].values():
+            file = self.checkout / f"{module.replace('.', '/')}.py"
+            if not file.is_file():
+                raise VGFError(
+                    f"--peer {self.name}={self.checkout}: no checkout of it, there is no {file}; "
+                    f"git clone https://github.com/{self.name}"
+                )
+
+    def lacks(self, package: str) -> VGFError:
+        """The error that says which package its Python lacks, and how to install it."""
+        return VGFError(
+            f"{self.name} needs {package}, which {self.python} lacks; install it: "
+            f"{self.python} -m pip install {package}, or choose another --peer-python"
+        )
+
+    def revision(self) -> str | None:
+        """The commit that is checked out, if git knows."""
+        command = ["git", "-C", str(self.checkout), "rev-parse", "HEAD"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        return done.stdout.strip() or None if done.returncode == 0 else None
+
+
+def peer_from_flag(text: str, python: str) -> Peer:
+    """A peer as `--peer OWNER/NAME=PATH` names it.
+
+    Raises:
+        VGFError: written otherwise, or as :class:`Peer`.
+    """
+    name, equals, path = text.partition("=")
+    if not equals or not path:
+        raise VGFError(f"--peer {text}: write --peer OWNER/NAME=PATH, PATH being a checkout of it")
+    return Peer(name, Path(path).expanduser(), python)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is measured, and how.
+
+    Args:
+        works: the sizes.
+        sides: of :data:`vgf.bench.ours.OURS`.
+        peers: measured beside them, where they know the method.
+        against: a record of this command, whose peers stand in for those not at hand.
+        device, dtype, matmul_precision: of our sides.
+        peer_matmul_precision: of the peers.
+        rounds, block_seconds: as :func:`vgf.bench.interleave.take_turns`.
+        libraries: of :data:`vgf.bench.roofs.LIBRARIES`, whose products and copies are tried.
+        roof_sizes: bytes of what is copied in memory, and in the cache.
+    """
+
+    works: Sequence[Work]
+    sides: Sequence[str]
+    peers: Sequence[Peer] = ()
+    against: Data | None = None
+    device: str = "auto"
+    dtype: str = "float32"
+    matmul_precision: str = "float32"
+    peer_matmul_precision: str = "float32"
+    rounds: int = 7
+    block_seconds: float = 0.5
+    libraries: Sequence[str] = roofs.LIBRARIES
+    roof_sizes: tuple[int, int] = (MEMORY, CACHE)
+
+
+def default_sides() -> list[str]:
+    """The backends that are installed, each as it is fastest."""
+    return [name for name in available_backends() if name != "numpy"] or ["numpy"]
+
+
+def read_record(path: Path) -> Data:
+    """What `vgf bench --out` has written.
+
+    Raises:
+        VGFError: no such file, or nothing of the kind.
+    """
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise VGFError(f"{path}: {error.strerror}") from error
+    except ValueError as error:
+        raise VGFError(f"{path}: not JSON: {error}") from error
+    if not isinstance(record, dict) or "kind" not in record:
+        raise VGFError(f"{path}: no record of vgf bench, which --out writes")
+    return record
+
+
+def read_against(path: Path) -> Data:
+    """A record of training, made on this machine.
+
+    Raises:
+        VGFError: as :func:`read_record`; one of something else, or of another machine.
+    """
+    record = read_record(path)
+    if record["kind"] != "training":
+        raise VGFError(f"--against {path}: a record of {record['kind']}, and not of training")
+    here = machine()
+    for key in ("processor", "cores"):
+        if record["machine"].get(key) != here[key]:
+            raise VGFError(
+                f"--against {path}: measured on another machine ({key} "
+                f"{record['machine'].get(key)}, here {here[key]}); a ratio would say nothing"
+            )
+    return record
+
+
+def measure(plan: Plan, say: Say = lambda line: None) -> Data:
+    """Measure the machine, then every work of a plan.
+
+    Args:
+        plan: what is measured.
+        say: takes a table for each work as soon as it is there.
+
+    Returns:
+        What JSON can hold: the environment, the machine, its roofs and a row for each work.
+
+    Raises:
+        VGFError: what is wrong with the request, or cannot be run.
+    """
+    found: Data = {
+        "kind": "training",
+        "environment": environment(),
+        "machine": machine(),
+        "plan": {key: getattr(plan, key) for key in (
+            "device", "dtype", "matmul_precision", "peer_matmul_precision", "rounds",
+            "block_seconds",
+        )},
+        "peers": {
+            peer.name: {"revision": peer.revision(), "versions": None} for peer in plan.peers
+        },
+    }  # fmt: skip
+    found["roofs"] = measure_roofs(plan)
+    say(roof_text(found["roofs"]))
+    found["rows"] = []
+    for work in plan.works:
+        found["rows"].append(measure_work(plan, work, found))
+        say(row_text(found["rows"][-1]))
+    return found
+
+
+# --- the machine ---------------------------------------------------------------------------------
+
+
+def measure_roofs(plan: Plan) -> Data:
+    """The rate of matrix products and copies, by every library that is installed.
+
+    Returns:
+        "device"; "products", a list; "bandwidth", bytes/s to and from "memory" and "cache".
+    """
+    sizes = sorted({(work.batch_size * work.particles, work.width) for work in plan.works})
+    largest = max(sizes, key=lambda size: size[0] * size[1] ** 2)
+    wanted = [(plan.matmul_precision, size) for size in sizes]
+    with ExitStack() as stack:
+        workers = _roof_workers(plan, stack)
+        device = _device(workers)
+        extra = ["bf16", *(["tf32"] if device != "cpu" else [])]
+        wanted += [(name, largest) for name in extra if name != plan.matmul_precision]
+        products = []
+        with progress(len(wanted) + 2, "the machine's limits", "limit") as bar:
+            for precision, (m, k) in wanted:
+                options = {"what": PRODUCT, "m": m, "k": k, "device": plan.device,
+                           "dtype": plan.dtype, "matmul_precision": precision}  # fmt: skip
+                libraries = [name for name in workers if name != "numpy" or precision == "float32"]
+                rates = _rates(plan, workers, libraries, options, 2.0 * m * k * k)
+                products += [
+                    {"library": library, "precision": precision, "m": m, "k": k, "rate": rate}
+                    for library, rate in rates.items()
+                ]
+                bar.update()
+            bandwidth = {}
+            for name, size in zip(("memory", "cache"), plan.roof_sizes, strict=True):
+                options = {"what": "copy", "size": size, "device": plan.device}
+                bandwidth[name] = max(
+                    _rates(plan, workers, list(workers), options, 2.0 * size).values()
+                )
+                bar.update()
+    return {"device": device, "products": products, "bandwidth": bandwidth}
+
+
+def _roof_workers(plan: Plan, stack: ExitStack) -> dict[str, tuple[Worker, str]]:
+    """A worker for each library that can use the device, and which device that is."""
+    found: dict[str, tuple[Worker, str]] = {}
+    for library in plan.libraries:
+        if library not in available_backends() or (
+            library == "numpy" and plan.device not in ("auto", "cpu")
+        ):
+            continue
+        worker = stack.enter_context(Worker(library))
+        about = worker.start(
+            roofs.__name__, what="copy", library=library, size=8, device=plan.device
+        )
+        found[library] = worker, about["device"]
+    on_gpu = {name: pair for name, pair in found.items() if pair[1] != "cpu"}
+    return on_gpu or found
+
+
+def _device(workers: Mapping[str, tuple[Worker, str]]) -> str:
+    return next(iter(workers.values()))[1]
+
+
+def device_in_use(device: str) -> str:
+    """The device that "auto" or another word means here, for the fastest backend installed.
+
+    Raises:
+        BackendError: there is none such.
+    """
+    with ExitStack() as stack:
+        return _device(_roof_workers(Plan((), (), device=device), stack))
+
+
+def _rates(
+    plan: Plan,
+    workers: Mapping[str, tuple[Worker, str]],
+    libraries: Sequence[str],
+    options: Data,
+    amount: float,
+) -> dict[str, float]:
+    """The best rate of each library, in `amount` a second."""
+    timers, counts = {}, {}
+    for library in libraries:
+        worker = workers[library][0]
+        worker.start(roofs.__name__, library=library, **options)
+        timers[library] = worker.time
+        counts[library] = calibrate(worker.time, plan.block_seconds / 5)
+    times = take_turns(timers, counts, max(2, plan.rounds // 2))
+    return {library: amount / min(seconds) for library, seconds in times.items()}
+
+
+def best_product(machine_roofs: Data, work: Work, precision: str) -> Data:
+    """The fastest library at the sizes of a work."""
+    size = work.batch_size * work.particles, work.width
+    rows = [
+        row for row in machine_roofs["products"]
+        if (row["m"], row["k"]) == size and row["precision"] == precision
+    ]  # fmt: skip
+    best: Data = max(rows, key=lambda row: row["rate"])
+    return best
+
+
+# --- one work ------------------------------------------------------------------------------------
+
+
+def measure_work(plan: Plan, work: Work, found: Data) -> Data:
+    """All sides on one work, by turns, with bare products of the same size among them."""
+    best = best_product(found["roofs"], work, plan.matmul_precision)
+    with ExitStack() as stack:
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vgf-bench-")))
+        np.savez(scratch / "data.npz", **work.dataset())  # type: ignore[arg-type]
+        workers, about = _start(plan, work, scratch / "data.npz", stack)
+        for name, told in about.items():
+            if name in found["peers"]:
+                found["peers"][name]["versions"] = told["versions"]
+        product = stack.enter_context(Worker(PRODUCT))
+        product.start(
+            roofs.__name__, what=PRODUCT, library=best["library"], m=best["m"], k=best["k"],
+            device=plan.device, dtype=plan.dtype, matmul_precision=plan.matmul_precision,
+        )  # fmt: skip
+        workers[PRODUCT] = product
+        counts = {}
+        with progress(len(workers) * (plan.rounds + 1), work.name, "block") as bar:
+            for name, worker in workers.items():
+                counts[name] = calibrate(worker.time, plan.block_seconds)
+                worker.idle = 0.0
+                bar.update()
+            timers = {name: worker.time for name, worker in workers.items()}
+            times = take_turns(timers, counts, plan.rounds, bar.update)
+        memory = {name: worker.memory() for name, worker in workers.items()}
+        idle = {name: worker.idle for name, worker in workers.items()}
+    bandwidth = found["roofs"]["bandwidth"]["memory"]
+    sides = {}
+    for name, seconds in times.items():
+        if name == PRODUCT:
+            continue
+        mine = name in ours.OURS
+        # a unit of ours is an update of every agent
+        seconds = [s / work.seeds for s in seconds] if mine else seconds
+        sides[name] = {"ours": mine, "seconds": seconds, "count": counts[name],
+                       "memory": memory[name], "idle": idle[name],
+                       "device": about[name]["device"]}  # fmt: skip
+    row: Data = {
+        "name": work.name,
+        "title": work.title,
+        "work": dataclasses.asdict(work),
+        "flops": flops(work),
+        "state_bytes": state_bytes(work, plan.dtype),
+        "intensity": intensity(work, plan.dtype),
+        "product": {"library": best["library"], "seconds": times[PRODUCT], "idle": idle[PRODUCT],
+                    "flops": 2 * best["m"] * best["k"] ** 2},
+        "sides": sides,
+    }  # fmt: skip
+    return compare(row, bandwidth, plan.against)
+
+
+def compare(row: Data, bandwidth: float, against: Data | None = None) -> Data:
+    """A measured row with what follows from its times: ratios, and fractions of the limit.
+
+    Args:
+        row: of :func:`measure_work`.
+        bandwidth: bytes/s.
+        against: as :class:`Plan`.
+    """
+    limits = [
+        limit(row["flops"], row["state_bytes"], row["product"]["flops"] / seconds, bandwidth)
+        for seconds in row["product"]["seconds"]
+    ]
+    row["limit_seconds"] = limits
+    recorded = _recorded(row, against)
+    for side in row["sides"].values():
+        # a limit is what a side cannot be faster than: as if it were the slower of two
+        side["of_limit"] = ratio(side["seconds"], limits)
+        if not side["ours"]:
+            continue
+        side["ratios"] = {
+            name: {**ratio(side["seconds"], other["seconds"]), "interleaved": True}
+            for name, other in row["sides"].items() if not other["ours"]
+        }  # fmt: skip
+        mine = statistics.median(side["seconds"])
+        for name, seconds in recorded.items():
+            side["ratios"][name] = {
+                "median": statistics.median(seconds) / mine, "low": min(seconds) / mine,
+                "high": max(seconds) / mine, "interleaved": False,
+            }  # fmt: skip
+    return row
+
+
+def _recorded(row: Data, against: Data | None) -> dict[str, list[float]]:
+    """The times of peers that are not in a row, out of a record of the same work."""
+    for other in (against or {"rows": []})["rows"]:
+        if other["work"] == {**row["work"], "seeds": 1}:
+            return {
+                name: side["seconds"] for name, side in other["sides"].items()
+                if not side["ours"] and name not in row["sides"]
+            }  # fmt: skip
+    return {}
+
+
+def _start(
+    plan: Plan, work: Work, data: Path, stack: ExitStack
+) -> tuple[dict[str, Worker], dict[str, Data]]:
+    """A worker in training for each side that knows the method, and what each says of itself."""
+    workers, about = {}, {}
+    sizes = dataclasses.asdict(work)
+
+    def enter(worker: AbstractContextManager[Worker]) -> Worker:
+        return stack.enter_context(worker)
+
+    for side in plan.sides:
+        worker = workers[side] = enter(Worker(f"vgf ({side})"))
+        about[side] = worker.start(
+            ours.__name__, side=side, work=sizes, data=str(data), device=plan.device,
+            dtype=plan.dtype, matmul_precision=plan.matmul_precision,
+        )  # fmt: skip
+    gpu = any(told["device"] != "cpu" for told in about.values())
+    variables = {"JAX_DEFAULT_MATMUL_PRECISION": _JAX_PRECISIONS[plan.peer_matmul_precision]}
+    if not gpu:
+        variables["JAX_PLATFORMS"] = "cpu"
+    for peer in plan.peers:
+        if work.method not in peers.PEERS[peer.name]:
+            continue
+        worker = workers[peer.name] = enter(Worker(peer.name, peer.python, variables))
+        options = {"checkout": str(peer.checkout), "work": sizes, "data": str(data)}
+        try:
+            about[peer.name] = worker.start(peers.__file__, peer=peer.name, **options)
+        except MissingPackageError as error:
+            raise peer.lacks(error.package) from error
+        if gpu and about[peer.name]["device"] == "cpu":
+            raise VGFError(
+                f"{peer.name} runs on the CPU and vgf on a GPU; install the CUDA build of jax for "
+                f"{peer.python}, or compare on --device cpu"
+            )
+    return workers, about
+
+
+# --- as text -------------------------------------------------------------------------------------
+
+
+def roof_text(found: Data) -> str:
+    """The machine's limits, in 80 columns."""
+    from ..report import format_table
+
+    rows: dict[tuple[str, str], dict[str, str]] = {}
+    for product in found["products"]:
+        key = f"[{product['m']}, {product['k']}]^2", product["precision"]
+        line = rows.setdefault(
+            key, {"product": f"{product['m']} x {product['k']} x {product['k']}",
+                  "precision": product["precision"]}
+        )  # fmt: skip
+        line[product["library"]] = f"{product['rate'] / 1e9:.3g}"
+    libraries = dict.fromkeys(product["library"] for product in found["products"])
+    table = [
+        {"product": line["product"], "precision": line["precision"],
+         **{library: line.get(library, "") for library in libraries}}
+        for line in rows.values()
+    ]  # fmt: skip
+    copies = ", ".join(f"{name} {rate / 1e9:.1f}" for name, rate in found["bandwidth"].items())
+    return (
+        f"limits of {found['device']}: matrix products, GFLOP/s\n{format_table(table)}\n"
+        f"copying, GB/s read and written: {copies}\n"
+    )
+
+
+def row_text(row: Data) -> str:
+    """One work as a table of its sides, in 80 columns."""
+    from ..report import format_table
+
+    lines = []
+    for name, side in row["sides"].items():
+        median = statistics.median(side["seconds"])
+        line = {
+            "": name,
+            "ms": f"{1e3 * median:.4g}",
+            "updates/s": f"{1 / median:.4g}",
+            "of limit": f"{100 * side['of_limit']['median']:.0f} %",
+            "MB": f"{(side['memory']['device'] or side['memory']['host']) / 1e6:,.0f}",
+        }
+        for peer, found in side.get("ratios", {}).items():
+            line[f"x {peer}"] = spell_ratio(found)
+        lines.append(line)
+    names = list(dict.fromkeys(name for line in lines for name in line))
+    table = format_table([{name: line.get(name, "") for name in names} for line in lines])
+    slowest = statistics.median(row["limit_seconds"])
+    rate = statistics.median(row["product"]["flops"] / s for s in row["product"]["seconds"])
+    head = (
+        f"{row['title']}\n{row['flops'] / 1e9:.4g} GFLOP, at {rate / 1e9:,.0f} GFLOP/s "
+        f"({row['product']['library']}) {1e3 * slowest:.4g} ms at the least"
+    )
+    text = f"{head}\n{table}\n"
+    if "*" in table:
+        text += "* against a recorded time, not by turns\n"
+    return text
+
+
+def spell_ratio(found: Data) -> str:
+    """A ratio with its lowest and highest round; a star where it was not taken by turns."""
+    star = "" if found["interleaved"] else "*"
+    return f"{found['median']:.2f}{star} ({found['low']:.2f}-{found['high']:.2f})"

@@ -1,0 +1,328 @@
+"""`vgf bench`: how fast it is, beside others and beside what the machine could do."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ..errors import VGFError
+from . import COMMANDS
+
+KINDS = {
+    "training": "updates (the default)",
+    "evaluation": "episodes at four test budgets",
+    "startup": "import, help, and the first update of a run",
+    "memory": "peak memory against the size of the data",
+}
+_EPILOG = """\
+vgf bench training (the default), evaluation, startup or memory; each has its
+own --help.
+
+Ours, the peers and bare matrix products are alive at once, each in a process of
+its own, and short blocks of each are timed by turns; a ratio is taken between
+the blocks of one round, and the table has its median, lowest and highest: above
+1, ours is faster.
+
+examples:
+  vgf bench
+  vgf bench --work recorded --peer ryanxhr/vgf=../authors
+  vgf bench --method avgf --backend torch --matmul-precision bf16
+  vgf bench --profile
+  vgf bench evaluation --peer ryanxhr/vgf=../authors --peer-python py/bin/python
+"""
+_SIZES = {
+    "method": "vgf, avgf or fql",
+    "observation_dim": "size of an observation, o",
+    "action_dim": "size of an action, d",
+    "depth": "hidden layers of every network",
+    "width": "units in each",
+    "batch_size": "transitions in an update, B",
+    "sampling_steps": "Euler steps of the reference, K",
+    "particles": "particles, N",
+    "steps": "flow steps in training, L",
+    "seeds": "agents of ours trained side by side; the peers train one",
+    "transitions": "rows of the data",
+}
+TASK = "pointmaze-medium-navigate-singletask-task1-v0"
+
+
+def main(words: list[str]) -> int:
+    named = bool(words) and not words[0].startswith("-")
+    kind, rest = (words[0], words[1:]) if named else ("training", words)
+    if kind not in KINDS:
+        from ..config import nearest
+
+        near = nearest(kind, KINDS)
+        hint = f"did you mean {near}?" if near else f"choose one of {', '.join(KINDS)}"
+        raise VGFError(f"vgf bench: {kind} is nothing it measures; {hint}")
+    measure = {"training": _training, "startup": _startup, "evaluation": _evaluation,
+               "memory": _memory}[kind]  # fmt: skip
+    return measure(rest)
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
+# --- training and startup ------------------------------------------------------------------------
+
+
+def _training(words: list[str]) -> int:
+    parser = _parser("training")
+    _add_sizes(parser)
+    sides = parser.add_argument_group("who is timed")
+    _add_backends(sides)
+    _add_peers(sides)
+    sides.add_argument(
+        "--against", type=Path, metavar="FILE", help="an --out of this machine, for absent peers"
+    )
+    computing = parser.add_argument_group("on what")
+    _add_computing(computing)
+    computing.add_argument(
+        "--peer-matmul-precision", choices=_precisions(), help="[as --matmul-precision]"
+    )
+    how = _add_how(parser, rounds=7)
+    how.add_argument("--profile", action="store_true", help="where the time of one update goes")
+    how.add_argument(
+        "--block-seconds", type=float, default=0.5, metavar="X", help="of a turn [0.5]"
+    )
+    how.add_argument(
+        "--plot", type=Path, metavar="STEM", help="draw STEM.svg and .png: the roofline"
+    )
+    args = parser.parse_args(words)
+    if args.profile and (args.plot or args.peer or args.against):
+        raise VGFError("vgf bench: --profile is of ours alone; drop --peer, --against and --plot")
+    if args.dtype == "float64" and (args.peer or args.against):
+        raise VGFError("vgf bench: the peers compute in float32; drop --dtype float64 or --peer")
+    _check_places(args.out, args.plot)
+    plan = _plan(args)
+    if args.profile:
+        from ..bench import profile
+
+        return _keep(profile.measure(plan, _say), args.out)
+    from ..bench import training
+
+    record = training.measure(plan, _say)
+    if args.plot:
+        from ..bench.roofline import save
+
+        save(record, args.plot)
+        print(f"figure: {args.plot}.svg, .png")
+    return _keep(record, args.out)
+
+
+def _startup(words: list[str]) -> int:
+    from ..bench import startup
+
+    parser = _parser("startup")
+    _add_sizes(parser)
+    _add_backends(parser.add_argument_group("who is timed"))
+    _add_computing(parser.add_argument_group("on what"))
+    _add_how(parser, rounds=5)
+    args = parser.parse_args(words)
+    _check_places(args.out)
+    return _keep(startup.measure(_plan(args), _say), args.out)
+
+
+def _plan(args: argparse.Namespace) -> Any:
+    """What the flags of training or startup ask for."""
+    from ..bench.ours import OURS
+    from ..bench.training import Plan, default_sides, peer_from_flag, read_against
+    from ..bench.work import NAMED, SMOKE, choose
+
+    if args.rounds < 1:
+        raise VGFError(f"--rounds is {args.rounds}; it must be 1 or more")
+    changes = {name: getattr(args, name) for name in _SIZES if getattr(args, name) is not None}
+    if args.quick:
+        if args.work:
+            raise VGFError("vgf bench: --quick has a work of its own; drop --work")
+        fql = {"particles": 1, "steps": 0} if args.method == "fql" else {}
+        works = [dataclasses.replace(SMOKE, **{**fql, **changes})]
+    else:
+        works = choose(list(NAMED) if args.work == ["recorded"] else args.work, changes)
+    sides = list(dict.fromkeys(args.backend or default_sides()))
+    plan = Plan(
+        works=works, sides=sides, device=args.device, dtype=args.dtype,
+        matmul_precision=args.matmul_precision, rounds=args.rounds,
+    )  # fmt: skip
+    if hasattr(args, "peer"):
+        if not args.block_seconds > 0:
+            raise VGFError(f"--block-seconds is {args.block_seconds}; it must be above 0")
+        python = args.peer_python or sys.executable
+        plan = dataclasses.replace(
+            plan,
+            peers=[peer_from_flag(text, python) for text in args.peer],
+            against=None if args.against is None else read_against(args.against),
+            peer_matmul_precision=args.peer_matmul_precision or args.matmul_precision,
+            block_seconds=args.block_seconds,
+        )
+    if args.quick:
+        plan = dataclasses.replace(
+            plan, rounds=min(args.rounds, 3), block_seconds=0.02, roof_sizes=(1 << 20, 1 << 16),
+            libraries=sorted({OURS[side][0] for side in sides}),
+        )  # fmt: skip
+    return plan
+
+
+# --- evaluation and memory -----------------------------------------------------------------------
+
+
+def _evaluation(words: list[str]) -> int:
+    from ..backends import available_backends
+    from ..bench import rollouts
+    from ..bench.training import peer_from_flag
+
+    parser = _parser("evaluation")
+    parser.add_argument("--task", default=TASK, metavar="NAME", help=f"OGBench's [{TASK}]")
+    parser.add_argument("--episodes", type=int, default=50, metavar="N", help="a budget [50]")
+    parser.add_argument("--decisions", type=int, metavar="N", help="after which episodes are cut")
+    parser.add_argument("--workers", type=int, metavar="N", help="processes of environments")
+    parser.add_argument(
+        "--backend", choices=available_backends(), default=available_backends()[-1],
+        help="of ours [the fastest here]",
+    )  # fmt: skip
+    _add_peers(parser)
+    _add_how(parser, rounds=3)
+    args = parser.parse_args(words)
+    _check_places(args.out)
+    python = args.peer_python or sys.executable
+    plan = rollouts.Plan(
+        args.task, [peer_from_flag(text, python) for text in args.peer], args.backend,
+        args.episodes, args.decisions, rounds=args.rounds, workers=args.workers,
+    )  # fmt: skip
+    if args.quick:
+        plan = dataclasses.replace(
+            plan, episodes=2, decisions=5, depth=2, width=16, particles=3, sampling_steps=2,
+            rounds=min(args.rounds, 2),
+        )  # fmt: skip
+    return _keep(rollouts.measure(plan, _say), args.out)
+
+
+def _memory(words: list[str]) -> int:
+    from ..bench.memory import ROWS, measure
+    from ..checkpoint import environment
+    from ..metrics import progress
+    from ..report import format_table
+
+    parser = _parser("memory")
+    parser.add_argument(
+        "--transitions", type=int, nargs="+", default=ROWS, metavar="N", help="rows of the data"
+    )
+    parser.add_argument("--observation-dim", type=int, default=28, metavar="N", help="o [28]")
+    parser.add_argument("--action-dim", type=int, default=5, metavar="N", help="d [5]")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write all of it as JSON")
+    parser.add_argument("--quick", action="store_true", help="1,000 rows: does it run?")
+    args = parser.parse_args(words)
+    _check_places(args.out)
+    from ..bench.machine import machine
+
+    sizes = [1_000] if args.quick else args.transitions
+    if min(sizes) < 1:
+        raise VGFError(f"--transitions is {min(sizes)}; it must be 1 or more")
+    rows = []
+    with progress(2 * len(sizes), "memory", "size") as bar:
+        for size in sizes:
+            for place in ("memory", "mapped"):
+                rows.append(measure(size, args.observation_dim, args.action_dim, place))
+                bar.update()
+    megabytes: Callable[[float], str] = lambda number: f"{number / 1e6:,.0f}"
+    print(format_table([
+        {"transitions": f"{row['rows']:,}", "data held": row["memory"],
+         "data MB": megabytes(row["data"]), "peak MB": megabytes(row["peak"]),
+         "of them new": megabytes(row["peak"] - row["before"]), "new / data": f"{row['ratio']:.2f}"}
+        for row in rows
+    ]))  # fmt: skip
+    record = {"kind": "memory", "environment": environment(), "machine": machine(), "rows": rows}
+    return _keep(record, args.out)
+
+
+# --- shared --------------------------------------------------------------------------------------
+
+
+def _parser(kind: str) -> argparse.ArgumentParser:
+    from ..flags import Parser
+
+    return Parser(
+        prog=f"vgf bench {kind}", usage=f"vgf bench {kind} [flags]", epilog=_EPILOG,
+        description=f"{COMMANDS['bench'][0].upper()}{COMMANDS['bench'][1:]}: {KINDS[kind]}.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+
+
+def _precisions() -> tuple[str, ...]:
+    from ..backends import MATMUL_PRECISIONS
+
+    return MATMUL_PRECISIONS
+
+
+def _add_sizes(parser: argparse.ArgumentParser) -> None:
+    from ..bench.work import FULL
+
+    sizes = parser.add_argument_group("what one update is of")
+    sizes.add_argument(
+        "--work", nargs="+", metavar="NAME",
+        help=f"sizes by name, as {FULL.name} (the default); recorded: all that are recorded",
+    )  # fmt: skip
+    for name, text in _SIZES.items():
+        number: dict[str, Any] = {} if name == "method" else {"type": int}
+        sizes.add_argument(
+            f"--{name.replace('_', '-')}", metavar="NAME" if name == "method" else "N",
+            help=f"{text} [{getattr(FULL, name)}]", **number,
+        )  # fmt: skip
+
+
+def _add_backends(group: Any) -> None:
+    from ..bench.ours import OURS
+
+    group.add_argument(
+        "--backend", nargs="+", choices=OURS, metavar="NAME",
+        help=f"of {', '.join(OURS)} [those installed, without torch-eager]",
+    )  # fmt: skip
+
+
+def _add_peers(group: Any) -> None:
+    group.add_argument(
+        "--peer", action="append", default=[], metavar="OWNER/NAME=PATH",
+        help="somebody else's code, as checked out: ryanxhr/vgf or seohongpark/fql",
+    )  # fmt: skip
+    group.add_argument("--peer-python", metavar="FILE", help="a Python that has what peers need")
+
+
+def _add_computing(group: Any) -> None:
+    from ..backends import DTYPES
+
+    group.add_argument("--device", default="auto", help="auto, cpu, gpu or gpu:<index>")
+    group.add_argument("--dtype", choices=DTYPES, default="float32")
+    group.add_argument("--matmul-precision", choices=_precisions(), default="float32")
+
+
+def _add_how(parser: argparse.ArgumentParser, rounds: int) -> Any:
+    how = parser.add_argument_group("how")
+    how.add_argument("--rounds", type=int, default=rounds, metavar="N", help=f"of turns [{rounds}]")
+    how.add_argument("--quick", action="store_true", help="tiny and short: does it run?")
+    how.add_argument("--out", type=Path, metavar="FILE", help="write all of it as JSON")
+    return how
+
+
+def _check_places(*places: Path | None) -> None:
+    """Check that files can be written, before anything is measured."""
+    from ..files import check_writable
+
+    for place in places:
+        if place is not None:
+            check_writable(place.parent)
+
+
+def _keep(record: dict[str, Any], out: Path | None) -> int:
+    """Write a record where it is wanted."""
+    from ..files import write_atomically
+
+    if out is not None:
+        write_atomically(out, json.dumps(record, indent=1, allow_nan=False) + "\n")
+        print(f"written to {out}")
+    return 0
