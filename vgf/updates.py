@@ -118,7 +118,6 @@ class Batches:
             numbers = np.arange(rows.size).reshape(rows.shape)
             data = self._backend.asarray(self._block)
             found = self._backend.updates_together(states, data, numbers, settings)
-        self._backend.synchronise([metrics for _, metrics in found])
         return [Reply(state, metrics, count) for state, metrics in found]
 
 
@@ -133,16 +132,21 @@ def drive(backend: Backend, runs: Sequence[Run]) -> None:
     """
     waiting: dict[Run, Reply | None] = dict.fromkeys(runs)
     batches: list[Batches] = []
-    pace = 1
+    pace, count = 1, 0
+    metrics: list[Tree] = []
+    since = time.perf_counter()
     while requests := _requests(waiting):
-        start = time.perf_counter()
-        count = min(pace, *(request.limit for request in requests.values()))
         try:
+            before, count = count, min(pace, *(request.limit for request in requests.values()))
             waiting = _made(backend, batches, requests, count)
+            # a device computes one call while the batches of the next are gathered, and no more
+            backend.synchronise(metrics)
         except BaseException as error:
             _send_all(requests, error)
             raise
-        within = SECONDS_PER_CALL / max(time.perf_counter() - start, 1e-9) * count
+        metrics = [reply.metrics for reply in waiting.values() if reply is not None]
+        now = time.perf_counter()
+        within, since = SECONDS_PER_CALL / max(now - since, 1e-9) * before, now
         pace = int(min(max(within, 1), 2 * pace, UPDATES_PER_CALL))
 
 
