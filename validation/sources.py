@@ -25,7 +25,7 @@ from .experiment import Data, Experiment, Verdict, main
 from .pages import Table
 
 D4RL, MINARI = "hopper-medium-v2", "vgf/hopper-v0"
-POLICY = f"{Path(__file__).with_name('hopper.py')}:policy"
+POLICY = "validation.hopper:policy"
 
 
 @dataclass(frozen=True)
