@@ -44,10 +44,10 @@ class Setup:
 
     data_episodes: int = 5
     offline: int = 1_000
-    online: int = 3_000
+    online: int = 2_000
     warmup: int = 500
     every: int = 500
-    episodes: int = 25
+    episodes: int = 15
     seeds: int = 3
 
 
