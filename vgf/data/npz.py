@@ -24,6 +24,9 @@ def read_npz(path: str | Path) -> RawData:
         VGFError: no such file, or no whole .npz file.
     """
     path = Path(path)
+    with readable(path):
+        if path.is_file() and not zipfile.is_zipfile(path):
+            raise zipfile.BadZipFile("it is no zip archive, or was cut off")
     with readable(path), np.load(path, allow_pickle=False) as file:
         arrays = {key: file[key] for key in file.files if key in RAW_KEYS}
         found = tuple(file.files)
