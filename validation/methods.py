@@ -224,15 +224,15 @@ def tables(data: Data) -> list[Table]:
 
 
 def remarks(data: Data) -> list[str]:
-    """How long the runs took, which this page's own time does not hold where they were done."""
+    """How long the trainings took, which were done before this page where that says less."""
     seconds = {
         task: sum(sum(entry["seconds"]) for name, entry in methods.items() if name not in _ACTING)
         for task, methods in data.items()
     }
     shown = ", ".join(f"{task} {time:,.0f} s" for task, time in seconds.items())
     return [
-        f"The trainings, with their evaluations, took {sum(seconds.values()):,.0f} s in all "
-        f"({shown}), of whatever share of the machine they had: no measure of speed."
+        f"The trainings took {sum(seconds.values()):,.0f} s in all ({shown}), with whatever share "
+        "of the machine they had: no measure of speed."
     ]
 
 
