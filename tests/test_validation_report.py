@@ -181,9 +181,9 @@ def test_a_run_is_held_against_its_own_method_and_benchmark_only(tmp_path):
 def test_runs_of_the_methods_are_held_against_their_own_methods(tmp_path):
     entry = {"mean": 0.5, "low": 0.4, "high": 0.6, "updates": 30_000, "seeds": [0, 1, 2]}
     commands = {"A-VGF": "avgf", "BC, flow": "vgf", "best-of-N": "vgf", "VGF": "vgf"}
-    data = {"cube-single": {name: {**entry, "command": f"{CUBE} --method {method}"}
-                            for name, method in commands.items()}}  # fmt: skip
-    (tmp_path / "methods.json").write_text(json.dumps({"data": data}))
+    data = {"methods": {name: {**entry, "command": f"{CUBE} --method {method}"}
+                        for name, method in commands.items()}}  # fmt: skip
+    (tmp_path / "methods-cube-single.json").write_text(json.dumps({"data": data}))
     rows = published.measure(published.Setup(str(tmp_path)))["rows"]
     found = {row["run"]["budget"]: row["differences"] for row in rows if row["run"]}
     assert set(found) == {"A-VGF", "VGF"}
