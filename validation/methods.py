@@ -39,6 +39,7 @@ METHODS: dict[str, dict[str, str]] = {
     "vgf": {"BC, flow": "bc", "best-of-N": "0", "VGF": "L"},
     "avgf": {"A-VGF": "L"},
 }
+UNLEARNED = 0.1  # a success below which no method can be told from another
 _ACTING = ("BC, flow", "best-of-N")  # other budgets of the VGF agent
 ORDER = ("BC, Gaussian", "BC, flow", "weighted BC", "FQL", "best-of-N", "VGF", "A-VGF")
 
@@ -217,13 +218,20 @@ def tables(data: Data) -> list[Table]:
 
 
 def remarks(data: Data) -> list[str]:
-    """How long the trainings took, which were done before this page where that says less."""
+    """How long the trainings took, which were done before this page where that says less; and
+    whether anything was learned."""
     seconds = sum(
         sum(entry["seconds"]) for name, entry in data["methods"].items() if name not in _ACTING
     )
+    best = max(data["methods"].values(), key=lambda entry: entry["mean"])
+    unlearned = (
+        f"The best of them succeeds in {100 * best['mean']:.0f} % of episodes: so short a training "
+        "on so few data teaches none of them the task, and the comparison says nothing."
+    )
     return [
         f"The trainings took {seconds:,.0f} s in all, with whatever share of the machine they had: "
-        "no measure of speed."
+        "no measure of speed.",
+        *([unlearned] if best["mean"] < UNLEARNED else []),
     ]
 
 
