@@ -24,9 +24,6 @@ def read_npz(path: str | Path) -> RawData:
         VGFError: no such file, or no whole .npz file.
     """
     path = Path(path)
-    with readable(path):
-        if path.is_file() and not zipfile.is_zipfile(path):
-            raise zipfile.BadZipFile("it is no zip archive, or was cut off")
     with readable(path), np.load(path, allow_pickle=False) as file:
         arrays = {key: file[key] for key in file.files if key in RAW_KEYS}
         found = tuple(file.files)
@@ -37,6 +34,9 @@ def read_npz(path: str | Path) -> RawData:
 def readable(path: Path) -> Iterator[None]:
     """Turn what a missing, foreign or damaged .npz file raises into a VGFError."""
     try:
+        with open(path, "rb") as file:
+            if not zipfile.is_zipfile(file):
+                raise zipfile.BadZipFile("it is no zip archive, or was cut off")
         yield
     except FileNotFoundError as error:
         raise VGFError(f"{path}: no such file; name a file of data with --data") from error
