@@ -286,7 +286,7 @@ EXPERIMENTS = (
         "The default run's task and agent, 300 of the benchmark's 1,000 episodes",
     ),
     experiment(
-        Setup("scene", 10_000, 17, 150), "Task 1 of scene, 150 of the benchmark's 1,000 episodes"
+        Setup("scene", 6_000, 12, 150), "Task 1 of scene, 150 of the benchmark's 1,000 episodes"
     ),
     experiment(
         Setup("cube-single", 5_000, 17, 80),
