@@ -45,7 +45,7 @@ def tasks(out: Path, quick: bool, folders: list[str], long: bool) -> dict[str, C
         return act
 
     slow = {
-        "methods": one(methods.EXPERIMENT, command_line("methods", short)),
+        **{m.name: one(m, command_line("methods", [m.name, *short])) for m in methods.EXPERIMENTS},
         "online": one(online.EXPERIMENT, command_line("online", short)),
         "sources": one(sources.EXPERIMENT, command_line("sources", short)),
         "runs": lambda: runs.main(["demo", "--out", str(out)]) == 0,
@@ -87,7 +87,7 @@ def run_all(out: Path, quick: bool, folders: list[str], long: bool, skip: list[s
 def copy_runs(out: Path) -> None:
     """Copy the recorded whole runs to another folder of results, for what is not run again."""
     out.mkdir(parents=True, exist_ok=True)
-    for pattern in ("run-*", "methods.*", "online.*", "sources.*", "mistakes.md"):
+    for pattern in ("run-*", "methods-*", "online.*", "sources.*", "mistakes.md"):
         for path in sorted(RESULTS.glob(pattern)):
             if not (out / path.name).exists():
                 shutil.copyfile(path, out / path.name)

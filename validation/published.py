@@ -4,7 +4,7 @@
 
 The paper's numbers are of its own training: 1M transitions of the benchmark, 1M updates, networks
 of 4 x 512, A-VGF with its authors' settings for each task. Beside each stands the recorded run of
-this repository by the same method on the same environment (`run-*.json` and `methods.json` of
+this repository by the same method on the same environment (`run-*.json` and `methods-*.json` of
 `validation/results/`), at its last evaluation and its training budget, and every difference of
 setting that is known to matter. Only a run without a difference is called comparable. Where no run
 is recorded, the table says "not run".
@@ -173,8 +173,7 @@ def read_methods(path: Path) -> list[Data]:
                 "method": BY_NAME[name],
                 "updates": entry["updates"],
             }
-            for task in read_record(path)["data"].values()
-            for name, entry in task.items()
+            for name, entry in read_record(path)["data"]["methods"].items()
             if name in BY_NAME
         ]
     except (KeyError, TypeError, AttributeError) as error:
@@ -214,8 +213,8 @@ def measure(setup: Setup) -> Data:
     """The recorded runs, and a row for each published number."""
     folder = Path(setup.folder) if setup.folder else RESULTS
     runs = [read_run(path) for path in sorted(folder.glob("run-*.json"))]
-    methods = folder / "methods.json"
-    runs += read_methods(methods) if methods.exists() else []
+    for path in sorted(folder.glob("methods-*.json")):
+        runs += read_methods(path)
     rows: list[dict[str, Any]] = []
     for number in NUMBERS:
         fitting = [run for run in runs if matches(number, run)]

@@ -21,6 +21,7 @@ from vgf.files import write_atomically
 
 from .claims import CLAIMS
 from .experiment import Data, answer, blocks, exit_status, made_by, read_record
+from .methods import EXPERIMENTS as METHODS
 from .pages import Block, Heading, Picture, Points, Table, Text, to_html, to_markdown
 from .record import RESULTS
 
@@ -31,7 +32,7 @@ EXPERIMENTS = {
     **{claim.name: f"python -m validation.claims {claim.name}" for claim in CLAIMS},
     "toy": "python -m validation.toy",
     "scaling": "python -m validation.scaling RUN",
-    "methods": "python -m validation.methods",
+    **{one.name: f"python -m validation.methods {one.name}" for one in METHODS},
     "online": "python -m validation.online",
     "sources": "python -m validation.sources",
     "published": "python -m validation.published",

@@ -43,14 +43,26 @@ def configuration(flags: Mapping[str, Any], path: Path | str | None = None) -> R
     """Defaults, or the run that is started from; then the TOML file `path`, then `flags`.
 
     Raises:
-        VGFError: as :func:`vgf.config.resolve`, and :func:`check_start`.
+        VGFError: as :func:`vgf.config.resolve`, and :func:`check_start`; or flags of an online
+            phase that is not asked for.
     """
+    config = _resolved(flags, path)
+    of_online = [name for name in flags.get("online", {}) if name != "steps"]
+    if of_online and not config.online.steps:
+        raise VGFError(
+            f"{flag_names()[f'online.{of_online[0]}']} is of the online phase, which has no steps; "
+            "ask for them by --online-steps, or drop it"
+        )
+    check_start(config)
+    return config
+
+
+def _resolved(flags: Mapping[str, Any], path: Path | str | None) -> RunConfig:
+    """The configuration, each of its settings checked, and where it starts not yet."""
     file = read_toml(path) if path is not None else {}
     folder = asked_for("start.run", (file, flags), "")
     if not folder or folder.lower() == NONE:
-        config = resolve(flags, path)
-        check_start(config)
-        return config
+        return resolve(flags, path)
     place = Path(os.path.abspath(os.path.expanduser(folder)))
     source = open_run_folder(place)
     known = source.backend.name
@@ -65,9 +77,7 @@ def configuration(flags: Mapping[str, Any], path: Path | str | None = None) -> R
         out=None,
     )
     config = override(override(base, file, str(path)), flags, "flags")
-    config = replace(config, start=replace(config.start, run=str(place)))
-    check_start(config)
-    return config
+    return replace(config, start=replace(config.start, run=str(place)))
 
 
 def check_start(config: RunConfig) -> None:

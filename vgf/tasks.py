@@ -344,9 +344,9 @@ _FINDERS = {
 
 def simulator_versions(name: str) -> str:
     """The versions of what one of gymnasium's environments runs on here, for people."""
-    from .data.environments import registered
+    from .data.environments import find_spec
 
-    known = registered().get(name)
+    known = find_spec(name)
     entry = str(known.entry_point) if known is not None else ""
     packages = {"gymnasium": ""}
     if "robotics" in entry:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from vgf.data.collect import Collection, collect, make_box_env
 from vgf.data.formats import parse_output, recorded_environment
 from vgf.data.policies import parse_policy
 from vgf.errors import VGFError
+from vgf.tasks import make_task
 
 POLICIES = """
 import random
@@ -232,6 +234,7 @@ def test_no_policy(policy: str, words: str) -> None:
         ("Pendulm-v1", "did you mean Pendulum-v1?"),
         ("CartPole-v1", r"actions are Discrete\(2\)"),
         (WALK, "has no time limit; give one with --max-episode-steps"),
+        (f"{__name__}:VgfWlk-v0", "gymnasium has no environment .*:VgfWlk-v0; .* VgfWalk-v0?"),
         ("no_such_module:X-v0", "No module named 'no_such_module'"),
     ],
 )
@@ -308,6 +311,32 @@ def test_what_the_command_refuses(
     assert error in said
     assert said.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("prefix", ["", "gymnasium:"])
+def test_an_environment_of_a_module_is_trained_on_too(
+    prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A module of the working folder, which registers its environment when it is imported."""
+    number = len(prefix)
+    module, name = f"vgf_walks_{number}", f"VgfHere{number}-v0"
+    (tmp_path / f"{module}.py").write_text(
+        "import gymnasium\nfrom gymnasium.envs.classic_control import PendulumEnv\n"
+        f"gymnasium.register('{name}', PendulumEnv, max_episode_steps=4)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    env = f"{prefix}{module}:{name}"
+    assert vgf("make", env, "--policy", "random", "--episodes", "1", "--workers", "1", "--out",
+               "x.npz") == 0  # fmt: skip
+    assert f"vgf run --env gymnasium:{module}:{name} --data x.npz" in capsys.readouterr().out
+    task = make_task(env, data="x.npz")
+    assert (task.name, task.max_episode_steps) == (f"{module}:{name}", 4)
+    assert f"evaluated in {module}:{name} (gymnasium " in task.described()
+    assert task.make_env is not None
+    assert task.make_env(0).reset(seed=0)[0].shape == (3,)
+    assert vgf("inspect", "x.npz", "--no-picture") == 0
+    assert f"are those of gymnasium:{module}:{name}" in capsys.readouterr().out
 
 
 def test_an_agent_acts(tmp_path: Path) -> None:

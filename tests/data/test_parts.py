@@ -214,6 +214,23 @@ def test_a_killed_making_goes_on(tmp_path: Path) -> None:
     assert not any(map(_alive, workers))  # The processes did not outlive it.
 
 
+def test_a_script_without_a_main_guard_is_told_so(tmp_path: Path) -> None:
+    """Its processes come to the same call again, and wait for no one there."""
+    root = Path(__file__).parents[2]
+    script = tmp_path / "unguarded.py"
+    guarded = KILLED.replace("time.sleep(60 if done == 4 else 0)", "pass")
+    script.write_text(guarded.replace('if __name__ == "__main__":', "if True:"))
+    process = subprocess.run(
+        [sys.executable, script, tmp_path], capture_output=True, text=True, cwd=root, timeout=60,
+        env={**os.environ, "PYTHONPATH": str(root)},
+    )  # fmt: skip
+    assert process.returncode == 1
+    said = process.stderr.strip().splitlines()
+    assert any("a script that makes data needs `if __name__ == '__main__':`" in s for s in said)
+    assert "a process that recorded data ended early" in said[-1]
+    assert list(tmp_path.iterdir()) == [script]
+
+
 def _children(pid: int) -> list[int]:
     listed = Path(f"/proc/{pid}/task/{pid}/children")
     return [int(word) for word in listed.read_text().split()] if listed.exists() else []

@@ -232,8 +232,8 @@ def test_every_fault_is_one_clear_error(
 
 def test_files_that_are_none(tmp_path: Path) -> None:
     for name, content, words in [
-        ("a.npz", b"not a zip", "is not a whole .npz file"),
-        ("b.npz", b"", "is not a whole .npz file"),
+        ("a.npz", b"not a zip", "is not a whole .npz file: it is no zip archive, or was cut off"),
+        ("b.npz", b"", "is not a whole .npz file: it is no zip archive"),
         ("c.hdf5", b"not HDF5", "is not a whole HDF5 file"),
         ("d.csv", b"1,2", "ends in none of .npz, .hdf5, .h5"),
     ]:
@@ -248,11 +248,21 @@ def test_files_that_are_none(tmp_path: Path) -> None:
         read_file(tmp_path)
     with open(tmp_path / "array.npz", "wb") as file:
         np.save(file, np.zeros(3))
-    with pytest.raises(VGFError, match=r"is not a whole \.npz file"):
+    with pytest.raises(VGFError, match=r"is not a whole \.npz file: it is no zip archive"):
         read_npz(tmp_path / "array.npz")
     np.savez(tmp_path / "objects.npz", observations=np.array([None, {}], object))
     with pytest.raises(VGFError, match=r"is not a whole \.npz file"):
         read_npz(tmp_path / "objects.npz")
+
+
+def test_names_in_hdf5_without_an_array_are_told_apart(tmp_path: Path) -> None:
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / "a.hdf5", "w") as file:
+        file["actions"] = np.zeros((3, 1))
+        file.create_group("observations")
+        file["rewards"] = h5py.ExternalLink("nowhere.hdf5", "rewards")
+    with pytest.raises(VGFError, match=r"observations \(no array\), rewards \(no array\);"):
+        to_dataset(read_file(tmp_path / "a.hdf5"))
 
 
 @quick

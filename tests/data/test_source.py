@@ -74,6 +74,8 @@ def test_names(env: str | None, kind: str, name: str) -> None:
         ("zzz", r"names are OGBench's .*D4RL's .*Minari's .*gymnasium's .*--env none"),
         ("d4rl:Hopper-v5", "D4RL has no task 'Hopper-v5'"),
         ("gymnasium:hopper-medium-v2", "gymnasium has no 'hopper-medium-v2'"),
+        ("gymnasium:no_module:X-v0", "the module no_module cannot be imported .*No module named"),
+        ("d4r:hopper-medium-v2", "the module d4r cannot be .*what may stand .* d4rl:NAME"),
         ("ogbench:hopper-medium-v2", "OGBench's names are"),
     ],
 )

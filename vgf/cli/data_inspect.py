@@ -166,9 +166,12 @@ def _recorded_in(file: Path) -> str | None:
     name = recorded_environment(file)
     if name is None or not is_installed("gymnasium"):
         return None
-    from ..data.environments import registered
+    from ..data.environments import find_spec
 
-    return name if name in registered() else None
+    try:
+        return None if find_spec(name) is None else name
+    except VGFError:  # its module is not here
+        return None
 
 
 def _measure(source: Any, data_dir: Path | None) -> tuple[Any, Any, str | None]:

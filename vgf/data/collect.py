@@ -135,17 +135,16 @@ def make_box_env(name: str, max_episode_steps: int | None = None) -> Any:
         VGFError: an unknown or broken environment, other spaces, or no time limit.
     """
     gymnasium = need("gymnasium", "envs")
-    from .environments import check_spaces, quiet, registered
+    from .environments import check_spaces, find_spec, quiet, registered
 
     options = {} if max_episode_steps is None else {"max_episode_steps": max_episode_steps}
-    known = registered()
+    if find_spec(name) is None:
+        near = nearest(name.rpartition(":")[2], registered())
+        hint = f"did you mean {near}?" if near else "MODULE:ID imports the module that has it"
+        raise VGFError(f"gymnasium has no environment {name}; {hint}")
     try:
         with quiet():
             env = gymnasium.make(name, disable_env_checker=True, **options)
-    except gymnasium.error.UnregisteredEnv as error:
-        near = nearest(name, known)
-        hint = f"did you mean {near}?" if near else "MODULE:ID imports the module that has it"
-        raise VGFError(f"gymnasium has no environment {name}; {hint}") from error
     except Exception as error:  # whatever a simulator raises where a part of it is missing
         text = " ".join(str(error).split()) or type(error).__name__
         raise VGFError(f"gymnasium cannot make {name}: {text}") from error

@@ -246,18 +246,16 @@ def read_hdf5(path: str | Path) -> RawData:
     h5py = need("h5py", "d4rl")
     path = Path(path)
     with _readable(path), h5py.File(path, "r") as file:
-        found = tuple(file.keys())
-        arrays = {
-            key: np.asarray(file[key][()]) for key in RAW_KEYS
-            if isinstance(file.get(key), h5py.Dataset)
-        }  # fmt: skip
-    if not arrays and "episode_0" in found:
+        is_array = {key: isinstance(file.get(key), h5py.Dataset) for key in file}
+        arrays = {key: np.asarray(file[key][()]) for key in RAW_KEYS if is_array.get(key)}
+    if not arrays and "episode_0" in is_array:
         raise VGFError(
             f"{path} is part of a Minari dataset; name the dataset's folder, which has data/"
         )
     for key in ("rewards", "masks", "terminals", "timeouts"):
         if key in arrays and arrays[key].shape[1:] == (1,):
             arrays[key] = arrays[key][:, 0]
+    found = tuple(key if there else f"{key} (no array)" for key, there in is_array.items())
     return RawData(arrays, str(path), found)
 
 

@@ -7,8 +7,10 @@ OGBench's have optional action repeat; gymnasium's, Minari's and D4RL's own are 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
 import os
+import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -170,6 +172,30 @@ def registered() -> Mapping[str, Any]:
     return dict(gymnasium.envs.registration.registry)
 
 
+def find_spec(name: str) -> Any:
+    """What gymnasium has registered under a name, or None where it has no such environment.
+
+    Args:
+        name: such as "Hopper-v5"; of "module:Name-v0" the module is imported first, from the
+            working folder too.
+
+    Raises:
+        VGFError: the module cannot be imported.
+    """
+    module, colon, bare = name.rpartition(":")
+    if colon:
+        if os.getcwd() not in sys.path:
+            sys.path.append(os.getcwd())
+        try:
+            importlib.import_module(module)
+        except Exception as error:  # whatever a module raises
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise VGFError(
+                f"{name}: the module {module or repr(module)} cannot be imported ({reason})"
+            ) from error
+    return registered().get(bare)
+
+
 def register_robotics() -> None:
     """Make gymnasium-robotics' environments known to gymnasium.
 
@@ -205,14 +231,14 @@ def make_gymnasium_env(name: str, seed: int | None = None, **options: Any) -> An
     """Make one of gymnasium's environments, fitted.
 
     Args:
-        name: as gymnasium spells it, such as "Hopper-v5".
+        name: as gymnasium spells it, such as "Hopper-v5" or "module:Name-v0".
         seed: of the first `reset` that has no seed of its own.
         options: of `gymnasium.make`.
 
     Raises:
         VGFError: gymnasium cannot make it, or it does not fit; see :func:`fit`.
     """
-    registered()
+    find_spec(name)
     return fit(made(name, lambda: gymnasium.make(name, disable_env_checker=True, **options)), seed)
 
 

@@ -149,6 +149,9 @@ def _rewrite(array: Array, place: Path) -> None:
 def readable(path: Path) -> Iterator[None]:
     """Turn what a missing, foreign or damaged .npz file raises into a VGFError."""
     try:
+        with open(path, "rb") as file:
+            if not zipfile.is_zipfile(file):
+                raise zipfile.BadZipFile("it is no zip archive, or was cut off")
         yield
     except VGFError:
         raise

@@ -28,7 +28,7 @@ import zlib
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context, parent_process
+from multiprocessing import current_process, get_context, parent_process
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -90,6 +90,10 @@ def make_in_parts(
     Raises:
         VGFError: a worker that died, or a file that cannot be written.
     """
+    # A process that is being started imports the main module. Where that comes here again, it
+    # would wait for its own parent; the parent hears that it ended.
+    if getattr(current_process(), "_inheriting", False):
+        raise VGFError("a script that makes data needs `if __name__ == '__main__':`")
     make_folder(target.parent)
     tell = say or (lambda line: None)
     with _own_folder(target.parent / f".making-{target.name}", tell) as (folder, waited):

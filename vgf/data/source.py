@@ -1,7 +1,8 @@
 """What a task's name means, and its data: one place for every source.
 
 A name is looked up in this order: OGBench's single tasks; D4RL's names; Minari's ids, which are in
-a local store or contain "/"; gymnasium's ids, which have no data of their own. A prefix,
+a local store or contain "/"; gymnasium's ids, which have no data of their own, and of which
+``MODULE:ID`` imports the module that registers it. A prefix,
 ``ogbench:``, ``d4rl:``, ``minari:`` or ``gymnasium:``, forces one of them. No name at all is a file
 of data without a simulator.
 """
@@ -58,8 +59,14 @@ def find_source(env: str | None, data_dir: str | Path | None = None) -> Source:
         return Source(D4RL, env)
     if minari.local_path(env, data_dir) is not None:
         return Source(MINARI, env)
-    if env in _gymnasium_names():
-        return Source(GYMNASIUM, env)
+    try:
+        if _in_gymnasium(env):
+            return Source(GYMNASIUM, env)
+    except VGFError as error:
+        forms = ", ".join(f"{kind}:NAME" for kind in KINDS)
+        raise VGFError(f"task {error}; what may stand before a name is {forms}, or MODULE:") from (
+            error
+        )
     if "/" in env and minari.is_name(env):
         return Source(MINARI, env)
     raise VGFError(f"task {env!r} is unknown; {_hint(env, data_dir)}")
@@ -70,9 +77,22 @@ def _forced(kind: str, name: str) -> Source:
         parse_task(name)
     elif kind == D4RL and name not in d4rl.d4rl_table().tasks:
         raise VGFError(f"D4RL has no task {name!r}; {_near(name, list(d4rl.d4rl_table().tasks))}")
-    elif kind == GYMNASIUM and name not in _gymnasium_names():
+    elif kind == GYMNASIUM and not _in_gymnasium(name):
         raise VGFError(f"gymnasium has no {name!r}; {_near(name, _gymnasium_names())}")
     return Source(kind, name)
+
+
+def _in_gymnasium(name: str) -> bool:
+    """Whether gymnasium has an environment, ID or MODULE:ID; False where it is not installed.
+
+    Raises:
+        VGFError: a module that cannot be imported.
+    """
+    if not is_installed("gymnasium"):
+        return False
+    from .environments import find_spec
+
+    return find_spec(name) is not None
 
 
 def _gymnasium_names() -> list[str]:
