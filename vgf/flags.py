@@ -41,7 +41,6 @@ SHOWN = {
     "task.data": "file of data, .npz or .hdf5",
     "task.action_repeat": "simulator steps for each decision",
     "task.data_dir": "folder of data sets",
-    "task.data_memory": "auto, memory or mapped: where data are held",
     "agent.method": "vgf, avgf (amortised), bc, weighted_bc or fql",
     "agent.particles": "particles N",
     "agent.budget.steps": "flow steps in training, L_train",

@@ -8,6 +8,7 @@ tests compare two programs and not one with itself.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -17,6 +18,20 @@ from ..spec.text import LENGTH_MIN, SEQUENCE_KERNELS, within_lengths
 from ..spec.update import check_batch, check_network
 from ..spec.update import init_state as spec_init_state
 from .base import Array, Backend, Tree, VectorField
+
+
+def check_layer(name: str, widths: Sequence[int], kernel: Array, bias: Array) -> None:
+    """Check a layer's arrays against the widths of what it is given side by side.
+
+    Raises:
+        ValueError: naming the layer and the shapes.
+    """
+    found, width = tuple(kernel.shape), sum(widths)
+    if len(found) != 2 or found[0] != width:
+        raise ValueError(
+            f"mlp, layer {name}: kernel has shape {found}, expected [in, out] with in = {width}"
+        )
+    check_shapes(f"mlp, layer {name}", kernel=(kernel, "in out"), bias=(bias, "out"))
 
 
 class ComposedBackend(Backend):

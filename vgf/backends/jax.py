@@ -29,7 +29,7 @@ from ..spec.settings import ACTIVATIONS, CRITIC_LOSSES, SELECTION_RULES, Budget,
 from ..spec.shapes import check_shapes, check_states
 from ..spec.update import ACT, TRAIN
 from .base import Gather, Tree, VectorField, take
-from .composed import ComposedBackend
+from .composed import ComposedBackend, check_layer
 from .errors import BackendError
 
 Array = jax.Array
@@ -293,15 +293,14 @@ class JaxBackend(ComposedBackend):
         for name in [*hidden_layers(params), "output"]:
             layer = params[name]
             kernel, bias = layer["kernel"], layer["bias"]
-            width = sum(part.shape[-1] for part in parts)
-            check_shapes(f"mlp, layer {name}", kernel=(kernel, f"{width} out"), bias=(bias, "out"))
+            widths = [part.shape[-1] for part in parts]
+            check_layer(name, widths, kernel, bias)
             if "norm_scale" in layer:
                 # what LayerNorm does first, taking the features' mean away, done to the weights
                 kernel = kernel - jnp.mean(kernel, axis=-1, keepdims=True)
                 bias = bias - jnp.mean(bias)
             # what belongs to a state is multiplied once, and not once for each particle
-            ends = np.cumsum([part.shape[-1] for part in parts])[:-1]
-            kernels = jnp.split(kernel, ends)
+            kernels = jnp.split(kernel, np.cumsum(widths)[:-1])
             y = bias + sum(map(self.matmul, parts, kernels))
             if "norm_scale" in layer:
                 y = self._normalise(y) * layer["norm_scale"] + layer["norm_offset"]

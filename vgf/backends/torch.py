@@ -27,7 +27,7 @@ from ..spec.settings import ACTIVATIONS, CRITIC_LOSSES, SELECTION_RULES, Budget,
 from ..spec.shapes import check_shapes, check_states
 from ..spec.update import ACT, TRAIN
 from .base import Tree
-from .composed import ComposedBackend
+from .composed import ComposedBackend, check_layer
 from .errors import BackendError
 
 # One of these has to be there for torch.compile.
@@ -271,9 +271,7 @@ class TorchBackend(ComposedBackend):
             layer = params[name]
             kernel, bias = layer["kernel"], layer["bias"]
             widths = [part.shape[-1] for part in parts]
-            check_shapes(
-                f"mlp, layer {name}", kernel=(kernel, f"{sum(widths)} out"), bias=(bias, "out")
-            )
+            check_layer(name, widths, kernel, bias)
             # what belongs to a state is multiplied once, and not once for each particle
             y = bias + sum(map(self.matmul, parts, kernel.split(widths)))
             if "norm_scale" in layer:
