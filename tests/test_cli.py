@@ -499,6 +499,7 @@ def test_a_run_that_fails_before_its_first_update_leaves_nothing(
         assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.usefixtures("run")  # the run makes the data
 def test_data_of_other_shapes(tmp_path: Path, data: Path, refused: Callable[..., str]) -> None:
     file = next(path for path in (data / "generated").glob("*.npz") if "-val" not in path.name)
     with np.load(file) as found:
