@@ -64,7 +64,7 @@ _SMALL = tuple(
 # task is the easiest: two things to open, in 750 steps.
 _MANIPULATION = (
     *("--discount", "0.98", "--polyak", "0.01", "--num-envs", "10", "--batch-size", "128"),
-    *("--learning-rate", "1e-3", "--target-ensemble", "mean"),
+    *("--learning-rate", "1e-3", "--target-ensemble", "mean", "--particles", "5"),
     *_SMALL,
 )
 _BUDGETS = ("--evaluation-steps", "0", "1")  # best-of-N, and the training budget
@@ -85,7 +85,7 @@ TASKS: dict[str, TaskFlags] = {
         },
     ),
     "cube-single": TaskFlags(
-        "cube-single-play-singletask-task2-v0",
+        "cube-single-noisy-singletask-task2-v0",
         _MANIPULATION,
         {
             "fql": ("--distillation", "300"),
@@ -289,8 +289,8 @@ EXPERIMENTS = (
         Setup("scene", 6_000, 12, 150), "Task 1 of scene, 150 of the benchmark's 1,000 episodes"
     ),
     experiment(
-        Setup("cube-single", 5_000, 17, 80),
-        "Task 2 of cube-single, 80 of the benchmark's 1,000 episodes",
+        Setup("cube-single", 25_000, 25, 200),
+        "Task 2 of cube-single, 200 of the 1,000 episodes of its noisy set",
     ),
 )
 
