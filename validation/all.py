@@ -21,6 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from vgf.errors import VGFError
+from vgf.extras import need
 
 from . import methods, mistakes, online, parity, published, runs, scaling, sources
 from .claims import CLAIMS
@@ -44,10 +45,18 @@ def tasks(out: Path, quick: bool, folders: list[str], long: bool) -> dict[str, C
 
         return act
 
+    def language() -> bool:
+        for module in ("torch", "transformers"):
+            need(module, "text")
+        from .language.benchmark import EXPERIMENT
+
+        return one(EXPERIMENT, command_line("language", short))()
+
     slow = {
         **{m.name: one(m, command_line("methods", [m.name, *short])) for m in methods.EXPERIMENTS},
         "online": one(online.EXPERIMENT, command_line("online", short)),
         "sources": one(sources.EXPERIMENT, command_line("sources", short)),
+        "language": language,
         "runs": lambda: runs.main(["demo", "--out", str(out)]) == 0,
         "mistakes": lambda: mistakes.main(["--out", str(out)]) == 0,
     }
@@ -87,7 +96,16 @@ def run_all(out: Path, quick: bool, folders: list[str], long: bool, skip: list[s
 def copy_runs(out: Path) -> None:
     """Copy the recorded whole runs to another folder of results, for what is not run again."""
     out.mkdir(parents=True, exist_ok=True)
-    for pattern in ("run-*", "methods-*", "online.*", "sources.*", "mistakes.md"):
+    for pattern in (
+        "run-*",
+        "methods-*",
+        "online.*",
+        "sources.*",
+        "language.*",
+        "smollm2.*",
+        "bench-cpu.*",
+        "mistakes.md",
+    ):
         for path in sorted(RESULTS.glob(pattern)):
             if not (out / path.name).exists():
                 shutil.copyfile(path, out / path.name)

@@ -35,6 +35,9 @@ EXPERIMENTS = {
     **{one.name: f"python -m validation.methods {one.name}" for one in METHODS},
     "online": "python -m validation.online",
     "sources": "python -m validation.sources",
+    "language": "python -m validation.language",
+    "smollm2": "python -m validation.language.smollm2",
+    "bench-cpu": "python -m validation.bench",
     "published": "python -m validation.published",
 }
 PARITY = "python -m validation.parity"

@@ -108,13 +108,20 @@ def judge(path: Path | str, judges: dict[str, Judge], against: str = BASE) -> li
                 bar.update(len(prompts))
             for method in responses:
                 if method != against:
-                    margin = values[method] - values[against]
-                    wins, ties, losses = (
-                        int(np.sum(found)) for found in (margin > 0, margin == 0, margin < 0)
-                    )
-                    mean = float(values[method].mean())
-                    verdicts.append(Verdict(name, method, against, wins, ties, losses, mean))
+                    verdicts.append(compare(name, method, against, values[method], values[against]))
     return verdicts
+
+
+def compare(judge: str, method: str, against: str, ours: Any, theirs: Any) -> Verdict:
+    """One method against another one, prompt by prompt.
+
+    Args:
+        judge, method, against: their names.
+        ours, theirs: the judge's scores of the method and of the other one ``[prompts]``.
+    """
+    margin = np.asarray(ours) - np.asarray(theirs)
+    wins, ties, losses = (int(np.sum(found)) for found in (margin > 0, margin == 0, margin < 0))
+    return Verdict(judge, method, against, wins, ties, losses, float(np.mean(ours)))
 
 
 def _scores(score: Judge, name: str, prompts: list[str], responses: list[str]) -> Any:

@@ -1,0 +1,1 @@
+"""Language models at a small scale: the paper's protocol, on a CPU."""
