@@ -35,16 +35,19 @@ NONE = "none"
 T = TypeVar("T")
 
 
-def _check(condition: bool, message: str) -> None:
+def check(condition: bool, message: str) -> None:
+    """Raise ValueError with the message if a condition does not hold."""
     if not condition:
         raise ValueError(message)
 
 
-def _whole(name: str, value: int, low: int) -> None:
-    _check(value >= low, f"{name} is {value}; it must be {low} or more")
+def check_whole(name: str, value: int, low: int) -> None:
+    """Raise ValueError if a setting is below its least value."""
+    check(value >= low, f"{name} is {value}; it must be {low} or more")
 
 
-def _choice(name: str, value: str | None, choices: tuple[str, ...]) -> None:
+def check_choice(name: str, value: str | None, choices: tuple[str, ...]) -> None:
+    """Raise ValueError if a setting is none of its choices, naming the nearest of them."""
     if value is not None and value not in choices:
         near = nearest(value, choices)
         hint = f"did you mean {near!r}?" if near else f"choose one of {', '.join(choices)}"
@@ -83,12 +86,12 @@ class TaskSettings:
     data_memory: str = "auto"
 
     def __post_init__(self) -> None:
-        _check(self.env is None or bool(self.env.strip()), "env is empty; name a task")
-        _check(self.data is None or bool(self.data.strip()), "data is empty; name a file")
-        _whole("action_repeat", self.action_repeat, 1)
+        check(self.env is None or bool(self.env.strip()), "env is empty; name a task")
+        check(self.data is None or bool(self.data.strip()), "data is empty; name a file")
+        check_whole("action_repeat", self.action_repeat, 1)
         if self.data_episodes is not None:
-            _whole("data_episodes", self.data_episodes, 1)
-        _choice("data_memory", self.data_memory, DATA_MEMORY)
+            check_whole("data_episodes", self.data_episodes, 1)
+        check_choice("data_memory", self.data_memory, DATA_MEMORY)
 
 
 @dataclass(frozen=True)
@@ -117,7 +120,7 @@ class TrainSettings:
 
     def __post_init__(self) -> None:
         for entry in fields(self):
-            _whole(entry.name, getattr(self, entry.name), 0 if entry.name == "steps" else 1)
+            check_whole(entry.name, getattr(self, entry.name), 0 if entry.name == "steps" else 1)
 
 
 MIXINGS = ("iql", "rlpd", "wsrl")
@@ -151,14 +154,14 @@ class OnlineSettings:
     collect_steps: int | None = None
 
     def __post_init__(self) -> None:
-        _whole("steps", self.steps, 0)
-        _choice("mixing", self.mixing, MIXINGS)
+        check_whole("steps", self.steps, 0)
+        check_choice("mixing", self.mixing, MIXINGS)
         for name in ("updates_per_step", "buffer_size"):
-            _whole(name, getattr(self, name), 1)
+            check_whole(name, getattr(self, name), 1)
         for name in ("warmup", "collect_steps"):
             if getattr(self, name) is not None:
-                _whole(name, getattr(self, name), 0)
-        _check(
+                check_whole(name, getattr(self, name), 0)
+        check(
             not self.steps or self.warmup_steps < self.steps,
             f"warmup {self.warmup} leaves no update in {self.steps} environment steps; lower "
             "warmup, or take more steps",
@@ -196,8 +199,8 @@ class StartSettings:
 
     def __post_init__(self) -> None:
         if self.checkpoint is not None:
-            _whole("checkpoint", self.checkpoint, 0)
-        _check(
+            check_whole("checkpoint", self.checkpoint, 0)
+        check(
             self.checkpoint is None or self.run is not None,
             "checkpoint is of the run that this one starts from, which is not given",
         )
@@ -228,21 +231,21 @@ class EvaluationSettings:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "steps", tuple(self.steps))
-        _check(bool(self.steps), "steps is empty; give at least one test budget")
+        check(bool(self.steps), "steps is empty; give at least one test budget")
         for steps in self.steps:
-            _whole("steps", steps, 0)
-        _check(
+            check_whole("steps", steps, 0)
+        check(
             len(set(self.steps)) == len(self.steps),
             f"steps {list(self.steps)} names a test budget twice; drop one",
         )
-        _whole("episodes", self.episodes, 1)
+        check_whole("episodes", self.episodes, 1)
         for name in ("particles", "num_envs"):
             if getattr(self, name) is not None:
-                _whole(name, getattr(self, name), 1)
+                check_whole(name, getattr(self, name), 1)
         if self.workers is not None:
-            _whole("workers", self.workers, 0)
+            check_whole("workers", self.workers, 0)
         together = self.episodes if self.num_envs is None else self.num_envs
-        _check(
+        check(
             (self.workers or 0) <= together,
             f"workers {self.workers} is more than the {together} environments stepped together; "
             "lower workers",
@@ -271,11 +274,11 @@ class BackendSettings:
     eager: bool = False
 
     def __post_init__(self) -> None:
-        _choice("name", self.name, BACKENDS)
-        _choice("dtype", self.dtype, DTYPES)
-        _choice("matmul_precision", self.matmul_precision, MATMUL_PRECISIONS)
+        check_choice("name", self.name, BACKENDS)
+        check_choice("dtype", self.dtype, DTYPES)
+        check_choice("matmul_precision", self.matmul_precision, MATMUL_PRECISIONS)
         parse_device(self.device)
-        _check(
+        check(
             self.matmul_precision == "float32" or self.dtype != "float64",
             f"matmul_precision {self.matmul_precision!r} contradicts dtype 'float64'; change one",
         )
@@ -350,13 +353,13 @@ class RunConfig:
     out: str | None = None
 
     def __post_init__(self) -> None:
-        _whole("seed", self.seed, 0)
-        _whole("seeds", self.seeds, 1)
-        _check(
+        check_whole("seed", self.seed, 0)
+        check_whole("seeds", self.seeds, 1)
+        check(
             self.seed + self.seeds <= 2**31,
             f"seed {self.seed} is too large; the last of {self.seeds} seeds must be below 2^31",
         )
-        _check(
+        check(
             not self.online.collect_steps or self.agent.transports,
             f"method {self.agent.method!r} moves no particles; collect_steps must be 0 or none",
         )
@@ -486,7 +489,7 @@ def convert(value: Any, hint: Any) -> Any:
         ValueError: it is of another type; :func:`describe` says which one is meant.
     """
     if get_origin(hint) is tuple:
-        _check(isinstance(value, list | tuple), "not a list")
+        check(isinstance(value, list | tuple), "not a list")
         return tuple(convert(part, get_args(hint)[0]) for part in value)
     if NoneType in get_args(hint):
         if value is None or (isinstance(value, str) and value.lower() == NONE):
@@ -494,10 +497,10 @@ def convert(value: Any, hint: Any) -> Any:
         return convert(value, _without_none(hint))
     if hint in (int, float):
         number = isinstance(value, int | float) and not isinstance(value, bool)
-        _check(number and math.isfinite(value), "not a finite number")
-        _check(hint is float or value == int(value), "not whole")
+        check(number and math.isfinite(value), "not a finite number")
+        check(hint is float or value == int(value), "not whole")
     else:
-        _check(isinstance(value, hint), "of another type")
+        check(isinstance(value, hint), "of another type")
         if hint is str:
             value.encode()  # a UnicodeEncodeError is a ValueError: text that no file can hold
     return hint(value)

@@ -39,12 +39,18 @@ _KEPT = (
 )  # fmt: skip
 
 
+# What one method alone reads; networks that a method does not train are no contradiction.
+_OF_METHOD = {
+    "distillation": "fql", "weight_temperature": "weighted_bc", "weight_maximum": "weighted_bc",
+}  # fmt: skip
+
+
 def configuration(flags: Mapping[str, Any], path: Path | str | None = None) -> RunConfig:
     """Defaults, or the run that is started from; then the TOML file `path`, then `flags`.
 
     Raises:
         VGFError: as :func:`vgf.config.resolve`, and :func:`check_start`; or flags of an online
-            phase that is not asked for.
+            phase that is not asked for, or of another method.
     """
     config = _resolved(flags, path)
     of_online = [name for name in flags.get("online", {}) if name != "steps"]
@@ -53,6 +59,12 @@ def configuration(flags: Mapping[str, Any], path: Path | str | None = None) -> R
             f"{flag_names()[f'online.{of_online[0]}']} is of the online phase, which has no steps; "
             "ask for them by --online-steps, or drop it"
         )
+    for name, method in _OF_METHOD.items():
+        if name in flags.get("agent", {}) and config.agent.method != method:
+            raise VGFError(
+                f"{flag_names()[f'agent.{name}']} is of method {method}, and this is "
+                f"{config.agent.method}; drop it, or add --method {method}"
+            )
     check_start(config)
     return config
 

@@ -54,7 +54,7 @@ class Setup:
 
     recipe: Recipe = field(default_factory=Recipe)
     prompts: int = 200
-    development: int = 16
+    development: int = 8
     seeds: int = 3
     settings: AlignSettings = field(
         default_factory=lambda: AlignSettings(
@@ -191,7 +191,6 @@ def flow_methods(
         ("random direction", {"direction": "random"}),
         ("negative gradient", {"direction": "negative"}),
         ("sequence kernel", {"kernel": "sequence", "temperature": 0.1}),
-        ("Adam steps", {"particle_step": "adam"}),
     ):
         own = replace(settings, steps=(HEADLINE,), **changes)
         records = align(models, prompts, own, folder / f"{name.replace(' ', '-')}.jsonl")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..backends import parse_device
-from ..config import _check, _choice, _whole, short_hash, to_dict
+from ..config import check, check_choice, check_whole, short_hash, to_dict
 from ..spec.text import SEQUENCE_KERNELS
 
 PARTICLE_STEPS = ("normalised", "plain", "adam")
@@ -87,19 +87,19 @@ class AlignSettings:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "steps", tuple(self.steps))
-        _check(bool(self.steps), "steps is empty; give at least one budget")
-        _check(
+        check(bool(self.steps), "steps is empty; give at least one budget")
+        check(
             len(set(self.steps)) == len(self.steps),
             f"steps {list(self.steps)} names a budget twice; drop one",
         )
         for steps in self.steps:
-            _whole("steps", steps, 0)
+            check_whole("steps", steps, 0)
         for name in ("particles", "decoding_top", "calibration_prompts", "max_new_tokens",
                      "min_new_tokens", "top_k", "batch_tokens"):  # fmt: skip
             if getattr(self, name) is not None:
-                _whole(name, getattr(self, name), 1)
-        _whole("seed", self.seed, 0)
-        _check(
+                check_whole(name, getattr(self, name), 1)
+        check_whole("seed", self.seed, 0)
+        check(
             self.min_new_tokens <= self.max_new_tokens,
             f"min_new_tokens {self.min_new_tokens} is more than max_new_tokens "
             f"{self.max_new_tokens}; lower it",
@@ -107,19 +107,17 @@ class AlignSettings:
         for name, choices in (("particle_step", PARTICLE_STEPS), ("kernel", SEQUENCE_KERNELS),
                               ("direction", DIRECTIONS), ("decoding", DECODINGS),
                               ("sft_dtype", DTYPES), ("rm_dtype", DTYPES)):  # fmt: skip
-            _choice(name, getattr(self, name), choices)
+            check_choice(name, getattr(self, name), choices)
         for name in ("step_size", "temperature", "sampling_temperature", "top_p"):
             value = getattr(self, name)
-            _check(value is None or value > 0, f"{name} is {value}; it must be above 0")
-        _check(
-            self.top_p is None or self.top_p <= 1, f"top_p is {self.top_p}; it must be 1 or less"
-        )
+            check(value is None or value > 0, f"{name} is {value}; it must be above 0")
+        check(self.top_p is None or self.top_p <= 1, f"top_p is {self.top_p}; it must be 1 or less")
         weight = self.decoding_weight
-        _check(weight is None or weight >= 0, f"decoding_weight is {weight}; it must be 0 or more")
+        check(weight is None or weight >= 0, f"decoding_weight is {weight}; it must be 0 or more")
         for name in ("unmoved_change", "moved_change"):
             value = getattr(self, name)
-            _check(0 < value < 1, f"{name} is {value}; it must lie between 0 and 1")
-        _check(
+            check(0 < value < 1, f"{name} is {value}; it must lie between 0 and 1")
+        check(
             self.decoding == "likelihood" or weight is None,
             "decoding_weight belongs to decoding 'likelihood'; drop it",
         )
