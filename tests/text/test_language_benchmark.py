@@ -22,8 +22,8 @@ from validation.language.corpus import clean, read_corpus, sentences
 from vgf.errors import VGFError
 
 METHODS = (
-    "base", "best-of-8", "best-of-32", "best-of-8, T = 0.85", "best-of-8, T = 0.7",
-    "best-of-32, T = 0.85", "best-of-32, T = 0.7", "DPO", "RLOO", "DPO, best of 8",
+    "base", "best-of-8", "best-of-32", "best-of-8, T = 0.7",
+    "best-of-32, T = 0.7", "DPO", "RLOO", "DPO, best of 8",
     "RLOO, best of 8", "VGF, L = 0", "VGF, L = 1", "VGF, L = 2", "VGF, L = 5", "VGF, L = 10",
     "random direction, L = 5", "negative gradient, L = 5",
 )  # fmt: skip

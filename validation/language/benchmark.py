@@ -7,6 +7,7 @@ judge, whose preferences the reward model was trained on, and VADER, which had n
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import os
 import time
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from vgf.config import short_hash
+from vgf.files import write_atomically
 from vgf.spec import bandwidth_squared, mmd_squared, wasserstein2
 from vgf.text import align, calibrate, load_judge
 from vgf.text.flow import best, log_likelihoods, rewards, sample
@@ -25,18 +27,18 @@ from vgf.text.judging import Verdict as Duel
 from vgf.text.models import Models, pair
 from vgf.text.settings import AlignSettings
 
-from ..experiment import Data, Experiment, Verdict, estimate
+from ..experiment import Data, Experiment, Verdict, estimate, rounded
 from ..figures import COLOURS, PAGE, figure, letter, line
 from ..pages import Table
 from .corpus import read_corpus
-from .training import Recipe, Trained, make_gold, make_rows, make_tokenizer, train
+from .training import Recipe, Rows, Trained, make_gold, make_rows, make_tokenizer, train
 
 RUNS = "VGF_VALIDATION_RUNS"  # the environment's name for the folder of trained models
 JUDGES = ("gold", "VADER")
 BASE = "base"
 HEADLINE = 5  # the L that is judged, chosen beforehand
 BUDGETS = (0, 1, 2, 5, 10)
-TEMPERATURES = (1.0, 0.85, 0.7)  # of the base model's samples, for best-of-N
+TEMPERATURES = (1.0, 0.7)  # of the base model's samples, for best-of-N
 COUNTS = (8, 32)
 
 
@@ -86,35 +88,64 @@ class Answers:
 
 def measure(setup: Setup) -> Data:
     """Train what is not trained, let every method answer, and judge."""
+    seeds = list(range(setup.seeds))
+    ready = prepare(setup)
+    found = [measure_seed(setup, ready, seed) for seed in seeds]
+    return {"gold_accuracy": ready.gold_accuracy, "prompts": len(ready.prompts), "seeds": found}
+
+
+@dataclass(frozen=True)
+class Ready:
+    """What all seeds share.
+
+    Attributes:
+        tokenizer, rows: of the corpus.
+        judges: by name.
+        gold_accuracy: see :func:`validation.language.training.make_gold`.
+        prompts, development: texts.
+    """
+
+    tokenizer: Any
+    rows: Rows
+    judges: dict[str, Judge]
+    gold_accuracy: dict[str, float]
+    prompts: list[str]
+    development: list[str]
+
+
+def prepare(setup: Setup) -> Ready:
+    """Read the corpus, and fit the gold judge."""
     corpus = read_corpus()
     tokenizer = make_tokenizer(corpus.texts, setup.recipe.vocabulary)
     rows = make_rows(corpus, tokenizer, setup.recipe)
     gold, accuracy = make_gold(corpus)
-    judges = {"gold": gold, "VADER": load_judge("vader")}
     prompts = [tokenizer.decode(row) for row in rows.test[: setup.prompts + setup.development]]
-    test, development = prompts[: setup.prompts], prompts[setup.prompts :]
+    return Ready(
+        tokenizer, rows, {"gold": gold, "VADER": load_judge("vader")}, accuracy,
+        prompts[: setup.prompts], prompts[setup.prompts :],
+    )  # fmt: skip
+
+
+def measure_seed(setup: Setup, ready: Ready, seed: int) -> Data:
+    """One seed: its models trained, and every method's responses judged, or as it was kept."""
     runs = Path(os.environ.get(RUNS, "runs")) / "language"
-    seeds = []
-    for seed in range(setup.seeds):
-        folder = runs / f"{short_hash(dataclasses.asdict(setup.recipe))}-seed-{seed}"
-        folder.mkdir(parents=True, exist_ok=True)
-        trained = train(folder, rows, gold, tokenizer, setup.recipe, seed)
-        seeds.append(measure_seed(setup, trained, test, development, judges, folder, seed))
-    return {"gold_accuracy": accuracy, "prompts": len(test), "seeds": seeds}
+    folder = runs / f"{short_hash(dataclasses.asdict(setup.recipe))}-seed-{seed}"
+    folder.mkdir(parents=True, exist_ok=True)
+    every = dataclasses.asdict(replace(setup, seeds=1))
+    place = folder / f"measured-{short_hash(every)}.json"
+    if not place.exists():
+        gold = ready.judges["gold"]
+        trained = train(folder, ready.rows, gold, ready.tokenizer, setup.recipe, seed)
+        write_atomically(place, json.dumps(rounded(judged(setup, ready, trained, folder, seed))))
+    found: Data = json.loads(place.read_text(encoding="utf-8"))
+    return found
 
 
-def measure_seed(
-    setup: Setup,
-    trained: Trained,
-    prompts: list[str],
-    development: list[str],
-    judges: dict[str, Judge],
-    folder: Path,
-    seed: int,
-) -> Data:
-    """One seed's models: every method's responses, judged."""
-    models = trained.models
-    tokens = [models.encode(text, "a prompt", 24) for text in development]
+def judged(setup: Setup, ready: Ready, trained: Trained, folder: Path, seed: int) -> Data:
+    """Every method's responses of one seed's models, judged."""
+    models, prompts = trained.models, ready.prompts
+    longest = setup.settings.max_new_tokens
+    tokens = [models.encode(text, "a prompt", longest) for text in ready.development]
     wanted = replace(setup.settings, seed=seed)
     settings = calibrate(models, list(enumerate(tokens)), wanted)
     methods = flow_methods(models, prompts, settings, folder)
@@ -127,7 +158,7 @@ def measure_seed(
             methods[label] = pick(models, prompts, own, (count,), tuned)[count]
     scores = {
         judge: {name: np.asarray(score(prompts, own.responses)) for name, own in methods.items()}
-        for judge, score in judges.items()
+        for judge, score in ready.judges.items()
     }
     against = (BASE, vgf_at(HEADLINE))
     return {
@@ -530,6 +561,6 @@ EXPERIMENT = Experiment(
     caption=(
         "(a) The reward that is climbed over the budget; (b) what the judges say; (c) wins by the "
         "gold judge against perplexity under the base model: budgets L = 0, 1, 2, 5, 10 of VGF, "
-        "temperatures 1, 0.85, 0.7 of best-of-N, one and the best of 8 samples of tuned models."
+        "temperatures 1 and 0.7 of best-of-N, one and the best of 8 samples of tuned models."
     ),
 )  # fmt: skip

@@ -54,7 +54,7 @@ class Recipe:
     longest: int = 32
     prompt: int = 8
     sentences: int = 40_000
-    pairs: int = 4_000
+    pairs: int = 8_000
     reward_epochs: int = 2
     dpo_epochs: int = 1
     dpo_beta: float = 0.1
