@@ -52,7 +52,10 @@ def data() -> dict[str, Any]:
         "examples": [{"prompt": "p", "base": "b", "VGF, L = 5": "v"}],
     }  # fmt: skip
     accuracy = {"reviews": 0.9, "sentences": 0.8}
-    return {"gold_accuracy": accuracy, "prompts": 100, "seeds": [seed, copy.deepcopy(seed)]}
+    return {
+        "gold_accuracy": accuracy, "prompts": 100, "versions": {"trl": "1.16.0"},
+        "seeds": [seed, copy.deepcopy(seed)],
+    }  # fmt: skip
 
 
 def test_every_verdict_can_fall(data: dict[str, Any]) -> None:
