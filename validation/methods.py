@@ -64,7 +64,7 @@ _SMALL = tuple(
 # task is the easiest: two things to open, in 750 steps.
 _MANIPULATION = (
     *("--discount", "0.98", "--polyak", "0.01", "--num-envs", "10", "--batch-size", "128"),
-    *("--learning-rate", "1e-3", "--target-ensemble", "mean", "--particles", "5"),
+    *("--learning-rate", "1e-3", "--target-ensemble", "mean"),
     *_SMALL,
 )
 _BUDGETS = ("--evaluation-steps", "0", "1")  # best-of-N, and the training budget
@@ -86,7 +86,7 @@ TASKS: dict[str, TaskFlags] = {
     ),
     "cube-single": TaskFlags(
         "cube-single-noisy-singletask-task2-v0",
-        _MANIPULATION,
+        (*_MANIPULATION, "--particles", "5"),
         {
             "fql": ("--distillation", "300"),
             "vgf": ("--budget-steps", "1", "--step-size", "0.05", "--temperature", "0.5",
