@@ -74,7 +74,20 @@ def test_every_verdict_can_fall(data: dict[str, Any]) -> None:
     worse = copy.deepcopy(data)
     for seed in worse["seeds"]:
         seed["methods"][ours]["log_likelihood"] = -4000.0
-    assert not any(verdict.holds for verdict in benchmark.judge(worse))
+    assert not any(verdict.holds for verdict in benchmark.judge(worse)[:-1])
+
+
+def test_best_of_n_at_the_same_perplexity(data: dict[str, Any]) -> None:
+    for seed in data["seeds"]:
+        cool = seed["methods"]["best-of-8, T = 0.7"]
+        cool["log_likelihood"] = -2900.0
+        cool["duels"]["gold"]["base"] = [90, 0, 10]
+    # perplexities e^2.9 and e^3.1, and VGF's e^3 half way between 90 and 60 %
+    assert benchmark.matched(data, "gold", 8, "VGF, L = 5") == pytest.approx(75)
+    assert benchmark.judge(data)[-1].holds  # 80 % of VGF's
+    for seed in data["seeds"]:
+        seed["methods"]["best-of-8, T = 0.7"]["duels"]["gold"]["base"] = [101, 0, 0]
+    assert not benchmark.judge(data)[-1].holds
 
 
 def test_wins_are_over_all_seeds(data: dict[str, Any]) -> None:
