@@ -44,17 +44,17 @@ class Setup:
         pairs: of a good and a bad sentence, that the reward's head is fitted on.
         prompts: the first words of held-out sentences.
         words: of a prompt.
-        development: further prompts, that epsilon is calibrated on.
+        development: further prompts, that lambda and epsilon are calibrated on.
         settings: of VGF.
     """
 
     pairs: int = 500
-    prompts: int = 12
+    prompts: int = 8
     words: int = 5
     development: int = 2
     settings: AlignSettings = field(
         default_factory=lambda: AlignSettings(
-            particles=4, steps=(0, 1, 2, 5), decoding_weight=0.15, moved_change=0.4,
+            particles=4, steps=(0, 1, 2, 5), unmoved_change=0.15, moved_change=0.4,
             max_new_tokens=20, min_new_tokens=8, batch_tokens=2048,
         )
     )  # fmt: skip
@@ -162,7 +162,7 @@ def measure(setup: Setup) -> Data:
             for name, own in rows.items()
         },
         "seconds": np.mean([sum(record["seconds"].values()) for record in records]),
-        "examples": [[records[i]["prompt"], name, own[i]["response"]]
+        "examples": [[records[i]["prompt"], name, " ".join(own[i]["response"].split())]
                      for i in range(min(2, len(records))) for name, own in rows.items()],
     }  # fmt: skip
 
@@ -204,7 +204,7 @@ def remarks(data: Data) -> list[str]:
     return [
         f"The reward model prefers the good of two held-out sentences in "
         f"{100 * data['reward_accuracy']:.0f} % of pairs. lambda = {data['decoding_weight']:.3g}, "
-        f"epsilon calibrated to {data['step_size']:.3g}; {data['seconds']:.0f} s a prompt."
+        f"epsilon = {data['step_size']:.3g}; {data['seconds']:.0f} s a prompt."
     ]
 
 
@@ -231,8 +231,10 @@ EXPERIMENT = Experiment(
     about=(
         "Continuations of the first words of held-out sentences that speak badly of a film. The "
         "base model is SmolLM2-135M-Instruct as 4-bit GGUF, read by transformers; the reward model "
-        "is the same network with a linear head fitted on human labels. lambda is fixed, epsilon "
-        "calibrated on two further prompts. Few prompts, one seed: a check that it runs on a model "
+        "is the same network with a linear head fitted on human labels. lambda and epsilon are "
+        "calibrated on two further prompts, to 15 % of tokens changed at L = 0 and 40 % at L = 5 "
+        "(a first run with lambda fixed at 0.15 changed 75 % at L = 0 already, which left the flow "
+        "nothing). Few prompts, one seed: a check that it runs on a model "
         "that was not made for it. Refuted if the last budget's reward is not the highest."
     ),
     setup=Setup(),
