@@ -15,7 +15,7 @@ from tiny_models import PROMPTS, base_model, make_tokenizer, reward_model
 
 from vgf.errors import VGFError
 from vgf.text import AlignSettings, align, calibrate, flow, pair, read_prompts
-from vgf.text.calibration import HIGH, LOW, largest, mean_change
+from vgf.text.calibration import HIGH, LOW, at_an_end, largest, mean_change
 
 change = dataclasses.replace
 
@@ -218,6 +218,9 @@ def test_halving_finds_the_edge_and_stops_at_the_ends():
     assert largest(lambda x: x / 10, 0.05) == pytest.approx(0.5, rel=0.02)
     assert largest(lambda x: 1.0, 0.5) == pytest.approx(LOW)
     assert largest(lambda x: 0.0, 0.5) == pytest.approx(HIGH, rel=0.02)
+    assert at_an_end(largest(lambda x: 1.0, 0.5))
+    assert at_an_end(largest(lambda x: 0.0, 0.5))
+    assert not any(at_an_end(largest(lambda x, y=y: x, y)) for y in (0.0011, 0.2, 9.0))
 
 
 def test_a_calibrated_file_goes_on_with_the_same_numbers(models, settings, tmp_path):

@@ -142,6 +142,18 @@ def test_align_and_judge(folders, prompt_file, tmp_path, capsys):
     assert found[0]["losses"] == 0  # the best by the reward model, by the reward model
 
 
+def test_what_was_calibrated_is_said(folders, prompt_file, tmp_path, capsys):
+    out = tmp_path / "out.jsonl"
+    words = ["align", "--sft", str(folders.sft), "--rm", str(folders.rm), "--prompts",
+             str(prompt_file), "--out", str(out), "--particles", "2", "--max-new-tokens", "4",
+             "--steps", "0", "1", "--decoding-weight", "0", "--moved-change", "0.99"]  # fmt: skip
+    assert vgf(words) == 0
+    shown = capsys.readouterr().out
+    assert "--decoding-weight calibrated" not in shown
+    assert "--step-size calibrated to 9.8" in shown
+    assert "the end of what is tried: --moved-change is not reached" in shown
+
+
 def test_settings_come_from_a_file_and_flags_win(folders, prompt_file, tmp_path):
     config = tmp_path / "align.toml"
     config.write_text('particles = 2\nsteps = [1]\nkernel = "sequence"\nseed = 1\n')

@@ -30,6 +30,8 @@ _SHOWN = {
     "pad_token": "where the tokenizer has none",
     "seed": "it fixes every random number",
 }
+# The share of changed tokens that a number is calibrated to
+_WANTED = {"decoding_weight": "--unmoved-change", "step_size": "--moved-change"}
 
 
 def main(words: list[str]) -> int:
@@ -66,10 +68,18 @@ def main(words: list[str]) -> int:
 def _align(sft: str, rm: str, prompts: Path, out: Path, settings: AlignSettings) -> int:
     from ..files import check_writable
     from ..text import align, load_models, read_prompts
+    from ..text.calibration import at_an_end
 
     texts = read_prompts(prompts)
     check_writable(out.parent)
     records = align(load_models(sft, rm, settings), texts, settings, out)
     print(f"{len(records)} prompts in {out}")
+    for name in settings.calibrates:
+        flag, value = f"--{name.replace('_', '-')}", records[0][name]
+        print(f"{flag} calibrated to {value:.3g}")
+        if at_an_end(value):
+            print(
+                f"  the end of what is tried: {_WANTED[name]} is not reached; ask for another share"
+            )
     print(f"vgf judge {out} --judge ... says who wins")
     return 0

@@ -62,6 +62,13 @@ def calibrate(
     return settings
 
 
+def at_an_end(value: float) -> bool:
+    """Whether a calibrated number is at an end of what is tried, its share not reached."""
+    return (
+        value <= LOW * 1.001 or value >= HIGH * math.exp(math.log(LOW / HIGH) / 2**HALVINGS) / 1.001
+    )
+
+
 def mean_change(before: Sequence[Responses], after: Sequence[Responses]) -> float:
     """The share of changed tokens over all responses to some prompts."""
     shares = [x for pair in zip(before, after, strict=True) for x in changed(*pair)]
