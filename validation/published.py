@@ -198,6 +198,8 @@ def differences(published: Published, run: Data) -> list[str]:
         found.append(f"1 of {published.tasks} tasks")
     if run["data_episodes"] is not None:
         found.append(f"other data: {run['data_episodes']:,} generated episodes")
+    if "-noisy-" in run["env"]:
+        found.append("the noisy set, not play")
     if run["updates"] < FULL_UPDATES:
         found.append(f"{run['updates']:,} updates, not {FULL_UPDATES:,}")
     if tuple(run["critic"]) != FULL_NETWORK:
