@@ -21,7 +21,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from vgf.errors import VGFError
-from vgf.extras import need
 
 from . import methods, mistakes, online, parity, published, runs, scaling, sources
 from .claims import CLAIMS
@@ -30,6 +29,10 @@ from .record import RESULTS
 from .report import write_report
 from .toy import TOY
 
+COPIED = (
+    "run-*", "methods-*", "online.*", "sources.*", "language.*", "smollm2.*", "bench-cpu.*",
+    "mistakes.md",
+)  # fmt: skip
 QUICK_PARITY = ("--examples", "5", "--updates", "10", "--dtype", "float64")
 
 
@@ -46,9 +49,7 @@ def tasks(out: Path, quick: bool, folders: list[str], long: bool) -> dict[str, C
         return act
 
     def language() -> bool:
-        for module in ("torch", "transformers"):
-            need(module, "text")
-        from .language.benchmark import EXPERIMENT
+        from .language.benchmark import EXPERIMENT  # which needs an extra
 
         return one(EXPERIMENT, command_line("language", short))()
 
@@ -96,16 +97,7 @@ def run_all(out: Path, quick: bool, folders: list[str], long: bool, skip: list[s
 def copy_runs(out: Path) -> None:
     """Copy the recorded whole runs to another folder of results, for what is not run again."""
     out.mkdir(parents=True, exist_ok=True)
-    for pattern in (
-        "run-*",
-        "methods-*",
-        "online.*",
-        "sources.*",
-        "language.*",
-        "smollm2.*",
-        "bench-cpu.*",
-        "mistakes.md",
-    ):
+    for pattern in COPIED:
         for path in sorted(RESULTS.glob(pattern)):
             if not (out / path.name).exists():
                 shutil.copyfile(path, out / path.name)

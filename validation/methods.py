@@ -28,8 +28,8 @@ from vgf.report import find_runs, last_scores
 from .experiment import Data, Experiment, Verdict, main
 from .figures import COLOURS, COLUMN, MARKERS, figure
 from .pages import Table
+from .record import RUNS
 
-RUNS = "VGF_VALIDATION_RUNS"  # the environment's name for the folder of runs
 # What is read off each run: the name in the figure, and the label of its test budget ("L" is the
 # training budget's).
 METHODS: dict[str, dict[str, str]] = {

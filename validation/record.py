@@ -15,6 +15,7 @@ from vgf.checkpoint import git_revision
 from vgf.files import write_atomically
 
 RESULTS = Path(__file__).parent / "results"
+RUNS = "VGF_VALIDATION_RUNS"  # the environment's name for the folder of what is trained
 PACKAGES = ("vgf", "numpy", "scipy", "torch", "jax", "jaxlib", "optax", "hypothesis")
 
 

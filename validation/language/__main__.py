@@ -9,8 +9,14 @@ VGF_VALIDATION_RUNS names (runs): a stopped run goes on.
 
 import sys
 
+from vgf.errors import VGFError
+
 from ..experiment import main
-from .benchmark import EXPERIMENT
 
 if __name__ == "__main__":
+    try:
+        from .benchmark import EXPERIMENT
+    except VGFError as error:  # an extra that is not installed
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
     sys.exit(main([EXPERIMENT], "language", __doc__, None))

@@ -31,10 +31,10 @@ from vgf.text.settings import AlignSettings
 from ..experiment import Data, Experiment, Verdict, rounded
 from ..figures import COLOURS, PAGE, figure, letter, line
 from ..pages import Table
+from ..record import RUNS
 from .corpus import read_corpus
-from .training import Recipe, Rows, Trained, make_gold, make_rows, make_tokenizer, train
+from .training import SHORTEST, Recipe, Rows, Trained, make_gold, make_rows, make_tokenizer, train
 
-RUNS = "VGF_VALIDATION_RUNS"  # the environment's name for the folder of trained models
 JUDGES = ("gold", "VADER")
 BASE = "base"
 HEADLINE = 5  # the L that is judged, chosen beforehand
@@ -62,8 +62,8 @@ class Setup:
     seeds: int = 3
     settings: AlignSettings = field(
         default_factory=lambda: AlignSettings(
-            particles=8, steps=BUDGETS, unmoved_change=0.2, moved_change=0.5, max_new_tokens=24,
-            min_new_tokens=4, batch_tokens=8192,
+            particles=8, steps=BUDGETS, unmoved_change=0.2, moved_change=0.5, batch_tokens=8192,
+            max_new_tokens=Recipe().response, min_new_tokens=SHORTEST,
         )
     )  # fmt: skip
 
@@ -90,13 +90,12 @@ class Answers:
 
 def measure(setup: Setup) -> Data:
     """Train what is not trained, let every method answer, and judge."""
-    seeds = list(range(setup.seeds))
     ready = prepare(setup)
-    found = [measure_seed(setup, ready, seed) for seed in seeds]
+    seeds = [measure_seed(setup, ready, seed) for seed in range(setup.seeds)]
     used = {name: installed_version(name) for name in PACKAGES}
     return {
         "gold_accuracy": ready.gold_accuracy, "prompts": len(ready.prompts), "versions": used,
-        "seeds": found,
+        "seeds": seeds,
     }  # fmt: skip
 
 
@@ -158,10 +157,8 @@ def judged(setup: Setup, ready: Ready, trained: Trained, folder: Path, seed: int
     methods |= best_of_methods(models, prompts, settings)
     for name, policy in (("DPO", trained.dpo), ("RLOO", trained.rloo)):
         tuned = pair(policy, models.reward.model, models.tokenizer)
-        for count in (1, settings.particles):
-            label = name if count == 1 else f"{name}, best of {count}"
-            own = replace(settings, particles=count)
-            methods[label] = pick(models, prompts, own, (count,), tuned)[count]
+        found = pick(models, prompts, settings, (1, settings.particles), tuned)
+        methods |= {tuned_at(name, count): chosen for count, chosen in found.items()}
     scores = {
         judge: {name: np.asarray(score(prompts, own.responses)) for name, own in methods.items()}
         for judge, score in ready.judges.items()
@@ -193,7 +190,7 @@ def judged(setup: Setup, ready: Ready, trained: Trained, folder: Path, seed: int
         },
         "examples": [
             {"prompt": prompts[i], **{name: methods[name].responses[i] for name in
-                                      (BASE, "best-of-8", vgf_at(HEADLINE), "DPO")}}
+                                      (BASE, best_of(COUNTS[0]), vgf_at(HEADLINE), "DPO")}}
             for i in range(min(3, len(prompts)))
         ],
     }  # fmt: skip
@@ -202,6 +199,16 @@ def judged(setup: Setup, ready: Ready, trained: Trained, folder: Path, seed: int
 def vgf_at(steps: int) -> str:
     """What VGF is called at a budget."""
     return f"VGF, L = {steps}"
+
+
+def best_of(count: int, temperature: float = 1.0) -> str:
+    """What best-of-N is called at a temperature."""
+    return f"best-of-{count}" + ("" if temperature == 1 else f", T = {temperature:g}")
+
+
+def tuned_at(name: str, count: int) -> str:
+    """What a tuned model is called when the best of so many of its samples is taken."""
+    return name if count == 1 else f"{name}, best of {count}"
 
 
 def counts(duel: Duel) -> list[int]:
@@ -271,8 +278,8 @@ def stopped(records: list[Data]) -> Answers:
     """
     rows, seconds = [], []
     for record in records:
-        least = per_token(record["samples"][record["best_of_n"]["chosen"]])
         rows.append(record["samples"][record["best_of_n"]["chosen"]])
+        least = per_token(rows[-1])
         for budget in sorted(record["budgets"], key=lambda budget: budget["steps"]):
             row = budget["candidates"][budget["chosen"]]
             if per_token(row) >= least:
@@ -323,8 +330,7 @@ def best_of_methods(
     for temperature in TEMPERATURES:
         own = replace(settings, sampling_temperature=temperature, particles=max(COUNTS))
         for count, chosen in pick(models, prompts, own, COUNTS, models).items():
-            warm = "" if temperature == 1 else f", T = {temperature:g}"
-            found[f"best-of-{count}{warm}"] = chosen
+            found[best_of(count, temperature)] = chosen
     return found
 
 
@@ -384,15 +390,14 @@ def judge(data: Data) -> list[Verdict]:
     own = perplexity(data, ours)
     verdicts = []
     for others, claim in (
-        (["best-of-8"], "best-of-8"),
-        (["best-of-32"], "best-of-32"),
+        *(([best_of(n)], best_of(n)) for n in COUNTS),
         ([vgf_at(0)], "its control L = 0"),
         ([f"random direction, L = {HEADLINE}"], "a random direction"),
         ([f"negative gradient, L = {HEADLINE}"], "the negative gradient"),
-        ([f"best-of-{n}, T = {t:g}" for n in COUNTS for t in TEMPERATURES[1:]],
+        ([best_of(n, t) for n in COUNTS for t in TEMPERATURES[1:]],
          "best-of-N at every lower temperature"),
         (["DPO", "RLOO"], "DPO and RLOO"),
-        ([f"DPO, best of {COUNTS[0]}", f"RLOO, best of {COUNTS[0]}"],
+        ([tuned_at(name, COUNTS[0]) for name in ("DPO", "RLOO")],
          "the best of as many samples of DPO and RLOO"),
     ):  # fmt: skip
         duels = {(other, by): duel(data, by, other, ours) for other in others for by in JUDGES}
@@ -436,7 +441,7 @@ def matched(data: Data, judge: str, count: int, perplexity_of: str) -> float:
     Interpolated between the temperatures, over the logarithm of their perplexity; beyond them the
     nearest.
     """
-    names = [f"best-of-{count}" + ("" if t == 1 else f", T = {t:g}") for t in TEMPERATURES]
+    names = [best_of(count, temperature) for temperature in TEMPERATURES]
     at = {perplexity(data, name): duel(data, judge, name, BASE).rate or 0.0 for name in names}
     x = np.log(sorted(at))
     y = [at[key] for key in sorted(at)]
@@ -509,7 +514,7 @@ def tables(data: Data) -> list[Table]:
 def remarks(data: Data) -> list[str]:
     """What the judges are worth, and where more flow stops to help."""
     reviews, short = (data["gold_accuracy"][key] for key in ("reviews", "sentences"))
-    budgets = [name for name in map(vgf_at, BUDGETS) if name in data["seeds"][0]["methods"]]
+    budgets = [vgf_at(steps) for steps in BUDGETS]
     found = [
         f"The gold judge agrees with the human label of {100 * reviews:.1f} % of held-out reviews, "
         f"and of {100 * short:.1f} % of those with fewer than 250 characters."
@@ -555,11 +560,10 @@ def draw(data: Data, stem: Path) -> None:
             axes.set_xlabel("flow steps L")
             axes.set_xticks(BUDGETS)
         groups: dict[str, list[str]] = {"VGF": [vgf_at(steps) for steps in BUDGETS]}
-        for count in COUNTS:
-            groups[f"best-of-{count}"] = [
-                f"best-of-{count}" + ("" if t == 1 else f", T = {t:g}") for t in TEMPERATURES
-            ]
-        groups |= {name: [name, f"{name}, best of {COUNTS[0]}"] for name in ("DPO", "RLOO")}
+        groups |= {best_of(n): [best_of(n, t) for t in TEMPERATURES] for n in COUNTS}
+        groups |= {
+            name: [tuned_at(name, count) for count in (1, COUNTS[0])] for name in ("DPO", "RLOO")
+        }
         for number, (label, methods) in enumerate(groups.items()):
             x = [perplexity(data, method) for method in methods]
             y = [100 * (duel(data, JUDGES[0], method, BASE).rate or 0) for method in methods]

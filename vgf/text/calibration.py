@@ -64,9 +64,7 @@ def calibrate(
 
 def at_an_end(value: float) -> bool:
     """Whether a calibrated number is at an end of what is tried, its share not reached."""
-    return (
-        value <= LOW * 1.001 or value >= HIGH * math.exp(math.log(LOW / HIGH) / 2**HALVINGS) / 1.001
-    )
+    return value in (largest(lambda _: 1.0, 0.0), largest(lambda _: 0.0, 1.0))
 
 
 def mean_change(before: Sequence[Responses], after: Sequence[Responses]) -> float:

@@ -218,11 +218,15 @@ def pair(sft: Any, rm: Any, tokenizer: Any, rm_tokenizer: Any = None) -> Models:
                 "tokens; they do not belong together"
             )
         model.eval()
-    device = sft.get_input_embeddings().weight.device
-    allowed = torch.ones(vocabulary, dtype=torch.bool, device=device)
+    return Models(language_model(sft, tokenizer), RewardModel(rm, vocabulary), tokenizer)
+
+
+def language_model(model: Any, tokenizer: Any) -> LanguageModel:
+    """A causal language model with what its tokenizer says of the tokens."""
+    device = model.get_input_embeddings().weight.device
+    allowed = torch.ones(len(tokenizer), dtype=torch.bool, device=device)
     allowed[list(tokenizer.all_special_ids)] = False
-    language = LanguageModel(sft, tokenizer.eos_token_id, tokenizer.pad_token_id, allowed)
-    return Models(language, RewardModel(rm, vocabulary), tokenizer)
+    return LanguageModel(model, tokenizer.eos_token_id, tokenizer.pad_token_id, allowed)
 
 
 def _check_same(ours: dict[str, int], theirs: dict[str, int]) -> None:
