@@ -35,6 +35,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     os.environ["VGF_COMPILATION_CACHE"] = "0"  # nothing of a test is to be found by the next run
+    # several processes share one GPU: none may take its memory when it starts
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     unknown = [name for name in requested(config)[0] if name not in BACKENDS]
     if unknown:
         raise pytest.UsageError(
