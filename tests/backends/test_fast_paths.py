@@ -62,21 +62,57 @@ def test_the_median_of_any_number_of_particles(backend, n, kind):
     np.testing.assert_allclose(got, spec.bandwidth_squared(a), rtol=1e-6, atol=0)
 
 
+def as_on_a_gpu(backend, **options):
+    """A backend that takes the way it takes on a GPU, on the device of another."""
+    found = get_backend(backend.name, device=backend.device, **options)
+    if backend.name == "torch":
+        # only the network looks at this; arrays are made by the other backend
+        found.torch_device = dataclasses.make_dataclass("Device", [("type", str)])("cuda")
+    else:
+        found.device = "gpu:0"
+    return found
+
+
 @pytest.mark.parametrize("name", ["critic_values", "action_gradient"])
 @pytest.mark.backend(names=("torch", "jax"), dtypes=("float64",))
 def test_critics_in_one_batched_product_as_on_a_gpu(backend, name):
     """On a GPU the members of an ensemble share a product; here that way runs on the CPU."""
-    batched = get_backend(backend.name, dtype="float64", device=backend.device)
-    if backend.name == "torch":
-        # only the network looks at this; arrays are made by the other backend
-        batched.torch_device = dataclasses.make_dataclass("Device", [("type", str)])("cuda")
-    else:
-        batched.device = "gpu:0"
     rng = np.random.default_rng(0)
     arrays = critic(rng, size=3), rng.standard_normal((7, 6)), rng.uniform(-1, 1, (7, 5, 3))
-    got = getattr(batched, name)(*map(backend.asarray, arrays))
+    got = getattr(as_on_a_gpu(backend, dtype="float64"), name)(*map(backend.asarray, arrays))
     want = getattr(spec, name)(*arrays)
     np.testing.assert_allclose(backend.to_numpy(got), want, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("steps", [1, 5, 16, 20])  # up to 16 are compiled as one on a GPU
+@pytest.mark.backend(names=("torch", "jax"), dtypes=("float64",))
+def test_loops_unrolled_as_on_a_gpu(backend, steps):
+    rng = np.random.default_rng(steps)
+    s, a = rng.standard_normal((7, 6)), rng.uniform(-1, 1, (7, 5, 3))
+    network = spec.init_mlp(rng, 6 + 3 + 1, Network((16, 16)), 3)
+    gpu = as_on_a_gpu(backend, dtype="float64")
+    got = gpu.flow_sample(*map(backend.asarray, (network, s, a)), steps)
+    want = spec.flow_sample(network, s, a, steps)
+    np.testing.assert_allclose(backend.to_numpy(got), want, rtol=1e-10, atol=1e-12)
+    budget = Budget(steps=steps, step_size=0.05, temperature=0.2)
+    params = critic(rng)
+    got = gpu.critic_transport(*map(backend.asarray, (params, s, a)), budget, trajectory=True)
+    want = spec.critic_transport(params, s, a, budget, trajectory=True)
+    np.testing.assert_allclose(backend.to_numpy(got), want, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize(("inputs", "outputs"), [(1, 8), (8, 1), (1, 1), (8, 8)])
+@pytest.mark.backend(names=("jax",), dtypes=("float32",))
+def test_narrow_products_in_bf16_round_their_operands_as_on_a_gpu(backend, inputs, outputs):
+    rng = np.random.default_rng(0)
+    x, kernel = (
+        backend.asarray(rng.standard_normal(shape))
+        for shape in ((5, 4, inputs), (inputs, outputs))
+    )
+    found = as_on_a_gpu(backend, matmul_precision="bf16")._product(x, kernel)
+    rounded = [np.asarray(y.astype("bfloat16"), np.float64) for y in (x, kernel)]
+    np.testing.assert_allclose(found, rounded[0] @ rounded[1], rtol=1e-5, atol=1e-6)
+    assert np.abs(found - np.asarray(x, np.float64) @ np.asarray(kernel, np.float64)).max() > 1e-4
 
 
 def transitions(rows=200):

@@ -40,6 +40,8 @@ Parts = tuple[Array, ...]
 CACHED_ROWS = 640
 # One compiled program makes up to this many updates, and multiples of it.
 UPDATES_TOGETHER = 64
+# On a GPU, so many steps of a sampler or of a flow are compiled as one at the most.
+STEPS_TOGETHER = 16
 # Up to this many pairs of particles, counting finds the median faster than sorting.
 COUNTED_PAIRS = 128
 
@@ -192,7 +194,9 @@ class JaxBackend(ComposedBackend):
 
         def run(a: Array) -> Array:
             state = self.adam_init(a) if budget.optimiser == "adam" else None
-            (last, _), path = lax.scan(step, (a, state), length=budget.steps)
+            (last, _), path = lax.scan(
+                step, (a, state), length=budget.steps, unroll=self._unrolled(budget.steps)
+            )
             return jnp.concatenate([a[None], path]) if trajectory else last
 
         return self.in_own_precision(run)(a)
@@ -258,6 +262,20 @@ class JaxBackend(ComposedBackend):
         precision = lax.Precision.HIGH if self.matmul_precision == "tf32" else lax.Precision.HIGHEST
         return jnp.matmul(x, y, precision=precision)
 
+    def _product(self, x: Array, kernel: Array) -> Array:
+        """``[*, in] @ [in, out]``, out of a GPU's matrix units where they have little to do.
+
+        With one input or one output it is a pass over memory, which XLA makes one of with what
+        stands before and after; and seeds side by side (vmap) stay in order.
+        """
+        if self.device == "cpu" or 1 not in kernel.shape:
+            return self.matmul(x, kernel)
+        if self.matmul_precision == "bf16":
+            x, kernel = (lax.reduce_precision(y, 8, 7) for y in (x, kernel))
+        if kernel.shape[0] == 1:
+            return x * kernel[0]
+        return jnp.sum(x * kernel[:, 0], axis=-1, keepdims=True)
+
     @compiled("activation")
     def activate(self, x: Array, activation: str) -> Array:
         if activation == "relu":
@@ -301,7 +319,7 @@ class JaxBackend(ComposedBackend):
                 bias = bias - jnp.mean(bias)
             # what belongs to a state is multiplied once, and not once for each particle
             kernels = jnp.split(kernel, np.cumsum(widths)[:-1])
-            y = bias + sum(map(self.matmul, parts, kernels))
+            y = bias + sum(map(self._product, parts, kernels))
             if "norm_scale" in layer:
                 y = self._normalise(y) * layer["norm_scale"] + layer["norm_offset"]
             if name != "output":
@@ -347,6 +365,10 @@ class JaxBackend(ComposedBackend):
         """A network's input: states, and what goes with each of them or with its particles."""
         check_states("network input", s, others[0])
         return (s if others[0].ndim == s.ndim else s[..., None, :], *others)
+
+    def _unrolled(self, steps: int) -> int:
+        """How many steps of a loop are compiled as one: a GPU waits between those that are not."""
+        return 1 if self.device == "cpu" else min(max(steps, 1), STEPS_TOGETHER)
 
     def _by_states(self, function: Callable[..., Array], *arrays: Array) -> Array:
         """A function of states ``[B, ...]`` and their particles ``[B, N, d]``, some at a time.
@@ -411,11 +433,14 @@ class JaxBackend(ComposedBackend):
         sampling_steps: int = 10,
         activation: str = "relu",
     ) -> Array:
-        def euler(k: Array, x: Array) -> Array:
-            t = jnp.broadcast_to((k / sampling_steps).astype(x.dtype), (*x.shape[:-1], 1))
-            return x + self.flow_velocity(params, s, x, t, activation) / sampling_steps
+        check_shapes("flow_sample", x0=(x0, "* d"))
 
-        return self.project(lax.fori_loop(0, sampling_steps, euler, x0))
+        def euler(x: Array, k: Array) -> tuple[Array, None]:
+            t = (k / sampling_steps).astype(x.dtype).reshape((1,) * x.ndim)  # of all particles
+            return x + self._network(params, self._parts(s, x, t), activation) / sampling_steps, None
+
+        steps = jnp.arange(sampling_steps)
+        return self.project(lax.scan(euler, x0, steps, unroll=self._unrolled(sampling_steps))[0])
 
     @compiled("tanh", "activation")
     def gaussian_loss(

@@ -377,10 +377,11 @@ class TorchBackend(ComposedBackend):
         sampling_steps: int = 10,
         activation: str = "relu",
     ) -> Tensor:
+        check_shapes("flow_sample", x0=(x0, "* d"))
         x = x0
         for k in range(sampling_steps):
-            t = torch.full_like(x[..., :1], k / sampling_steps)
-            x = x + self.flow_velocity(params, s, x, t, activation) / sampling_steps
+            t = x.new_full((1,) * x.ndim, k / sampling_steps)  # of all particles
+            x = x + self._network(params, self._parts(s, x, t), activation) / sampling_steps
         return self.project(x)
 
     def gaussian_loss(
