@@ -11,7 +11,8 @@ round; the tables give its median, lowest and highest. Each side trains as its u
 same made-up data: ours by the updates of `vgf run`, the peers by the loop of their own `main.py`. A
 claim fails where the median ratio is below what it says.
 
-Writes bench-cpu.md, or bench-gpu.md where training runs on a GPU.
+Writes bench-cpu.md, bench-amx.md on a CPU with matrix units, or bench-gpu.md where training runs on
+a GPU.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vgf.backends.base import MATMUL_PRECISIONS
 from vgf.bench import profile, roofline, startup, training
+from vgf.bench.machine import machine
 from vgf.bench.profile import DISPATCH, WHOLE
 from vgf.bench.startup import HELP, IMPORT
 from vgf.bench.training import Peer, Plan, default_sides, spell_ratio
@@ -51,6 +54,12 @@ KINDS = {
     "training": "rows", "profile": "profiles", "evaluation": "evaluations", "startup": "starts",
     "memory": "memory",
 }  # fmt: skip
+# The kinds of machine that have a page of their own.
+KINDS_OF_MACHINE = {
+    "cpu": "Speed on a CPU", "gpu": "Speed on a GPU",
+    "amx": "Speed on a CPU with matrix units (AMX)",
+}  # fmt: skip
+TOGETHER = 8
 AUTHORS = "ryanxhr/vgf"
 SMALL = "vgf-2x64-n5-l1-o28"
 MIDDLE = "vgf-4x256-n5-l1-o28"
@@ -81,7 +90,9 @@ class Target:
         claim: in words.
         sides: whose best ratio counts; none for all of ours.
         least: the ratio.
-        device: where it is claimed: "cpu" or "gpu".
+        device: where it is claimed: a key of KINDS_OF_MACHINE.
+        precision, peer_precision: of matrix products, ours and theirs.
+        seeds: agents of ours side by side; their throughput counts.
     """
 
     work: str
@@ -89,6 +100,9 @@ class Target:
     sides: tuple[str, ...]
     least: float
     device: str = "cpu"
+    precision: str = "float32"
+    peer_precision: str = "float32"
+    seeds: int = 1
 
 
 TARGETS = (
@@ -97,8 +111,22 @@ TARGETS = (
     Target(FULL.name, "the better of torch and JAX is at least 1.3 times as fast there", (), 1.3),
     Target(MIDDLE, "it is at least 1.5 times as fast at 4 x 256 (N 5, L 1)", (), 1.5),
     Target(SMALL, "it is at least twice as fast at 2 x 64 (N 5, L 1)", (), 2.0),
-    Target(FULL.name, "it is at least twice as fast at the full size", (), 2.0, "gpu"),
+    *(
+        Target(FULL.name, f"it is at least twice as fast at the full size, {name}", (), 2.0, "gpu",
+               name, name)
+        for name in MATMUL_PRECISIONS
+    ),
+    *(
+        Target(size, f"{TOGETHER} agents side by side get through at least {TOGETHER} times the "
+               f"updates of the authors' code, {size}, {name}", (), TOGETHER, "gpu", name, name,
+               TOGETHER)
+        for size in (FULL.name, MIDDLE, SMALL) for name in MATMUL_PRECISIONS
+    ),
+    Target(FULL.name, "in bf16 it is at least 4 times as fast as the authors' code in float32 at "
+           "the full size", (), 4.0, "amx", "bf16"),
 )  # fmt: skip
+# Agents side by side on a GPU, and how many times the time of one they may take.
+TOGETHER_AT_MOST = 2.0
 # The same of evaluations, by how the task's name begins; and of `import vgf` and the help.
 EVALUATION = {"pointmaze": 5.0, "cube": 2.5}
 START_SECONDS = 0.3
@@ -132,7 +160,7 @@ def join(records: Sequence[Data]) -> Data:
         same = {
             "machine": record["machine"],
             "device": roofs.get("device"),
-            "precision": record.get("plan", {}).get("matmul_precision"),
+            "device_name": roofs.get("device_name"),
         }
         for key, value in same.items():
             if value is not None and found.setdefault(key, value) != value:
@@ -153,7 +181,11 @@ def join(records: Sequence[Data]) -> Data:
     if not found["rows"]:
         raise VGFError("no record of training among them; vgf bench --out FILE writes one")
     order = [work.name for work in RECORDED]
-    found["rows"].sort(key=lambda row: order.index(row["name"]) if row["name"] in order else -1)
+    precisions = list(MATMUL_PRECISIONS)
+    found["rows"].sort(key=lambda row: (
+        order.index(row["name"]) if row["name"] in order else -1,
+        precisions.index(row["matmul_precision"]), row["work"]["seeds"],
+    ))  # fmt: skip
     best: dict[tuple[Any, ...], Data] = {}
     for product in found["products"]:
         what = tuple(product[name] for name in ("m", "k", "precision", "library"))
@@ -176,13 +208,19 @@ def read(paths: Sequence[Path]) -> Data:
 
 
 def judge(data: Data) -> list[Verdict]:
-    """The goals, on the device that was measured."""
-    rows = {row["name"]: row for row in data["rows"]}
+    """The goals, on the machine that was measured."""
+    rows = {
+        (row["name"], row["matmul_precision"], row["peer_matmul_precision"], row["work"]["seeds"]):
+        row for row in data["rows"]
+    }  # fmt: skip
+    kind = kind_of(data["device"], data["machine"])
     verdicts = []
     for target in TARGETS:
-        if target.device != data["device"].partition(":")[0] or target.work not in rows:
+        of = target.work, target.precision, target.peer_precision, target.seeds
+        # what is claimed of any CPU is claimed of one with matrix units too
+        if of not in rows or target.device not in (kind, "cpu" if kind == "amx" else kind):
             continue
-        sides = rows[target.work]["sides"]
+        sides = rows[of]["sides"]
         found = {
             name: side["ratios"][AUTHORS] for name, side in sides.items()
             if side["ours"] and AUTHORS in side["ratios"]
@@ -193,7 +231,45 @@ def judge(data: Data) -> list[Verdict]:
         best = max(found, key=lambda name: found[name]["median"])
         told = "; ".join(f"{name} {spell_ratio(ratio)}" for name, ratio in found.items())
         verdicts.append(Verdict(target.claim, found[best]["median"] >= target.least, told))
-    return verdicts + judge_rest(data)
+    return verdicts + judge_together(data) + judge_rest(data)
+
+
+def kind_of(device: str, about: Data) -> str:
+    """The page that a machine's numbers are on.
+
+    Args:
+        device: that trained.
+        about: the machine, of :func:`vgf.bench.machine.machine`.
+    """
+    if device != "cpu":
+        return "gpu"
+    return "amx" if any(name.startswith("amx") for name in about["instructions"]) else "cpu"
+
+
+def judge_together(data: Data) -> list[Verdict]:
+    """On a GPU: what agents side by side take, beside one alone."""
+    verdicts = []
+    for row in data["rows"] if data["device"] != "cpu" else ():
+        alone = next((
+            other for other in data["rows"] if other["work"] == {**row["work"], "seeds": 1}
+            and other["matmul_precision"] == row["matmul_precision"]
+        ), None)  # fmt: skip
+        if row["work"]["seeds"] != TOGETHER or alone is None:
+            continue
+        for name, side in row["sides"].items():
+            if not side["ours"] or name not in alone["sides"]:
+                continue
+            times = (
+                TOGETHER
+                * statistics.median(side["seconds"])
+                / statistics.median(alone["sides"][name]["seconds"])
+            )
+            claim = (
+                f"{TOGETHER} agents side by side take less than twice the time of one, "
+                f"{row['name']}, {row['matmul_precision']}, {name}"
+            )
+            verdicts.append(Verdict(claim, times < TOGETHER_AT_MOST, f"{times:.2f} times"))
+    return verdicts
 
 
 def judge_rest(data: Data) -> list[Verdict]:
@@ -220,12 +296,12 @@ def remarks(data: Data) -> list[str]:
         name: max((p["rate"] for p in data["products"] if p["precision"] == name), default=0.0)
         for name in ("float32", "tf32", "bf16")
     }
-    machine = data["machine"]
-    able = ", ".join(machine["instructions"]) or "none that are known"
+    about, called = data["machine"], data.get("device_name")
+    able = ", ".join(about["instructions"]) or "none that are known"
     found.append(
-        f"The machine: {machine['processor']}, {machine['cores']} cores, "
-        f"{machine['memory'] / 2**30:.0f} GiB, instructions for matrices: {able}. Training ran on "
-        f"{data['device']}."
+        f"The machine: {about['processor']}, {about['cores']} cores, "
+        f"{about['memory'] / 2**30:.0f} GiB, instructions for matrices: {able}. Training ran on "
+        f"{data['device']}{f', {called}' if called else ''}."
     )
     if rates["bf16"]:
         verdict = (
@@ -370,8 +446,7 @@ def draw(data: Data, stem: Path) -> None:
     """The roofline."""
     with figure(stem, PAGE, 3.6) as drawing:
         roofs = {"products": data["products"], "bandwidth": data["bandwidth"]}
-        plan = {"matmul_precision": data["precision"]}
-        roofline.draw(drawing.subplots(), {"plan": plan, "roofs": roofs, "rows": data["rows"]})
+        roofline.draw(drawing.subplots(), {"roofs": roofs, "rows": data["rows"]})
 
 
 def experiment(
@@ -381,7 +456,7 @@ def experiment(
     quick = Setup((SMOKE.name,), (SMOKE.name,), rounds=2, block_seconds=0.02)
     return Experiment(
         name=f"bench-{kind}",
-        title=f"Speed on a {kind.upper()}",
+        title=KINDS_OF_MACHINE[kind],
         about=_ABOUT,
         setup=Setup(),
         quick=quick,
@@ -416,12 +491,13 @@ def main(argv: list[str] | None = None) -> int:
     def act() -> bool:
         peers = [training.peer_from_flag(text, args.peer_python) for text in args.peer]
         if args.records:
-            device = read(args.records)["device"]
+            data = read(args.records)
+            device, about = data["device"], data["machine"]
         else:
-            device = training.device_in_use(args.device)
+            device, about = training.device_in_use(args.device), machine()
         words = ["RECORD ..."] if args.records else [f"--peer {peer.name}=PATH" for peer in peers]
         command = command_line("bench", words + ["--quick"] * args.quick)
-        found = experiment(device.partition(":")[0], args.records, peers, device)
+        found = experiment(kind_of(device, about), args.records, peers, device)
         return holds(run_one(found, command, args))
 
     return exit_status(act)

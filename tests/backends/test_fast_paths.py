@@ -106,8 +106,7 @@ def test_loops_unrolled_as_on_a_gpu(backend, steps):
 def test_narrow_products_in_bf16_round_their_operands_as_on_a_gpu(backend, inputs, outputs):
     rng = np.random.default_rng(0)
     x, kernel = (
-        backend.asarray(rng.standard_normal(shape))
-        for shape in ((5, 4, inputs), (inputs, outputs))
+        backend.asarray(rng.standard_normal(shape)) for shape in ((5, 4, inputs), (inputs, outputs))
     )
     found = as_on_a_gpu(backend, matmul_precision="bf16")._product(x, kernel)
     rounded = [np.asarray(y.astype("bfloat16"), np.float64) for y in (x, kernel)]

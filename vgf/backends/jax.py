@@ -437,7 +437,8 @@ class JaxBackend(ComposedBackend):
 
         def euler(x: Array, k: Array) -> tuple[Array, None]:
             t = (k / sampling_steps).astype(x.dtype).reshape((1,) * x.ndim)  # of all particles
-            return x + self._network(params, self._parts(s, x, t), activation) / sampling_steps, None
+            velocity = self._network(params, self._parts(s, x, t), activation)
+            return x + velocity / sampling_steps, None
 
         steps = jnp.arange(sampling_steps)
         return self.project(lax.scan(euler, x0, steps, unroll=self._unrolled(sampling_steps))[0])

@@ -16,12 +16,19 @@ def processor() -> str:
     return _cpuinfo().get("model name") or platform.processor() or platform.machine()
 
 
+def cores() -> int:
+    """How many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS or Windows
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def machine() -> dict[str, Any]:
-    """Processor, cores, its instructions for matrices, and memory in bytes."""
+    """Processor, the cores this process may use, instructions for matrices, memory in bytes."""
     flags = _cpuinfo().get("flags", "").split()
     return {
         "processor": processor(),
-        "cores": os.cpu_count(),
+        "cores": cores(),
         "instructions": [name for name in INSTRUCTIONS if name in flags],
         "memory": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "system": f"{platform.system()} {platform.machine()}",

@@ -24,7 +24,17 @@ from . import limits, roofs
 from .interleave import Timer, Worker, calibrate, take_turns
 from .machine import machine
 from .ours import Training, backend_settings
-from .training import PRODUCT, Data, Plan, Say, best_product, measure_roofs, roof_text
+from .training import (
+    PRODUCT,
+    Case,
+    Data,
+    Plan,
+    Say,
+    best_product,
+    case_title,
+    measure_roofs,
+    roof_text,
+)
 from .work import Work
 
 WHOLE, DISPATCH = "whole update", "dispatch"
@@ -50,28 +60,28 @@ def measure(plan: Plan, say: Say = lambda line: None) -> Data:
     found["roofs"] = measure_roofs(plan)
     say(roof_text(found["roofs"]))
     found["profiles"] = []
-    for work in plan.works:
+    for case in plan.cases():
         for side in plan.sides:
-            found["profiles"].append(profile(plan, work, side, found["roofs"]))
+            found["profiles"].append(profile(plan, case, side, found["roofs"]))
             say(profile_text(found["profiles"][-1]))
     return found
 
 
-def profile(plan: Plan, work: Work, side: str, machine_roofs: Data) -> Data:
-    """The parts of an update of one work on one side."""
-    backend = make_backend(backend_settings(side, plan.device, plan.dtype, plan.matmul_precision))
-    work = dataclasses.replace(work, seeds=1)
+def profile(plan: Plan, case: Case, side: str, machine_roofs: Data) -> Data:
+    """The parts of an update of one case on one side."""
+    precision, work = case.precision, dataclasses.replace(case.work, seeds=1)
+    backend = make_backend(backend_settings(side, plan.device, plan.dtype, precision))
     dataset = check_dataset(work.dataset(), "the benchmark's data")
     nothing = dataclasses.replace(work, width=1, batch_size=1)
     wholes = {WHOLE: Training(backend, work, dataset).run,
               DISPATCH: Training(backend, nothing, dataset).run}  # fmt: skip
     found = parts(backend, work, dataset)
-    best = best_product(machine_roofs, work, plan.matmul_precision)
+    best = best_product(machine_roofs, work, precision)
     with ExitStack() as stack:
         product = stack.enter_context(Worker(PRODUCT))
         product.start(
             roofs.__name__, what=PRODUCT, library=best["library"], m=best["m"], k=best["k"],
-            device=plan.device, dtype=plan.dtype, matmul_precision=plan.matmul_precision,
+            device=plan.device, dtype=plan.dtype, matmul_precision=precision,
         )  # fmt: skip
         timers: dict[str, Timer] = {
             **{name: in_process(run) for name, run in wholes.items()},
@@ -94,8 +104,8 @@ def profile(plan: Plan, work: Work, side: str, machine_roofs: Data) -> Data:
         least = limits.limit(operations, moved, rate, machine_roofs["bandwidth"]["memory"])
         rows[name] = {"seconds": seconds, "times": often, "flops": operations, "bytes": moved,
                       "limit_seconds": least, "share": share}  # fmt: skip
-    return {"name": work.name, "title": work.title, "side": side, "device": backend.device,
-            "parts": rows}  # fmt: skip
+    return {"name": work.name, "title": case_title(work.title, precision), "side": side,
+            "device": backend.device, "parts": rows}  # fmt: skip
 
 
 def amount(work: Work, part: str, dtype: str = "float32") -> tuple[int, int]:

@@ -35,8 +35,12 @@ def draw(axes: Any, record: Data) -> None:
     The FLOPs are those that an update cannot do without (vgf/bench/limits.py); the bytes, those of
     products that read their factors and write their result once.
     """
-    precision, roofs = record["plan"]["matmul_precision"], record["roofs"]
-    flat = max(p["rate"] for p in roofs["products"] if p["precision"] == precision)
+    roofs = record["roofs"]
+    flats = {
+        precision: max(p["rate"] for p in roofs["products"] if p["precision"] == precision)
+        for precision in dict.fromkeys(row["matmul_precision"] for row in record["rows"])
+    }
+    flat = max(flats.values())
     found = [row["intensity"] for row in record["rows"]]
     corners = [flat / bandwidth for bandwidth in roofs["bandwidth"].values()]
     low, high = min(found + corners) / 4, max(found + corners) * 4
@@ -45,8 +49,10 @@ def draw(axes: Any, record: Data) -> None:
             [low, corners[i]], [low * bandwidth, flat], color="#777777", linewidth=1,
             linestyle=("-", ":")[i % 2], label=f"copying, {name}",
         )  # fmt: skip
-    axes.plot([min(corners), high], [flat, flat], color="#777777", linewidth=1, linestyle="--",
-              label="bare matrix product")  # fmt: skip
+    for i, (precision, height) in enumerate(flats.items()):
+        label = "bare matrix product" if len(flats) == 1 else f"bare product, {precision}"
+        axes.plot([min(corners), high], [height, height], color="#777777", linewidth=1,
+                  linestyle=("--", "-.", (0, (1, 3)))[i % 3], label=label)  # fmt: skip
     names = dict.fromkeys(name for row in record["rows"] for name in row["sides"])
     for i, name in enumerate(names):
         points = [

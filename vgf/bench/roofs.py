@@ -52,6 +52,17 @@ class Product:
         return device_memory(self.device)
 
 
+def device_name(backend: Any) -> str | None:
+    """What a GPU calls itself; None for a CPU."""
+    if backend.device == "cpu":
+        return None
+    if backend.name == "jax":
+        return str(backend.jax_device.device_kind)
+    import torch
+
+    return str(torch.cuda.get_device_name(backend.torch_device))
+
+
 def _numpy_product(backend: Any, x: np.ndarray, w: np.ndarray) -> Callable[[int], Any]:
     y = np.empty_like(x)
 
@@ -107,7 +118,7 @@ class Copy:
 
     def __init__(self, library: str, size: int, device: str) -> None:
         backend = get_backend(library, device=device, dtype="float32")
-        self.device = backend.device
+        self.device, self.device_name = backend.device, device_name(backend)
         x = np.zeros(size // 4, np.float32)
         self.copy: Callable[[], Any]
         if library == "numpy":
@@ -130,7 +141,7 @@ class Copy:
 
     def describe(self) -> dict[str, Any]:
         """Where it runs."""
-        return {"device": self.device}
+        return {"device": self.device, "device_name": self.device_name}
 
     def device_memory(self) -> int | None:
         """The most memory held on the device, in bytes; None for a CPU."""

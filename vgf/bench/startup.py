@@ -22,8 +22,7 @@ from ..metrics import METRICS, progress
 from .interleave import PAUSE, Timer, package_path, take_turns
 from .machine import machine
 from .ours import backend_settings
-from .training import Data, Plan, Say
-from .work import Work
+from .training import Case, Data, Plan, Say
 
 _HELP = "import sys; from vgf.cli import main; sys.exit(main(['--help']))"
 _RUN = "import sys; from vgf.cli import main; sys.exit(main(sys.argv[1:]))"
@@ -49,13 +48,14 @@ def measure(plan: Plan, say: Say = lambda line: None) -> Data:
     """
     found: Data = {"kind": "startup", "environment": environment(), "machine": machine(),
                    "rows": []}  # fmt: skip
-    for work in plan.works:
-        found["rows"].append(_measure(plan, work))
+    for case in plan.cases():
+        found["rows"].append(_measure(plan, case))
         say(startup_text(found["rows"][-1]))
     return found
 
 
-def _measure(plan: Plan, work: Work) -> Data:
+def _measure(plan: Plan, case: Case) -> Data:
+    work = case.work
     with tempfile.TemporaryDirectory(prefix="vgf-bench-") as folder:
         place = Path(folder)
         np.savez(place / "data.npz", **work.dataset())  # type: ignore[arg-type]
@@ -65,7 +65,7 @@ def _measure(plan: Plan, work: Work) -> Data:
             HELP: _process(_HELP),
         }
         for side in plan.sides:
-            settings = backend_settings(side, plan.device, plan.dtype, plan.matmul_precision)
+            settings = backend_settings(side, plan.device, plan.dtype, case.precision)
             timers[f"import {settings.name}"] = _process(f"import {settings.name}")
             config = RunConfig(
                 task=TaskSettings(env=None, data=str(place / "data.npz"), action_repeat=1),

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import statistics
 import subprocess
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -96,8 +98,9 @@ class Plan:
         sides: of :data:`vgf.bench.ours.OURS`.
         peers: measured beside them, where they know the method.
         against: a record of this command, whose peers stand in for those not at hand.
-        device, dtype, matmul_precision: of our sides.
-        peer_matmul_precision: of the peers.
+        device, dtype: of our sides.
+        matmul_precisions: of our sides; every work is measured in each.
+        peer_matmul_precision: of the peers; None is that of our sides.
         rounds, block_seconds: as :func:`vgf.bench.interleave.take_turns`.
         libraries: of :data:`vgf.bench.roofs.LIBRARIES`, whose products and copies are tried.
         roof_sizes: bytes of what is copied in memory, and in the cache.
@@ -109,12 +112,33 @@ class Plan:
     against: Data | None = None
     device: str = "auto"
     dtype: str = "float32"
-    matmul_precision: str = "float32"
-    peer_matmul_precision: str = "float32"
+    matmul_precisions: Sequence[str] = ("float32",)
+    peer_matmul_precision: str | None = None
     rounds: int = 7
     block_seconds: float = 0.5
     libraries: Sequence[str] = roofs.LIBRARIES
     roof_sizes: tuple[int, int] = (MEMORY, CACHE)
+
+    def cases(self) -> list[Case]:
+        """Every work in every precision."""
+        return [Case(work, name) for work in self.works for name in self.matmul_precisions]
+
+
+class Case(NamedTuple):
+    """One work in one precision of our matrix products."""
+
+    work: Work
+    precision: str
+
+    @property
+    def title(self) -> str:
+        """For people."""
+        return case_title(self.work.title, self.precision)
+
+
+def case_title(title: str, precision: str) -> str:
+    """A work's title, and the precision where it is not that of the dtype."""
+    return title if precision == "float32" else f"{title}, {precision}"
 
 
 def default_sides() -> list[str]:
@@ -176,7 +200,7 @@ def measure(plan: Plan, say: Say = lambda line: None) -> Data:
         "environment": environment(),
         "machine": machine(),
         "plan": {key: getattr(plan, key) for key in (
-            "device", "dtype", "matmul_precision", "peer_matmul_precision", "rounds",
+            "device", "dtype", "matmul_precisions", "peer_matmul_precision", "rounds",
             "block_seconds",
         )},
         "peers": {
@@ -186,10 +210,22 @@ def measure(plan: Plan, say: Say = lambda line: None) -> Data:
     found["roofs"] = measure_roofs(plan)
     say(roof_text(found["roofs"]))
     found["rows"] = []
-    for work in plan.works:
-        found["rows"].append(measure_work(plan, work, found))
-        say(row_text(found["rows"][-1]))
+    cases = plan.cases()
+    # a GPU has room for all, and the host compiles them side by side
+    on_gpu = found["roofs"]["device"] != "cpu"
+    for group in [cases] if on_gpu else [[case] for case in cases]:
+        with ExitStack() as stack:
+            for case, sides in zip(group, _start(plan, group, found, stack), strict=True):
+                found["rows"].append(measure_case(plan, case, sides, found))
+                say(row_text(found["rows"][-1]))
     return found
+
+
+class Side(NamedTuple):
+    """A process at work, and what it says of itself."""
+
+    worker: Worker
+    about: Data
 
 
 # --- the machine ---------------------------------------------------------------------------------
@@ -199,16 +235,17 @@ def measure_roofs(plan: Plan) -> Data:
     """The rate of matrix products and copies, by every library that is installed.
 
     Returns:
-        "device"; "products", a list; "bandwidth", bytes/s to and from "memory" and "cache".
+        "device", and the "device_name" of a GPU; "products", a list; "bandwidth", bytes/s to and
+        from "memory" and "cache".
     """
     sizes = sorted({(work.batch_size * work.particles, work.width) for work in plan.works})
     largest = max(sizes, key=lambda size: size[0] * size[1] ** 2)
-    wanted = [(plan.matmul_precision, size) for size in sizes]
+    wanted = [(name, size) for name in plan.matmul_precisions for size in sizes]
     with ExitStack() as stack:
         workers = _roof_workers(plan, stack)
-        device = _device(workers)
+        device, called = _device(workers)
         extra = ["bf16", *(["tf32"] if device != "cpu" else [])]
-        wanted += [(name, largest) for name in extra if name != plan.matmul_precision]
+        wanted += [(name, largest) for name in extra if name not in plan.matmul_precisions]
         products = []
         with progress(len(wanted) + 2, "the machine's limits", "limit") as bar:
             for precision, (m, k) in wanted:
@@ -228,12 +265,17 @@ def measure_roofs(plan: Plan) -> Data:
                     _rates(plan, workers, list(workers), options, 2.0 * size).values()
                 )
                 bar.update()
-    return {"device": device, "products": products, "bandwidth": bandwidth}
+    return {
+        "device": device,
+        "device_name": called,
+        "products": products,
+        "bandwidth": bandwidth,
+    }
 
 
-def _roof_workers(plan: Plan, stack: ExitStack) -> dict[str, tuple[Worker, str]]:
+def _roof_workers(plan: Plan, stack: ExitStack) -> dict[str, Side]:
     """A worker for each library that can use the device, and which device that is."""
-    found: dict[str, tuple[Worker, str]] = {}
+    found: dict[str, Side] = {}
     for library in plan.libraries:
         if library not in available_backends() or (
             library == "numpy" and plan.device not in ("auto", "cpu")
@@ -243,13 +285,15 @@ def _roof_workers(plan: Plan, stack: ExitStack) -> dict[str, tuple[Worker, str]]
         about = worker.start(
             roofs.__name__, what="copy", library=library, size=8, device=plan.device
         )
-        found[library] = worker, about["device"]
-    on_gpu = {name: pair for name, pair in found.items() if pair[1] != "cpu"}
+        found[library] = Side(worker, about)
+    on_gpu = {name: side for name, side in found.items() if side.about["device"] != "cpu"}
     return on_gpu or found
 
 
-def _device(workers: Mapping[str, tuple[Worker, str]]) -> str:
-    return next(iter(workers.values()))[1]
+def _device(workers: Mapping[str, Side]) -> tuple[str, str | None]:
+    """The device in use, and what it calls itself."""
+    about = next(iter(workers.values())).about
+    return about["device"], about["device_name"]
 
 
 def device_in_use(device: str) -> str:
@@ -259,12 +303,12 @@ def device_in_use(device: str) -> str:
         BackendError: there is none such.
     """
     with ExitStack() as stack:
-        return _device(_roof_workers(Plan((), (), device=device), stack))
+        return _device(_roof_workers(Plan((), (), device=device), stack))[0]
 
 
 def _rates(
     plan: Plan,
-    workers: Mapping[str, tuple[Worker, str]],
+    workers: Mapping[str, Side],
     libraries: Sequence[str],
     options: Data,
     amount: float,
@@ -272,7 +316,7 @@ def _rates(
     """The best rate of each library, in `amount` a second."""
     timers, counts = {}, {}
     for library in libraries:
-        worker = workers[library][0]
+        worker = workers[library].worker
         worker.start(roofs.__name__, library=library, **options)
         timers[library] = worker.time
         counts[library] = calibrate(worker.time, plan.block_seconds / 5)
@@ -294,32 +338,24 @@ def best_product(machine_roofs: Data, work: Work, precision: str) -> Data:
 # --- one work ------------------------------------------------------------------------------------
 
 
-def measure_work(plan: Plan, work: Work, found: Data) -> Data:
-    """All sides on one work, by turns, with bare products of the same size among them."""
-    best = best_product(found["roofs"], work, plan.matmul_precision)
-    with ExitStack() as stack:
-        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vgf-bench-")))
-        np.savez(scratch / "data.npz", **work.dataset())  # type: ignore[arg-type]
-        workers, about = _start(plan, work, scratch / "data.npz", stack)
-        for name, told in about.items():
-            if name in found["peers"]:
-                found["peers"][name]["versions"] = told["versions"]
-        product = stack.enter_context(Worker(PRODUCT))
-        product.start(
-            roofs.__name__, what=PRODUCT, library=best["library"], m=best["m"], k=best["k"],
-            device=plan.device, dtype=plan.dtype, matmul_precision=plan.matmul_precision,
-        )  # fmt: skip
-        workers[PRODUCT] = product
-        counts = {}
-        with progress(len(workers) * (plan.rounds + 1), work.name, "block") as bar:
-            for name, worker in workers.items():
-                counts[name] = calibrate(worker.time, plan.block_seconds)
-                worker.idle = 0.0
-                bar.update()
-            timers = {name: worker.time for name, worker in workers.items()}
-            times = take_turns(timers, counts, plan.rounds, bar.update)
-        memory = {name: worker.memory() for name, worker in workers.items()}
-        idle = {name: worker.idle for name, worker in workers.items()}
+def measure_case(plan: Plan, case: Case, started: Mapping[str, Side], found: Data) -> Data:
+    """All sides of a case by turns, with bare products of the same size among them."""
+    work, best = case.work, best_product(found["roofs"], *case)
+    workers = {name: side.worker for name, side in started.items()}
+    about = {name: side.about for name, side in started.items()}
+    for name, told in about.items():
+        if name in found["peers"]:
+            found["peers"][name]["versions"] = told["versions"]
+    counts = {}
+    with progress(len(workers) * (plan.rounds + 1), work.name, "block") as bar:
+        for name, worker in workers.items():
+            counts[name] = calibrate(worker.time, plan.block_seconds)
+            worker.idle = 0.0
+            bar.update()
+        timers = {name: worker.time for name, worker in workers.items()}
+        times = take_turns(timers, counts, plan.rounds, bar.update)
+    memory = {name: worker.memory() for name, worker in workers.items()}
+    idle = {name: worker.idle for name, worker in workers.items()}
     bandwidth = found["roofs"]["bandwidth"]["memory"]
     sides = {}
     for name, seconds in times.items():
@@ -333,8 +369,10 @@ def measure_work(plan: Plan, work: Work, found: Data) -> Data:
                        "device": about[name]["device"]}  # fmt: skip
     row: Data = {
         "name": work.name,
-        "title": work.title,
+        "title": case.title,
         "work": dataclasses.asdict(work),
+        "matmul_precision": case.precision,
+        "peer_matmul_precision": plan.peer_matmul_precision or case.precision,
         "flops": flops(work),
         "state_bytes": state_bytes(work, plan.dtype),
         "intensity": intensity(work, plan.dtype),
@@ -349,7 +387,7 @@ def compare(row: Data, bandwidth: float, against: Data | None = None) -> Data:
     """A measured row with what follows from its times: ratios, and fractions of the limit.
 
     Args:
-        row: of :func:`measure_work`.
+        row: of :func:`measure_case`.
         bandwidth: bytes/s.
         against: as :class:`Plan`.
     """
@@ -379,8 +417,9 @@ def compare(row: Data, bandwidth: float, against: Data | None = None) -> Data:
 
 def _recorded(row: Data, against: Data | None) -> dict[str, list[float]]:
     """The times of peers that are not in a row, out of a record of the same work."""
+    same = "matmul_precision", "peer_matmul_precision"
     for other in (against or {"rows": []})["rows"]:
-        if other["work"] == {**row["work"], "seeds": 1}:
+        if other["work"] == {**row["work"], "seeds": 1} and all(row[k] == other[k] for k in same):
             return {
                 name: side["seconds"] for name, side in other["sides"].items()
                 if not side["ours"] and name not in row["sides"]
@@ -389,40 +428,81 @@ def _recorded(row: Data, against: Data | None) -> dict[str, list[float]]:
 
 
 def _start(
-    plan: Plan, work: Work, data: Path, stack: ExitStack
-) -> tuple[dict[str, Worker], dict[str, Data]]:
-    """A worker in training for each side that knows the method, and what each says of itself."""
-    workers, about = {}, {}
-    sizes = dataclasses.asdict(work)
+    plan: Plan, cases: Sequence[Case], found: Data, stack: ExitStack
+) -> list[dict[str, Side]]:
+    """The sides of some cases, each in training and compiled; started at the same time."""
+    scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vgf-bench-")))
+    started: list[dict[str, tuple[Worker, Future[Data]]]] = []
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for i, case in enumerate(cases):
+            data = scratch / f"{i}.npz"
+            np.savez(data, **case.work.dataset())  # type: ignore[arg-type]
+            started.append({
+                name: (worker, pool.submit(start, worker))
+                for name, worker, start in _sides(plan, case, data, found, stack)
+            })  # fmt: skip
+    return [
+        {name: Side(worker, done.result()) for name, (worker, done) in waiting.items()}
+        for waiting in started
+    ]
 
-    def enter(worker: AbstractContextManager[Worker]) -> Worker:
-        return stack.enter_context(worker)
+
+def _sides(
+    plan: Plan, case: Case, data: Path, found: Data, stack: ExitStack
+) -> Iterator[tuple[str, Worker, Callable[[Worker], Data]]]:
+    """For each side that knows the method: its name, a process, and what starts training there.
+
+    The last is a bare product of the same size.
+    """
+    work, precision = case
+    sizes, on_gpu = dataclasses.asdict(work), found["roofs"]["device"] != "cpu"
+    options = {"device": plan.device, "dtype": plan.dtype, "matmul_precision": precision}
+
+    def ours_on(side: str) -> Callable[[Worker], Data]:
+        return lambda worker: _begin(
+            worker, ours.__name__, side=side, work=sizes, data=str(data), **options
+        )
+
+    def theirs(peer: Peer) -> Callable[[Worker], Data]:
+        def start(worker: Worker) -> Data:
+            try:
+                about = _begin(
+                    worker, peers.__file__, peer=peer.name, checkout=str(peer.checkout),
+                    work=sizes, data=str(data),
+                )  # fmt: skip
+            except MissingPackageError as error:
+                raise peer.lacks(error.package) from error
+            if on_gpu and about["device"] == "cpu":
+                raise VGFError(
+                    f"{peer.name} runs on the CPU and vgf on a GPU; install the CUDA build of jax "
+                    f"for {peer.python}, or compare on --device cpu"
+                )
+            return about
+
+        return start
 
     for side in plan.sides:
-        worker = workers[side] = enter(Worker(f"vgf ({side})"))
-        about[side] = worker.start(
-            ours.__name__, side=side, work=sizes, data=str(data), device=plan.device,
-            dtype=plan.dtype, matmul_precision=plan.matmul_precision,
-        )  # fmt: skip
-    gpu = any(told["device"] != "cpu" for told in about.values())
-    variables = {"JAX_DEFAULT_MATMUL_PRECISION": _JAX_PRECISIONS[plan.peer_matmul_precision]}
-    if not gpu:
+        yield side, stack.enter_context(Worker(f"vgf ({side})")), ours_on(side)
+    theirs_is = plan.peer_matmul_precision or precision
+    variables = {"JAX_DEFAULT_MATMUL_PRECISION": _JAX_PRECISIONS[theirs_is]}
+    if not on_gpu:
         variables["JAX_PLATFORMS"] = "cpu"
     for peer in plan.peers:
-        if work.method not in peers.PEERS[peer.name]:
-            continue
-        worker = workers[peer.name] = enter(Worker(peer.name, peer.python, variables))
-        options = {"checkout": str(peer.checkout), "work": sizes, "data": str(data)}
-        try:
-            about[peer.name] = worker.start(peers.__file__, peer=peer.name, **options)
-        except MissingPackageError as error:
-            raise peer.lacks(error.package) from error
-        if gpu and about[peer.name]["device"] == "cpu":
-            raise VGFError(
-                f"{peer.name} runs on the CPU and vgf on a GPU; install the CUDA build of jax for "
-                f"{peer.python}, or compare on --device cpu"
-            )
-    return workers, about
+        if work.method in peers.PEERS[peer.name]:
+            worker = stack.enter_context(Worker(peer.name, peer.python, variables))
+            yield peer.name, worker, theirs(peer)
+    best = best_product(found["roofs"], work, precision)
+    yield PRODUCT, stack.enter_context(Worker(PRODUCT)), lambda worker: _begin(
+        worker, roofs.__name__, what=PRODUCT, library=best["library"], m=best["m"], k=best["k"],
+        **options,
+    )  # fmt: skip
+
+
+def _begin(worker: Worker, module: str, **options: Any) -> Data:
+    """Start a worker's work and do it once, which compiles it."""
+    about = worker.start(module, **options)
+    worker.time(1)
+    return about
 
 
 # --- as text -------------------------------------------------------------------------------------

@@ -32,6 +32,7 @@ examples:
   vgf bench
   vgf bench --work recorded --peer ryanxhr/vgf=../authors
   vgf bench --method avgf --backend torch --matmul-precision bf16
+  vgf bench --device gpu --matmul-precision float32 tf32 --seeds 1 8
   vgf bench --profile
   vgf bench evaluation --peer ryanxhr/vgf=../authors --peer-python py/bin/python
 """
@@ -45,7 +46,7 @@ _SIZES = {
     "sampling_steps": "Euler steps of the reference, K",
     "particles": "particles, N",
     "steps": "flow steps in training, L",
-    "seeds": "agents of ours trained side by side; the peers train one",
+    "seeds": "agents of ours side by side, one or several numbers; the peers train one",
     "transitions": "rows of the data",
 }
 TASK = "pointmaze-medium-navigate-singletask-task1-v0"
@@ -138,6 +139,7 @@ def _plan(args: argparse.Namespace) -> Any:
     if args.rounds < 1:
         raise VGFError(f"--rounds is {args.rounds}; it must be 1 or more")
     changes = {name: getattr(args, name) for name in _SIZES if getattr(args, name) is not None}
+    seeds = changes.pop("seeds", [1])
     if args.quick:
         if args.work:
             raise VGFError("vgf bench: --quick has a work of its own; drop --work")
@@ -145,10 +147,11 @@ def _plan(args: argparse.Namespace) -> Any:
         works = [dataclasses.replace(SMOKE, **{**fql, **changes})]
     else:
         works = choose(list(NAMED) if args.work == ["recorded"] else args.work, changes)
+    works = [dataclasses.replace(work, seeds=n) for work in works for n in dict.fromkeys(seeds)]
     sides = list(dict.fromkeys(args.backend or default_sides()))
     plan = Plan(
         works=works, sides=sides, device=args.device, dtype=args.dtype,
-        matmul_precision=args.matmul_precision, rounds=args.rounds,
+        matmul_precisions=list(dict.fromkeys(args.matmul_precision)), rounds=args.rounds,
     )  # fmt: skip
     if hasattr(args, "peer"):
         if not args.block_seconds > 0:
@@ -158,7 +161,7 @@ def _plan(args: argparse.Namespace) -> Any:
             plan,
             peers=[peer_from_flag(text, python) for text in args.peer],
             against=None if args.against is None else read_against(args.against),
-            peer_matmul_precision=args.peer_matmul_precision or args.matmul_precision,
+            peer_matmul_precision=args.peer_matmul_precision,
             block_seconds=args.block_seconds,
         )
     if args.quick:
@@ -269,10 +272,12 @@ def _add_sizes(parser: argparse.ArgumentParser) -> None:
         help=f"sizes by name, as {FULL.name} (the default); recorded: all that are recorded",
     )  # fmt: skip
     for name, text in _SIZES.items():
-        number: dict[str, Any] = {} if name == "method" else {"type": int}
+        more: dict[str, Any] = {} if name == "method" else {"type": int}
+        if name == "seeds":
+            more["nargs"] = "+"
         sizes.add_argument(
             f"--{name.replace('_', '-')}", metavar="NAME" if name == "method" else "N",
-            help=f"{text} [{getattr(FULL, name)}]", **number,
+            help=f"{text} [{getattr(FULL, name)}]", **more,
         )  # fmt: skip
 
 
@@ -298,7 +303,10 @@ def _add_computing(group: Any) -> None:
 
     group.add_argument("--device", default="auto", help="auto, cpu, gpu or gpu:<index>")
     group.add_argument("--dtype", choices=DTYPES, default="float32")
-    group.add_argument("--matmul-precision", choices=_precisions(), default="float32")
+    group.add_argument(
+        "--matmul-precision", nargs="+", choices=_precisions(), default=["float32"],
+        help="one or several of float32, tf32 (a GPU's) and bf16 [float32]",
+    )  # fmt: skip
 
 
 def _add_how(parser: argparse.ArgumentParser, rounds: int) -> Any:
