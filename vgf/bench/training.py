@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import statistics
 import subprocess
 import tempfile
@@ -12,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,7 +24,7 @@ from ..metrics import progress
 from . import ours, peers, roofs
 from .interleave import MissingPackageError, Worker, calibrate, ratio, take_turns
 from .limits import flops, intensity, limit, state_bytes
-from .machine import machine
+from .machine import cores, machine
 from .work import Work
 
 Data = dict[str, Any]
@@ -427,74 +427,82 @@ def _recorded(row: Data, against: Data | None) -> dict[str, list[float]]:
     return {}
 
 
+class _Launch(NamedTuple):
+    """How a side of a case comes to be; cases share what has the same key."""
+
+    name: str
+    key: tuple[Any, ...]
+    make: Callable[[], Worker]
+    begin: Callable[[Worker], Data]
+
+
 def _start(
     plan: Plan, cases: Sequence[Case], found: Data, stack: ExitStack
 ) -> list[dict[str, Side]]:
     """The sides of some cases, each in training and compiled; started at the same time."""
     scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vgf-bench-")))
     started: list[dict[str, tuple[Worker, Future[Data]]]] = []
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    running: dict[tuple[Any, ...], tuple[Worker, Future[Data]]] = {}
+    with ThreadPoolExecutor(cores()) as pool:
         for i, case in enumerate(cases):
             data = scratch / f"{i}.npz"
             np.savez(data, **case.work.dataset())  # type: ignore[arg-type]
-            started.append({
-                name: (worker, pool.submit(start, worker))
-                for name, worker, start in _sides(plan, case, data, found, stack)
-            })  # fmt: skip
+            started.append({})
+            for launch in _launches(plan, case, data, found):
+                if launch.key not in running:
+                    worker = stack.enter_context(launch.make())
+                    running[launch.key] = worker, pool.submit(launch.begin, worker)
+                started[-1][launch.name] = running[launch.key]
     return [
         {name: Side(worker, done.result()) for name, (worker, done) in waiting.items()}
         for waiting in started
     ]
 
 
-def _sides(
-    plan: Plan, case: Case, data: Path, found: Data, stack: ExitStack
-) -> Iterator[tuple[str, Worker, Callable[[Worker], Data]]]:
-    """For each side that knows the method: its name, a process, and what starts training there.
-
-    The last is a bare product of the same size.
-    """
+def _launches(plan: Plan, case: Case, data: Path, found: Data) -> Iterator[_Launch]:
+    """The sides that know the method, and a bare product of the same size."""
     work, precision = case
     sizes, on_gpu = dataclasses.asdict(work), found["roofs"]["device"] != "cpu"
     options = {"device": plan.device, "dtype": plan.dtype, "matmul_precision": precision}
-
-    def ours_on(side: str) -> Callable[[Worker], Data]:
-        return lambda worker: _begin(
-            worker, ours.__name__, side=side, work=sizes, data=str(data), **options
-        )
-
-    def theirs(peer: Peer) -> Callable[[Worker], Data]:
-        def start(worker: Worker) -> Data:
-            try:
-                about = _begin(
-                    worker, peers.__file__, peer=peer.name, checkout=str(peer.checkout),
-                    work=sizes, data=str(data),
-                )  # fmt: skip
-            except MissingPackageError as error:
-                raise peer.lacks(error.package) from error
-            if on_gpu and about["device"] == "cpu":
-                raise VGFError(
-                    f"{peer.name} runs on the CPU and vgf on a GPU; install the CUDA build of jax "
-                    f"for {peer.python}, or compare on --device cpu"
-                )
-            return about
-
-        return start
-
-    for side in plan.sides:
-        yield side, stack.enter_context(Worker(f"vgf ({side})")), ours_on(side)
     theirs_is = plan.peer_matmul_precision or precision
     variables = {"JAX_DEFAULT_MATMUL_PRECISION": _JAX_PRECISIONS[theirs_is]}
     if not on_gpu:
         variables["JAX_PLATFORMS"] = "cpu"
+
+    def train(worker: Worker, side: str) -> Data:
+        return _begin(worker, ours.__name__, side=side, work=sizes, data=str(data), **options)
+
+    def train_peer(worker: Worker, peer: Peer) -> Data:
+        try:
+            about = _begin(
+                worker, peers.__file__, peer=peer.name, checkout=str(peer.checkout), work=sizes,
+                data=str(data),
+            )  # fmt: skip
+        except MissingPackageError as error:
+            raise peer.lacks(error.package) from error
+        if on_gpu and about["device"] == "cpu":
+            raise VGFError(
+                f"{peer.name} runs on the CPU and vgf on a GPU; install the CUDA build of jax "
+                f"for {peer.python}, or compare on --device cpu"
+            )
+        return about
+
+    for side in plan.sides:
+        yield _Launch(
+            side, (side, case), partial(Worker, f"vgf ({side})"), partial(train, side=side)
+        )
+    one = dataclasses.replace(work, seeds=1)
     for peer in plan.peers:
         if work.method in peers.PEERS[peer.name]:
-            worker = stack.enter_context(Worker(peer.name, peer.python, variables))
-            yield peer.name, worker, theirs(peer)
+            yield _Launch(
+                peer.name, (peer.name, one, theirs_is),
+                partial(Worker, peer.name, peer.python, variables), partial(train_peer, peer=peer),
+            )  # fmt: skip
     best = best_product(found["roofs"], work, precision)
-    yield PRODUCT, stack.enter_context(Worker(PRODUCT)), lambda worker: _begin(
-        worker, roofs.__name__, what=PRODUCT, library=best["library"], m=best["m"], k=best["k"],
-        **options,
+    size: dict[str, Any] = {name: best[name] for name in ("library", "m", "k")}
+    yield _Launch(
+        PRODUCT, (PRODUCT, *size.values(), precision), partial(Worker, PRODUCT),
+        partial(_begin, module=roofs.__name__, what=PRODUCT, **size, **options),
     )  # fmt: skip
 
 
