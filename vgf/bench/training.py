@@ -463,7 +463,9 @@ def _launches(plan: Plan, case: Case, data: Path, found: Data) -> Iterator[_Laun
     """The sides that know the method, and a bare product of the same size."""
     work, precision = case
     sizes, on_gpu = dataclasses.asdict(work), found["roofs"]["device"] != "cpu"
-    options = {"device": plan.device, "dtype": plan.dtype, "matmul_precision": precision}
+    options: dict[str, Any] = {
+        "device": plan.device, "dtype": plan.dtype, "matmul_precision": precision,
+    }  # fmt: skip
     theirs_is = plan.peer_matmul_precision or precision
     variables = {"JAX_DEFAULT_MATMUL_PRECISION": _JAX_PRECISIONS[theirs_is]}
     if not on_gpu:
