@@ -22,7 +22,7 @@ from pathlib import Path
 
 from vgf.errors import VGFError
 
-from . import methods, mistakes, online, parity, published, runs, scaling, sources
+from . import methods, mistakes, online, parity, precision, published, runs, scaling, sources
 from .claims import CLAIMS
 from .experiment import QUICK_RESULTS, Experiment, command_line, exit_status, holds, run, say
 from .record import RESULTS
@@ -30,8 +30,8 @@ from .report import write_report
 from .toy import TOY
 
 COPIED = (
-    "run-*", "methods-*", "online.*", "sources.*", "language.*", "smollm2.*", "bench-cpu.*",
-    "mistakes.md",
+    "run-*", "methods-*", "online.*", "sources.*", "language.*", "smollm2.*", "bench-*",
+    "precision.*", "mistakes.md",
 )  # fmt: skip
 QUICK_PARITY = ("--examples", "5", "--updates", "10", "--dtype", "float64")
 
@@ -57,6 +57,7 @@ def tasks(out: Path, quick: bool, folders: list[str], long: bool) -> dict[str, C
         **{m.name: one(m, command_line("methods", [m.name, *short])) for m in methods.EXPERIMENTS},
         "online": one(online.EXPERIMENT, command_line("online", short)),
         "sources": one(sources.EXPERIMENT, command_line("sources", short)),
+        "precision": one(precision.EXPERIMENT, command_line("precision", short)),
         "language": language,
         "runs": lambda: runs.main(["demo", "--out", str(out)]) == 0,
         "mistakes": lambda: mistakes.main(["--out", str(out)]) == 0,

@@ -294,7 +294,7 @@ def remarks(data: Data) -> list[str]:
     found = []
     rates = {
         name: max((p["rate"] for p in data["products"] if p["precision"] == name), default=0.0)
-        for name in ("float32", "tf32", "bf16")
+        for name in MATMUL_PRECISIONS
     }
     about, called = data["machine"], data.get("device_name")
     able = ", ".join(about["instructions"]) or "none that are known"
@@ -303,20 +303,17 @@ def remarks(data: Data) -> list[str]:
         f"{about['memory'] / 2**30:.0f} GiB, instructions for matrices: {able}. Training ran on "
         f"{data['device']}{f', {called}' if called else ''}."
     )
-    if rates["bf16"]:
-        verdict = (
-            "so bf16 has nothing to give here"
-            if rates["bf16"] <= rates["float32"]
-            else "so bf16 may be faster here (--matmul-precision bf16)"
-        )
-        by_library = "; ".join(
-            f"{p['library']} {p['rate'] / 1e9:,.3g}" for p in data["products"]
-            if p["precision"] == "bf16"
-        )  # fmt: skip
+    reached = ", ".join(f"{rate / 1e9:,.0f} in {name}" for name, rate in rates.items() if rate)
+    found.append(f"A bare product reaches, in GFLOP/s, {reached}{verdict_on_bf16(rates)}.")
+    if any(row["work"]["seeds"] > 1 for row in data["rows"]):
         found.append(
-            f"A bare product reaches {rates['float32'] / 1e9:,.0f} GFLOP/s in float32 and "
-            f"{rates['bf16'] / 1e9:,.3g} in bf16 ({by_library}), {verdict}."
+            "The time of agents side by side is that of one update of one of them. Their products "
+            "are larger than the bare one of one agent's size, so they may pass its limit."
         )
+    for row in data["rows"]:
+        if row["peer_matmul_precision"] != row["matmul_precision"]:
+            found.append(f"{row['title']}: the peers' products are in "
+                         f"{row['peer_matmul_precision']}.")  # fmt: skip
     for name, told in data["peers"].items():
         used = ", ".join(f"{key} {value}" for key, value in (told.get("versions") or {}).items())
         revision = told["revision"] or "an unknown revision"
@@ -326,6 +323,15 @@ def remarks(data: Data) -> list[str]:
     revisions = sorted({str(row["revision"]) for part in KINDS.values() for row in data[part]})
     found.append(f"Measured at revision {', '.join(revisions)}.")
     return found
+
+
+def verdict_on_bf16(rates: Data) -> str:
+    """What bf16 has to give, by the rates of bare products."""
+    if not rates["bf16"] or not rates["float32"]:
+        return ""
+    if rates["bf16"] <= rates["float32"]:
+        return ": bf16 has nothing to give here"
+    return ": bf16 may be faster here (--matmul-precision bf16)"
 
 
 def in_the_way(entry: Data) -> str:

@@ -81,7 +81,7 @@ def curve(run: Run) -> dict[str, Any]:
     """Success at the training budget and the critic's loss, over the updates."""
     rows = by_budget(run.evaluations)[run.config["agent"]["budget"]["steps"]]
     steps = sorted({int(row["step"]) for row in rows})
-    logged = [row for row in run.metrics if row.get("critic_loss") is not None]
+    losses = {str(row["step"]): row["critic_loss"] for row in run.metrics}
     return {
         "seed": run.config["seed"],
         "steps": steps,
@@ -89,8 +89,8 @@ def curve(run: Run) -> dict[str, Any]:
             float(np.mean([row["success"] for row in rows if int(row["step"]) == step]))
             for step in steps
         ],
-        "loss_steps": [int(row["step"]) for row in logged],
-        "critic_loss": [float(row["critic_loss"]) for row in logged],
+        "loss_steps": [int(step) for step in losses],
+        "critic_loss": list(losses.values()),
     }
 
 

@@ -37,7 +37,10 @@ EXPERIMENTS = {
     "sources": "python -m validation.sources",
     "language": "python -m validation.language",
     "smollm2": "python -m validation.language.smollm2",
+    "precision": "python -m validation.precision",
     "bench-cpu": "python -m validation.bench",
+    "bench-gpu": "python -m validation.bench --device gpu",
+    "bench-amx": "python -m validation.bench RECORD ... (on a CPU with matrix units)",
     "published": "python -m validation.published",
 }
 PARITY = "python -m validation.parity"

@@ -20,10 +20,12 @@ def side(seconds, ours):
             "device": "cpu"}  # fmt: skip
 
 
-def row(name, ours, theirs, **sides):
+def row(name, ours, theirs, precision="float32", theirs_in=None, seeds=1, **sides):
     found = {
-        "name": name, "title": name, "work": {"seeds": 1}, "flops": 1e9, "state_bytes": 1e6,
-        "intensity": 50.0, "product": {"library": "numpy", "flops": 1e7, "seconds": [1e-3] * 2},
+        "name": name, "title": name, "work": {"name": name, "seeds": seeds}, "flops": 1e9,
+        "state_bytes": 1e6, "matmul_precision": precision, "intensity": 50.0,
+        "peer_matmul_precision": theirs_in or precision,
+        "product": {"library": "numpy", "flops": 1e7, "seconds": [1e-3] * 2},
         "sides": {"jax": side([ours] * 2, True), **sides, PEER: side([theirs] * 2, False)},
     }  # fmt: skip
     return compare(found, bandwidth=1e10)
@@ -37,9 +39,10 @@ def record(*rows, device="cpu", bf16=1e9, **more):
     return {
         "kind": "training", "machine": machine(),
         "environment": {"git_revision": "abc", "versions": {"numpy": "2"}},
-        "plan": {"matmul_precision": "float32"}, "rows": list(rows),
+        "plan": {}, "rows": list(rows),
         "peers": {PEER: {"revision": "123", "versions": {"jax": "1"}}},
-        "roofs": {"device": device, "products": products,
+        "roofs": {"device": device, "device_name": None if device == "cpu" else "a GPU",
+                  "products": products,
                   "bandwidth": {"memory": 1e10, "cache": 5e10}},
         **more,
     }  # fmt: skip
@@ -72,8 +75,44 @@ def test_a_recorded_time_proves_no_goal():
 
 
 def test_a_gpu_has_goals_of_its_own():
-    (claim,) = verdicts(record(row(FULL.name, 1.0, 1.4), device="gpu:0")).items()
-    assert claim == ("it is at least twice as fast at the full size", False)
+    full = FULL.name
+    found = verdicts(record(
+        row(full, 1.0, 1.4), row(full, 1.0, 2.1, "tf32"), row("x", 1.0, 9.0), device="gpu:0"
+    ))  # fmt: skip
+    assert found == {
+        "it is at least twice as fast at the full size, float32": False,
+        "it is at least twice as fast at the full size, tf32": True,
+    }
+
+
+@pytest.mark.parametrize(("seconds", "good"), [(0.2, True), (0.3, False)])
+def test_agents_side_by_side_are_judged(seconds, good):
+    """`seconds` is the time of one agent's update among eight: 0.2 x 8 is less than 2 x 1."""
+    rows = row(bench.SMALL, 1.0, 2.0), row(bench.SMALL, seconds, 2.0, seeds=8)
+    found = verdicts(record(*rows, device="gpu:0"))
+    (time,) = (holds for claim, holds in found.items() if "less than twice the time" in claim)
+    (rate,) = (holds for claim, holds in found.items() if "times the updates" in claim)
+    assert (time, rate) == (good, good)
+    assert not any("side by side" in claim for claim in verdicts(record(*rows)))
+    alone = verdicts(record(rows[1], device="gpu:0"))
+    assert not any("less than twice the time" in claim for claim in alone)
+
+
+def test_matrix_units_have_a_goal_and_a_page_of_their_own():
+    with_amx = {**machine(), "instructions": ["avx2", "amx_bf16"]}
+    assert bench.kind_of("cpu", with_amx) == "amx"
+    assert bench.kind_of("gpu:0", with_amx) == "gpu"
+    assert bench.kind_of("cpu", {**machine(), "instructions": ["avx2"]}) == "cpu"
+    fast = row(FULL.name, 1.0, 4.1, "bf16", "float32")
+    (claim,) = verdicts(record(fast, machine=with_amx)).items()
+    assert claim == (
+        "in bf16 it is at least 4 times as fast as the authors' code in float32 at the full size",
+        True,
+    )
+    assert not verdicts(record(fast, machine={**with_amx, "instructions": ["avx2"]}))
+    assert not verdicts(record(row(FULL.name, 1.0, 4.1, "bf16"), machine=with_amx))
+    told = " ".join(bench.remarks(bench.join([record(fast, machine=with_amx)])))
+    assert "the peers' products are in float32" in told
 
 
 def test_evaluation_and_start_are_judged():
@@ -93,9 +132,9 @@ def test_evaluation_and_start_are_judged():
 def test_remarks_say_what_bf16_can_give():
     slow = " ".join(bench.remarks(bench.join([record(row("x", 1.0, 1.0), bf16=1e9)])))
     fast = " ".join(bench.remarks(bench.join([record(row("x", 1.0, 1.0), bf16=1e12)])))
-    assert "so bf16 has nothing to give here" in slow
-    assert "10 GFLOP/s in float32 and 1 in bf16" in slow
-    assert "so bf16 may be faster here" in fast
+    assert "bf16 has nothing to give here" in slow
+    assert "in GFLOP/s, 10 in float32, 1 in bf16" in slow
+    assert "bf16 may be faster here" in fast
     assert f"{PEER} at 123, with jax 1." in slow
 
 
