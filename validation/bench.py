@@ -320,8 +320,10 @@ def remarks(data: Data) -> list[str]:
         found.append(f"{name} at {revision}{', with ' if used else ''}{used}.")
     for entry in data["profiles"]:
         found.append(in_the_way(entry))
-    revisions = sorted({str(row["revision"]) for part in KINDS.values() for row in data[part]})
-    found.append(f"Measured at revision {', '.join(revisions)}.")
+    rows = [row for part in KINDS.values() for row in data[part]]
+    revisions = ", ".join(sorted({str(row["revision"]) for row in rows}))
+    versions = sorted({", ".join(f"{k} {v}" for k, v in row["versions"].items()) for row in rows})
+    found.append(f"Measured at revision {revisions}, with {'; or '.join(versions)}.")
     return found
 
 

@@ -53,12 +53,14 @@ def draw(axes: Any, record: Data) -> None:
         label = "bare matrix product" if len(flats) == 1 else f"bare product, {precision}"
         axes.plot([min(corners), high], [height, height], color="#777777", linewidth=1,
                   linestyle=("--", "-.", (0, (1, 3)))[i % 3], label=label)  # fmt: skip
-    names = dict.fromkeys(name for row in record["rows"] for name in row["sides"])
-    for i, name in enumerate(names):
-        points = [
-            (row["intensity"], row["flops"] / statistics.median(row["sides"][name]["seconds"]))
-            for row in record["rows"] if name in row["sides"]
-        ]  # fmt: skip
+    series: dict[str, list[tuple[float, float]]] = {}
+    for row in record["rows"]:
+        for name, side in row["sides"].items():
+            precision = row["matmul_precision" if side["ours"] else "peer_matmul_precision"]
+            label = name if len(flats) == 1 else f"{name}, {precision}"
+            point = row["intensity"], row["flops"] / statistics.median(side["seconds"])
+            series.setdefault(label, []).append(point)
+    for i, (name, points) in enumerate(series.items()):
         colour = _COLOURS[i % len(_COLOURS)]
         axes.plot(
             *zip(*points, strict=True), linestyle="none", marker=_MARKERS[i % len(_MARKERS)],
@@ -69,4 +71,4 @@ def draw(axes: Any, record: Data) -> None:
     axes.set_xlim(low, high)
     axes.set_xlabel("FLOPs of an update for each byte of its products")
     axes.set_ylabel("FLOP/s reached")
-    axes.legend(loc="lower right")
+    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))  # beside the picture
