@@ -1,5 +1,6 @@
 """Choosing a backend at runtime, and what goes wrong."""
 
+import functools
 import json
 import os
 import subprocess
@@ -11,6 +12,7 @@ import pytest
 from vgf import get_backend, spec
 from vgf.backends import BACKENDS, BackendError, add_backend_arguments, available_backends
 from vgf.errors import VGFError
+from vgf.testing.training import ACTION_DIM, TRAININGS, batches
 
 
 def need(name):
@@ -178,6 +180,25 @@ def test_tf32_is_switched_on_a_gpu_alone_and_put_back(monkeypatch, new):
         backend.mlp(params, backend.asarray(np.ones((1, 2))))
         assert getattr(switch, name) == before
     assert seen == (["ieee", "tf32"] if new else [False, True])
+
+
+@pytest.mark.parametrize("precision", ["float32", "tf32"])
+def test_an_update_compiled_for_a_gpu_is_one_graph(monkeypatch, precision):
+    """The switch is thrown around what is compiled: within, it would break the graph."""
+    need("torch")
+    import torch
+
+    whole = functools.partial(torch.compile, backend="eager", fullgraph=True)
+    monkeypatch.setattr(torch, "compile", lambda function, **_: whole(function))
+    settings = TRAININGS["vgf flow squared"]
+    found = []
+    for compile_it in (True, False):
+        backend = get_backend("torch", device="cpu", compile=compile_it)
+        backend.device, backend.matmul_precision = "gpu:0", precision
+        state = backend.init_state(0, 6, ACTION_DIM, settings)
+        new, _ = backend.update(state, backend.asarray(batches(1)[0]), settings)
+        found.append(backend.to_numpy(new["critic"]["output"]["kernel"]))
+    np.testing.assert_allclose(*found, rtol=1e-4, atol=1e-6)
 
 
 def test_float32_does_not_depend_on_float64_having_been_used():

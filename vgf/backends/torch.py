@@ -56,7 +56,8 @@ def with_precision(method: Method) -> Method:
 
     @functools.wraps(method)
     def run(self: TorchBackend, *args: Any, **kwargs: Any) -> Any:
-        if not self.device.startswith("gpu"):
+        # what is compiled is called from where it was set, and cannot set it
+        if not self.device.startswith("gpu") or torch.compiler.is_compiling():
             return method(self, *args, **kwargs)
         switch, tf32 = torch.backends.cuda.matmul, self.matmul_precision == "tf32"
         # the two ways of saying it must not be mixed: the new one since torch 2.9
