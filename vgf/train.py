@@ -374,7 +374,11 @@ def _introduced(config: RunConfig, backend: Backend, task: Task) -> Iterator[str
     yield f"task: {task.name}, {data}"
     if task.notes:
         yield task.described()
-    yield f"backend: {backend.name} {backend.dtype} on {backend.device}; seed {config.seed}"
+    rough = backend.matmul_precision
+    products = "" if rough == "float32" else f", products in {rough},"
+    yield (
+        f"backend: {backend.name} {backend.dtype}{products} on {backend.device}; seed {config.seed}"
+    )
     if config.start.run is not None:
         yield f"starting from {config.start.run} after {config.start.checkpoint:,} updates"
     online = config.online
