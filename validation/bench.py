@@ -31,7 +31,7 @@ from vgf.bench import profile, roofline, startup, training
 from vgf.bench.machine import machine
 from vgf.bench.profile import DISPATCH, WHOLE
 from vgf.bench.startup import HELP, IMPORT
-from vgf.bench.training import Peer, Plan, default_sides, spell_ratio
+from vgf.bench.training import Peer, Plan, default_sides, spell_rate, spell_ratio
 from vgf.bench.work import FULL, RECORDED, SMOKE
 from vgf.errors import VGFError
 
@@ -320,10 +320,8 @@ def remarks(data: Data) -> list[str]:
         found.append(f"{name} at {revision}{', with ' if used else ''}{used}.")
     for entry in data["profiles"]:
         found.append(in_the_way(entry))
-    rows = [row for part in KINDS.values() for row in data[part]]
-    revisions = ", ".join(sorted({str(row["revision"]) for row in rows}))
-    versions = sorted({", ".join(f"{k} {v}" for k, v in row["versions"].items()) for row in rows})
-    found.append(f"Measured at revision {revisions}, with {'; or '.join(versions)}.")
+    revisions = sorted({str(row["revision"]) for part in KINDS.values() for row in data[part]})
+    found.append(f"Measured at revision {', '.join(revisions)}.")
     return found
 
 
@@ -446,7 +444,7 @@ def products_table(data: Data) -> Table:
         f"Bare matrix products, GFLOP/s, the best of each library; copying, GB/s: {copies}",
         ("product", "precision", "library", "GFLOP/s"),
         [[f"{p['m']} x {p['k']} x {p['k']}", p["precision"], p["library"],
-          f"{p['rate'] / 1e9:,.3g}"] for p in data["products"]],
+          spell_rate(p["rate"])] for p in data["products"]],
     )  # fmt: skip
 
 
@@ -455,6 +453,13 @@ def draw(data: Data, stem: Path) -> None:
     with figure(stem, PAGE, 3.6) as drawing:
         roofs = {"products": data["products"], "bandwidth": data["bandwidth"]}
         roofline.draw(drawing.subplots(), {"roofs": roofs, "rows": data["rows"]})
+
+
+def measured_where(data: Data) -> Data:
+    """What is told of where training was measured, as of any experiment."""
+    row, about = data["rows"][-1], data["machine"]
+    same = {name: about[name] for name in ("processor", "cores", "system")}
+    return {**same, "versions": row["versions"], "revision": row["revision"]}
 
 
 def experiment(
@@ -469,6 +474,7 @@ def experiment(
         setup=Setup(),
         quick=quick,
         measure=lambda setup: read(records) if records else measure(setup, peers, device),
+        where=measured_where,
         judge=judge,
         tables=tables,
         draw=draw,

@@ -63,6 +63,7 @@ class Experiment:
         draw: data and the stem of the figure's files; none draws none.
         caption: of the figure.
         remarks: data -> sentences on what was measured besides.
+        where: data -> machine, versions and revision; none: those of this process.
     """
 
     name: str
@@ -76,6 +77,7 @@ class Experiment:
     draw: Callable[[Data, Path], None] | None = None
     caption: str = ""
     remarks: Callable[[Data], list[str]] = lambda data: []
+    where: Callable[[Data], Data] | None = None
 
 
 def estimate(values: Any) -> dict[str, float]:
@@ -132,7 +134,7 @@ def run(experiment: Experiment, out: Path, quick: bool = False, command: str = "
         "name": experiment.name,
         "quick": quick,
         "command": command,
-        "environment": where(),
+        "environment": experiment.where(data) if experiment.where else where(),
         "seconds": round(time.perf_counter() - start, 1),
         "settings": rounded(dataclasses.asdict(setup)),
     }

@@ -520,6 +520,11 @@ def _begin(worker: Worker, module: str, **options: Any) -> Data:
 # --- as text -------------------------------------------------------------------------------------
 
 
+def spell_rate(rate: float) -> str:
+    """FLOP/s as GFLOP/s."""
+    return f"{rate / 1e9:,.0f}" if rate >= 1e11 else f"{rate / 1e9:.3g}"
+
+
 def roof_text(found: Data) -> str:
     """The machine's limits, in 80 columns."""
     from ..report import format_table
@@ -531,7 +536,7 @@ def roof_text(found: Data) -> str:
             key, {"product": f"{product['m']} x {product['k']} x {product['k']}",
                   "precision": product["precision"]}
         )  # fmt: skip
-        line[product["library"]] = f"{product['rate'] / 1e9:.3g}"
+        line[product["library"]] = spell_rate(product["rate"])
     libraries = dict.fromkeys(product["library"] for product in found["products"])
     table = [
         {"product": line["product"], "precision": line["precision"],
