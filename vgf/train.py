@@ -40,7 +40,7 @@ from .checkpoint import (
     save_checkpoint,
 )
 from .config import BackendSettings, EvaluationSettings, RunConfig, settings_hash
-from .data.pool import EnvironmentPool
+from .data.pool import EnvironmentPool, usable_cores
 from .data.scaling import Scaling
 from .errors import VGFError
 from .evaluate import Evaluation, Policy, evaluate, make_pool
@@ -111,6 +111,7 @@ def make_backend(settings: BackendSettings, training: bool = True) -> Backend:
         options["compile"] = training and not settings.eager
     elif name == "jax":
         options["jit"] = not settings.eager
+        options["cores"] = usable_cores() if training else 1
     return get_backend(
         settings.name,
         device=settings.device,

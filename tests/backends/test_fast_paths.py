@@ -1,11 +1,15 @@
 """What the backends do for speed gives what the plain way gives, at sizes where it sets in."""
 
 import dataclasses
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
 from vgf import Budget, get_backend, spec
+from vgf.backends import available_backends
 from vgf.spec.networks import init_ensemble
 from vgf.spec.settings import Network
 from vgf.testing.training import ACTION_DIM, TRAININGS, batches, drift
@@ -112,6 +116,71 @@ def test_narrow_products_in_bf16_round_their_operands_as_on_a_gpu(backend, input
     rounded = [np.asarray(y.astype("bfloat16"), np.float64) for y in (x, kernel)]
     np.testing.assert_allclose(found, rounded[0] @ rounded[1], rtol=1e-5, atol=1e-6)
     assert np.abs(found - np.asarray(x, np.float64) @ np.asarray(kernel, np.float64)).max() > 1e-4
+
+
+# one of every method, and one in which states meet
+SHARED = (
+    "vgf flow squared", "avgf gaussian squared", "bc gaussian", "weighted_bc flow", "fql",
+    "fql normalised",
+)  # fmt: skip
+ON_CORES = """
+import sys
+from dataclasses import replace
+import numpy as np
+from vgf import get_backend
+from vgf.backends.jax import _batch_meets
+from vgf.testing.training import ACTION_DIM, TRAININGS, batches
+
+shared = get_backend("jax", device="cpu", dtype="float64", cores=2)
+alone = get_backend("jax", device="cpu", dtype="float64")
+assert shared.cores.size == 2 and alone.cores is None
+calls = []
+real = shared._updates_on_cores
+shared._updates_on_cores = lambda *args: calls.append(1) or real(*args)
+data = {name: np.concatenate([batch[name] for batch in batches(4)]) for name in batches(1)[0]}
+
+def leaves(tree):
+    return [x for v in tree.values() for x in leaves(v)] if isinstance(tree, dict) else [tree]
+
+clipped = TRAININGS["bc gaussian"]
+clipped = replace(clipped, budget=replace(clipped.budget, clip_norm=1.0, clip_scope="batch"))
+chosen = {name: TRAININGS[name] for name in sys.argv[1:]} | {"clipped": clipped}
+for name, settings in chosen.items():
+    for size in (16, 15) if name == "bc gaussian" else (16,):
+        rows = np.random.default_rng(0).integers(0, len(data["rewards"]), (3, size))
+        start = alone.init_state(3, 6, ACTION_DIM, settings)
+        calls.clear()
+        found = [
+            backend.to_numpy(dict(zip("sm", backend.updates(
+                start, backend.asarray(data), rows, settings))))
+            for backend in (shared, alone)
+        ]
+        assert bool(calls) == (size == 16 and not _batch_meets(settings)), (name, size)
+        for got, want in zip(*map(leaves, found)):
+            np.testing.assert_allclose(got, want, rtol=1e-7, atol=1e-9, err_msg=name)
+print("agree", len(chosen))
+"""
+
+
+def test_cores_that_share_a_batch_make_the_same_updates():
+    """In a process of its own: JAX has to be told of its CPU devices before it is in use."""
+    if "jax" not in available_backends():
+        if os.environ.get("CI"):
+            pytest.fail("JAX is not installed")
+        pytest.skip("JAX is not installed")
+    done = subprocess.run(
+        [sys.executable, "-c", ON_CORES, *SHARED], capture_output=True, text=True, check=False,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["agree", str(len(SHARED) + 1)]
+
+
+@pytest.mark.backend(names=("jax",), dtypes=("float64",))
+def test_cores_are_not_shared_where_jax_was_in_use(backend):
+    """The tests have used it, with one CPU device: then one device does it all."""
+    backend.synchronise(backend.asarray(np.zeros(2)))
+    assert get_backend("jax", device="cpu", cores=2).cores is None
 
 
 def transitions(rows=200):

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import lax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ..spec.baselines import VALUE_SCALE_MIN
 from ..spec.kernel import SIGMA_SQUARED_MIN
@@ -42,6 +43,11 @@ CACHED_ROWS = 640
 UPDATES_TOGETHER = 64
 # On a GPU, so many steps of a sampler or of a flow are compiled as one at the most.
 STEPS_TOGETHER = 16
+# At most so many cores take a share of the states of an update; the optimiser's work all do.
+CORES = 4
+STATES = "states"  # the axis that cores share
+_Spec: Any = PartitionSpec
+EVERYWHERE, BY_STATES = _Spec(), _Spec(None, STATES)  # how a tree and row numbers [U, B] lie
 # Up to this many pairs of particles, counting finds the median faster than sorting.
 COUNTED_PAIRS = 128
 
@@ -74,6 +80,12 @@ class compiled:  # noqa: N801  (a decorator)
 class JaxBackend(ComposedBackend):
     """JAX. `jit=False` runs operation by operation, for debugging.
 
+    `cores=2` has two cores of a CPU make many updates (`updates`) together, each with half of the
+    states: what they share is then the gradient, once an update, and not every matrix product, for
+    which cores with caches of their own have to wait. It sums in another order. It needs JAX not to
+    be in use before, jax 0.6, a batch that divides, and settings in which states do not meet;
+    where that is not so, one device does it all, as with `cores=1`.
+
     `transport` and `follow` with a function of yours are traced at every call; put jax.jit around
     a function that calls them to compile once.
     """
@@ -81,8 +93,15 @@ class JaxBackend(ComposedBackend):
     name = "jax"
 
     def __init__(
-        self, device: str, dtype: str | None, matmul_precision: str, jit: bool = True
+        self,
+        device: str,
+        dtype: str | None,
+        matmul_precision: str,
+        jit: bool = True,
+        cores: int = 1,
     ) -> None:
+        cores = min(cores, CORES)
+        _want_cpu_devices(cores)
         self.jax_device = _find_device(device)
         platform = self.jax_device.platform
         self.device = "cpu" if platform == "cpu" else f"gpu:{self.jax_device.id}"
@@ -98,6 +117,7 @@ class JaxBackend(ComposedBackend):
         self.matmul_precision = matmul_precision
         self.jit = jit
         self.compilations: dict[compiled, Callable[..., Any]] = {}
+        self.cores = _cpu_mesh(cores) if jit and self.device == "cpu" else None
 
     def in_own_precision(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """A function run on this backend's device, with float64 on or off as its dtype wants."""
@@ -783,7 +803,14 @@ class JaxBackend(ComposedBackend):
     def updates(
         self, state: Tree, data: Tree, rows: Any, settings: Settings, gather: Gather = take
     ) -> tuple[Tree, dict[str, Array]]:
-        return self._updates(state, data, _padded(rows), len(rows), settings, gather)
+        count, size = np.shape(rows)
+        if self.cores is None or size % self.cores.size or _batch_meets(settings):
+            return self._updates(state, data, _padded(rows), count, settings, gather)
+        put = self.in_own_precision(jax.device_put)
+        state, data = put((state, data), NamedSharding(self.cores, EVERYWHERE))
+        rows = put(_padded(rows), NamedSharding(self.cores, BY_STATES))
+        found = self._updates_on_cores(state, data, rows, count, settings, gather)
+        return jax.tree.map(lambda x: x.addressable_data(0), found)
 
     def updates_together(
         self, states: list[Tree], data: Tree, rows: Any, settings: Settings, gather: Gather = take
@@ -810,15 +837,39 @@ class JaxBackend(ComposedBackend):
         return [jax.tree.map(lambda x, i=i: x[i], found) for i in range(len(states))]
 
     @compiled("settings", "gather")
+    def _updates_on_cores(
+        self, state: Tree, data: Tree, rows: Array, count: Array, settings: Settings, gather: Gather
+    ) -> tuple[Tree, dict[str, Array]]:
+        """As `_updates`, each core with its columns of the rows; see `_Share`."""
+        assert self.cores is not None
+        cores, size = self.cores.size, rows.shape[1]
+        share = _Share.of(self)
+
+        def own(noise: Array) -> Array:
+            place = lax.axis_index(STATES) * (size // cores)
+            return lax.dynamic_slice_in_dim(noise, place, size // cores)
+
+        def one(state: Tree, batch: Tree) -> tuple[Tree, Tree]:
+            d = batch["actions"].shape[-1]
+            noise = self.draw_update_noise(state["seed"], state["step"], size, d, settings)
+            return share.update_from_noise(state, batch, tree_map(own, noise), settings)
+
+        loop: Any = jax.shard_map(
+            lambda state, data, rows, count: _repeat(
+                lambda i, state: one(state, gather(data, rows[i])), count, state
+            ),
+            mesh=self.cores, check_vma=False, out_specs=EVERYWHERE,
+            in_specs=(EVERYWHERE, EVERYWHERE, BY_STATES, EVERYWHERE),
+        )  # fmt: skip
+        return loop(state, data, rows, count)
+
+    @compiled("settings", "gather")
     def _updates(
         self, state: Tree, data: Tree, rows: Array, count: Array, settings: Settings, gather: Gather
     ) -> tuple[Tree, dict[str, Array]]:
-        def one(i: Array | int, carry: tuple[Tree, Tree]) -> tuple[Tree, Tree]:
-            return self.update(carry[0], gather(data, rows[i]), settings)
-
-        shapes = jax.eval_shape(lambda state: one(0, (state, {})), state)
-        nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes[1])
-        return lax.fori_loop(0, count, one, (state, nothing))
+        return _repeat(
+            lambda i, state: self.update(state, gather(data, rows[i]), settings), count, state
+        )
 
     @compiled("budget", "settings", "particles")
     def act(
@@ -861,6 +912,45 @@ class JaxBackend(ComposedBackend):
             "particles": jax.random.normal(keys[0], shape, self.dtype),
             "select": jax.random.uniform(keys[1], (batch_size,), self.dtype),
         }
+
+
+class _Share(JaxBackend):
+    """A backend that is given some states of a batch: gradients and metrics are those of all.
+
+    Both are means over states, and all shares are of one size, so a mean over the cores it is.
+    """
+
+    @classmethod
+    def of(cls, backend: JaxBackend) -> _Share:
+        """The share of a backend, to be called within its shard_map."""
+        share = cls.__new__(cls)
+        share.__dict__ = {**backend.__dict__, "compilations": {}}
+        return share
+
+    def _fit_critic(self, *args: Any) -> tuple[Tree, dict[str, Array]]:
+        return _mean_over_cores(super()._fit_critic(*args))
+
+    def _fit_reference(self, *args: Any) -> tuple[Tree, dict[str, Array]]:
+        return _mean_over_cores(super()._fit_reference(*args))
+
+    def _fit_gradient_field(self, *args: Any) -> tuple[Tree, dict[str, Array]]:
+        return _mean_over_cores(super()._fit_gradient_field(*args))
+
+    def _fit_policy(self, *args: Any) -> tuple[Tree, dict[str, Array]]:
+        return _mean_over_cores(super()._fit_policy(*args))
+
+
+def _mean_over_cores(tree: Any) -> Any:
+    return lax.pmean(tree, STATES)  # type: ignore[no-untyped-call]
+
+
+def _repeat(
+    one: Callable[[Array | int, Tree], tuple[Tree, Tree]], count: Array, state: Tree
+) -> tuple[Tree, dict[str, Array]]:
+    """`count` updates, ``one(i, state)``: the last state, and the last one's metrics."""
+    shapes = jax.eval_shape(lambda state: one(0, state), state)
+    nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes[1])
+    return lax.fori_loop(0, count, lambda i, carry: one(i, carry[0]), (state, nothing))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
@@ -927,6 +1017,12 @@ def _states_meet(budget: Budget, trajectory: bool) -> bool:
     return trajectory or (budget.clip_norm is not None and budget.clip_scope == "batch")
 
 
+def _batch_meets(settings: Settings) -> bool:
+    """Whether an update has to see all states of its batch at once, but for means over them."""
+    clipped = settings.method != "fql" and _states_meet(settings.budget, trajectory=False)
+    return clipped or (settings.method == "fql" and settings.normalise_values)
+
+
 def _padded(rows: Any) -> Any:
     """Row numbers ``[*, U, B]``, U a multiple, so that one program serves every number of them."""
     rows = np.asarray(rows)
@@ -951,6 +1047,23 @@ def _bounded_log_std(log_std: Array) -> Array:
     inside = (log_std >= LOG_STD_MIN) & (log_std <= LOG_STD_MAX)
     clipped = lax.stop_gradient(jnp.clip(log_std, LOG_STD_MIN, LOG_STD_MAX))
     return jnp.where(inside, log_std, clipped)
+
+
+def _want_cpu_devices(cores: int) -> None:
+    """Have JAX see so many CPU devices, where it can still be told and knows how to share."""
+    if cores > 1 and hasattr(jax, "shard_map") and "jax_num_cpu_devices" in jax.config.values:
+        try:
+            jax.config.update("jax_num_cpu_devices", cores)  # type: ignore[no-untyped-call]
+        except RuntimeError:
+            return  # it is in use already, with the devices it has
+
+
+def _cpu_mesh(cores: int) -> Mesh | None:
+    """So many CPU devices side by side; None where there is one, or are fewer."""
+    devices = jax.devices("cpu")
+    if cores < 2 or len(devices) < cores or not hasattr(jax, "shard_map"):
+        return None
+    return Mesh(np.array(devices[:cores]), (STATES,))
 
 
 def _find_device(device: str) -> Any:

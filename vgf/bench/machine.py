@@ -7,6 +7,8 @@ import platform
 from pathlib import Path
 from typing import Any
 
+from ..data.pool import usable_cores
+
 # The instructions that decide how fast matrices are multiplied, as Linux names them.
 INSTRUCTIONS = ("avx2", "fma", "avx512f", "avx512_bf16", "amx_tile", "amx_bf16")
 
@@ -16,19 +18,12 @@ def processor() -> str:
     return _cpuinfo().get("model name") or platform.processor() or platform.machine()
 
 
-def cores() -> int:
-    """How many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):  # not on macOS or Windows
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def machine() -> dict[str, Any]:
     """Processor, the cores this process may use, instructions for matrices, memory in bytes."""
     flags = _cpuinfo().get("flags", "").split()
     return {
         "processor": processor(),
-        "cores": cores(),
+        "cores": usable_cores(),
         "instructions": [name for name in INSTRUCTIONS if name in flags],
         "memory": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "system": f"{platform.system()} {platform.machine()}",

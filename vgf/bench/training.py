@@ -19,12 +19,13 @@ import numpy as np
 
 from ..backends import available_backends
 from ..checkpoint import environment
+from ..data.pool import usable_cores
 from ..errors import VGFError
 from ..metrics import progress
 from . import ours, peers, roofs
 from .interleave import MissingPackageError, Worker, calibrate, ratio, take_turns
 from .limits import flops, intensity, limit, state_bytes
-from .machine import cores, machine
+from .machine import machine
 from .work import Work
 
 Data = dict[str, Any]
@@ -445,7 +446,7 @@ def _start(
     scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vgf-bench-")))
     started: list[dict[str, tuple[Worker, Future[Data]]]] = []
     running: dict[tuple[Any, ...], tuple[Worker, Future[Data]]] = {}
-    with ThreadPoolExecutor(cores()) as pool:
+    with ThreadPoolExecutor(usable_cores()) as pool:
         for i, case in enumerate(cases):
             data = scratch / f"{i}.npz"
             np.savez(data, **case.work.dataset())  # type: ignore[arg-type]

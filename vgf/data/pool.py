@@ -35,15 +35,19 @@ Success = Callable[[Mapping[str, Any]], float | None]
 _MOST_WORKERS = 16
 
 
+def usable_cores() -> int:
+    """How many cores this process may use."""
+    usable = getattr(os, "sched_getaffinity", None)  # not on macOS and Windows
+    return len(usable(0)) if usable else os.cpu_count() or 1
+
+
 def default_workers(size: int) -> int:
     """Processes for `size` environments: one on each core that this process may use, 16 at most.
 
     Each has two environments at least, as it takes a second to start. 0, to step in this process,
     where there would be one process only.
     """
-    usable = getattr(os, "sched_getaffinity", None)  # not on macOS and Windows
-    cores = len(usable(0)) if usable else os.cpu_count() or 1
-    workers = min(cores, size // 2, _MOST_WORKERS)
+    workers = min(usable_cores(), size // 2, _MOST_WORKERS)
     return workers if workers > 1 else 0
 
 
