@@ -422,7 +422,7 @@ for number, (what, count) in enumerate(moments):
         os._exit(1)  # it should have been killed
     _, status = os.waitpid(child, 0)
     assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL, (what, count, status)
-    print("size", (folder / "transitions.bin").stat().st_size)
+    print("size", (folder / "transitions.bin").stat().st_size, flush=True)  # or children say it too
 run(folder, config, resume=True)
 """
 # Environment steps, of evaluation and of repeated episodes too; appended rows; checkpoints.

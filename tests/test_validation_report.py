@@ -382,7 +382,8 @@ def test_all_goes_on_past_what_cannot_be_run(tmp_path, capsys, monkeypatch):
     assert "best-of-n could not be run: no such package" in shown.err
     assert "does not hold: parity" in shown.out
     names = {path.stem for path in (tmp_path / "out").glob("[!rm]*.json")}
-    recorded = {"online", "sources", "language", "smollm2", "bench-cpu"}
+    recorded = {"online", "sources", "language", "smollm2", "precision"}
+    recorded |= {f"bench-{kind}" for kind in ("cpu", "gpu", "amx")}
     assert names - recorded == {"toy", "scaling", "published"}
     assert "not run" in (tmp_path / "out" / "report.md").read_text()
 

@@ -34,6 +34,16 @@ def check_layer(name: str, widths: Sequence[int], kernel: Array, bias: Array) ->
     check_shapes(f"mlp, layer {name}", kernel=(kernel, "in out"), bias=(bias, "out"))
 
 
+def check_times(x: Array, t: Array) -> None:
+    """Check the times of actions ``[*, d]``: ``[*, 1]``, or of one for all, ``[1, ..., 1]``.
+
+    Raises:
+        ValueError: naming both shapes.
+    """
+    if tuple(t.shape) != (1,) * len(x.shape):
+        check_shapes("flow_velocity", x=(x, "* d"), t=(t, "* 1"))
+
+
 class ComposedBackend(Backend):
     """A backend whose agent is composed from its own equations."""
 

@@ -30,7 +30,7 @@ from ..spec.settings import ACTIVATIONS, CRITIC_LOSSES, SELECTION_RULES, Budget,
 from ..spec.shapes import check_shapes, check_states
 from ..spec.update import ACT, TRAIN
 from .base import Gather, Tree, VectorField, take
-from .composed import ComposedBackend, check_layer
+from .composed import ComposedBackend, check_layer, check_times
 from .errors import BackendError
 
 Array = jax.Array
@@ -412,7 +412,7 @@ class JaxBackend(ComposedBackend):
     def flow_velocity(
         self, params: Tree, s: Array, x: Array, t: Array, activation: str = "relu"
     ) -> Array:
-        check_shapes("flow_velocity", x=(x, "* d"), t=(t, "* 1"))
+        check_times(x, t)
         return self._network(params, self._parts(s, x, t), activation)
 
     @compiled("activation")
@@ -457,7 +457,7 @@ class JaxBackend(ComposedBackend):
 
         def euler(x: Array, k: Array) -> tuple[Array, None]:
             t = (k / sampling_steps).astype(x.dtype).reshape((1,) * x.ndim)  # of all particles
-            velocity = self._network(params, self._parts(s, x, t), activation)
+            velocity = self.flow_velocity(params, s, x, t, activation)
             return x + velocity / sampling_steps, None
 
         steps = jnp.arange(sampling_steps)

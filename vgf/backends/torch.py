@@ -27,7 +27,7 @@ from ..spec.settings import ACTIVATIONS, CRITIC_LOSSES, SELECTION_RULES, Budget,
 from ..spec.shapes import check_shapes, check_states
 from ..spec.update import ACT, TRAIN
 from .base import Tree
-from .composed import ComposedBackend, check_layer
+from .composed import ComposedBackend, check_layer, check_times
 from .errors import BackendError
 
 # One of these has to be there for torch.compile.
@@ -336,7 +336,7 @@ class TorchBackend(ComposedBackend):
     def flow_velocity(
         self, params: Tree, s: Tensor, x: Tensor, t: Tensor, activation: str = "relu"
     ) -> Tensor:
-        check_shapes("flow_velocity", x=(x, "* d"), t=(t, "* 1"))
+        check_times(x, t)
         return self._network(params, self._parts(s, x, t), activation)
 
     def flow_matching_loss(
@@ -382,7 +382,7 @@ class TorchBackend(ComposedBackend):
         x = x0
         for k in range(sampling_steps):
             t = x.new_full((1,) * x.ndim, k / sampling_steps)  # of all particles
-            x = x + self._network(params, self._parts(s, x, t), activation) / sampling_steps
+            x = x + self.flow_velocity(params, s, x, t, activation) / sampling_steps
         return self.project(x)
 
     def gaussian_loss(
