@@ -79,20 +79,20 @@ def measure(setup: Setup) -> Data:
                     "--mixing", style, "--warmup", setup.warmup, "--evaluate-every", setup.every,
                     "--out", place,
                 )  # fmt: skip
-                curves[style].append(curve(find_runs(place)[0]))
+                curves[style].append(curve(find_runs(place)[0], "environment_steps"))
     return {"curves": curves}
 
 
-def curve(run: Run) -> dict[str, Any]:
-    """The success of VGF at its training budget over the environment steps."""
+def curve(run: Run, axis: str) -> dict[str, Any]:
+    """The success of VGF at its training budget, over a column of the evaluations."""
     budget = run.config["agent"]["budget"]["steps"]
     rows = by_budget(run.evaluations)[budget]
-    steps = sorted({int(row["environment_steps"] or 0) for row in rows})
+    steps = sorted({int(row[axis] or 0) for row in rows})
     return {
         "steps": steps,
         "success": [
             float(np.mean([row["success"] for row in rows
-                           if int(row["environment_steps"] or 0) == step]))
+                           if int(row[axis] or 0) == step]))
             for step in steps
         ],
     }  # fmt: skip

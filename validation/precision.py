@@ -17,12 +17,11 @@ import numpy as np
 
 from vgf.backends import BackendError, get_backend
 from vgf.backends.base import MATMUL_PRECISIONS
-from vgf.metrics import by_budget
 from vgf.report import Run, find_runs
 
 from .experiment import Data, Experiment, Verdict, estimate, main, percent
 from .figures import PAGE, figure, line
-from .online import vgf
+from .online import curve, vgf
 from .pages import Table
 
 EXACT = MATMUL_PRECISIONS[0]
@@ -73,22 +72,16 @@ def measure(setup: Setup) -> Data:
                 setup.seeds, "--steps", setup.updates, "--evaluate-every", setup.every,
                 "--episodes", setup.episodes, "--evaluation-steps", 1, "--out", place,
             )  # fmt: skip
-            curves[name] = [curve(run) for run in find_runs(place)]
+            curves[name] = [curves_of(run) for run in find_runs(place)]
     return {"curves": curves, "device": device}
 
 
-def curve(run: Run) -> dict[str, Any]:
+def curves_of(run: Run) -> dict[str, Any]:
     """Success at the training budget and the critic's loss, over the updates."""
-    rows = by_budget(run.evaluations)[run.config["agent"]["budget"]["steps"]]
-    steps = sorted({int(row["step"]) for row in rows})
     losses = {str(row["step"]): row["critic_loss"] for row in run.metrics}
     return {
         "seed": run.config["seed"],
-        "steps": steps,
-        "success": [
-            float(np.mean([row["success"] for row in rows if int(row["step"]) == step]))
-            for step in steps
-        ],
+        **curve(run, "step"),
         "loss_steps": [int(step) for step in losses],
         "critic_loss": list(losses.values()),
     }

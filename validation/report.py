@@ -39,8 +39,8 @@ EXPERIMENTS = {
     "smollm2": "python -m validation.language.smollm2",
     "precision": "python -m validation.precision",
     "bench-cpu": "python -m validation.bench",
-    "bench-gpu": "python -m validation.bench --device gpu",
-    "bench-amx": "python -m validation.bench RECORD ... (on a CPU with matrix units)",
+    "bench-gpu": "python -m validation.bench RECORD ...",
+    "bench-amx": "python -m validation.bench RECORD ...",
     "published": "python -m validation.published",
 }
 PARITY = "python -m validation.parity"

@@ -59,7 +59,7 @@ def get_backend(
         matmul_precision: "float32" (matrix products as precise as the dtype), "tf32" (NVIDIA GPUs)
             or "bf16" (operands rounded to bfloat16, and in torch the result too; sums in
             float32).
-        options: of one backend: torch takes `compile`, JAX takes `jit`.
+        options: of one backend: torch takes `compile`, JAX takes `jit` and `cores`.
 
     Returns:
         A :class:`~vgf.backends.base.Backend`.

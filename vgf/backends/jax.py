@@ -100,7 +100,7 @@ class JaxBackend(ComposedBackend):
         jit: bool = True,
         cores: int = 1,
     ) -> None:
-        cores = min(cores, CORES)
+        cores = min(cores, CORES) if hasattr(jax, "shard_map") else 1
         _want_cpu_devices(cores)
         self.jax_device = _find_device(device)
         platform = self.jax_device.platform
@@ -1019,8 +1019,7 @@ def _states_meet(budget: Budget, trajectory: bool) -> bool:
 
 def _batch_meets(settings: Settings) -> bool:
     """Whether an update has to see all states of its batch at once, but for means over them."""
-    clipped = settings.method != "fql" and _states_meet(settings.budget, trajectory=False)
-    return clipped or (settings.method == "fql" and settings.normalise_values)
+    return _states_meet(settings.budget, trajectory=False) or settings.normalise_values
 
 
 def _padded(rows: Any) -> Any:
@@ -1050,8 +1049,8 @@ def _bounded_log_std(log_std: Array) -> Array:
 
 
 def _want_cpu_devices(cores: int) -> None:
-    """Have JAX see so many CPU devices, where it can still be told and knows how to share."""
-    if cores > 1 and hasattr(jax, "shard_map") and "jax_num_cpu_devices" in jax.config.values:
+    """Have JAX see so many CPU devices, where it can still be told."""
+    if cores > 1:
         try:
             jax.config.update("jax_num_cpu_devices", cores)  # type: ignore[no-untyped-call]
         except RuntimeError:
@@ -1061,7 +1060,7 @@ def _want_cpu_devices(cores: int) -> None:
 def _cpu_mesh(cores: int) -> Mesh | None:
     """So many CPU devices side by side; None where there is one, or are fewer."""
     devices = jax.devices("cpu")
-    if cores < 2 or len(devices) < cores or not hasattr(jax, "shard_map"):
+    if cores < 2 or len(devices) < cores:
         return None
     return Mesh(np.array(devices[:cores]), (STATES,))
 

@@ -31,7 +31,6 @@ from .training import (
     Plan,
     Say,
     best_product,
-    case_title,
     measure_roofs,
     roof_text,
 )
@@ -69,7 +68,8 @@ def measure(plan: Plan, say: Say = lambda line: None) -> Data:
 
 def profile(plan: Plan, case: Case, side: str, machine_roofs: Data) -> Data:
     """The parts of an update of one case on one side."""
-    precision, work = case.precision, dataclasses.replace(case.work, seeds=1)
+    case = case._replace(work=dataclasses.replace(case.work, seeds=1))
+    work, precision = case
     backend = make_backend(backend_settings(side, plan.device, plan.dtype, precision))
     dataset = check_dataset(work.dataset(), "the benchmark's data")
     nothing = dataclasses.replace(work, width=1, batch_size=1)
@@ -104,7 +104,7 @@ def profile(plan: Plan, case: Case, side: str, machine_roofs: Data) -> Data:
         least = limits.limit(operations, moved, rate, machine_roofs["bandwidth"]["memory"])
         rows[name] = {"seconds": seconds, "times": often, "flops": operations, "bytes": moved,
                       "limit_seconds": least, "share": share}  # fmt: skip
-    return {"name": work.name, "title": case_title(work.title, precision), "side": side,
+    return {"name": work.name, "title": case.title, "side": side,
             "device": backend.device, "parts": rows}  # fmt: skip
 
 

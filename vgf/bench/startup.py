@@ -81,7 +81,7 @@ def _measure(plan: Plan, case: Case) -> Data:
             timers[f"{side}, compiled before"](1)  # leaves the cache
         with progress(len(timers) * plan.rounds, work.name, "start") as bar:
             times = take_turns(timers, dict.fromkeys(timers, 1), plan.rounds, bar.update, PAUSE)
-    return {"work": dataclasses.asdict(work), "title": work.title, "seconds": times}
+    return {"work": dataclasses.asdict(work), "title": case.title, "seconds": times}
 
 
 def _process(code: str, *words: str) -> Timer:

@@ -133,13 +133,9 @@ class Case(NamedTuple):
 
     @property
     def title(self) -> str:
-        """For people."""
-        return case_title(self.work.title, self.precision)
-
-
-def case_title(title: str, precision: str) -> str:
-    """A work's title, and the precision where it is not that of the dtype."""
-    return title if precision == "float32" else f"{title}, {precision}"
+        """For people: the work's, and the precision where it is not that of the dtype."""
+        title = self.work.title
+        return title if self.precision == "float32" else f"{title}, {self.precision}"
 
 
 def default_sides() -> list[str]:
