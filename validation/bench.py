@@ -280,7 +280,7 @@ def judge_rest(data: Data) -> list[Verdict]:
         least = next((v for name, v in EVALUATION.items() if row["task"].startswith(name)), None)
         if ratio is None or least is None:
             continue
-        claim = f"evaluation is at least {least} times as fast as the authors' on {row['task']}"
+        claim = f"evaluation is at least {least} times as fast as the authors' on {row['title']}"
         verdicts.append(Verdict(claim, ratio["median"] >= least, spell_ratio(ratio)))
     for what in (IMPORT, HELP) if data["starts"] else ():
         worst = max(statistics.median(row["seconds"][what]) for row in data["starts"])
@@ -401,7 +401,8 @@ def evaluation_table(rows: Sequence[Data]) -> Table:
                 f"{100 * side['of_limit']['median']:.0f} %",
             ])  # fmt: skip
     return Table(
-        "Evaluation of a new agent; the limit is the bare simulator on all cores",
+        "Evaluation of a new agent; the limit is the bare simulator on all cores and the policy's "
+        "bare products after it",
         ("task", "side", "steps/s", *(f"x {peer}" for peer in peers), "limit, steps/s",
          "of limit"), lines,
     )  # fmt: skip

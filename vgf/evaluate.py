@@ -7,7 +7,7 @@ not on which episodes run beside it nor on how many processes step them; and eve
 from the same states and is given the same noise, step by step.
 
 The episodes of all budgets wait in one queue, budget by budget, and an environment that is free
-takes the next. With 32 environments or more, these are two groups that take turns: while
+takes the next. With 16 environments or more, these are two groups that take turns: while
 processes step the one, the policy answers the other. At each turn of a group the policy is called
 once for each budget that episodes of the group are at, with one row for each of the group's
 environments. The number of rows never changes (rows of another budget, or whose episode is over,
@@ -34,7 +34,7 @@ from .spec.types import Array
 from .tasks import Task
 
 # Environments in a group, at least: fewer rows make poor matrix products.
-_GROUP = 16
+_GROUP = 8
 
 BudgetT = TypeVar("BudgetT")
 BudgetT_contra = TypeVar("BudgetT_contra", contravariant=True)

@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from .acting import agent_policy
 from .backends.base import Backend, Tree
 from .config import OnlineSettings, RunConfig
 from .data.dataset import KEYS, Dataset, batch_at
@@ -205,14 +206,10 @@ class Collector:
             "particles": rng.standard_normal((1, self._particles, self._task.action_dim)),
             "select": rng.random(1),
         }
-        actions, _ = self._backend.act(
-            state,
-            self._backend.asarray(self._scaling(observation[None])),
-            self._budget,
-            self._config.agent,
-            noise=self._backend.asarray(noise),
+        policy = agent_policy(
+            self._backend, state, self._config.agent, self._scaling, self._particles
         )
-        action = np.asarray(self._backend.to_numpy(actions))[0]
+        action = policy(observation[None], self._budget, noise)[0][0]
         if not np.isfinite(action).all():
             raise VGFError(
                 f"the agent's action at environment step {self.taken + 1:,} has NaN or infinity: "

@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 
+from .acting import agent_policy
 from .backends import default_backend, get_backend
 from .backends.base import Backend, Tree
 from .checkpoint import (
@@ -43,7 +44,7 @@ from .config import BackendSettings, EvaluationSettings, RunConfig, settings_has
 from .data.pool import EnvironmentPool, usable_cores
 from .data.scaling import Scaling
 from .errors import VGFError
-from .evaluate import Evaluation, Policy, evaluate, make_pool
+from .evaluate import Evaluation, evaluate, make_pool
 from .extras import need
 from .metrics import METRICS, POLICIES, RunLog, progress, shown_progress
 from .online import Collector, check_online
@@ -132,25 +133,6 @@ def test_budgets(agent: Settings, steps: tuple[int, ...]) -> dict[str, Budget]:
         return {agent.method: agent.budget}
     budgets = {BEHAVIOUR_CLONING: dataclasses.replace(agent.budget, steps=0)}
     return budgets | {str(n): dataclasses.replace(agent.budget, steps=n) for n in steps}
-
-
-def agent_policy(
-    backend: Backend, state: Tree, agent: Settings, scaling: Scaling, particles: int
-) -> Policy[Budget]:
-    """An agent as :func:`vgf.evaluate.evaluate` wants it, with N `particles`."""
-
-    def policy(
-        observations: np.ndarray, budget: Budget, noise: Mapping[str, np.ndarray]
-    ) -> tuple[np.ndarray, Mapping[str, Any]]:
-        chosen = {"particles": noise["particles"][:, :particles], "select": noise["select"]}
-        actions, info = backend.act(
-            state, backend.asarray(scaling(observations)), budget, agent,
-            noise=backend.asarray(chosen),
-        )  # fmt: skip
-        moved = {key: backend.to_numpy(info[key]) for key in ("start", "moved")}
-        return np.asarray(backend.to_numpy(actions)), moved
-
-    return policy
 
 
 def evaluate_agent(

@@ -57,6 +57,25 @@ def test_parameters_trained_on_one_backend_run_on_another(backend):
     np.testing.assert_allclose(backend.to_numpy(got), want, rtol=1e-9, atol=1e-12)
 
 
+def test_a_policy_is_act_from_numpy_to_numpy(backend):
+    settings = TRAININGS["vgf flow squared"]
+    state = backend.init_state(0, 6, ACTION_DIM, settings)
+    # as an evaluation has them: float32 observations, float64 noise
+    s = np.random.default_rng(0).standard_normal((5, 6), np.float32)
+    noise = spec.draw_act_noise(0, 0, 5, 4, ACTION_DIM)
+    a, info = backend.policy(state, settings)(s, settings.budget, noise)
+    want, told = backend.act(
+        state, backend.asarray(s), settings.budget, settings, noise=backend.asarray(noise)
+    )
+    assert type(a) is np.ndarray
+    assert a.dtype == backend.dtype
+    np.testing.assert_array_equal(a, backend.to_numpy(want))
+    assert info.keys() == told.keys()
+    for key, array in info.items():
+        assert type(array) is np.ndarray
+        np.testing.assert_array_equal(array, backend.to_numpy(told[key]))
+
+
 def test_drawn_noise_is_what_it_should_be(backend):
     settings = TRAININGS["vgf flow squared"]
     first = backend.to_numpy(backend.draw_update_noise(3, 5, BATCH, ACTION_DIM, settings))

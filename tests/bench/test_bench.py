@@ -263,12 +263,17 @@ def test_evaluation(tmp_path, capsys):
     peer, out = checkout(tmp_path), tmp_path / "e.json"
     (peer / "agents/vgf.py").write_text(EVALUATED)
     (peer / "utils/evaluation.py").write_text(EVALUATION)
-    words = ("evaluation", "--quick", "--backend", "numpy", "--workers", "0", "--out", out)
+    words = ("evaluation", "--quick", "--backend", "numpy", "--workers", "0", "--width", "8",
+             "--out", out)  # fmt: skip
     assert bench(*words, "--peer", f"ryanxhr/vgf={peer}") == 0
     (row,) = json.loads(out.read_text())["rows"]
+    assert "2 x 8, N 3, K 2" in row["title"]
     assert row["sides"]["ryanxhr/vgf"]["seconds"] == pytest.approx([1e6] * 2)
     found = row["sides"]["ours"]["ratios"]["ryanxhr/vgf"]
     assert found["low"] > 1e4
+    both = zip(row["simulator_seconds"], row["products_seconds"], strict=True)
+    assert row["limit_seconds"] == [a + b for a, b in both]
+    assert row["flops"] > 0
     assert row["sides"]["ours"]["of_limit"]["median"] > 0
     assert "the simulator alone, on all cores" in capsys.readouterr().out
 
@@ -302,6 +307,7 @@ def test_requests_that_make_no_sense(tmp_path, capsys):
     assert "float32" in text
     assert "did you mean startup" in refused(capsys, "start-up")
     assert "--episodes is 0" in refused(capsys, "evaluation", "--episodes", "0")
+    assert "--width is 0" in refused(capsys, "evaluation", "--width", "0")
     assert "--transitions is 0" in refused(capsys, "memory", "--transitions", "0")
     assert "--profile is of ours alone" in refused(capsys, *QUICK, "--profile", "--plot", "x")
 

@@ -49,7 +49,9 @@ def test_ours() -> None:
     side.run(2)
     side.run(2)
     side.pool.close()
-    assert side.describe() == {"device": "cpu", "taken": 2 * 4 * 2 * 3}
+    assert side.describe() == {
+        "device": "cpu", "taken": 2 * 4 * 2 * 3, "observation_dim": 2, "action_dim": 2,
+    }  # fmt: skip
 
 
 def test_theirs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

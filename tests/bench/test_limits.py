@@ -118,6 +118,37 @@ def test_by_hand():
     assert limits.state_bytes(work, "float64") == 2 * limits.state_bytes(work)
 
 
+def test_a_decision_by_hand():
+    one = {"observation_dim": 1, "action_dim": 1, "depth": 1, "width": 1, "sampling_steps": 1,
+           "particles": 1}  # fmt: skip
+    # sampling, and two critics' values: state, action, output
+    assert limits.decision_flops(Work(steps=0, **one)) == 6 + 12
+    # for each step both critics again, but for the state's part, and back; and the kernel
+    assert limits.decision_flops(Work(steps=2, **one)) == 18 + 2 * (2 * (4 + 4) + 2)
+
+
+def test_a_decision_is_the_specifications_less_what_can_be_shared():
+    work = Work("vgf", particles=5, steps=3, **SMALL)
+    settings = work.settings()
+    state = spec.init_state(0, work.observation_dim, work.action_dim, settings)
+    counted = lambda tree: tree_map(lambda x: np.asarray(x).view(Counted), tree)
+    noise = spec.draw_act_noise(0, 0, 1, work.particles, work.action_dim)
+    Counted.flops = 0
+    spec.act(
+        counted(state), np.ones((1, work.observation_dim)).view(Counted), settings.budget,
+        settings, noise=counted(noise),
+    )  # fmt: skip
+    n, steps, h = work.particles, work.steps, work.width
+    o, d = work.observation_dim, work.action_dim
+    state_part, time, whole = 2 * o * h, 2 * h, dense(1, o + d, work, 1)
+    # the state's part for every particle and step, the time's row, and for each gradient the
+    # forward pass again, the way back to the state, and the gradient of the kernels
+    sampling = (n * work.sampling_steps - 1) * state_part + n * work.sampling_steps * time
+    values = 2 * (n * (steps + 1) - 1) * state_part
+    gradients = 2 * n * steps * (state_part + 2 * whole)
+    assert Counted.flops == limits.decision_flops(work) + sampling + values + gradients
+
+
 def test_full_size_is_known():
     """135 GFLOP: sampling 41, the flow 81, the target 8, the gradients 3."""
     found = {k: sum(p.flops for p in v) / 1e9 for k, v in limits.parts(Work()).items()}

@@ -23,6 +23,8 @@ Tree = Any
 # A map from particles [*, N, d] to vectors of the same shape.
 VectorField = Callable[[Array], Array]
 
+# States [B, o], a budget and noise, all NumPy, to actions [B, d] and `act`'s info, NumPy too.
+NumpyPolicy = Callable[[np.ndarray, Budget, Tree], tuple[np.ndarray, Tree]]
 # Data and row numbers [B] to the batch of those rows.
 Gather = Callable[[Tree, Array], Tree]
 
@@ -518,6 +520,19 @@ class Backend(Protocol):
         draw: int = 0,
     ) -> tuple[Array, Tree]:
         """States ``[B, o]`` -> actions ``[B, d]`` and what they were picked from."""
+
+    def policy(self, state: Tree, settings: Settings) -> NumpyPolicy:
+        """`act` for one agent, from NumPy to NumPy: what an environment asks at every step.
+
+        The function takes states ``[B, o]``, a budget and the noise of `act`.
+        """
+
+        def policy(s: np.ndarray, budget: Budget, noise: Tree) -> tuple[np.ndarray, Tree]:
+            given = self.asarray({"s": s, **noise})
+            actions, info = self.act(state, given.pop("s"), budget, settings, noise=given)
+            return np.asarray(self.to_numpy(actions)), self.to_numpy(info)
+
+        return policy
 
     @abstractmethod
     def sample_reference(self, params: Tree, s: Array, noise: Array, settings: Settings) -> Array:

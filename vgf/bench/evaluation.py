@@ -62,11 +62,12 @@ class Ours:
         num_envs: int | None = None,
         workers: int | None = None,
     ) -> None:
+        from vgf.acting import agent_policy
         from vgf.config import BackendSettings
         from vgf.data.scaling import Scaling
         from vgf.spec.settings import Network, Settings
         from vgf.tasks import make_task
-        from vgf.train import agent_policy, make_backend
+        from vgf.train import make_backend
 
         found = make_task(task, with_dataset=False)
         self.task = dataclasses.replace(found, make_env=Cut(found.make_env, decisions))
@@ -99,8 +100,9 @@ class Ours:
         self.taken += sum(record["length"] for record in found.records)
 
     def describe(self) -> dict[str, Any]:
-        """Where it runs, and the environment steps taken so far."""
-        return {"device": self.backend.device, "taken": self.taken}
+        """Where it runs, the sizes of its task, and the environment steps taken so far."""
+        sizes = {"observation_dim": self.task.observation_dim, "action_dim": self.task.action_dim}
+        return {"device": self.backend.device, "taken": self.taken, **sizes}
 
     def device_memory(self) -> None:
         """Not measured."""

@@ -1,4 +1,4 @@
-"""What one update has to do at the least: matrix products, and bytes to and from memory.
+"""What one update, or decision, has to do at the least: matrix products, and bytes moved.
 
 The count is of the method, not of a program. What one and the same product gives is counted once:
 the state's part of the first layer once for each state, not for each particle or step, and a
@@ -113,6 +113,22 @@ def parts(work: Work) -> dict[str, Products]:
 def flops(work: Work) -> int:
     """Multiplications and additions of all :func:`parts`."""
     return sum(product.flops for products in parts(work).values() for product in products)
+
+
+def decision_flops(work: Work) -> int:
+    """Multiplications and additions of one decision of "vgf": one state, N particles, L steps.
+
+    Args:
+        work: its sizes; the batch's does not count.
+    """
+    d, n, steps = work.action_dim, work.particles, work.steps
+    critic, reference = _Network(work, d, 1, members=2), _Network(work, d, d)
+    products = [
+        *reference.states(1), *reference.beyond(n, times=work.sampling_steps),
+        *critic.states(1), *critic.beyond(n, times=steps + 1),
+        *critic.beyond(n, times=steps, columns=d), Product(n, n, d, steps),
+    ]  # fmt: skip
+    return sum(product.flops for product in products)
 
 
 def parameters(work: Work) -> dict[str, int]:

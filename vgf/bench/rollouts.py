@@ -1,10 +1,10 @@
-"""Evaluation beside its peers and beside the bare simulator, all in one run, by turns."""
+"""Evaluation beside its peers, the bare simulator and bare products, in one run, by turns."""
 
 from __future__ import annotations
 
 import dataclasses
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -13,12 +13,15 @@ from ..checkpoint import environment
 from ..errors import VGFError
 from ..metrics import progress
 from . import evaluation, roofs
-from .interleave import MissingPackageError, Timer, Worker, ratio, take_turns
+from .interleave import MissingPackageError, Timer, Worker, calibrate, ratio, take_turns
+from .limits import Product, decision_flops
 from .machine import machine
 from .training import Data, Peer, Say
+from .work import Work
 
-SIMULATOR = "simulator"
+SIMULATOR, PRODUCT = "simulator", "product"
 _BARE_STEPS = 500
+_PRODUCT_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,18 @@ class Plan:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise VGFError(f"--{name} is {value}; it must be 1 or more")
+        self.work()
+
+    def work(self, steps: int = 0) -> Work:
+        """The sizes of the agent's networks, at L flow steps.
+
+        Raises:
+            VGFError: a size out of its range.
+        """
+        return Work(
+            depth=self.depth, width=self.width, particles=self.particles,
+            sampling_steps=self.sampling_steps, steps=steps,
+        )  # fmt: skip
 
 
 def measure(plan: Plan, say: Say = lambda line: None) -> Data:
@@ -70,35 +85,60 @@ def measure(plan: Plan, say: Say = lambda line: None) -> Data:
     """
     with ExitStack() as stack:
         workers = _start(plan, stack)
-        timers = {name: _timer(worker) for name, worker in workers.items()}
-        counts = dict.fromkeys(workers, plan.episodes) | {SIMULATOR: _BARE_STEPS}
+        sides = [name for name in workers if name not in (SIMULATOR, PRODUCT)]
+        counts = dict.fromkeys(sides, plan.episodes) | {
+            SIMULATOR: _BARE_STEPS,
+            PRODUCT: calibrate(workers[PRODUCT].time, _PRODUCT_SECONDS),
+        }
+        timers = {
+            name: worker.time if name == PRODUCT else _timer(worker)
+            for name, worker in workers.items()
+        }
         with progress(len(workers) * (plan.rounds + 1), f"evaluating {plan.task}", "block") as bar:
             for name, worker in workers.items():
                 # ours makes its environments for as many episodes as it is asked for first
-                worker.time(counts[name] if name in (evaluation.OURS, SIMULATOR) else 1)
+                worker.time(counts[name] if name not in sides or name == evaluation.OURS else 1)
                 bar.update()
-            raw = take_turns(timers, counts, plan.rounds, bar.update)
-        memory = {name: worker.memory() for name, worker in workers.items()}
-    # a timer gives seconds for each step, and take_turns divides by the count
-    times = {name: [s * counts[name] for s in seconds] for name, seconds in raw.items()}
-    sizes = {f.name: getattr(plan, f.name) for f in dataclasses.fields(plan) if f.name != "peers"}
-    bare = [s / (machine()["cores"] or 1) for s in times.pop(SIMULATOR)]
-    sides: Data = {}
-    for name, seconds in times.items():
-        sides[name] = {"ours": name == evaluation.OURS, "seconds": seconds,
-                       "memory": memory[name], "of_limit": ratio(seconds, bare)}  # fmt: skip
-    mine = sides[evaluation.OURS]
+            times = take_turns(timers, counts, plan.rounds, bar.update)
+        about = workers[evaluation.OURS].about()
+        memory = {name: workers[name].memory() for name in sides}
+    for name in (*sides, SIMULATOR):
+        # a timer gives seconds for each step, and take_turns divides by the count
+        times[name] = [s * counts[name] for s in times[name]]
+    row = {"task": plan.task, "title": title(plan), **_limits(plan, about, times), "sides": {
+        name: {"ours": name == evaluation.OURS, "seconds": times[name], "memory": memory[name]}
+        for name in sides
+    }}  # fmt: skip
+    for side in row["sides"].values():
+        side["of_limit"] = ratio(side["seconds"], row["limit_seconds"])
+    mine = row["sides"][evaluation.OURS]
     mine["ratios"] = {
-        name: {**ratio(mine["seconds"], side["seconds"]), "interleaved": True}
-        for name, side in sides.items() if name != evaluation.OURS
+        name: {**ratio(mine["seconds"], times[name]), "interleaved": True}
+        for name in sides if name != evaluation.OURS
     }  # fmt: skip
-    found: Data = {
+    sizes = {f.name: getattr(plan, f.name) for f in dataclasses.fields(plan) if f.name != "peers"}
+    say(evaluation_text(row))
+    return {
         "kind": "evaluation", "environment": environment(), "machine": machine(), "plan": sizes,
-        "peers": {peer.name: {"revision": peer.revision()} for peer in plan.peers},
-        "rows": [{"task": plan.task, "title": title(plan), "limit_seconds": bare, "sides": sides}],
+        "peers": {peer.name: {"revision": peer.revision()} for peer in plan.peers}, "rows": [row],
     }  # fmt: skip
-    say(evaluation_text(found["rows"][0]))
-    return found
+
+
+def _limits(plan: Plan, about: Data, times: Mapping[str, Sequence[float]]) -> Data:
+    """The seconds of one environment step that nothing can be faster than, round by round.
+
+    They are those of the bare simulator on all cores and those of the bare products of one
+    decision, averaged over the test budgets: the same cores do both.
+    """
+    dims: Data = {name: about[name] for name in ("observation_dim", "action_dim")}
+    works = [dataclasses.replace(plan.work(n), **dims) for n in evaluation.STEPS]
+    flops = statistics.mean(decision_flops(work) for work in works)
+    m, k = plan.episodes * plan.particles, plan.width
+    simulator = [s / (machine()["cores"] or 1) for s in times[SIMULATOR]]
+    products = [flops / (Product(m, k, k).flops / s) for s in times[PRODUCT]]
+    together = [a + b for a, b in zip(simulator, products, strict=True)]
+    return {"flops": flops, "simulator_seconds": simulator, "products_seconds": products,
+            "limit_seconds": together}  # fmt: skip
 
 
 def title(plan: Plan) -> str:
@@ -122,7 +162,7 @@ def _timer(worker: Worker) -> Timer:
 
 
 def _start(plan: Plan, stack: ExitStack) -> dict[str, Worker]:
-    """A worker for each side, and one for the bare simulator."""
+    """A worker for each side, for the bare simulator and for bare products."""
     options: dict[str, Any] = {
         name: getattr(plan, name)
         for name in ("task", "depth", "width", "particles", "sampling_steps", "decisions")
@@ -140,6 +180,13 @@ def _start(plan: Plan, stack: ExitStack) -> dict[str, Worker]:
             raise peer.lacks(error.package) from error
     bare = workers[SIMULATOR] = stack.enter_context(Worker(SIMULATOR))
     bare.start(roofs.__name__, what="steps", task=plan.task)
+    on_cpu = workers[evaluation.OURS].about()["device"] == "cpu"
+    product = workers[PRODUCT] = stack.enter_context(Worker(PRODUCT))
+    product.start(
+        roofs.__name__, what=PRODUCT, library="numpy" if on_cpu else plan.backend,
+        m=plan.episodes * plan.particles, k=plan.width, device="cpu" if on_cpu else "auto",
+        dtype="float32", matmul_precision="float32",
+    )  # fmt: skip
     return workers
 
 
@@ -161,5 +208,11 @@ def evaluation_text(row: Data) -> str:
         lines.append(line)
     names = list(dict.fromkeys(name for line in lines for name in line))
     table = format_table([{name: line.get(name, "") for name in names} for line in lines])
-    bare = 1 / statistics.median(row["limit_seconds"])
-    return f"{row['title']}\nthe simulator alone, on all cores: {bare:,.4g} steps/s\n{table}\n"
+    simulator, products, both = (
+        f"{1 / statistics.median(row[f'{name}_seconds']):,.4g}"
+        for name in ("simulator", "products", "limit")
+    )
+    return (
+        f"{row['title']}\nsteps/s: the simulator alone, on all cores, {simulator}; the policy's "
+        f"products\nalone {products}; the limit, both, {both}\n{table}\n"
+    )

@@ -6,7 +6,7 @@ import argparse
 import dataclasses
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,7 @@ _SIZES = {
     "seeds": "agents of ours side by side, one or several numbers; the peers train one",
     "transitions": "rows of the data",
 }
+_AGENT = ("depth", "width", "sampling_steps", "particles")  # of them, what an agent acts with
 TASK = "pointmaze-medium-navigate-singletask-task1-v0"
 
 
@@ -181,6 +182,8 @@ def _evaluation(words: list[str]) -> int:
     from ..bench.training import peer_from_flag
 
     parser = _parser("evaluation")
+    sizes = parser.add_argument_group("the agent")
+    _add_flags_of_sizes(sizes, _AGENT)
     parser.add_argument("--task", default=TASK, metavar="NAME", help=f"OGBench's [{TASK}]")
     parser.add_argument("--episodes", type=int, default=50, metavar="N", help="a budget [50]")
     parser.add_argument("--decisions", type=int, metavar="N", help="after which episodes are cut")
@@ -194,14 +197,15 @@ def _evaluation(words: list[str]) -> int:
     args = parser.parse_args(words)
     _check_places(args.out)
     python = args.peer_python or sys.executable
+    changes = {name: getattr(args, name) for name in _AGENT if getattr(args, name) is not None}
     plan = rollouts.Plan(
         args.task, [peer_from_flag(text, python) for text in args.peer], args.backend,
-        args.episodes, args.decisions, rounds=args.rounds, workers=args.workers,
+        args.episodes, args.decisions, rounds=args.rounds, workers=args.workers, **changes,
     )  # fmt: skip
     if args.quick:
         plan = dataclasses.replace(
-            plan, episodes=2, decisions=5, depth=2, width=16, particles=3, sampling_steps=2,
-            rounds=min(args.rounds, 2),
+            plan, episodes=2, decisions=5, rounds=min(args.rounds, 2),
+            **{"depth": 2, "width": 16, "particles": 3, "sampling_steps": 2, **changes},
         )  # fmt: skip
     return _keep(rollouts.measure(plan, _say), args.out)
 
@@ -271,13 +275,19 @@ def _add_sizes(parser: argparse.ArgumentParser) -> None:
         "--work", nargs="+", metavar="NAME",
         help=f"sizes by name, as {FULL.name} (the default); recorded: all that are recorded",
     )  # fmt: skip
-    for name, text in _SIZES.items():
+    _add_flags_of_sizes(sizes, _SIZES)
+
+
+def _add_flags_of_sizes(group: Any, names: Iterable[str]) -> None:
+    from ..bench.work import FULL
+
+    for name in names:
         more: dict[str, Any] = {} if name == "method" else {"type": int}
         if name == "seeds":
             more["nargs"] = "+"
-        sizes.add_argument(
+        group.add_argument(
             f"--{name.replace('_', '-')}", metavar="NAME" if name == "method" else "N",
-            help=f"{text} [{getattr(FULL, name)}]", **more,
+            help=f"{_SIZES[name]} [{getattr(FULL, name)}]", **more,
         )  # fmt: skip
 
 

@@ -303,6 +303,7 @@ class RunPolicy:
         """
         import dataclasses
 
+        from ..acting import agent_policy
         from ..checkpoint import load_checkpoint
         from .environments import flat_size
 
@@ -318,6 +319,7 @@ class RunPolicy:
         agent = config.agent
         budget = dataclasses.replace(agent.budget, steps=self.steps)
         particles = config.evaluation.particles or agent.particles
+        policy = agent_policy(backend, state, agent, scaling, particles)
         low, high = env.action_space.low, env.action_space.high
 
         def act(observation: Array, rng: np.random.Generator) -> Array:
@@ -325,11 +327,8 @@ class RunPolicy:
                 "particles": rng.standard_normal((1, particles, sizes[1])),
                 "select": rng.random(1),
             }
-            seen = scaling(np.asarray(observation, np.float32)[None])
-            actions, _ = backend.act(
-                state, backend.asarray(seen), budget, agent, noise=backend.asarray(noise)
-            )
-            chosen = np.asarray(backend.to_numpy(actions), np.float64)[0]
+            actions, _ = policy(np.asarray(observation, np.float32)[None], budget, noise)
+            chosen = np.asarray(actions, np.float64)[0]
             if not np.isfinite(chosen).all():
                 raise VGFError(f"{self.folder}: its agent's actions are not finite")
             return np.asarray(low + (chosen + 1.0) / 2.0 * (high - low))

@@ -184,8 +184,10 @@ def wasserstein2(x: Array, y: Array) -> Array:
     check_shapes("wasserstein2", x=(x, "* N d"), y=(y, "* N d"))
     cost = squared_distances(x, y)
     pairs = cost.reshape(-1, *cost.shape[-2:])
-    squares = [np.mean(matrix[linear_sum_assignment(matrix)]) for matrix in pairs]
-    return np.sqrt(np.reshape(squares, cost.shape[:-2]))
+    matched = [linear_sum_assignment(matrix)[1] for matrix in pairs]
+    partners = np.reshape(np.array(matched, int), pairs.shape[:2])
+    squares = np.take_along_axis(pairs, partners[..., None], axis=-1).mean(axis=(-2, -1))
+    return np.sqrt(squares.reshape(cost.shape[:-2]))
 
 
 def boltzmann_log_density(r: Array, temperature: float, cell: Array | None = None) -> Array:
