@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from vgf.backends.base import MATMUL_PRECISIONS
-from vgf.bench import profile, roofline, startup, training
+from vgf.bench import memory, profile, roofline, startup, training
 from vgf.bench.machine import machine
 from vgf.bench.profile import DISPATCH, WHOLE
 from vgf.bench.startup import HELP, IMPORT
@@ -377,12 +377,9 @@ def tables(data: Data) -> list[Table]:
         header = ("until", "s", "lowest", "highest")
         found.append(Table(f"Starting: {row['title']}", header, lines))
     if data["memory"]:
-        lines = [
-            [f"{row['rows']:,}", row["memory"], *(f"{number / 1e6:,.0f}" for number in (
-                row["data"], row["peak"], row["peak"] - row["before"])), f"{row['ratio']:.2f}"]
-            for row in data["memory"]
-        ]  # fmt: skip
-        columns = ("transitions", "data held", "data MB", "peak MB", "of them new", "new / data")
+        told = memory.table_rows(data["memory"])
+        lines = [list(line.values()) for line in told]
+        columns = tuple(told[0])
         found.append(Table("Peak memory against the size of the data", columns, lines))
     return found
 

@@ -76,3 +76,11 @@ def test_memory() -> None:
     # s' is not held beside s, and what is mapped is not held at all
     assert 24e6 < grown["memory"] - grown["mapped"] < 40e6
     assert found["memory"]["peak"] >= found["memory"]["held"]
+
+
+def test_memory_as_a_table() -> None:
+    row = {"rows": 2_000, "memory": "mapped", "data": 2_000_000, "before": 1_000_000,
+           "peak": 5_000_000, "held": 2_000_000, "ratio": 2.0}  # fmt: skip
+    assert list(memory.table_rows([row])[0].values()) == [
+        "2,000", "mapped", "2", "5", "4", "1", "2.00", "0.50",
+    ]  # fmt: skip

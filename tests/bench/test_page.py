@@ -122,7 +122,7 @@ def test_evaluation_and_start_are_judged():
                       "ratios": {PEER: {"median": 4.0, "low": 4.0, "high": 4.0,
                                         "interleaved": True}}}}  # fmt: skip
     evaluated = {**shared, "kind": "evaluation", "plan": {}, "peers": {},
-                 "rows": [{"task": "pointmaze-medium", "title": "its sizes", "sides": sides}]}  # fmt: skip
+                 "rows": [{"task": "pointmaze-medium", "title": "it", "sides": sides}]}  # fmt: skip
     seconds = {bench.IMPORT: [0.1, 0.2, 0.5], bench.HELP: [0.4]}
     started = {**shared, "kind": "startup", "rows": [{"seconds": seconds}]}
     found = verdicts(record(row("x", 1.0, 1.0)), evaluated, started)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,20 @@ def measure(
     data = 4 * rows * (2 * observation_dim + action_dim + 2)
     grown = found["peak"] - found["before"]
     return {"rows": rows, "memory": memory, "data": data, **found, "ratio": grown / data}
+
+
+def table_rows(found: Iterable[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """What :func:`measure` found, as the rows of a table; `new` is at the peak, `kept` after it."""
+    rows = []
+    for row in found:
+        new, kept = row["peak"] - row["before"], row["held"] - row["before"]
+        megabytes = {"data": row["data"], "peak": row["peak"], "new": new, "kept": kept}
+        rows.append({
+            "transitions": f"{row['rows']:,}", "data held": row["memory"],
+            **{f"{name} MB": f"{number / 1e6:,.0f}" for name, number in megabytes.items()},
+            "new / data": f"{row['ratio']:.2f}", "kept / data": f"{kept / row['data']:.2f}",
+        })  # fmt: skip
+    return rows
 
 
 def _write(path: Path, rows: int, observation_dim: int, action_dim: int) -> None:

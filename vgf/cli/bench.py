@@ -6,7 +6,7 @@ import argparse
 import dataclasses
 import json
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -211,7 +211,7 @@ def _evaluation(words: list[str]) -> int:
 
 
 def _memory(words: list[str]) -> int:
-    from ..bench.memory import ROWS, measure
+    from ..bench.memory import ROWS, measure, table_rows
     from ..checkpoint import environment
     from ..metrics import progress
     from ..report import format_table
@@ -237,13 +237,7 @@ def _memory(words: list[str]) -> int:
             for place in ("memory", "mapped"):
                 rows.append(measure(size, args.observation_dim, args.action_dim, place))
                 bar.update()
-    megabytes: Callable[[float], str] = lambda number: f"{number / 1e6:,.0f}"
-    print(format_table([
-        {"transitions": f"{row['rows']:,}", "data held": row["memory"],
-         "data MB": megabytes(row["data"]), "peak MB": megabytes(row["peak"]),
-         "of them new": megabytes(row["peak"] - row["before"]), "new / data": f"{row['ratio']:.2f}"}
-        for row in rows
-    ]))  # fmt: skip
+    print(format_table(table_rows(rows)))
     record = {"kind": "memory", "environment": environment(), "machine": machine(), "rows": rows}
     return _keep(record, args.out)
 
