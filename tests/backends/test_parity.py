@@ -8,11 +8,11 @@ from vgf import spec
 from vgf.backends.base import Backend
 from vgf.testing import EQUATIONS, check
 
-# What is not an equation: moving arrays about, drawing random numbers, and updates in a row, which
-# are tested on their own.
+# What is not an equation: moving arrays about, drawing random numbers, updates in a row, and acting
+# from NumPy to NumPy, which are tested on their own.
 NOT_EQUATIONS = {
     "asarray", "to_numpy", "synchronise", "free_memory", "draw_update_noise", "draw_act_noise",
-    "updates", "updates_together",
+    "updates", "updates_together", "policy",
 }  # fmt: skip
 INTERFACE = {
     name for name, member in vars(Backend).items() if callable(member) and not name.startswith("_")
