@@ -139,7 +139,7 @@ def _plan(args: argparse.Namespace) -> Any:
 
     if args.rounds < 1:
         raise VGFError(f"--rounds is {args.rounds}; it must be 1 or more")
-    changes = {name: getattr(args, name) for name in _SIZES if getattr(args, name) is not None}
+    changes = _sizes_given(args, _SIZES)
     seeds = changes.pop("seeds", [1])
     if args.quick:
         if args.work:
@@ -197,7 +197,7 @@ def _evaluation(words: list[str]) -> int:
     args = parser.parse_args(words)
     _check_places(args.out)
     python = args.peer_python or sys.executable
-    changes = {name: getattr(args, name) for name in _AGENT if getattr(args, name) is not None}
+    changes = _sizes_given(args, _AGENT)
     plan = rollouts.Plan(
         args.task, [peer_from_flag(text, python) for text in args.peer], args.backend,
         args.episodes, args.decisions, rounds=args.rounds, workers=args.workers, **changes,
@@ -283,6 +283,11 @@ def _add_flags_of_sizes(group: Any, names: Iterable[str]) -> None:
             f"--{name.replace('_', '-')}", metavar="NAME" if name == "method" else "N",
             help=f"{_SIZES[name]} [{getattr(FULL, name)}]", **more,
         )  # fmt: skip
+
+
+def _sizes_given(args: argparse.Namespace, names: Iterable[str]) -> dict[str, Any]:
+    """Those of the flags of :func:`_add_flags_of_sizes` that are given."""
+    return {name: getattr(args, name) for name in names if getattr(args, name) is not None}
 
 
 def _add_backends(group: Any) -> None:
