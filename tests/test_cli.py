@@ -27,11 +27,32 @@ if not os.environ.get("CI"):
     pytest.importorskip("ogbench")
 
 TINY = [
-    "--data-episodes", "2", "--backend", "numpy", "--steps", "20", "--batch-size", "8",
-    "--log-every", "5", "--evaluate-every", "10", "--checkpoint-every", "10", "--episodes", "2",
-    "--evaluation-steps", "0", "2", "--critic-hidden", "8", "--reference-hidden", "8",
-    "--gradient-field-hidden", "8",
-]  # fmt: skip
+    "--data-episodes",
+    "2",
+    "--backend",
+    "numpy",
+    "--steps",
+    "20",
+    "--batch-size",
+    "8",
+    "--log-every",
+    "5",
+    "--evaluate-every",
+    "10",
+    "--checkpoint-every",
+    "10",
+    "--episodes",
+    "2",
+    "--evaluation-steps",
+    "0",
+    "2",
+    "--critic-hidden",
+    "8",
+    "--reference-hidden",
+    "8",
+    "--gradient-field-hidden",
+    "8",
+]
 # Run as a command; Ctrl-C is heard even where the tests run in the background.
 START = (
     "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
@@ -101,17 +122,25 @@ def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
 def test_what_a_run_leaves(run: Path) -> None:
     names = {path.name for path in run.iterdir()}
     assert names == {
-        "config.toml", "environment.json", "checkpoints", "report.html",
+        "config.toml",
+        "environment.json",
+        "checkpoints",
+        "report.html",
         *(f"{name}.{kind}" for name in ("metrics", "evaluations") for kind in ("csv", "jsonl")),
-        *(f"{name}.{kind}" for name in ("learning", "scaling", "losses")
-          for kind in ("png", "svg")),
-    }  # fmt: skip
+        *(
+            f"{name}.{kind}"
+            for name in ("learning", "scaling", "losses")
+            for kind in ("png", "svg")
+        ),
+    }
     metrics, evaluations = logs(run)
     assert [row["step"] for row in metrics] == [5, 10, 15, 20]
     assert [(row["step"], row["budget"], row["episode"]) for row in evaluations] == [
         (step, budget, episode)
-        for step in (10, 20) for budget in ("bc", 0, 2) for episode in (0, 1)
-    ]  # fmt: skip
+        for step in (10, 20)
+        for budget in ("bc", 0, 2)
+        for episode in (0, 1)
+    ]
     assert list_steps(run) == [10, 20]
     config = load_config(run / "config.toml")
     assert (config.backend.name, config.backend.dtype) == ("numpy", "float64")
@@ -154,9 +183,12 @@ def test_environments_in_other_processes_change_nothing(
 
 
 def test_several_seeds(
-    run: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    run: Path,
+    data: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
     refused: Callable[..., str],
-) -> None:  # fmt: skip
+) -> None:
     folder = tmp_path / "several"
     assert vgf("run", *TINY, "--seeds", "2", "--data-dir", data, "--out", folder) == 0
     assert "2 seeds" in capsys.readouterr().out
@@ -231,9 +263,13 @@ def test_resuming_a_finished_run_changes_nothing(
 
 @pytest.mark.parametrize("where", ["update", "evaluation"])
 def test_ctrl_c_anywhere_loses_nothing(
-    run: Path, data: Path, tmp_path: Path, where: str, monkeypatch: pytest.MonkeyPatch,
+    run: Path,
+    data: Path,
+    tmp_path: Path,
+    where: str,
+    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+) -> None:
     """Ctrl-C in every kind of update: plain, logged, evaluated, kept, the last; and in each
     evaluation. Evaluations and checkpoints do not fall together here."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -285,9 +321,13 @@ def interrupt(words: list[str], until: Callable[[], bool], home: Path) -> tuple[
     Its home folder is an empty one, so that it finds no data there.
     """
     process = subprocess.Popen(
-        [sys.executable, "-c", START, *words], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-        text=True, start_new_session=True, env={**os.environ, "HOME": str(home)},
-    )  # fmt: skip
+        [sys.executable, "-c", START, *words],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, "HOME": str(home)},
+    )
     deadline = time.monotonic() + 60
     while not until() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -429,9 +469,13 @@ BAD = [
 
 @pytest.mark.parametrize(("words", "message"), BAD, ids=[" ".join(words) for words, _ in BAD])
 def test_bad_flags(
-    words: list[str], message: str, data: Path, tmp_path: Path,
-    refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+    words: list[str],
+    message: str,
+    data: Path,
+    tmp_path: Path,
+    refused: Callable[..., str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.chdir(tmp_path)
     out = ["--out", str(tmp_path / "new/run"), "--data-dir", str(data)]
     assert message in refused("run", *TINY, *out, *words)
@@ -456,9 +500,12 @@ def test_bad_flags(
     ],
 )
 def test_bad_words(
-    words: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    words: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
     refused: Callable[..., str],
-) -> None:  # fmt: skip
+) -> None:
     monkeypatch.chdir(tmp_path)
     assert message in refused(*words)
     assert not list(tmp_path.iterdir())
@@ -571,8 +618,11 @@ def test_help_fits_a_screen(command: str) -> None:
     start = time.perf_counter()
     done = subprocess.run(
         [sys.executable, "-c", START, *words],
-        capture_output=True, text=True, check=True, env={**os.environ, "COLUMNS": "80"},
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "COLUMNS": "80"},
+    )
     assert time.perf_counter() - start < 5  # generous: the machine may be busy
     lines = done.stdout.splitlines()
     assert 3 < len(lines) <= 40

@@ -19,11 +19,30 @@ if not os.environ.get("CI"):
         pytest.importorskip(module)
 
 TINY = [
-    "--backend", "numpy", "--steps", "6", "--batch-size", "8", "--log-every", "3",
-    "--evaluate-every", "3", "--checkpoint-every", "3", "--episodes", "2",
-    "--evaluation-steps", "0", "1", "--critic-hidden", "8", "--reference-hidden", "8",
-    "--gradient-field-hidden", "8",
-]  # fmt: skip
+    "--backend",
+    "numpy",
+    "--steps",
+    "6",
+    "--batch-size",
+    "8",
+    "--log-every",
+    "3",
+    "--evaluate-every",
+    "3",
+    "--checkpoint-every",
+    "3",
+    "--episodes",
+    "2",
+    "--evaluation-steps",
+    "0",
+    "1",
+    "--critic-hidden",
+    "8",
+    "--reference-hidden",
+    "8",
+    "--gradient-field-hidden",
+    "8",
+]
 
 
 @pytest.fixture(autouse=True)
@@ -60,9 +79,12 @@ def hopper(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("by", ["--data", "--data-dir"])
 def test_d4rl(
-    hopper: Path, by: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    hopper: Path,
+    by: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+) -> None:
     monkeypatch.chdir(tmp_path)
     where = hopper if by == "--data" else hopper.parent
     words = ["run", "--env", "hopper-medium-v2", by, os.path.relpath(where), *TINY]

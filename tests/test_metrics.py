@@ -49,9 +49,13 @@ def log_up_to(log: RunLog, first: int, last: int) -> None:
         log.metrics(step, {"critic_loss": 1 / step, "count": step})
         if step % 5 == 0:
             log.evaluations(
-                step, [{"budget": b, "episode": i, "return": 0.1 * i, "success": i == 1}
-                       for b in ("bc", 0, 1) for i in range(2)],
-            )  # fmt: skip
+                step,
+                [
+                    {"budget": b, "episode": i, "return": 0.1 * i, "success": i == 1}
+                    for b in ("bc", 0, 1)
+                    for i in range(2)
+                ],
+            )
 
 
 def contents(folder: Path) -> dict[str, Any]:
@@ -164,8 +168,20 @@ def test_dropping_rows_is_atomic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_evaluation_rows(tmp_path: Path) -> None:
     with RunLog(tmp_path, RunConfig()) as log:
-        log.evaluations(7, [{"budget": 1, "episode": 0, "seed": 3, "return": np.float64(2),
-                             "success": np.True_, "length": 9, "displacement": 0.5}])  # fmt: skip
+        log.evaluations(
+            7,
+            [
+                {
+                    "budget": 1,
+                    "episode": 0,
+                    "seed": 3,
+                    "return": np.float64(2),
+                    "success": np.True_,
+                    "length": 9,
+                    "displacement": 0.5,
+                }
+            ],
+        )
     (row,) = read_rows(tmp_path / "evaluations.jsonl")
     assert tuple(row) == EVALUATION_COLUMNS
     assert (row["step"], row["success"], row["w2"]) == (7, 1, None)

@@ -43,9 +43,15 @@ from vgf.tasks import Task, success
 LIMIT = 7
 SMALL = Network(hidden=(6,))
 AGENT = Settings(
-    critic=SMALL, reference=SMALL, gradient_field=SMALL, policy=SMALL, sampling_steps=1,
-    particles=2, budget=Budget(steps=1, step_size=0.3, temperature=1.0), learning_rate=1e-2,
-)  # fmt: skip
+    critic=SMALL,
+    reference=SMALL,
+    gradient_field=SMALL,
+    policy=SMALL,
+    sampling_steps=1,
+    particles=2,
+    budget=Budget(steps=1, step_size=0.3, temperature=1.0),
+    learning_rate=1e-2,
+)
 
 
 class Plane:
@@ -95,12 +101,15 @@ def offline_data(count: int = 40) -> Dataset:
     s = rng.normal([3.0, -2.0], [2.0, 0.5], (count, 2))
     data = check_dataset(
         {
-            "observations": s, "actions": rng.uniform(-1, 1, (count, 1)),
-            "rewards": 2.0 * (rng.integers(0, 2, count) - 1.0), "masks": np.ones(count),
-            "terminals": np.arange(count) % 5 == 4, "next_observations": s + 0.1,
+            "observations": s,
+            "actions": rng.uniform(-1, 1, (count, 1)),
+            "rewards": 2.0 * (rng.integers(0, 2, count) - 1.0),
+            "masks": np.ones(count),
+            "terminals": np.arange(count) % 5 == 4,
+            "next_observations": s + 0.1,
         },
         "test data",
-    )  # fmt: skip
+    )
     return dataclasses.replace(data, reward_shift=-1.0, reward_scale=2.0)
 
 
@@ -180,9 +189,21 @@ def test_the_counts_of_a_run(straight: Path) -> None:
     assert (CONFIG.offline_end, CONFIG.updates) == (6, 38)
     metrics = rows(straight, "metrics")
     assert [(row["step"], row["environment_steps"]) for row in metrics] == [
-        (3, 0), (6, 0), (7, 9), (10, 12), (13, 15), (16, 18), (19, 21), (22, 24), (25, 27),
-        (28, 30), (31, 33), (34, 36), (37, 39), (38, 40),
-    ]  # fmt: skip
+        (3, 0),
+        (6, 0),
+        (7, 9),
+        (10, 12),
+        (13, 15),
+        (16, 18),
+        (19, 21),
+        (22, 24),
+        (25, 27),
+        (28, 30),
+        (31, 33),
+        (34, 36),
+        (37, 39),
+        (38, 40),
+    ]
     evaluated = [(row["step"], row["environment_steps"]) for row in rows(straight, "evaluations")]
     assert Counter(evaluated) == {(6, 0): 3, (13, 15): 3, (28, 30): 3, (38, 40): 3}
     assert list_steps(straight) == [6, 8, 18, 28, 38]
@@ -427,9 +448,17 @@ run(folder, config, resume=True)
 """
 # Environment steps, of evaluation and of repeated episodes too; appended rows; checkpoints.
 MOMENTS = [
-    ("step", 4), ("step", 20), ("row", 1), ("row", 5), ("torn", 3), ("save", 1), ("row", 9),
-    ("saved", 1), ("torn", 7), ("row", 4),
-]  # fmt: skip
+    ("step", 4),
+    ("step", 20),
+    ("row", 1),
+    ("row", 5),
+    ("torn", 3),
+    ("save", 1),
+    ("row", 9),
+    ("saved", 1),
+    ("torn", 7),
+    ("row", 4),
+]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
@@ -471,8 +500,14 @@ def test_a_simulator_that_does_not_repeat_itself(straight: Path, tmp_path: Path)
         shutil.rmtree(folder / f"checkpoints/step-{step:09d}")
     before = read_transitions(folder / "transitions.bin")
     size = (folder / "transitions.bin").stat().st_size
-    left = next(row for row in range(24, 40) if not before["terminals"][row] and not
-                before["terminals"][row - 1]) + 1  # fmt: skip
+    left = (
+        next(
+            row
+            for row in range(24, 40)
+            if not before["terminals"][row] and not before["terminals"][row - 1]
+        )
+        + 1
+    )
     path = folder / "transitions.bin"
     path.write_bytes(path.read_bytes()[: 64 + left * ((size - 64) // 40)])
     said = run(folder, task=dataclasses.replace(PLANE, make_env=make_forgetful), resume=True)
@@ -507,8 +542,11 @@ def test_a_plan_that_was_changed(straight: Path, tmp_path: Path) -> None:
     """Longer is well; another schedule is not what the checkpoint was made by."""
     folder = tmp_path / "run"
     shutil.copytree(straight, folder)
-    with pytest.raises(VGFError, match=r"after 40 environment steps it plans 70 updates, and the "
-                                       r"last checkpoint has 38; undo"):  # fmt: skip
+    with pytest.raises(
+        VGFError,
+        match=r"after 40 environment steps it plans 70 updates, and the "
+        r"last checkpoint has 38; undo",
+    ):
         run(folder, with_online(steps=50, updates_per_step=2), resume=True)
     run(folder, with_online(steps=50), resume=True)
     run(tmp_path / "longer", with_online(steps=50))
@@ -521,10 +559,11 @@ def test_a_split_run_of_another_backend(backend: str, tmp_path: Path) -> None:
     if missing_packages(backend) and not os.environ.get("CI"):
         pytest.skip(f"{backend} is not installed")
     config = dataclasses.replace(
-        with_online(steps=12, warmup=2, mixing="rlpd"), backend=BackendSettings(backend),
+        with_online(steps=12, warmup=2, mixing="rlpd"),
+        backend=BackendSettings(backend),
         evaluation=EvaluationSettings(steps=(1,), episodes=1),
         train=dataclasses.replace(CONFIG.train, checkpoint_every=6),
-    )  # fmt: skip
+    )
     whole, folder = tmp_path / "straight", tmp_path / "split"
     run(whole, config)
     shutil.copytree(whole, folder)
@@ -653,8 +692,9 @@ def test_several_seeds_from_one_run_and_from_several(trained: Path, tmp_path: Pa
     fan, each = tmp_path / "fan", tmp_path / "each"
     assert vgf("run", "--from", trained, *WORDS, "--seeds", "2", "--out", fan) == 0
     agents = [load_checkpoint(fan / f"seed-{seed}")[0] for seed in (0, 1)]
-    assert not np.array_equal(agents[0]["reference"]["output"]["kernel"],
-                              agents[1]["reference"]["output"]["kernel"])  # fmt: skip
+    assert not np.array_equal(
+        agents[0]["reference"]["output"]["kernel"], agents[1]["reference"]["output"]["kernel"]
+    )
     first = load_checkpoint(fan / "seed-1", 6)[0]
     assert_equal_trees(first | {"seed": first["seed"] * 0}, load_checkpoint(trained)[0])
     assert vgf("run", "--from", fan, *WORDS, "--out", each) == 0
@@ -693,8 +733,11 @@ def refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Iterator[Any]
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "nothing to do: ask for more updates by --steps, or for environment steps by "
-             "--online-steps"),
+        (
+            [],
+            "nothing to do: ask for more updates by --steps, or for environment steps by "
+            "--online-steps",
+        ),
         (["--online-steps", "0"], "nothing to do"),
         (["--online-steps", "-5"], "steps is -5; it must be 0 or more"),
         (["--online-steps", "9", "--warmup", "9"], "warmup 9 leaves no update in 9 environment"),
@@ -712,15 +755,25 @@ def refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Iterator[Any]
         (["--steps", "4", "--mixing", "rlpd"], "--mixing is of the online phase, which has no"),
         (["--steps", "4", "--online-steps", "0", "--warmup", "2"], "--warmup is of the online"),
     ],
-)  # fmt: skip
+)
 def test_contradictions(words: list[str], message: str, trained: Path, refused: Any) -> None:
     assert message in refused("--from", trained, *words)
 
 
 @pytest.mark.usefixtures("plane_tasks", "without_figures")
 def test_what_may_change(trained: Path, tmp_path: Path) -> None:
-    words = ["--learning-rate", "1e-4", "--budget-steps", "2", "--particles", "3",
-             "--batch-size", "4", "--seed", "7"]  # fmt: skip
+    words = [
+        "--learning-rate",
+        "1e-4",
+        "--budget-steps",
+        "2",
+        "--particles",
+        "3",
+        "--batch-size",
+        "4",
+        "--seed",
+        "7",
+    ]
     assert vgf("run", "--from", trained, *WORDS, *words, "--out", tmp_path / "run") == 0
     config = load_config(tmp_path / "run/config.toml")
     assert (config.agent.learning_rate, config.agent.budget.steps) == (1e-4, 2)

@@ -19,14 +19,24 @@ from vgf.spec.settings import Budget, Network, method_settings
 
 ALL = tuple(presets().values())
 D4RL = [
-    *(f"{robot}-{data}-v2"
-      for data in ("medium", "medium-replay", "medium-expert")
-      for robot in ("hopper", "halfcheetah", "walker2d")),
-    *(f"antmaze-{maze}-v2"
-      for maze in ("umaze", "umaze-diverse", "medium-play", "medium-diverse", "large-play",
-                   "large-diverse")),
+    *(
+        f"{robot}-{data}-v2"
+        for data in ("medium", "medium-replay", "medium-expert")
+        for robot in ("hopper", "halfcheetah", "walker2d")
+    ),
+    *(
+        f"antmaze-{maze}-v2"
+        for maze in (
+            "umaze",
+            "umaze-diverse",
+            "medium-play",
+            "medium-diverse",
+            "large-play",
+            "large-diverse",
+        )
+    ),
     *(f"pen-{data}-v1" for data in ("human", "cloned", "expert")),
-]  # fmt: skip
+]
 ANTMAZE = [env for env in D4RL if env.startswith("antmaze")]
 # Environment, its default task, and A-VGF's discount, L_train, epsilon and agg_e.
 OGBENCH: list[tuple[str, int, float, int, float, str]] = [
@@ -45,24 +55,40 @@ WIDE = (512, 512, 512, 512)
 # Settings that a preset need not have: of other methods, losses and references.
 _OTHERS = {
     *(f"agent.policy.{name}" for name in ("hidden", "activation", "layer_norm")),
-    *(f"agent.{name}" for name in (
-        "reference_tanh", "expectile", "distillation", "normalise_values", "weight_temperature",
-        "weight_maximum", "selection_temperature",
-    )),
-}  # fmt: skip
+    *(
+        f"agent.{name}"
+        for name in (
+            "reference_tanh",
+            "expectile",
+            "distillation",
+            "normalise_values",
+            "weight_temperature",
+            "weight_maximum",
+            "selection_temperature",
+        )
+    ),
+}
 UNUSED = {
     "vgf": {
-        *_OTHERS, "agent.normalise_gradients", "agent.budget.clip_scope",
+        *_OTHERS,
+        "agent.normalise_gradients",
+        "agent.budget.clip_scope",
         *(f"agent.gradient_field.{name}" for name in ("hidden", "activation", "layer_norm")),
     },
     "avgf": {*_OTHERS, "agent.budget.bandwidth_gradient"},
-}  # fmt: skip
+}
 NO_PART_OF_A_RESULT = {
     setting.key
     for setting in all_settings()
     if "." not in setting.key or setting.key.startswith(("backend.", "logging.", "start."))
-} | {"task.data", "task.data_dir", "task.data_episodes", "task.data_memory", "evaluation.num_envs",
-     "evaluation.workers"}  # fmt: skip
+} | {
+    "task.data",
+    "task.data_dir",
+    "task.data_episodes",
+    "task.data_memory",
+    "evaluation.num_envs",
+    "evaluation.workers",
+}
 
 
 def of(benchmark: str, method: str, online: bool = False) -> list[Preset]:
@@ -194,8 +220,14 @@ def test_files_have_no_name_that_nothing_reads() -> None:
         if name == "common":
             continue
         assert set(file) <= {
-            "benchmark", "method", "sources", "reasons", "settings", "online", "tasks"
-        }  # fmt: skip
+            "benchmark",
+            "method",
+            "sources",
+            "reasons",
+            "settings",
+            "online",
+            "tasks",
+        }
         for task, table in file["tasks"].items():
             assert set(table) <= marks | {"env", "default", "online", "published"}, (name, task)
             assert set(table.get("published", {})) <= set(package._PUBLISHED), (name, task)
@@ -218,9 +250,10 @@ def test_avgf_on_ogbench(row: tuple[str, int, float, int, float, str], last: str
         assert agent.gradient_field == Network(WIDE, "relu", True)
         assert config.task.normalise_rewards == (short(environment) == "antmaze-giant")
         assert (config.train.steps, config.train.evaluate_every) == (1_000_000, 100_000)
-        marks = {presets()[name].sources[f"agent.{key}"].mark
-                 for key in ("budget.steps", "budget.step_size", "discount", "target_ensemble")
-                 }  # fmt: skip
+        marks = {
+            presets()[name].sources[f"agent.{key}"].mark
+            for key in ("budget.steps", "budget.step_size", "discount", "target_ensemble")
+        }
         assert marks == {"script" if task == default else "carried"}
 
 
@@ -416,8 +449,9 @@ def test_the_text_of_a_preset_is_the_preset(tmp_path: Path) -> None:
     for preset in ALL:
         path.write_text(dump_preset(preset))
         assert dict(leaves(read_toml(path))) == {
-            "preset": preset.name, **dict(leaves(dict(preset.settings)))
-        }  # fmt: skip
+            "preset": preset.name,
+            **dict(leaves(dict(preset.settings))),
+        }
         assert load_config(path) == resolve({"preset": preset.name})
 
 
@@ -443,12 +477,15 @@ def test_the_list_has_every_preset(capsys: pytest.CaptureFixture[str]) -> None:
     assert max(map(len, lines)) <= 80
     listed = [line.split()[0] for line in lines if line.split()[0:1] and line[0].isalpha()]
     assert set(presets()) <= set(listed)
-    assert any(line.split() == ["scene-task2-avgf", "A-VGF", "1", "0.1", "none", "1M"]
-               for line in lines)  # fmt: skip
-    assert any(line.split() == ["scene-task3-avgf", "A-VGF", "1+", "0.1+", "none", "1M"]
-               for line in lines)  # fmt: skip
-    assert any(line.split() == ["scene-task3-vgf", "VGF", "3", "0.05*", "0.5*", "1M"]
-               for line in lines)  # fmt: skip
+    assert any(
+        line.split() == ["scene-task2-avgf", "A-VGF", "1", "0.1", "none", "1M"] for line in lines
+    )
+    assert any(
+        line.split() == ["scene-task3-avgf", "A-VGF", "1+", "0.1+", "none", "1M"] for line in lines
+    )
+    assert any(
+        line.split() == ["scene-task3-vgf", "VGF", "3", "0.05*", "0.5*", "1M"] for line in lines
+    )
 
 
 @pytest.mark.parametrize(
@@ -479,10 +516,12 @@ def test_filters(words: list[str], number: int, capsys: pytest.CaptureFixture[st
         (["presets", "--method", "sac"], "invalid choice: 'sac'"),
         (["presets", "--onlin"], "--onlin is unknown; did you mean --online"),
         (["run", "--preset", "cube-singel-task2"], "did you mean cube-single-task2-avgf"),
-        (["run", "--preset", "scene-task2", "--method", "bc", "--budget-steps", "5"],
-         "method 'bc' moves no particles; budget.steps must be 0"),
+        (
+            ["run", "--preset", "scene-task2", "--method", "bc", "--budget-steps", "5"],
+            "method 'bc' moves no particles; budget.steps must be 0",
+        ),
     ],
-)  # fmt: skip
+)
 def test_mistakes_in_the_command(
     words: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -70,17 +70,24 @@ def episode(rng: np.random.Generator, budget: Any, step: int, i: int) -> dict[st
     length = int(rng.integers(15, 30)) if success else 125
     moved = 0.0 if budget == "bc" else 0.28 * budget + 0.01 * rng.random()
     return {
-        "budget": budget, "episode": i, "seed": 1000 + i, "return": -float(length),
-        "success": success, "length": length, "displacement": moved, "w2": 0.8 * moved,
-    }  # fmt: skip
+        "budget": budget,
+        "episode": i,
+        "seed": 1000 + i,
+        "return": -float(length),
+        "success": success,
+        "length": length,
+        "displacement": moved,
+        "w2": 0.8 * moved,
+    }
 
 
 def test_where_a_run_goes_online(tmp_path: Path) -> None:
     """The figures mark it, offline runs have no mark, and the end of the run counts both parts."""
     config = RunConfig(
-        train=TrainSettings(steps=100), online=OnlineSettings(steps=60, warmup=20),
+        train=TrainSettings(steps=100),
+        online=OnlineSettings(steps=60, warmup=20),
         start=StartSettings("elsewhere", 50),
-    )  # fmt: skip
+    )
     rng = np.random.default_rng(0)
     for number, (folder, settings) in enumerate(
         {"online": config, "offline": dataclasses.replace(config, online=OnlineSettings())}.items()
@@ -169,9 +176,12 @@ def test_the_headline_is_the_last_evaluation_not_the_best(tmp_path: Path) -> Non
         for step, successes in ((100, [1, 1, 1, 1]), (200, [1, 0, 0, 0])):
             for budget in (0, 1):
                 log.evaluations(
-                    step, [{"budget": budget, "episode": i, "return": 0.0, "success": s,
-                            "length": 3} for i, s in enumerate(successes)],
-                )  # fmt: skip
+                    step,
+                    [
+                        {"budget": budget, "episode": i, "return": 0.0, "success": s, "length": 3}
+                        for i, s in enumerate(successes)
+                    ],
+                )
     runs = find_runs(folder)
     last, best = last_scores(runs), best_scores(runs)
     assert [(score.budget, score.step, score.value) for score in last] == [
@@ -224,10 +234,17 @@ def make_scored(folder: Path, kind: str | None) -> Path:
         log.metrics(500, {"critic_loss": 1.0})
         if kind is not None:
             rows = [
-                {"budget": budget, "episode": i, "return": i + float(budget), "success": None,
-                 "score": 10 * (i + float(budget)), "length": 3}
-                for budget in (0, 1) for i in range(3)
-            ]  # fmt: skip
+                {
+                    "budget": budget,
+                    "episode": i,
+                    "return": i + float(budget),
+                    "success": None,
+                    "score": 10 * (i + float(budget)),
+                    "length": 3,
+                }
+                for budget in (0, 1)
+                for i in range(3)
+            ]
             log.evaluations(500, rows)
     return folder
 
@@ -244,9 +261,17 @@ def test_the_score_is_what_the_task_calls_it(tmp_path: Path) -> None:
     assert table[0].startswith("budget  norm. score")
     assert max(map(len, table)) <= 80
     worst = dataclasses.replace(
-        last[0], value=-123.456, low=-1234.5, high=-123.4, returns=-12345.67, length=1000.0,
-        displacement=0.123456, w2=0.123456, episodes=10_000, step=10_000_000,
-    )  # fmt: skip
+        last[0],
+        value=-123.456,
+        low=-1234.5,
+        high=-123.4,
+        returns=-12345.67,
+        length=1000.0,
+        displacement=0.123456,
+        w2=0.123456,
+        episodes=10_000,
+        step=10_000_000,
+    )
     for with_step in (False, True):
         assert max(map(len, format_table(score_table([worst], with_step)).splitlines())) <= 80
     assert headline(runs, last).startswith("normalised score 20 (95 % interval -4.841 to 44.84)")
@@ -304,9 +329,17 @@ def test_table_fits_a_terminal(run: Path) -> None:
     assert lines[2].startswith("BC ")
     assert lines[3].startswith("L = 0 ")
     worst = dataclasses.replace(
-        results[0], value=1.0, low=1.0, high=1.0, returns=-12345.67,
-        length=1234.56, displacement=0.123456, w2=0.123456, episodes=10_000, step=10_000_000,
-    )  # fmt: skip
+        results[0],
+        value=1.0,
+        low=1.0,
+        high=1.0,
+        returns=-12345.67,
+        length=1234.56,
+        displacement=0.123456,
+        w2=0.123456,
+        episodes=10_000,
+        step=10_000_000,
+    )
     negative = dataclasses.replace(
         worst, kind="return", value=-12345.67, low=-12345.67, high=-12345.67
     )

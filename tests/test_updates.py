@@ -21,10 +21,27 @@ from vgf.updates import Batches, Interrupted, Reply, Request, drive
 
 SETTINGS = TRAININGS["vgf flow squared"]
 TINY = [
-    "--env", "none", "--backend", "numpy", "--steps", "20", "--batch-size", "8", "--log-every",
-    "5", "--evaluate-every", "20", "--checkpoint-every", "10", "--critic-hidden", "8",
-    "--reference-hidden", "8", "--seeds", "3",
-]  # fmt: skip
+    "--env",
+    "none",
+    "--backend",
+    "numpy",
+    "--steps",
+    "20",
+    "--batch-size",
+    "8",
+    "--log-every",
+    "5",
+    "--evaluate-every",
+    "20",
+    "--checkpoint-every",
+    "10",
+    "--critic-hidden",
+    "8",
+    "--reference-hidden",
+    "8",
+    "--seeds",
+    "3",
+]
 
 
 def fields(rows: int = 60) -> dict[str, np.ndarray]:
@@ -32,10 +49,13 @@ def fields(rows: int = 60) -> dict[str, np.ndarray]:
     terminals = np.zeros(rows)
     terminals[19::20] = 1
     return {
-        "observations": rng.standard_normal((rows, 3)), "actions": rng.uniform(-1, 1, (rows, 2)),
-        "rewards": rng.standard_normal(rows), "masks": 1 - terminals, "terminals": terminals,
+        "observations": rng.standard_normal((rows, 3)),
+        "actions": rng.uniform(-1, 1, (rows, 2)),
+        "rewards": rng.standard_normal(rows),
+        "masks": 1 - terminals,
+        "terminals": terminals,
         "next_observations": rng.standard_normal((rows, 3)),
-    }  # fmt: skip
+    }
 
 
 @pytest.fixture
@@ -71,8 +91,9 @@ def test_data_on_the_device_or_not_give_the_same(
         for got, want in ((reply.state["critic"], state["critic"]), (reply.metrics, metrics)):
             spec.tree_map(
                 lambda g, w: np.testing.assert_allclose(g, w, rtol=1e-5, atol=1e-7),
-                backend.to_numpy(got), backend.to_numpy(want),
-            )  # fmt: skip
+                backend.to_numpy(got),
+                backend.to_numpy(want),
+            )
 
 
 def test_data_too_large_for_the_device_stay_where_they_are(

@@ -11,15 +11,7 @@ import numpy as np
 import pytest
 
 from validation import toy
-from validation.claims import (
-    CLAIMS,
-    best_of_n,
-    boltzmann,
-    distance,
-    mmd_bound,
-    modes,
-    support,
-)
+from validation.claims import CLAIMS, best_of_n, boltzmann, distance, mmd_bound, modes, support
 from validation.experiment import estimate, redraw, rounded, run
 from validation.figures import COLOURS, SUFFIXES, figure, line
 from validation.problems import Mixture, clipped, ring
@@ -242,15 +234,25 @@ def test_a_flow_that_stands_still_does_not_converge():
 def toy_data(**rewards):
     """Made-up results of the toy: for each method the true reward at its settings, of 6 seeds."""
     usual = {
-        "BC": [0.25], "best-of-N": [0.5, 0.7], "weighted BC": [0.6], "FQL": [0.0, 0.75],
-        "FQL, best of N": [0.0, 0.9], "VGF": [0.8, 0.9, 0.1],
-    }  # fmt: skip
+        "BC": [0.25],
+        "best-of-N": [0.5, 0.7],
+        "weighted BC": [0.6],
+        "FQL": [0.0, 0.75],
+        "FQL, best of N": [0.0, 0.9],
+        "VGF": [0.8, 0.9, 0.1],
+    }
     jitter = 0.01 * np.random.default_rng(0).standard_normal(6)
     rows = [
-        {"method": method, "setting": i + 1, "reward": list(value + jitter),
-         "near_peak": [value] * 6, "from_data": [0.02] * 6}
-        for method, values in {**usual, **rewards}.items() for i, value in enumerate(values)
-    ]  # fmt: skip
+        {
+            "method": method,
+            "setting": i + 1,
+            "reward": list(value + jitter),
+            "near_peak": [value] * 6,
+            "from_data": [0.02] * 6,
+        }
+        for method, values in {**usual, **rewards}.items()
+        for i, value in enumerate(values)
+    ]
     return {"rows": rows, "true_at_learned_peak": [0.0] * 6, "particles": 16}
 
 
@@ -268,9 +270,16 @@ def test_verdicts_of_the_toy():
 
 def test_the_toy_runs_and_an_untrained_agent_fails(tmp_path):
     setup = toy.Setup(
-        seeds=2, data=32, updates=2, draws=16, candidates=(4,), steps=(1, 2),
-        distillation=(0.3, 3.0), weight_temperatures=(0.1,), backend="numpy",
-    )  # fmt: skip
+        seeds=2,
+        data=32,
+        updates=2,
+        draws=16,
+        candidates=(4,),
+        steps=(1, 2),
+        distillation=(0.3, 3.0),
+        weight_temperatures=(0.1,),
+        backend="numpy",
+    )
     record = run(replace(toy.TOY, setup=setup), tmp_path)
     assert len(record["data"]["rows"]) == 1 + 1 + 2 + 2 + 2 + 1
     assert all(len(row["reward"]) == 2 for row in record["data"]["rows"])
@@ -331,8 +340,14 @@ def test_an_estimate_is_students_interval():
 
 def small(name):
     """A claim in its tiniest form."""
-    setups = {"mmd-bound": MMD, "distance": DISTANCE, "best-of-n": BEST, "support": SUPPORT,
-              "modes": MODES, "boltzmann": BOLTZMANN}  # fmt: skip
+    setups = {
+        "mmd-bound": MMD,
+        "distance": DISTANCE,
+        "best-of-n": BEST,
+        "support": SUPPORT,
+        "modes": MODES,
+        "boltzmann": BOLTZMANN,
+    }
     return replace(CELLS[name], setup=setups[name])
 
 

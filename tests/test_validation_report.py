@@ -34,10 +34,19 @@ SMALL = replace(
 
 def episodes(budgets, success, moved):
     return [
-        {"budget": budget, "episode": i, "seed": i, "return": -1.0, "success": i < success[j],
-         "length": 3, "displacement": moved[j], "w2": moved[j]}
-        for j, budget in enumerate(budgets) for i in range(10)
-    ]  # fmt: skip
+        {
+            "budget": budget,
+            "episode": i,
+            "seed": i,
+            "return": -1.0,
+            "success": i < success[j],
+            "length": 3,
+            "displacement": moved[j],
+            "w2": moved[j],
+        }
+        for j, budget in enumerate(budgets)
+        for i in range(10)
+    ]
 
 
 def make_run(folder, success=(5, 7, 4), moved=(0.0, 0.2, 0.3), budgets=(0, 1, 2), **config):
@@ -139,11 +148,13 @@ def run_record(folder, name, command, steps=1_000_000, hidden=(512,) * 4, method
     agent = {"budget": {"steps": 1}, "critic": {"hidden": list(hidden)}, "method": method}
     row = {"success": "50.0 %", "95 % interval": "40 to 60", "return": "-1"}
     record = {
-        "command": command, "versions": {"vgf": "0"}, "revision": None,
+        "command": command,
+        "versions": {"vgf": "0"},
+        "revision": None,
         "settings": {"agent": agent, "train": {"steps": steps}},
         "last": [{"budget": "L = 0", **row, "success": "10.0 %"}, {"budget": "L = 1", **row}],
         "seeds": [{}] * seeds,
-    }  # fmt: skip
+    }
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"run-{name}.json").write_text(json.dumps(record))
 
@@ -163,8 +174,13 @@ def test_a_full_run_is_comparable_and_a_short_one_is_not(tmp_path):
     assert row_of(tmp_path / "full", "cube-single", "A-VGF")["differences"] == []
     run_record(tmp_path / "short", "cube", f"{CUBE} --data-episodes 100", 20_000, (64,), "vgf", 1)
     found = " ".join(row_of(tmp_path / "short", "cube-single", "A-VGF")["differences"])
-    for reason in ("100 generated episodes", "20,000 updates", "networks 64", "VGF, not A-VGF",
-                   "one seed"):  # fmt: skip
+    for reason in (
+        "100 generated episodes",
+        "20,000 updates",
+        "networks 64",
+        "VGF, not A-VGF",
+        "one seed",
+    ):
         assert reason in found
 
 
@@ -181,8 +197,12 @@ def test_a_run_is_held_against_its_own_method_and_benchmark_only(tmp_path):
 def test_runs_of_the_methods_are_held_against_their_own_methods(tmp_path):
     entry = {"mean": 0.5, "low": 0.4, "high": 0.6, "updates": 30_000, "seeds": [0, 1, 2]}
     commands = {"A-VGF": "avgf", "BC, flow": "vgf", "best-of-N": "vgf", "VGF": "vgf"}
-    data = {"methods": {name: {**entry, "command": f"{CUBE} --method {method}"}
-                        for name, method in commands.items()}}  # fmt: skip
+    data = {
+        "methods": {
+            name: {**entry, "command": f"{CUBE} --method {method}"}
+            for name, method in commands.items()
+        }
+    }
     (tmp_path / "methods-cube-single.json").write_text(json.dumps({"data": data}))
     rows = published.measure(published.Setup(str(tmp_path)))["rows"]
     found = {row["run"]["budget"]: row["differences"] for row in rows if row["run"]}
@@ -243,13 +263,22 @@ def test_the_report_of_nothing_says_not_run(tmp_path):
 def test_the_report_holds_the_records_and_needs_no_other_file(tmp_path):
     record = run(SMALL, tmp_path, command="python -m validation.claims best-of-n")
     run_record(tmp_path, "demo", "vgf run --seeds 10")
-    equation = {"equation": "phi", "backend": "numpy", "dtype": "float32", "device": "cpu",
-                "matmul_precision": "float32", "agrees": True, "ratio": 0.01}  # fmt: skip
+    equation = {
+        "equation": "phi",
+        "backend": "numpy",
+        "dtype": "float32",
+        "device": "cpu",
+        "matmul_precision": "float32",
+        "agrees": True,
+        "ratio": 0.01,
+    }
     parity_record = {
-        "command": "python -m validation.parity", "seconds": 1.0,
-        "environment": record["environment"], "drift": [],
+        "command": "python -m validation.parity",
+        "seconds": 1.0,
+        "environment": record["environment"],
+        "drift": [],
         "equations": [equation, {**equation, "dtype": "float64", "agrees": False}],
-    }  # fmt: skip
+    }
     (tmp_path / "parity-cpu.json").write_text(json.dumps(parity_record))
     reports.write_report(tmp_path)
     text, page = ((tmp_path / f"report.{end}").read_text() for end in ("md", "html"))
@@ -304,8 +333,12 @@ def test_a_report_of_no_folder(tmp_path, capsys):
 
 
 def test_pages():
-    blocks = [Heading("A < B", 1), Text("one `two`\n\nthree"), Points(["**four**"]),
-              Table("five", ("a", "b"), [["x|y", "<z>"]])]  # fmt: skip
+    blocks = [
+        Heading("A < B", 1),
+        Text("one `two`\n\nthree"),
+        Points(["**four**"]),
+        Table("five", ("a", "b"), [["x|y", "<z>"]]),
+    ]
     text = to_markdown(blocks)
     assert "# A < B\n\none `two`\n\nthree\n\n* **four**\n\nfive:\n\n| a" in text
     assert "x\\|y" in text
@@ -345,8 +378,11 @@ def test_modules_are_commands():
     for module in ("claims", "all"):
         done = subprocess.run(
             [sys.executable, "-m", f"validation.{module}", "--help"],
-            capture_output=True, text=True, check=True, cwd=RESULTS.parents[1],
-        )  # fmt: skip
+            capture_output=True,
+            text=True,
+            check=True,
+            cwd=RESULTS.parents[1],
+        )
         assert done.stdout.startswith(f"usage: python -m validation.{module}")
 
 

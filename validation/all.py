@@ -30,9 +30,16 @@ from .report import write_report
 from .toy import TOY
 
 COPIED = (
-    "run-*", "methods-*", "online.*", "sources.*", "language.*", "smollm2.*", "bench-*",
-    "precision.*", "mistakes.md",
-)  # fmt: skip
+    "run-*",
+    "methods-*",
+    "online.*",
+    "sources.*",
+    "language.*",
+    "smollm2.*",
+    "bench-*",
+    "precision.*",
+    "mistakes.md",
+)
 QUICK_PARITY = ("--examples", "5", "--updates", "10", "--dtype", "float64")
 
 
@@ -114,9 +121,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--long", action="store_true", help="what takes hours too")
     names = [*(claim.name for claim in CLAIMS), "toy", "scaling", "parity", "published"]
     parser.add_argument(
-        "--skip", nargs="+", default=[], choices=names, metavar="NAME",
+        "--skip",
+        nargs="+",
+        default=[],
+        choices=names,
+        metavar="NAME",
         help=f"leave out, of {', '.join(names)}",
-    )  # fmt: skip
+    )
     parser.add_argument("--out", type=Path, help=f"folder of the results (default {RESULTS.name}/)")
     args = parser.parse_args(argv)
     out = args.out or (QUICK_RESULTS if args.quick else RESULTS)

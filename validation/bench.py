@@ -51,14 +51,18 @@ from .pages import Table
 _ABOUT = "Every side" + (__doc__ or "").partition("Every side")[2].rpartition("\n\nWrites")[0]
 # What vgf bench writes, and where its rows go.
 KINDS = {
-    "training": "rows", "profile": "profiles", "evaluation": "evaluations", "startup": "starts",
+    "training": "rows",
+    "profile": "profiles",
+    "evaluation": "evaluations",
+    "startup": "starts",
     "memory": "memory",
-}  # fmt: skip
+}
 # The kinds of machine that have a page of their own.
 KINDS_OF_MACHINE = {
-    "cpu": "Speed on a CPU", "gpu": "Speed on a GPU",
+    "cpu": "Speed on a CPU",
+    "gpu": "Speed on a GPU",
     "amx": "Speed on a CPU with matrix units (AMX)",
-}  # fmt: skip
+}
 TOGETHER = 8
 AUTHORS = "ryanxhr/vgf"
 SMALL = "vgf-2x64-n5-l1-o28"
@@ -106,25 +110,51 @@ class Target:
 
 
 TARGETS = (
-    Target(FULL.name, "JAX is at least 1.15 times as fast as the authors' code at the full size",
-           ("jax",), 1.15),
+    Target(
+        FULL.name,
+        "JAX is at least 1.15 times as fast as the authors' code at the full size",
+        ("jax",),
+        1.15,
+    ),
     Target(FULL.name, "the better of torch and JAX is at least 1.3 times as fast there", (), 1.3),
     Target(MIDDLE, "it is at least 1.5 times as fast at 4 x 256 (N 5, L 1)", (), 1.5),
     Target(SMALL, "it is at least twice as fast at 2 x 64 (N 5, L 1)", (), 2.0),
     *(
-        Target(FULL.name, f"it is at least twice as fast at the full size, {name}", (), 2.0, "gpu",
-               name, name)
+        Target(
+            FULL.name,
+            f"it is at least twice as fast at the full size, {name}",
+            (),
+            2.0,
+            "gpu",
+            name,
+            name,
+        )
         for name in MATMUL_PRECISIONS
     ),
     *(
-        Target(size, f"{TOGETHER} agents side by side get through at least {TOGETHER} times the "
-               f"updates of the authors' code, {size}, {name}", (), TOGETHER, "gpu", name, name,
-               TOGETHER)
-        for size in (FULL.name, MIDDLE, SMALL) for name in MATMUL_PRECISIONS
+        Target(
+            size,
+            f"{TOGETHER} agents side by side get through at least {TOGETHER} times the "
+            f"updates of the authors' code, {size}, {name}",
+            (),
+            TOGETHER,
+            "gpu",
+            name,
+            name,
+            TOGETHER,
+        )
+        for size in (FULL.name, MIDDLE, SMALL)
+        for name in MATMUL_PRECISIONS
     ),
-    Target(FULL.name, "in bf16 it is at least 4 times as fast as the authors' code in float32 at "
-           "the full size", (), 4.0, "amx", "bf16"),
-)  # fmt: skip
+    Target(
+        FULL.name,
+        "in bf16 it is at least 4 times as fast as the authors' code in float32 at the full size",
+        (),
+        4.0,
+        "amx",
+        "bf16",
+    ),
+)
 # Agents side by side on a GPU, and how many times the time of one they may take.
 TOGETHER_AT_MOST = 2.0
 # The same of evaluations, by how the task's name begins; and of `import vgf` and the help.
@@ -139,9 +169,13 @@ def measure(setup: Setup, peers: Sequence[Peer], device: str) -> Data:
     """Run `vgf bench` on every work, its profile on some, and its start."""
     known = {work.name: work for work in (*RECORDED, SMOKE)}
     plan = Plan(
-        works=[known[name] for name in setup.works], sides=default_sides(), peers=peers,
-        device=device, rounds=setup.rounds, block_seconds=setup.block_seconds,
-    )  # fmt: skip
+        works=[known[name] for name in setup.works],
+        sides=default_sides(),
+        peers=peers,
+        device=device,
+        rounds=setup.rounds,
+        block_seconds=setup.block_seconds,
+    )
     parts = dataclasses.replace(plan, works=[known[name] for name in setup.profiled])
     small = dataclasses.replace(plan, works=[known[setup.profiled[-1]]], rounds=3)
     return join([training.measure(plan), profile.measure(parts), startup.measure(small)])
@@ -153,8 +187,16 @@ def join(records: Sequence[Data]) -> Data:
     Raises:
         VGFError: records of different machines, devices or precisions, or none of training.
     """
-    found: Data = {"rows": [], "profiles": [], "evaluations": [], "starts": [], "memory": [],
-                   "peers": {}, "products": [], "bandwidth": {}}  # fmt: skip
+    found: Data = {
+        "rows": [],
+        "profiles": [],
+        "evaluations": [],
+        "starts": [],
+        "memory": [],
+        "peers": {},
+        "products": [],
+        "bandwidth": {},
+    }
     for record in records:
         kind, roofs = record["kind"], record.get("roofs", {"products": [], "bandwidth": {}})
         same = {
@@ -168,8 +210,10 @@ def join(records: Sequence[Data]) -> Data:
                     f"the records are of different {key}s: {found[key]} and {value}; "
                     "leave one of them out"
                 )
-        source = {"revision": record["environment"]["git_revision"],
-                  "versions": record["environment"]["versions"]}  # fmt: skip
+        source = {
+            "revision": record["environment"]["git_revision"],
+            "versions": record["environment"]["versions"],
+        }
         entries = record["profiles" if kind == "profile" else "rows"]
         found[KINDS[kind]] += [{**entry, **source} for entry in entries]
         for name, told in record.get("peers", {}).items():
@@ -182,10 +226,13 @@ def join(records: Sequence[Data]) -> Data:
         raise VGFError("no record of training among them; vgf bench --out FILE writes one")
     order = [work.name for work in RECORDED]
     precisions = list(MATMUL_PRECISIONS)
-    found["rows"].sort(key=lambda row: (
-        order.index(row["name"]) if row["name"] in order else -1,
-        precisions.index(row["matmul_precision"]), row["work"]["seeds"],
-    ))  # fmt: skip
+    found["rows"].sort(
+        key=lambda row: (
+            order.index(row["name"]) if row["name"] in order else -1,
+            precisions.index(row["matmul_precision"]),
+            row["work"]["seeds"],
+        )
+    )
     best: dict[tuple[Any, ...], Data] = {}
     for product in found["products"]:
         what = tuple(product[name] for name in ("m", "k", "precision", "library"))
@@ -210,9 +257,14 @@ def read(paths: Sequence[Path]) -> Data:
 def judge(data: Data) -> list[Verdict]:
     """The goals, on the machine that was measured."""
     rows = {
-        (row["name"], row["matmul_precision"], row["peer_matmul_precision"], row["work"]["seeds"]):
-        row for row in data["rows"]
-    }  # fmt: skip
+        (
+            row["name"],
+            row["matmul_precision"],
+            row["peer_matmul_precision"],
+            row["work"]["seeds"],
+        ): row
+        for row in data["rows"]
+    }
     kind = kind_of(data["device"], data["machine"])
     verdicts = []
     for target in TARGETS:
@@ -222,10 +274,13 @@ def judge(data: Data) -> list[Verdict]:
             continue
         sides = rows[of]["sides"]
         found = {
-            name: side["ratios"][AUTHORS] for name, side in sides.items()
-            if side["ours"] and AUTHORS in side["ratios"]
-            and side["ratios"][AUTHORS]["interleaved"] and name in (target.sides or sides)
-        }  # fmt: skip
+            name: side["ratios"][AUTHORS]
+            for name, side in sides.items()
+            if side["ours"]
+            and AUTHORS in side["ratios"]
+            and side["ratios"][AUTHORS]["interleaved"]
+            and name in (target.sides or sides)
+        }
         if not found:
             continue
         best = max(found, key=lambda name: found[name]["median"])
@@ -250,10 +305,15 @@ def judge_together(data: Data) -> list[Verdict]:
     """On a GPU: what agents side by side take, beside one alone."""
     verdicts = []
     for row in data["rows"] if data["device"] != "cpu" else ():
-        alone = next((
-            other for other in data["rows"] if other["work"] == {**row["work"], "seeds": 1}
-            and other["matmul_precision"] == row["matmul_precision"]
-        ), None)  # fmt: skip
+        alone = next(
+            (
+                other
+                for other in data["rows"]
+                if other["work"] == {**row["work"], "seeds": 1}
+                and other["matmul_precision"] == row["matmul_precision"]
+            ),
+            None,
+        )
         if row["work"]["seeds"] != TOGETHER or alone is None:
             continue
         for name, side in row["sides"].items():
@@ -312,8 +372,9 @@ def remarks(data: Data) -> list[str]:
         )
     for row in data["rows"]:
         if row["peer_matmul_precision"] != row["matmul_precision"]:
-            found.append(f"{row['title']}: the peers' products are in "
-                         f"{row['peer_matmul_precision']}.")  # fmt: skip
+            found.append(
+                f"{row['title']}: the peers' products are in {row['peer_matmul_precision']}."
+            )
     for name, told in data["peers"].items():
         used = ", ".join(f"{key} {value}" for key, value in (told.get("versions") or {}).items())
         revision = told["revision"] or "an unknown revision"
@@ -358,18 +419,24 @@ def tables(data: Data) -> list[Table]:
         rows = []
         for name, part in entry["parts"].items():
             median, least = statistics.median(part["seconds"]), part["limit_seconds"]
-            rows.append([
-                name if part["times"] == 1 else f"{name} x {part['times']}",
-                f"{1e3 * median:.4g}", f"{100 * part['share']:.0f} %",
-                f"{part['flops'] / 1e9:.3g}" if part["flops"] else "",
-                f"{part['bytes'] / 1e6:.3g}" if part["bytes"] else "",
-                f"{100 * least / median:.0f} %" if least else "",
-            ])  # fmt: skip
-        found.append(Table(
-            f"Where the time of one update goes: {entry['title']}, {entry['side']}. Each part "
-            "alone, through the backend's own functions",
-            ("part", "ms", "share", "GFLOP", "MB moved", "of limit"), rows,
-        ))  # fmt: skip
+            rows.append(
+                [
+                    name if part["times"] == 1 else f"{name} x {part['times']}",
+                    f"{1e3 * median:.4g}",
+                    f"{100 * part['share']:.0f} %",
+                    f"{part['flops'] / 1e9:.3g}" if part["flops"] else "",
+                    f"{part['bytes'] / 1e6:.3g}" if part["bytes"] else "",
+                    f"{100 * least / median:.0f} %" if least else "",
+                ]
+            )
+        found.append(
+            Table(
+                f"Where the time of one update goes: {entry['title']}, {entry['side']}. Each part "
+                "alone, through the backend's own functions",
+                ("part", "ms", "share", "GFLOP", "MB moved", "of limit"),
+                rows,
+            )
+        )
     if data["evaluations"]:
         found.append(evaluation_table(data["evaluations"]))
     for row in data["starts"]:
@@ -391,48 +458,72 @@ def evaluation_table(rows: Sequence[Data]) -> Table:
     for row in rows:
         for name, side in row["sides"].items():
             ratios, median = side.get("ratios", {}), statistics.median(side["seconds"])
-            lines.append([
-                row["title"], "vgf" if side["ours"] else name, f"{1 / median:,.4g}",
-                *(spell_ratio(ratios[peer]) if peer in ratios else "" for peer in peers),
-                f"{1 / statistics.median(row['limit_seconds']):,.4g}",
-                f"{100 * side['of_limit']['median']:.0f} %",
-            ])  # fmt: skip
+            lines.append(
+                [
+                    row["title"],
+                    "vgf" if side["ours"] else name,
+                    f"{1 / median:,.4g}",
+                    *(spell_ratio(ratios[peer]) if peer in ratios else "" for peer in peers),
+                    f"{1 / statistics.median(row['limit_seconds']):,.4g}",
+                    f"{100 * side['of_limit']['median']:.0f} %",
+                ]
+            )
     return Table(
         "Evaluation of a new agent; the limit is the bare simulator on all cores and the policy's "
         "bare products after it",
-        ("task", "side", "steps/s", *(f"x {peer}" for peer in peers), "limit, steps/s",
-         "of limit"), lines,
-    )  # fmt: skip
+        ("task", "side", "steps/s", *(f"x {peer}" for peer in peers), "limit, steps/s", "of limit"),
+        lines,
+    )
 
 
 def sides_table(data: Data) -> Table:
     """Every work and side."""
-    peers = list(dict.fromkeys(
-        name for row in data["rows"] for side in row["sides"].values()
-        for name in side.get("ratios", {})
-    ))  # fmt: skip
+    peers = list(
+        dict.fromkeys(
+            name
+            for row in data["rows"]
+            for side in row["sides"].values()
+            for name in side.get("ratios", {})
+        )
+    )
     rows = []
     for row in data["rows"]:
         for name, side in row["sides"].items():
             median = statistics.median(side["seconds"])
             ratios = side.get("ratios", {})
             memory = side["memory"]["device"] or side["memory"]["host"]
-            rows.append([
-                row["title"], name, f"{1e3 * median:.4g}", f"{1 / median:.4g}",
-                *(spell_ratio(ratios[peer]) if peer in ratios else "" for peer in peers),
-                f"{row['flops'] / 1e9:.4g}", f"{row['intensity']:.0f}",
-                f"{100 * side['of_limit']['median']:.0f} %", f"{memory / 1e6:,.0f}",
-            ])  # fmt: skip
+            rows.append(
+                [
+                    row["title"],
+                    name,
+                    f"{1e3 * median:.4g}",
+                    f"{1 / median:.4g}",
+                    *(spell_ratio(ratios[peer]) if peer in ratios else "" for peer in peers),
+                    f"{row['flops'] / 1e9:.4g}",
+                    f"{row['intensity']:.0f}",
+                    f"{100 * side['of_limit']['median']:.0f} %",
+                    f"{memory / 1e6:,.0f}",
+                ]
+            )
     star = any("*" in cell for line in rows for cell in line)
     return Table(
         "One update; how many times as fast as each peer, median (lowest to highest round); FLOPs "
         "it cannot do without, and for each byte of its products; the fraction of the limit that "
         "is reached; peak memory of the process, or of the device on a GPU"
         + ("; * against a recorded time, not by turns" if star else ""),
-        ("sizes", "side", "ms", "updates/s", *(f"x {peer}" for peer in peers), "GFLOP", "FLOP/B",
-         "of limit", "MB"),
+        (
+            "sizes",
+            "side",
+            "ms",
+            "updates/s",
+            *(f"x {peer}" for peer in peers),
+            "GFLOP",
+            "FLOP/B",
+            "of limit",
+            "MB",
+        ),
         rows,
-    )  # fmt: skip
+    )
 
 
 def products_table(data: Data) -> Table:
@@ -441,9 +532,11 @@ def products_table(data: Data) -> Table:
     return Table(
         f"Bare matrix products, GFLOP/s, the best of each library; copying, GB/s: {copies}",
         ("product", "precision", "library", "GFLOP/s"),
-        [[f"{p['m']} x {p['k']} x {p['k']}", p["precision"], p["library"],
-          spell_rate(p["rate"])] for p in data["products"]],
-    )  # fmt: skip
+        [
+            [f"{p['m']} x {p['k']} x {p['k']}", p["precision"], p["library"], spell_rate(p["rate"])]
+            for p in data["products"]
+        ],
+    )
 
 
 def draw(data: Data, stem: Path) -> None:
@@ -491,9 +584,12 @@ def main(argv: list[str] | None = None) -> int:
         prog="python -m validation.bench", description=(__doc__ or "").partition("\n")[0]
     )
     parser.add_argument(
-        "records", nargs="*", metavar="RECORD", type=Path,
+        "records",
+        nargs="*",
+        metavar="RECORD",
+        type=Path,
         help="that vgf bench --out wrote; default: measure",
-    )  # fmt: skip
+    )
     parser.add_argument("--peer", action="append", default=[], metavar="OWNER/NAME=PATH")
     parser.add_argument("--peer-python", default=sys.executable, metavar="FILE")
     parser.add_argument("--device", default="auto", help="auto, cpu, gpu or gpu:<index>")

@@ -263,8 +263,11 @@ def _() -> tuple[Any, Adapter]:
             leaf = p.clone().requires_grad_()
             leaf.grad = g.clone()
             rule = torch.optim.Adam([leaf], lr=learning_rate)
-            rule.state[leaf] = {"step": torch.tensor(float(state["count"])),
-                                "exp_avg": m.clone(), "exp_avg_sq": v.clone()}  # fmt: skip
+            rule.state[leaf] = {
+                "step": torch.tensor(float(state["count"])),
+                "exp_avg": m.clone(),
+                "exp_avg_sq": v.clone(),
+            }
             rule.step()
             return leaf.detach()
 
@@ -388,9 +391,11 @@ def _(root: Path) -> tuple[Any, Adapter]:
         return jnp.clip(flow.step(a * 0, a, state)[0], -1, 1)
 
     return step, Adapter(
-        framework="jax", closures={"value": "value"}, arguments={"step_size": "budget.step_size"},
+        framework="jax",
+        closures={"value": "value"},
+        arguments={"step_size": "budget.step_size"},
         constants={"optimiser": "adam", "bandwidth_gradient": True, "state": None},
-    )  # fmt: skip
+    )
 
 
 @case("ryanxhr/vgf", "agents/vgf.py rbf_kernel, sigma given", "rbf_kernel")
@@ -455,10 +460,12 @@ def _(root: Path) -> tuple[Any, Adapter]:
         return svgd.update(x0, lnprob, n_iter, stepsize)
 
     return update, Adapter(
-        single=True, framework="numpy", closures={"lnprob": "score"},
+        single=True,
+        framework="numpy",
+        closures={"lnprob": "score"},
         arguments={"x0": "a", "n_iter": "budget.steps", "stepsize": "budget.step_size"},
         constants={"budget.temperature": 1.0, "budget.low": None, "budget.high": None},
-    )  # fmt: skip
+    )
 
 
 @case("activatedgeek/svgd", "svgd.py SVGD.phi with rbf.py RBF", "phi")
@@ -471,8 +478,9 @@ def _(root: Path) -> tuple[Any, Adapter]:
         target = types.SimpleNamespace(log_prob=value)
         return svgd.SVGD(target, rbf.RBF(), None).phi(a)
 
-    return phi, Adapter(single=True, framework="torch", closures={"value": "value"},
-                        constants={"temperature": 1.0})  # fmt: skip
+    return phi, Adapter(
+        single=True, framework="torch", closures={"value": "value"}, constants={"temperature": 1.0}
+    )
 
 
 @case("larsgeb/simpleSVGD", "kernels.py rbf_kernel", "phi")
@@ -488,14 +496,22 @@ def _(root: Path) -> tuple[Any, Adapter]:
 
 # What could not be given the specification's inputs, and why.
 NO_ADAPTER = (
-    ("ryanxhr/vgf", "agents/vgf.py VGFAgent.update", "it draws its noise inside, from one key for "
-     "several draws, so the random numbers cannot be passed in"),
+    (
+        "ryanxhr/vgf",
+        "agents/vgf.py VGFAgent.update",
+        "it draws its noise inside, from one key for "
+        "several draws, so the random numbers cannot be passed in",
+    ),
     ("ryanxhr/vgf", "agents/vgf.py VGFAgent.sample_bc_actions", "it draws its noise inside"),
-    ("seohongpark/fql", "agents/fql.py FQLAgent.actor_loss", "its flow-matching loss is a part of "
-     "a method that draws x0 and t inside and adds two other losses"),
+    (
+        "seohongpark/fql",
+        "agents/fql.py FQLAgent.actor_loss",
+        "its flow-matching loss is a part of "
+        "a method that draws x0 and t inside and adds two other losses",
+    ),
     ("blackjax", "vi.svgd.as_top_level_api", "its step uses the bandwidth of the step before"),
     ("pyro-ppl", "infer.SVGD.step", "it moves the parameters of a model in a global store"),
-)  # fmt: skip
+)
 
 
 # --- running -------------------------------------------------------------------------------------
@@ -509,8 +525,10 @@ def version_of(source: str, checkouts: dict[str, Path]) -> str | None:
             return None
         done = subprocess.run(
             ["git", "-C", str(root), "rev-parse", "--short=10", "HEAD"],
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         stated = root / "REVISION"  # of an export without a repository
         if stated.is_file():
             return stated.read_text().strip()[:10]
@@ -544,8 +562,9 @@ def _entry(source: str, version: str, what: str, name: str, verdict: str, words:
     """One case of the report."""
     said = words if verdict != "differs" else f"differs. {words[:1].upper()}{words[1:]}"
     text = f"* **{source}** {version}, {what}, as {name}: {said}."
-    return textwrap.fill(text, 100, subsequent_indent="  ", break_long_words=False,
-                         break_on_hyphens=False)  # fmt: skip
+    return textwrap.fill(
+        text, 100, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+    )
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -568,17 +587,23 @@ def main(argv: list[str] | None = None) -> int:
         if args.only and args.only not in item.source:
             continue
         version = version_of(item.source, checkouts)
-        found: Result | str = "not run: not there" if version is None else run(
-            item, checkouts, args.examples
-        )  # fmt: skip
+        found: Result | str = (
+            "not run: not there" if version is None else run(item, checkouts, args.examples)
+        )
         words = found if isinstance(found, str) else in_words(found)
         verdict = "-" if isinstance(found, str) else ("agrees" if found.agrees else "differs")
         print(f"{item.source} {version or ''}: {item.what} as {item.name}\n    {words}", flush=True)
         rows.append((item.source, version or "", item.what, f"`{item.name}`", verdict, words))
-        records.append({
-            "source": item.source, "version": version, "what": item.what, "as": item.name,
-            "finding": words, "result": None if isinstance(found, str) else found.as_dict(),
-        })  # fmt: skip
+        records.append(
+            {
+                "source": item.source,
+                "version": version,
+                "what": item.what,
+                "as": item.name,
+                "finding": words,
+                "result": None if isinstance(found, str) else found.as_dict(),
+            }
+        )
     where = environment()
     used = ", ".join(f"{name} {version}" for name, version in where["versions"].items())
     text = [

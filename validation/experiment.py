@@ -85,8 +85,11 @@ def estimate(values: Any) -> dict[str, float]:
     values = np.asarray(values, float)
     low, high = interval([values], "return")
     mean = float(values.mean())
-    return {"mean": mean, "low": mean if low is None else low, "high": mean if high is None
-            else high}  # fmt: skip
+    return {
+        "mean": mean,
+        "low": mean if low is None else low,
+        "high": mean if high is None else high,
+    }
 
 
 def show(found: Mapping[str, float], digits: int = 3) -> str:
@@ -204,8 +207,10 @@ def read_record(path: Path) -> Data:
 def blocks(record: Data, level: int = 1) -> list[Block]:
     """A record as a page, or as a part of one, its title a heading of this level."""
     found: list[Block] = [
-        Heading(record["title"], level), Text(made_by(record)), Text(record["about"])
-    ]  # fmt: skip
+        Heading(record["title"], level),
+        Text(made_by(record)),
+        Text(record["about"]),
+    ]
     if record["verdicts"]:
         rows = [[v["claim"], answer(v["holds"]), v["evidence"]] for v in record["verdicts"]]
         found.append(Table("", ("claim", "holds", "evidence"), rows))

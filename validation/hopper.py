@@ -48,10 +48,12 @@ def search(iterations: int = ITERATIONS, seed: int = 0) -> Array:
     weights = np.zeros((env.action_space.shape[0], env.observation_space.shape[0] + 1))
     for iteration in range(iterations):
         directions = rng.standard_normal((DIRECTIONS, *weights.shape))
-        returns = np.array([
-            [episode(env, weights + side * NOISE * way, iteration) for side in (1, -1)]
-            for way in directions
-        ])  # fmt: skip
+        returns = np.array(
+            [
+                [episode(env, weights + side * NOISE * way, iteration) for side in (1, -1)]
+                for way in directions
+            ]
+        )
         best = np.argsort(-returns.max(axis=1))[:BEST]
         gaps = returns[best, 0] - returns[best, 1]
         step = STEP / (BEST * returns[best].std() + 1e-6)

@@ -72,8 +72,13 @@ TASKS: dict[str, TaskFlags] = {
     "pointmaze-medium": TaskFlags(
         "pointmaze-medium-navigate-singletask-task1-v0",
         (),
-        {"bc": ("--reference-kind", "gaussian"), "weighted_bc": (), "fql": (), "vgf": _BUDGETS,
-         "avgf": ("--evaluation-steps", "1")},
+        {
+            "bc": ("--reference-kind", "gaussian"),
+            "weighted_bc": (),
+            "fql": (),
+            "vgf": _BUDGETS,
+            "avgf": ("--evaluation-steps", "1"),
+        },
     ),
     "scene": TaskFlags(
         "scene-play-singletask-task1-v0",
@@ -89,12 +94,19 @@ TASKS: dict[str, TaskFlags] = {
         (*_MANIPULATION, "--particles", "5"),
         {
             "fql": ("--distillation", "300"),
-            "vgf": ("--budget-steps", "1", "--step-size", "0.05", "--temperature", "0.5",
-                    *_BUDGETS),
+            "vgf": (
+                "--budget-steps",
+                "1",
+                "--step-size",
+                "0.05",
+                "--temperature",
+                "0.5",
+                *_BUDGETS,
+            ),
             "avgf": ("--budget-steps", "1", "--step-size", "0.05", "--evaluation-steps", "1"),
         },
     ),
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True)
@@ -133,12 +145,25 @@ def words_of(method: str, setup: Setup) -> list[str]:
     """The command that trains a method on a task, without its folder."""
     plan, data = TASKS[setup.task], setup.data_episodes
     return [
-        "run", "--env", plan.env, "--method", method,
+        "run",
+        "--env",
+        plan.env,
+        "--method",
+        method,
         *(() if data is None else ("--data-episodes", str(data))),
-        *plan.flags, *plan.methods[method],
-        "--backend", setup.backend, "--seeds", str(setup.seeds), "--steps", str(setup.updates),
-        "--evaluate-every", str(setup.updates), "--episodes", str(setup.episodes),
-    ]  # fmt: skip
+        *plan.flags,
+        *plan.methods[method],
+        "--backend",
+        setup.backend,
+        "--seeds",
+        str(setup.seeds),
+        "--steps",
+        str(setup.updates),
+        "--evaluate-every",
+        str(setup.updates),
+        "--episodes",
+        str(setup.episodes),
+    ]
 
 
 def measure_one(method: str, setup: Setup, folder: Path) -> dict[str, Any]:
@@ -160,11 +185,16 @@ def measure_one(method: str, setup: Setup, folder: Path) -> dict[str, Any]:
         found[name] = {
             "seeds": [run.config["seed"] for run in runs],
             "values": [score.value for score in per_seed],
-            "mean": whole.value, "low": whole.low, "high": whole.high,
-            "displacement": whole.displacement, "updates": whole.step, "episodes": whole.episodes,
+            "mean": whole.value,
+            "low": whole.low,
+            "high": whole.high,
+            "displacement": whole.displacement,
+            "updates": whole.step,
+            "episodes": whole.episodes,
             "seconds": [run.metrics[-1]["seconds"] for run in runs],
-            "command": f"vgf {' '.join(words)}", "label": label,
-        }  # fmt: skip
+            "command": f"vgf {' '.join(words)}",
+            "label": label,
+        }
     return found
 
 
@@ -198,14 +228,15 @@ def tables(data: Data) -> list[Table]:
     methods = present(data)
     rows = [
         [
-            name, f"{100 * entry['mean']:.1f} %",
+            name,
+            f"{100 * entry['mean']:.1f} %",
             f"{100 * entry['low']:.1f} to {100 * entry['high']:.1f}",
             " ".join(f"{100 * value:.0f}" for value in entry["values"]),
             f"{entry['displacement']:.3f}" if entry["displacement"] is not None else "",
             f"{entry['episodes']}",
         ]
         for name, entry in methods.items()
-    ]  # fmt: skip
+    ]
     header = ("method", "success", "95 % interval", "by seed", "distance", "episodes")
     found = [Table(f"After {methods['VGF']['updates']:,} updates", header, rows)]
     rows = [

@@ -47,11 +47,13 @@ def main(argv: list[str] | None = None) -> int:
     for number, variant in enumerate(VARIANTS.values(), 1):
         caught = {
             b.name: caught_by(
-                variant, b, list(EQUATIONS) if b.name == "torch" else [variant.equation],
+                variant,
+                b,
+                list(EQUATIONS) if b.name == "torch" else [variant.equation],
                 args.examples,
             )
             for b in backends
-        }  # fmt: skip
+        }
         good = all(variant.equation in names for names in caught.values())
         missed += not good
         on = ", ".join(name for name, names in caught.items() if variant.equation in names)
@@ -61,8 +63,14 @@ def main(argv: list[str] | None = None) -> int:
         print(f"{number:3} {variant.name:36} {variant.equation:26} {verdict}", flush=True)
     where = environment()
     used = ", ".join(f"{name} {version}" for name, version in where["versions"].items())
-    header = ("", "mistake", "what is wrong", "the check that must catch it", "caught on",
-              "also caught by (torch)")  # fmt: skip
+    header = (
+        "",
+        "mistake",
+        "what is wrong",
+        "the check that must catch it",
+        "caught on",
+        "also caught by (torch)",
+    )
     text = [
         "# Planted mistakes",
         "",

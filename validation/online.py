@@ -68,17 +68,45 @@ def measure(setup: Setup) -> Data:
         for seed in range(setup.seeds):
             start = Path(scratch) / f"offline-{seed}"
             vgf(
-                "run", "--backend", "torch", "--eager", "--seed", seed, "--data-episodes",
-                setup.data_episodes, "--steps", setup.offline, "--episodes", setup.episodes,
-                "--evaluation-steps", 0, 1, "--evaluate-every", setup.offline, "--out", start,
-            )  # fmt: skip
+                "run",
+                "--backend",
+                "torch",
+                "--eager",
+                "--seed",
+                seed,
+                "--data-episodes",
+                setup.data_episodes,
+                "--steps",
+                setup.offline,
+                "--episodes",
+                setup.episodes,
+                "--evaluation-steps",
+                0,
+                1,
+                "--evaluate-every",
+                setup.offline,
+                "--out",
+                start,
+            )
             for style in STYLES:
                 place = Path(scratch) / f"{style}-{seed}"
                 vgf(
-                    "run", "--from", start, "--backend", "jax", "--online-steps", setup.online,
-                    "--mixing", style, "--warmup", setup.warmup, "--evaluate-every", setup.every,
-                    "--out", place,
-                )  # fmt: skip
+                    "run",
+                    "--from",
+                    start,
+                    "--backend",
+                    "jax",
+                    "--online-steps",
+                    setup.online,
+                    "--mixing",
+                    style,
+                    "--warmup",
+                    setup.warmup,
+                    "--evaluate-every",
+                    setup.every,
+                    "--out",
+                    place,
+                )
                 curves[style].append(curve(find_runs(place)[0], "environment_steps"))
     return {"curves": curves}
 
@@ -91,11 +119,10 @@ def curve(run: Run, axis: str) -> dict[str, Any]:
     return {
         "steps": steps,
         "success": [
-            float(np.mean([row["success"] for row in rows
-                           if int(row[axis] or 0) == step]))
+            float(np.mean([row["success"] for row in rows if int(row[axis] or 0) == step]))
             for step in steps
         ],
-    }  # fmt: skip
+    }
 
 
 def judge(data: Data) -> list[Verdict]:
@@ -118,10 +145,15 @@ def tables(data: Data) -> list[Table]:
     """Success at every evaluation."""
     steps = next(iter(data["curves"].values()))[0]["steps"]
     rows = [
-        [style, *(percent(estimate([curve["success"][i] for curve in curves]))
-                  for i in range(len(steps)))]
+        [
+            style,
+            *(
+                percent(estimate([curve["success"][i] for curve in curves]))
+                for i in range(len(steps))
+            ),
+        ]
         for style, curves in data["curves"].items()
-    ]  # fmt: skip
+    ]
     header = ("mixing", *(f"after {count:,} environment steps" for count in steps))
     return [Table("Success, mean over the seeds (95 % interval)", header, rows)]
 

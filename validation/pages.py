@@ -65,12 +65,16 @@ def _markdown(block: Block) -> str:
     if isinstance(block, Heading):
         return f"{'#' * block.level} {block.text}"
     if isinstance(block, Text):
-        return "\n\n".join(textwrap.fill(part, 100, break_on_hyphens=False)
-                           for part in block.text.split("\n\n"))  # fmt: skip
+        return "\n\n".join(
+            textwrap.fill(part, 100, break_on_hyphens=False) for part in block.text.split("\n\n")
+        )
     if isinstance(block, Points):
-        return "\n".join(textwrap.fill(item, 100, initial_indent="* ", subsequent_indent="  ",
-                                       break_on_hyphens=False)
-                         for item in block.items)  # fmt: skip
+        return "\n".join(
+            textwrap.fill(
+                item, 100, initial_indent="* ", subsequent_indent="  ", break_on_hyphens=False
+            )
+            for item in block.items
+        )
     if isinstance(block, Table):
         table = markdown_table(block.header, [[_cell(c) for c in row] for row in block.rows])
         return f"{block.caption}:\n\n{table}" if block.caption else table

@@ -78,18 +78,25 @@ def table_of_equations(
     rows = []
     for name in names:
         row: dict[str, Any] = {
-            "equation": name, "backend": backend.name, "dtype": backend.dtype,
-            "device": backend.device, "matmul_precision": backend.matmul_precision,
-        }  # fmt: skip
+            "equation": name,
+            "backend": backend.name,
+            "dtype": backend.dtype,
+            "device": backend.device,
+            "matmul_precision": backend.matmul_precision,
+        }
         try:
             report = check(backend, name, args.examples, args.seed)
         except Mismatch as mismatch:
             row |= {"agrees": False, "mismatch": str(mismatch)}
         else:
             row |= {
-                "agrees": True, "examples": report.examples, "absolute": report.absolute,
-                "relative": report.relative, "ratio": report.worst.ratio, "input": report.label,
-            }  # fmt: skip
+                "agrees": True,
+                "examples": report.examples,
+                "absolute": report.absolute,
+                "relative": report.relative,
+                "ratio": report.worst.ratio,
+                "input": report.label,
+            }
         rows.append(row)
         print(describe(row), flush=True)
         if backend.name == "jax":
@@ -103,9 +110,15 @@ def table_of_drift(backend: Backend, updates: int) -> list[dict[str, Any]]:
     for name in TRAININGS:
         found = dataclasses.asdict(measure_drift(backend, name, updates))
         rows.append(
-            {"training": name, "backend": backend.name, "dtype": backend.dtype,
-             "device": backend.device, "matmul_precision": backend.matmul_precision, **found}
-        )  # fmt: skip
+            {
+                "training": name,
+                "backend": backend.name,
+                "dtype": backend.dtype,
+                "device": backend.device,
+                "matmul_precision": backend.matmul_precision,
+                **found,
+            }
+        )
     worst = max(rows, key=lambda row: row["relative"])
     print(
         f"{backend.name:6} {backend.dtype} {backend.matmul_precision:8} {updates} updates, "
@@ -132,18 +145,35 @@ def report(result: dict[str, Any]) -> str:
     machine = f"{where['processor']}, {where['cores']} cores, {where['system']}"
     used = ", ".join(f"{name} {version}" for name, version in where["versions"].items())
     rows = [
-        (r["equation"], r["backend"], r["dtype"], r["device"], r["examples"],
-         f"{r['absolute']:.1e}", f"{r['relative']:.1e}", f"{r['ratio']:.4f}",
-         f"`{r['input'][:90]}`")
+        (
+            r["equation"],
+            r["backend"],
+            r["dtype"],
+            r["device"],
+            r["examples"],
+            f"{r['absolute']:.1e}",
+            f"{r['relative']:.1e}",
+            f"{r['ratio']:.4f}",
+            f"`{r['input'][:90]}`",
+        )
         if r["agrees"]
         else (r["equation"], r["backend"], r["dtype"], r["device"], "", "", "", "", "DISAGREES")
         for r in result["equations"]
-    ]  # fmt: skip
+    ]
     drift = [
-        (r["training"], r["backend"], r["dtype"], r["matmul_precision"], r["device"], r["updates"],
-         f"{r['absolute']:.1e}", f"{r['relative']:.1e}", r["leaf"])
+        (
+            r["training"],
+            r["backend"],
+            r["dtype"],
+            r["matmul_precision"],
+            r["device"],
+            r["updates"],
+            f"{r['absolute']:.1e}",
+            f"{r['relative']:.1e}",
+            r["leaf"],
+        )
         for r in result["drift"]
-    ]  # fmt: skip
+    ]
     return "\n".join(
         [
             "# Parity with the specification",
@@ -159,8 +189,18 @@ def report(result: dict[str, Any]) -> str:
             f"and 1 / {FACTOR:g} is one rounding. The input is the one that gave the worst ratio.",
             "",
             markdown_table(
-                ("equation", "backend", "dtype", "device", "examples", "absolute", "relative",
-                 "ratio", "input"), rows,
+                (
+                    "equation",
+                    "backend",
+                    "dtype",
+                    "device",
+                    "examples",
+                    "absolute",
+                    "relative",
+                    "ratio",
+                    "input",
+                ),
+                rows,
             ),
             "",
             "## Whole updates",
@@ -171,12 +211,22 @@ def report(result: dict[str, Any]) -> str:
             "tf32 and bf16 are measured, not held to a tolerance.",
             "",
             markdown_table(
-                ("training", "backend", "dtype", "matmul", "device", "updates", "absolute",
-                 "relative", "worst array"), drift,
+                (
+                    "training",
+                    "backend",
+                    "dtype",
+                    "matmul",
+                    "device",
+                    "updates",
+                    "absolute",
+                    "relative",
+                    "worst array",
+                ),
+                drift,
             ),
             "",
         ]
-    )  # fmt: skip
+    )
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -68,10 +68,24 @@ def measure(setup: Setup) -> Data:
         for name in precisions(setup.backend):
             place = Path(scratch) / name
             vgf(
-                "run", "--backend", setup.backend, "--matmul-precision", name, "--seeds",
-                setup.seeds, "--steps", setup.updates, "--evaluate-every", setup.every,
-                "--episodes", setup.episodes, "--evaluation-steps", 1, "--out", place,
-            )  # fmt: skip
+                "run",
+                "--backend",
+                setup.backend,
+                "--matmul-precision",
+                name,
+                "--seeds",
+                setup.seeds,
+                "--steps",
+                setup.updates,
+                "--evaluate-every",
+                setup.every,
+                "--episodes",
+                setup.episodes,
+                "--evaluation-steps",
+                1,
+                "--out",
+                place,
+            )
             curves[name] = [curves_of(run) for run in find_runs(place)]
     return {"curves": curves, "device": device}
 
@@ -121,12 +135,16 @@ def tables(data: Data) -> list[Table]:
     rows = []
     for name, curves in data["curves"].items():
         loss = np.array([np.mean(found["critic_loss"][-3:]) for found in curves])
-        rows.append([
-            name,
-            *(percent(estimate([found["success"][i] for found in curves]))
-              for i in range(len(steps))),
-            f"{loss.mean():.3g}",
-        ])  # fmt: skip
+        rows.append(
+            [
+                name,
+                *(
+                    percent(estimate([found["success"][i] for found in curves]))
+                    for i in range(len(steps))
+                ),
+                f"{loss.mean():.3g}",
+            ]
+        )
     header = ("products in", *(f"{count:,} updates" for count in steps), "critic loss at the end")
     return [Table("Success in %, mean over the seeds (95 % interval)", header, rows)]
 
@@ -151,8 +169,13 @@ def draw(data: Data, stem: Path) -> None:
             style = line(number)
             steps = curves[0]["steps"]
             for found in curves:
-                success.plot(steps, 100 * np.array(found["success"]), linewidth=0.5, alpha=0.5,
-                             color=style["color"])  # fmt: skip
+                success.plot(
+                    steps,
+                    100 * np.array(found["success"]),
+                    linewidth=0.5,
+                    alpha=0.5,
+                    color=style["color"],
+                )
             mean = 100 * np.mean([found["success"] for found in curves], axis=0)
             success.plot(steps, mean, label=name, **style)
             losses = np.mean([found["critic_loss"] for found in curves], axis=0)

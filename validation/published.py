@@ -221,10 +221,13 @@ def measure(setup: Setup) -> Data:
     for number in NUMBERS:
         fitting = [run for run in runs if matches(number, run)]
         base = {
-            "benchmark": number.benchmark, "environment": number.environment,
-            "method": number.method, "value": number.value, "source": number.source,
+            "benchmark": number.benchmark,
+            "environment": number.environment,
+            "method": number.method,
+            "value": number.value,
+            "source": number.source,
             "tasks": number.tasks,
-        }  # fmt: skip
+        }
         for run in fitting:
             rows.append({**base, "run": run, "differences": differences(number, run)})
         if not fitting:
@@ -235,9 +238,10 @@ def measure(setup: Setup) -> Data:
 def remarks(data: Data) -> list[str]:
     """The runs on which nothing is published, and what may be concluded."""
     alone = [
-        run for run in data["runs"]
+        run
+        for run in data["runs"]
         if METHODS[run["method"]].endswith("VGF") and all(row["run"] != run for row in data["rows"])
-    ]  # fmt: skip
+    ]
     comparable = [row for row in data["rows"] if row["run"] and not row["differences"]]
     count = len(comparable)
     return [

@@ -82,13 +82,20 @@ def overview(records: dict[str, Data | None], parities: dict[str, Data]) -> list
             rows.append([EXPERIMENTS[name], "", "not run", ""])
             continue
         for verdict in record["verdicts"]:
-            rows.append([record["title"], verdict["claim"], answer(verdict["holds"]),
-                         verdict["evidence"]])  # fmt: skip
+            rows.append(
+                [record["title"], verdict["claim"], answer(verdict["holds"]), verdict["evidence"]]
+            )
     for name, parity in parities.items():
         agree = sum(row["agrees"] for row in parity["equations"])
         total = len(parity["equations"])
-        rows.append(["Parity", f"every backend computes the specification ({name})",
-                     answer(agree == total), f"{agree} of {total} rows agree"])  # fmt: skip
+        rows.append(
+            [
+                "Parity",
+                f"every backend computes the specification ({name})",
+                answer(agree == total),
+                f"{agree} of {total} rows agree",
+            ]
+        )
     if not parities:
         rows.append([PARITY, "", "not run", ""])
     failed = [row for row in rows if row[2] == answer(False)]
@@ -98,10 +105,7 @@ def overview(records: dict[str, Data | None], parities: dict[str, Data]) -> list
     summary += f"; {missing} experiments were not run." if missing else "."
     if any(record and record["quick"] for record in records.values()):
         summary += " Some results are of a short version (`--quick`), for a look only."
-    return [
-        Text(summary),
-        Table("", ("experiment", "claim", "holds", "evidence"), rows),
-    ]
+    return [Text(summary), Table("", ("experiment", "claim", "holds", "evidence"), rows)]
 
 
 def parity_blocks(folder: Path, parities: dict[str, Data]) -> list[Block]:
@@ -142,18 +146,26 @@ def parity_row(rows: Sequence[Data]) -> list[str]:
     agree = [row for row in rows if row["agrees"]]
     worst = max(agree, key=lambda row: float(row["ratio"]), default=None)
     return [
-        rows[0]["backend"], rows[0]["dtype"], rows[0]["device"], str(len(rows)), str(len(agree)),
+        rows[0]["backend"],
+        rows[0]["dtype"],
+        rows[0]["device"],
+        str(len(rows)),
+        str(len(agree)),
         *([f"{worst['ratio']:.3f}", worst["equation"]] if worst else ["", ""]),
-    ]  # fmt: skip
+    ]
 
 
 def drift_row(rows: Sequence[Data]) -> list[str]:
     """One backend's trainings in short."""
     worst = max(rows, key=lambda row: float(row["relative"]))
     return [
-        worst["backend"], worst["dtype"], worst["matmul_precision"], str(worst["updates"]),
-        f"{worst['relative']:.1e}", worst["training"],
-    ]  # fmt: skip
+        worst["backend"],
+        worst["dtype"],
+        worst["matmul_precision"],
+        str(worst["updates"]),
+        f"{worst['relative']:.1e}",
+        worst["training"],
+    ]
 
 
 def run_blocks(folder: Path) -> list[Block]:
@@ -167,11 +179,13 @@ def run_blocks(folder: Path) -> list[Block]:
         used = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
         found += [
             Heading(path.stem, 3),
-            Text(f"`{record['command']}`, {len(record['seeds'])} seeds; the last evaluation. "
-                 f"{used}. Revision {record['revision'] or 'unknown'}. "
-                 f"[More]({path.stem}.md)."),
+            Text(
+                f"`{record['command']}`, {len(record['seeds'])} seeds; the last evaluation. "
+                f"{used}. Revision {record['revision'] or 'unknown'}. "
+                f"[More]({path.stem}.md)."
+            ),
             Table("", list(record["last"][0]), [list(row.values()) for row in record["last"]]),
-        ]  # fmt: skip
+        ]
         if path.with_suffix(".svg").exists():
             caption = "Score and distance moved against the test budget."
             found.append(Picture(path.stem, path.stem, caption))
@@ -189,9 +203,13 @@ def page(folder: Path) -> list[Block]:
     parities = {name: parity for name, parity in loaded.items() if parity is not None}
     found: list[Block] = [Heading(TITLE, 1), *overview(records, parities)]
     found.append(
-        Points(["`python -m validation.all` makes all of it again, and this page.",
-                "Each verdict is computed from the numbers beside it; intervals are of 95 %."])
-    )  # fmt: skip
+        Points(
+            [
+                "`python -m validation.all` makes all of it again, and this page.",
+                "Each verdict is computed from the numbers beside it; intervals are of 95 %.",
+            ]
+        )
+    )
     for name, record in records.items():
         if record is None:
             found += [Heading(name), Text(f"Not run. `{EXPERIMENTS[name]}` makes it.")]

@@ -204,13 +204,29 @@ def text(score: Data) -> str:
 def tables(data: Data) -> list[Table]:
     """Every run and budget."""
     rows = [
-        [group["task"], group["method"], budget_name(score["budget"]), text(score),
-         *("-" if score[key] is None else f"{score[key]:.3g}" for key in DISTANCES),
-         str(score["episodes"]), str(score["runs"]), f"{score['step']:,}"]
-        for group in data["groups"] for score in group["scores"]
-    ]  # fmt: skip
-    header = ("task", "method", "budget", "score (95 %)", *DISTANCES.values(), "episodes", "seeds",
-              "updates")  # fmt: skip
+        [
+            group["task"],
+            group["method"],
+            budget_name(score["budget"]),
+            text(score),
+            *("-" if score[key] is None else f"{score[key]:.3g}" for key in DISTANCES),
+            str(score["episodes"]),
+            str(score["runs"]),
+            f"{score['step']:,}",
+        ]
+        for group in data["groups"]
+        for score in group["scores"]
+    ]
+    header = (
+        "task",
+        "method",
+        "budget",
+        "score (95 %)",
+        *DISTANCES.values(),
+        "episodes",
+        "seeds",
+        "updates",
+    )
     return [Table("Scores and distances", header, rows)]
 
 
@@ -230,8 +246,9 @@ def draw(data: Data, stem: Path) -> None:
             )
         for axes in panels[len(groups) :]:
             axes.set_visible(False)
-        drawing.legend(handles.values(), handles, loc="outside upper center",
-                       ncols=2 if columns == 1 else 4)  # fmt: skip
+        drawing.legend(
+            handles.values(), handles, loc="outside upper center", ncols=2 if columns == 1 else 4
+        )
 
 
 def draw_group(axes: Any, group: Data) -> dict[str, Any]:
@@ -240,10 +257,14 @@ def draw_group(axes: Any, group: Data) -> dict[str, Any]:
     factor = 100 if rows[0]["kind"] == "success" else 1
     x = [score["budget"] for score in rows]
     y = [factor * score["value"] for score in rows]
-    low = [v - factor * (v / factor if s["low"] is None else s["low"])
-           for v, s in zip(y, rows, strict=True)]  # fmt: skip
-    high = [factor * (v / factor if s["high"] is None else s["high"]) - v
-            for v, s in zip(y, rows, strict=True)]  # fmt: skip
+    low = [
+        v - factor * (v / factor if s["low"] is None else s["low"])
+        for v, s in zip(y, rows, strict=True)
+    ]
+    high = [
+        factor * (v / factor if s["high"] is None else s["high"]) - v
+        for v, s in zip(y, rows, strict=True)
+    ]
     ends = [[max(end, 0) for end in low], [max(end, 0) for end in high]]
     found = {"score, 95 % interval": axes.errorbar(x, y, ends, **line(0), capsize=2, zorder=3)}
     for score in group["scores"]:

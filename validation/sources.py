@@ -62,8 +62,17 @@ def measure(setup: Setup) -> Data:
     with tempfile.TemporaryDirectory() as scratch:
         place = Path(scratch)
         file, store = place / "hopper.hdf5", place / "minari"
-        record = ("data", "make", "gymnasium:Hopper-v5", "--policy", POLICY, "--noise",
-                  setup.noise, "--episodes", setup.episodes)  # fmt: skip
+        record = (
+            "data",
+            "make",
+            "gymnasium:Hopper-v5",
+            "--policy",
+            POLICY,
+            "--noise",
+            setup.noise,
+            "--episodes",
+            setup.episodes,
+        )
         vgf(*record, "--out", file)
         vgf(*record, "--out", f"minari:{MINARI}", "--data-dir", store)
         d4rl = train(setup, place / "d4rl", "--env", D4RL, "--data", file)
@@ -79,21 +88,45 @@ def measure(setup: Setup) -> Data:
 def train(setup: Setup, folder: Path, *source: Any) -> dict[str, Any]:
     """Train on a source, and what its last evaluation says."""
     vgf(
-        "run", *source, "--steps", setup.updates, "--evaluate-every", setup.updates, "--episodes",
-        setup.evaluation, "--evaluation-steps", 0, 1, 3, "--discount", 0.99, "--step-size", 0.1,
-        "--seeds", setup.seeds, "--out", folder,
-    )  # fmt: skip
+        "run",
+        *source,
+        "--steps",
+        setup.updates,
+        "--evaluate-every",
+        setup.updates,
+        "--episodes",
+        setup.evaluation,
+        "--evaluation-steps",
+        0,
+        1,
+        3,
+        "--discount",
+        0.99,
+        "--step-size",
+        0.1,
+        "--seeds",
+        setup.seeds,
+        "--out",
+        folder,
+    )
     runs = find_runs(folder)
     start = runs[0].starts[-1]
     return {
         "task": runs[0].config["task"]["env"],
         "notes": start.get("notes", []),
         "scores": [
-            {"budget": str(s.budget), "kind": s.kind, "value": s.value, "low": s.low,
-             "high": s.high, "return": s.returns, "length": s.length}
+            {
+                "budget": str(s.budget),
+                "kind": s.kind,
+                "value": s.value,
+                "low": s.low,
+                "high": s.high,
+                "return": s.returns,
+                "length": s.length,
+            }
             for s in last_scores(runs)
         ],
-    }  # fmt: skip
+    }
 
 
 def judge(data: Data) -> list[Verdict]:
@@ -123,12 +156,18 @@ def judge(data: Data) -> list[Verdict]:
 def tables(data: Data) -> list[Table]:
     """The scores, and where they were measured."""
     rows = [
-        [name, score["budget"], score["kind"], f"{score['value']:.1f}",
-         f"{score['low']:.1f} to {score['high']:.1f}", f"{score['return']:.0f}",
-         f"{score['length']:.0f}"]
+        [
+            name,
+            score["budget"],
+            score["kind"],
+            f"{score['value']:.1f}",
+            f"{score['low']:.1f} to {score['high']:.1f}",
+            f"{score['return']:.0f}",
+            f"{score['length']:.0f}",
+        ]
         for name, run in data["runs"].items()
         for score in run["scores"]
-    ]  # fmt: skip
+    ]
     header = ("format", "budget", "score", "mean", "95 % interval", "return", "length")
     notes = [[name, note] for name, run in data["runs"].items() for note in run["notes"]]
     return [

@@ -39,8 +39,14 @@ from .pages import Table
 PEAKS, HEIGHTS, WIDTH = np.array([[-0.45, 0.45], [0.5, -0.35]]), np.array([1.0, 0.7]), 0.22
 CLUSTERS, SPREAD = np.array([[-0.23, 0.23], [0.28, -0.17]]), 0.12
 NETWORK = Network(hidden=(64, 64))
-SYMBOLS = {"BC": "", "best-of-N": "N", "weighted BC": "beta", "FQL": "alpha",
-           "FQL, best of N": "alpha", "VGF": "L"}  # fmt: skip
+SYMBOLS = {
+    "BC": "",
+    "best-of-N": "N",
+    "weighted BC": "beta",
+    "FQL": "alpha",
+    "FQL, best of N": "alpha",
+    "VGF": "L",
+}
 SHORT = ("BC", "BoN", "wBC", "FQL", "FQL+", "VGF")  # for the figure
 
 
@@ -99,9 +105,15 @@ def draw_data(seed: int, setup: Setup) -> tuple[Array, Array]:
 def settings_of(method: str, setup: Setup, **choices: Any) -> Settings:
     """The settings of one method; nothing of the flow takes part in training here."""
     return method_settings(
-        method, critic=NETWORK, reference=NETWORK, policy=NETWORK, budget=Budget(steps=0),
-        particles=4, learning_rate=setup.learning_rate, **choices,
-    )  # fmt: skip
+        method,
+        critic=NETWORK,
+        reference=NETWORK,
+        policy=NETWORK,
+        budget=Budget(steps=0),
+        particles=4,
+        learning_rate=setup.learning_rate,
+        **choices,
+    )
 
 
 class Agent:
@@ -111,9 +123,14 @@ class Agent:
         a, r = draw_data(seed, setup)
         one = np.ones((setup.data, 1))
         batch = backend.asarray(
-            {"observations": one, "actions": a, "rewards": r, "masks": np.zeros(setup.data),
-             "next_observations": one}
-        )  # fmt: skip
+            {
+                "observations": one,
+                "actions": a,
+                "rewards": r,
+                "masks": np.zeros(setup.data),
+                "next_observations": one,
+            }
+        )
         state = backend.init_state(seed, 1, 2, settings)
         for _ in range(setup.updates):
             state, _ = backend.update(state, batch, settings)
@@ -168,9 +185,10 @@ def measure(setup: Setup) -> Data:
         if seed == 0:
             budgets = {steps: flow_budget(setup, steps) for steps in setup.steps}
             shown |= {
-                "data": agent.data, "learned": learned,
+                "data": agent.data,
+                "learned": learned,
                 "paths": {s: agent.paths(3, setup.particles, b) for s, b in budgets.items()},
-            }  # fmt: skip
+            }
         for alpha in setup.distillation:
             agent = Agent(backend, seed, setup, settings_of("fql", setup, distillation=alpha))
             note(seed, "FQL", alpha, agent, 1, none)
@@ -180,13 +198,22 @@ def measure(setup: Setup) -> Data:
             agent = Agent(backend, seed, setup, settings_of("weighted_bc", setup, **weights))
             note(seed, "weighted BC", beta, agent, 1, none)
     rows = [
-        {"method": method, "setting": setting,
-         **{key: [one[key] for one in by_seed] for key in by_seed[0]}}
+        {
+            "method": method,
+            "setting": setting,
+            **{key: [one[key] for one in by_seed] for key in by_seed[0]},
+        }
         for (method, setting), by_seed in found.items()
-    ]  # fmt: skip
+    ]
     errs = [float(true_reward(peak)) for peak in peaks]
-    return {"rows": rows, "true_at_learned_peak": errs, "learned_peaks": peaks, "shown": shown,
-            "particles": setup.particles, "backend": backend.name}  # fmt: skip
+    return {
+        "rows": rows,
+        "true_at_learned_peak": errs,
+        "learned_peaks": peaks,
+        "shown": shown,
+        "particles": setup.particles,
+        "backend": backend.name,
+    }
 
 
 def flow_budget(setup: Setup, steps: int) -> Budget:
@@ -294,11 +321,15 @@ def tables(data: Data) -> list[Table]:
     """Every method at every setting."""
     order = [row for method in SYMBOLS for row in rows_of(data, method)]
     rows = [
-        [row["method"], f"{SYMBOLS[row['method']]} = {row['setting']:g}" if SYMBOLS[row["method"]]
-         else "", show(estimate(row["reward"])), percent(estimate(row["near_peak"])),
-         show(estimate(row["from_data"]))]
+        [
+            row["method"],
+            f"{SYMBOLS[row['method']]} = {row['setting']:g}" if SYMBOLS[row["method"]] else "",
+            show(estimate(row["reward"])),
+            percent(estimate(row["near_peak"])),
+            show(estimate(row["from_data"])),
+        ]
         for row in order
-    ]  # fmt: skip
+    ]
     header = ("method", "setting", "true reward", "near a peak", "distance to the data")
     return [Table("Mean and 95 % interval over the seeds", header, rows)]
 
@@ -306,8 +337,9 @@ def tables(data: Data) -> list[Table]:
 def draw(data: Data, stem: Path) -> None:
     """Rewards, data and the methods' actions in the first seed; the true reward of all seeds."""
     shown = data["shown"]
-    actions = {(entry["method"], entry["setting"]): np.array(entry["a"])
-               for entry in shown["actions"]}  # fmt: skip
+    actions = {
+        (entry["method"], entry["setting"]): np.array(entry["a"]) for entry in shown["actions"]
+    }
     learned = np.array(shown["learned"])
     vgf, weakest = best(data, "VGF"), rows_of(data, "FQL")[0]
     with figure(stem, PAGE, 3.9) as drawing:
@@ -324,8 +356,14 @@ def draw(data: Data, stem: Path) -> None:
         path = np.array(shown["paths"][str(vgf["setting"])])
         path = path.reshape(len(path), -1, 2)
         panels[6].plot(path[..., 0], path[..., 1], color=COLOURS[1], linewidth=0.4)
-        panels[6].plot(*path[0].T, "o", markersize=1.5, markerfacecolor="white",
-                       markeredgewidth=0.4, color=COLOURS[0])  # fmt: skip
+        panels[6].plot(
+            *path[0].T,
+            "o",
+            markersize=1.5,
+            markerfacecolor="white",
+            markeredgewidth=0.4,
+            color=COLOURS[0],
+        )
         panels[6].plot(*path[-1].T, "o", markersize=1.5, color=COLOURS[1])
         points(panels[6], actions["VGF", vgf["setting"]])
         draw_rewards(panels[7], data)
@@ -339,10 +377,25 @@ def background(axes: Any, reward: Array, name: str, title: str) -> None:
     """A reward over the box of actions, and the true peaks."""
     side = round(len(reward) ** 0.5)
     x = np.linspace(-1, 1, side)
-    axes.contourf(x, x, reward.reshape(side, side), np.linspace(-0.4, 1.6, 11), cmap="Greys",
-                  extend="both", vmin=-0.6, vmax=2.6)  # fmt: skip
-    axes.plot(*PEAKS.T, "*", color=COLOURS[5], markersize=7, markeredgewidth=0.5,
-              markeredgecolor="black", zorder=4)  # fmt: skip
+    axes.contourf(
+        x,
+        x,
+        reward.reshape(side, side),
+        np.linspace(-0.4, 1.6, 11),
+        cmap="Greys",
+        extend="both",
+        vmin=-0.6,
+        vmax=2.6,
+    )
+    axes.plot(
+        *PEAKS.T,
+        "*",
+        color=COLOURS[5],
+        markersize=7,
+        markeredgewidth=0.5,
+        markeredgecolor="black",
+        zorder=4,
+    )
     axes.set_aspect("equal")
     axes.grid(False)
     axes.set_xlim(-1, 1)
@@ -354,8 +407,15 @@ def background(axes: Any, reward: Array, name: str, title: str) -> None:
 
 def points(axes: Any, a: Array) -> None:
     """Actions ``[n, 2]``."""
-    axes.plot(*a.T, "o", color=COLOURS[2], markersize=2.2, markeredgewidth=0.3,
-              markeredgecolor="white", clip_on=False)  # fmt: skip
+    axes.plot(
+        *a.T,
+        "o",
+        color=COLOURS[2],
+        markersize=2.2,
+        markeredgewidth=0.3,
+        markeredgecolor="white",
+        clip_on=False,
+    )
 
 
 def draw_rewards(axes: Any, data: Data) -> None:
@@ -367,10 +427,16 @@ def draw_rewards(axes: Any, data: Data) -> None:
             found = estimate(row["reward"])
             ends = [[found["mean"] - found["low"]], [found["high"] - found["mean"]]]
             axes.errorbar(
-                [x], [found["mean"]], ends, fmt=MARKERS[i], markersize=3, elinewidth=0.8,
+                [x],
+                [found["mean"]],
+                ends,
+                fmt=MARKERS[i],
+                markersize=3,
+                elinewidth=0.8,
                 color=COLOURS[2] if row is top else COLOURS[0],
-                markerfacecolor=COLOURS[2] if row is top else "white", markeredgewidth=0.6,
-            )  # fmt: skip
+                markerfacecolor=COLOURS[2] if row is top else "white",
+                markeredgewidth=0.6,
+            )
     axes.set_xticks(range(len(SYMBOLS)), SHORT, rotation=90)
     axes.set_ylim(-0.03, 1.03)
     axes.set_ylabel("true reward")
@@ -382,8 +448,14 @@ TOY = Experiment(
     title="The toy: two modes and a learned reward with errors",
     about=(__doc__ or "").partition("recorded numbers\n")[2].strip(),
     setup=Setup(),
-    quick=Setup(seeds=4, updates=500, candidates=(16,), steps=(1, 3, 10), distillation=(0.3, 3.0),
-                weight_temperatures=(0.1,)),
+    quick=Setup(
+        seeds=4,
+        updates=500,
+        candidates=(16,),
+        steps=(1, 3, 10),
+        distillation=(0.3, 3.0),
+        weight_temperatures=(0.1,),
+    ),
     measure=measure,
     judge=judge,
     tables=tables,
@@ -398,7 +470,7 @@ TOY = Experiment(
         "right in the order of the table, mean and 95 % interval over all seeds; filled, the best "
         "setting. BoN: best-of-N; wBC: weighted BC; FQL+: the best of 16 of FQL's actions."
     ),
-)  # fmt: skip
+)
 
 if __name__ == "__main__":
     sys.exit(main((TOY,), "toy", __doc__, None))

@@ -46,16 +46,33 @@ ARRAYS, SIDECAR = "state.safetensors", "state.json"
 FORMAT, VERSION = "vgf checkpoint", 1
 
 _PACKAGES = (
-    "numpy", "scipy", "torch", "jax", "jaxlib", "optax", "safetensors", "gymnasium", "ogbench",
+    "numpy",
+    "scipy",
+    "torch",
+    "jax",
+    "jaxlib",
+    "optax",
+    "safetensors",
+    "gymnasium",
+    "ogbench",
     "mujoco",
-)  # fmt: skip
+)
 # What else decides how a framework multiplies matrices, and on how many threads.
 _VARIABLES = (
-    "JAX_DEFAULT_MATMUL_PRECISION", "JAX_ENABLE_X64", "JAX_PLATFORMS", "XLA_FLAGS",
-    "XLA_PYTHON_CLIENT_PREALLOCATE", "XLA_PYTHON_CLIENT_MEM_FRACTION", "NVIDIA_TF32_OVERRIDE",
-    "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS",
-    "VGF_BACKEND", "MUJOCO_GL",
-)  # fmt: skip
+    "JAX_DEFAULT_MATMUL_PRECISION",
+    "JAX_ENABLE_X64",
+    "JAX_PLATFORMS",
+    "XLA_FLAGS",
+    "XLA_PYTHON_CLIENT_PREALLOCATE",
+    "XLA_PYTHON_CLIENT_MEM_FRACTION",
+    "NVIDIA_TF32_OVERRIDE",
+    "CUDA_VISIBLE_DEVICES",
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "VGF_BACKEND",
+    "MUJOCO_GL",
+)
 
 
 @dataclass(frozen=True)

@@ -473,9 +473,9 @@ def describe(hint: Any) -> str:
         return f"a list, each {describe(get_args(hint)[0])}"
     if NoneType in get_args(hint):
         return f'{describe(_without_none(hint))}, or "{NONE}"'
-    return {
-        int: "a whole number", float: "a finite number", bool: "true or false", str: "text"
-    }[hint]  # fmt: skip
+    return {int: "a whole number", float: "a finite number", bool: "true or false", str: "text"}[
+        hint
+    ]
 
 
 def _without_none(hint: Any) -> Any:
@@ -643,10 +643,7 @@ def _preset_asked_for(file: Mapping[str, Any], flags: Mapping[str, Any], source:
 
 
 def asked_for(
-    key: str,
-    layers: Sequence[Mapping[str, Any]],
-    default: str | None,
-    choices: Sequence[str] = (),
+    key: str, layers: Sequence[Mapping[str, Any]], default: str | None, choices: Sequence[str] = ()
 ) -> Any:
     """What the last of some nested layers of settings says of a key that decides the defaults.
 

@@ -15,16 +15,7 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, NoReturn, get_args, get_origin
 
-from .config import (
-    NONE,
-    RunConfig,
-    Setting,
-    all_settings,
-    convert,
-    describe,
-    nearest,
-    resolve,
-)
+from .config import NONE, RunConfig, Setting, all_settings, convert, describe, nearest, resolve
 from .errors import VGFError
 
 # The only flags that the rule does not name.
@@ -66,9 +57,7 @@ SHOWN = {
     "seeds": "number of runs, one for each seed",
     "out": "run folder to make; default: a new one in runs/",
 }
-TABLES = (
-    "task", "agent", "train", "online", "start", "evaluation", "backend", "logging", "",
-)  # fmt: skip
+TABLES = ("task", "agent", "train", "online", "start", "evaluation", "backend", "logging", "")
 
 
 class Parser(argparse.ArgumentParser):

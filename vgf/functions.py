@@ -33,9 +33,11 @@ def load_function(target: str) -> Callable[..., Any]:
             names = [name for name in dir(found) if not name.startswith("_")]
             near = difflib.get_close_matches(part, names, n=3, cutoff=0.5)
             functions = [name for name in names if callable(getattr(found, name))]
-            hint = f"did you mean {' or '.join(near)}?" if near else (
-                f"it has {', '.join(functions[:8])}" if functions else "it has no functions"
-            )  # fmt: skip
+            hint = (
+                f"did you mean {' or '.join(near)}?"
+                if near
+                else (f"it has {', '.join(functions[:8])}" if functions else "it has no functions")
+            )
             raise VGFError(f"{place} has no {part}; {hint}")
         found = getattr(found, part)
     if not callable(found):

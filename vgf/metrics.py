@@ -35,15 +35,30 @@ METRICS, EVALUATIONS, ONLINE = "metrics", "evaluations", "online"
 # `score` the task's headline (success, normalised score or return: environment.json says which),
 # `length` in decisions, `displacement` and `w2` in units of the action; blank where unknown.
 EVALUATION_COLUMNS = (
-    "step", "budget", "episode", "seed", "return", "success", "score", "length", "displacement",
+    "step",
+    "budget",
+    "episode",
+    "seed",
+    "return",
+    "success",
+    "score",
+    "length",
+    "displacement",
     "w2",
-)  # fmt: skip
+)
 
 # One row of the online log for each episode that was collected to its end. `environment_steps` and
 # `step` (updates) were done by then; the other units are those of evaluations.
 ONLINE_COLUMNS = (
-    "environment_steps", "step", "episode", "seed", "return", "success", "score", "length",
-)  # fmt: skip
+    "environment_steps",
+    "step",
+    "episode",
+    "seed",
+    "return",
+    "success",
+    "score",
+    "length",
+)
 
 Scalar = float | int | str | None
 Row = dict[str, Scalar]
@@ -260,9 +275,11 @@ class RunLog:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None,
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
         trace: TracebackType | None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.close()
 
 
@@ -319,10 +336,13 @@ class _Wandb:
     def __init__(self, folder: Path, config: RunConfig) -> None:
         wandb = need("wandb", "wandb")
         self._run = wandb.init(
-            project="vgf", name=folder.resolve().name, dir=str(folder), config=to_dict(config),
+            project="vgf",
+            name=folder.resolve().name,
+            dir=str(folder),
+            config=to_dict(config),
             mode=os.environ.get("WANDB_MODE", "offline"),
             settings=wandb.Settings(console="off", silent=True),
-        )  # fmt: skip
+        )
 
     def write(self, step: int, scalars: Mapping[str, float]) -> None:
         self._run.log(dict(scalars), step=step)
@@ -404,9 +424,15 @@ class _Bar:
     def __init__(self, total: int, what: str, unit: str, done: int, stream: TextIO) -> None:
         size = shutil.get_terminal_size()  # never 0, as tqdm may take it to be
         self._bar = need("tqdm", "run").tqdm(
-            total=total, desc=what, unit=f" {unit}", initial=done, file=stream, leave=None,
-            ncols=size.columns - 1, nrows=size.lines,
-        )  # fmt: skip
+            total=total,
+            desc=what,
+            unit=f" {unit}",
+            initial=done,
+            file=stream,
+            leave=None,
+            ncols=size.columns - 1,
+            nrows=size.lines,
+        )
 
     def update(self, n: int = 1) -> None:
         self._bar.update(n)
@@ -458,8 +484,9 @@ class _Lines:
         print(
             f"{self._what}: {share} % ({self._done}/{self._total}), "
             f"{rate:.3g} {self._unit}/s, {time_left}",
-            file=self._stream, flush=True,
-        )  # fmt: skip
+            file=self._stream,
+            flush=True,
+        )
         self._told, self._told_at, self._lines = self._done, now, self._lines + 1
 
     def __enter__(self) -> Progress:

@@ -219,12 +219,17 @@ class Collector:
         step = self._pool.step({0: action})[0]
         over = step.terminated or step.truncated
         self._observation = None if over else step.observation.copy()
-        return self._file.append({
-            "observations": observation, "actions": action, "rewards": step.reward,
-            "masks": not step.terminated, "terminals": over,
-            "next_observations": step.observation,
-            "success": np.nan if step.success is None else step.success,
-        })  # fmt: skip
+        return self._file.append(
+            {
+                "observations": observation,
+                "actions": action,
+                "rewards": step.reward,
+                "masks": not step.terminated,
+                "terminals": over,
+                "next_observations": step.observation,
+                "success": np.nan if step.success is None else step.success,
+            }
+        )
 
     def _scaled(self, rows: Array) -> dict[str, Any]:
         """Rows of the file as the networks see them."""
@@ -240,15 +245,18 @@ class Collector:
         successes = [float(row["success"]) for row in self._rows]
         success = None if np.isnan(successes).all() else float(np.nanmax(successes))
         total = sum(float(row["rewards"]) for row in self._rows)
-        self._log.episode(step, {
-            "environment_steps": self.taken,
-            "episode": self._episode,
-            "seed": self._seed(),
-            "return": total,
-            "success": success,
-            "score": self._task.score(total, success),
-            "length": len(self._rows),
-        })  # fmt: skip
+        self._log.episode(
+            step,
+            {
+                "environment_steps": self.taken,
+                "episode": self._episode,
+                "seed": self._seed(),
+                "return": total,
+                "success": success,
+                "score": self._task.score(total, success),
+                "length": len(self._rows),
+            },
+        )
         self._episode += 1
         self._rows = []
 
@@ -261,7 +269,9 @@ class Collector:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None,
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
         trace: TracebackType | None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.close()

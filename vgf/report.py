@@ -188,8 +188,9 @@ def score_curves(runs: Sequence[Run]) -> dict[Scalar, list[Score]]:
     for step in shared:
         for score in scores([_at(run.evaluations, step) for run in runs], _kind(runs)):
             curves.setdefault(score.budget, []).append(score)
-    return {score.budget: curves[score.budget] for score in last_scores(runs) if
-            score.budget in curves}  # fmt: skip
+    return {
+        score.budget: curves[score.budget] for score in last_scores(runs) if score.budget in curves
+    }
 
 
 def best_scores(runs: Sequence[Run]) -> list[Score]:
@@ -292,10 +293,7 @@ def _short(value: float | None, digits: int = 4) -> str:
 
 @contextmanager
 def figure(
-    stem: Path | str,
-    width: float = 6.4,
-    height: float = 4.0,
-    kinds: Sequence[str] = ("png", "svg"),
+    stem: Path | str, width: float = 6.4, height: float = 4.0, kinds: Sequence[str] = ("png", "svg")
 ) -> Iterator[Any]:
     """A new matplotlib figure, written to ``STEM.png`` and ``STEM.svg`` at the end.
 
@@ -342,8 +340,13 @@ def _mark_online(axes: Any, runs: Sequence[Run], start: int) -> None:
     """A line, with its words, where offline training ends and online training begins."""
     for end in sorted({_config(run).offline_end for run in runs if _config(run).online.steps}):
         axes.axvline(end, color="#555555", linestyle=":", linewidth=1.2)
-        words = {"xycoords": axes.get_xaxis_transform(), "textcoords": "offset points",
-                 "va": "bottom", "color": "#555555", "fontsize": 9}  # fmt: skip
+        words = {
+            "xycoords": axes.get_xaxis_transform(),
+            "textcoords": "offset points",
+            "va": "bottom",
+            "color": "#555555",
+            "fontsize": 9,
+        }
         axes.annotate("online", (end, 1.0), (4, 2), ha="left", **words)
         if end > start:
             axes.annotate("offline", (end, 1.0), (-4, 2), ha="right", **words)
@@ -365,8 +368,11 @@ def save_losses(runs: Sequence[Run], stem: Path | str) -> None:
         panels = drawing.subplots(lines, columns, squeeze=False).flatten()
         for panel, name in zip(panels, order, strict=False):
             for i, run in enumerate(runs):
-                points = [(row["step"], row[name]) for row in run.metrics
-                          if isinstance(row.get(name), int | float)]  # fmt: skip
+                points = [
+                    (row["step"], row[name])
+                    for row in run.metrics
+                    if isinstance(row.get(name), int | float)
+                ]
                 x, y = zip(*points, strict=True) if points else ((), ())
                 panel.plot(x, y, **{**_line(i), "marker": "", "label": run.folder.name})
             for end in {_config(run).offline_end for run in runs if _config(run).online.steps}:
@@ -380,9 +386,8 @@ def save_losses(runs: Sequence[Run], stem: Path | str) -> None:
         if len(runs) > 1:
             handles, labels = panels[0].get_legend_handles_labels()
             drawing.legend(
-                handles, labels, loc="outside upper center", ncols=min(6, len(runs)),
-                handlelength=3,
-            )  # fmt: skip
+                handles, labels, loc="outside upper center", ncols=min(6, len(runs)), handlelength=3
+            )
 
 
 def save_scaling(results: Sequence[Score], stem: Path | str) -> None:
@@ -407,11 +412,16 @@ def save_scaling(results: Sequence[Score], stem: Path | str) -> None:
         for i, score in enumerate(named, 3):
             level = _factor(score) * score.value
             axes.axhline(
-                level, color=_COLOURS[-1], linestyle=_DASHES[i % 4],
+                level,
+                color=_COLOURS[-1],
+                linestyle=_DASHES[i % 4],
                 label=_budget_title(score.budget),
-            )  # fmt: skip
-        moved = [(float(score.budget or 0), score.displacement) for score in counted
-                 if score.displacement is not None]  # fmt: skip
+            )
+        moved = [
+            (float(score.budget or 0), score.displacement)
+            for score in counted
+            if score.displacement is not None
+        ]
         if moved:
             other = axes.twinx()
             other.spines["right"].set_visible(True)
@@ -504,8 +514,11 @@ def headline(runs: Sequence[Run], last: Sequence[Score]) -> str:
     score = next((score for score in counted if score.budget == train), [*counted, *last][0])
     seeds = f", {score.runs} seeds" if score.runs > 1 else ""
     bounds = "" if score.low is None else f" (95 % interval {_interval(score)})"
-    taken = [int(row.get("environment_steps") or 0) for run in runs for row in
-             _at(run.evaluations, score.step)]  # fmt: skip
+    taken = [
+        int(row.get("environment_steps") or 0)
+        for run in runs
+        for row in _at(run.evaluations, score.step)
+    ]
     online = f" and {min(taken):,} environment steps" if any(taken) else ""
     return (
         f"{score.kind} {_value(score.value, score.kind)}{bounds} at {budget_name(score.budget)}, "
@@ -547,8 +560,13 @@ def _page(
         for start in run.starts:
             command = " ".join(map(str, start.get("command", [])))
             body.append(f"<h3>Command</h3><pre>{_text(command)}</pre>")
-            facts = [{"what": key, "value": json.dumps(value) if isinstance(value, dict | list)
-                      else str(value)} for key, value in _facts(start).items()]  # fmt: skip
+            facts = [
+                {
+                    "what": key,
+                    "value": json.dumps(value) if isinstance(value, dict | list) else str(value),
+                }
+                for key, value in _facts(start).items()
+            ]
             body.append("<h3>Versions and machine</h3>" + _html_table(facts))
         body.append(f"<h3>Configuration</h3><pre>{_text(run.config_text)}</pre>")
     return _PAGE.format(title=_text(f"VGF: {task}"), body="\n".join(body))

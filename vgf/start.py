@@ -33,16 +33,27 @@ from .flags import flag_names
 # What an agent is, and what it was trained on: a checkpoint does not go along with anything else.
 _KEPT = (
     "preset",
-    "task.env", "task.action_repeat", "task.normalise_rewards", "task.standardise",
-    "agent.method", "agent.critic", "agent.reference", "agent.gradient_field", "agent.policy",
-    "agent.ensemble", "agent.reference_kind", "agent.reference_tanh",
-)  # fmt: skip
+    "task.env",
+    "task.action_repeat",
+    "task.normalise_rewards",
+    "task.standardise",
+    "agent.method",
+    "agent.critic",
+    "agent.reference",
+    "agent.gradient_field",
+    "agent.policy",
+    "agent.ensemble",
+    "agent.reference_kind",
+    "agent.reference_tanh",
+)
 
 
 # What one method alone reads; networks that a method does not train are no contradiction.
 _OF_METHOD = {
-    "distillation": "fql", "weight_temperature": "weighted_bc", "weight_maximum": "weighted_bc",
-}  # fmt: skip
+    "distillation": "fql",
+    "weight_temperature": "weighted_bc",
+    "weight_maximum": "weighted_bc",
+}
 
 
 def configuration(flags: Mapping[str, Any], path: Path | str | None = None) -> RunConfig:
@@ -108,8 +119,11 @@ def check_start(config: RunConfig) -> None:
     for key in _KEPT:
         here, there = (_value(tree, key) for tree in (config, source))
         if here != there:
-            part = next((name for name in there if there[name] != here[name]), "") if isinstance(
-                there, dict) else ""  # fmt: skip
+            part = (
+                next((name for name in there if there[name] != here[name]), "")
+                if isinstance(there, dict)
+                else ""
+            )
             full = f"{key}.{part}" if part else key
             here, there = (tree[part] if part else tree for tree in (here, there))
             raise VGFError(

@@ -337,9 +337,7 @@ def _none(_name: str, _repeat: int, _folder: Any, _download: bool) -> _Found:
     return _Found(None, RETURN, notes=("no evaluation: a file of data, without an environment",))
 
 
-_FINDERS = {
-    OGBENCH: _ogbench, D4RL: _d4rl, MINARI: _minari, GYMNASIUM: _gymnasium, NONE: _none,
-}  # fmt: skip
+_FINDERS = {OGBENCH: _ogbench, D4RL: _d4rl, MINARI: _minari, GYMNASIUM: _gymnasium, NONE: _none}
 
 
 def simulator_versions(name: str) -> str:

@@ -56,9 +56,13 @@ from .updates import Interrupted, Reply, Request, Run, StopRunError, drive
 BEHAVIOUR_CLONING = "bc"
 # What a checkpoint of an agent has beside it.
 _EXTRA = (
-    "scaling", "transitions", "environment_steps", "evaluation_due", "observation_dim",
+    "scaling",
+    "transitions",
+    "environment_steps",
+    "evaluation_due",
+    "observation_dim",
     "action_dim",
-)  # fmt: skip
+)
 
 Say = Callable[[str], None]
 
@@ -178,9 +182,15 @@ def evaluate_agent(
             shown = done
 
         found = evaluate(
-            policy, task, {label: label for label in budgets}, particles=particles,
-            episodes=settings.episodes, seed=seed, pool=pool, progress=advance,
-        )  # fmt: skip
+            policy,
+            task,
+            {label: label for label in budgets},
+            particles=particles,
+            episodes=settings.episodes,
+            seed=seed,
+            pool=pool,
+            progress=advance,
+        )
     for record in found.records:
         if record["budget"].isdigit():
             record["budget"] = int(record["budget"])  # type: ignore[typeddict-item]
@@ -327,8 +337,14 @@ def _training(
     )
     data = None if task.dataset is None else task.dataset.source
     score = None if task.make_env is None else task.score_name
-    facts = {"backend": backend.name, "device": backend.device, "dtype": backend.dtype,
-             "data": data, "score": score, "notes": list(task.notes)}  # fmt: skip
+    facts = {
+        "backend": backend.name,
+        "device": backend.device,
+        "dtype": backend.dtype,
+        "data": data,
+        "score": score,
+        "notes": list(task.notes),
+    }
     if resume:
         record_environment(folder, config, facts)
     else:
@@ -544,9 +560,16 @@ class _Loop:
         if not self.config.online.steps:
             return nullcontext()
         return Collector(
-            self.config, self.folder, self.backend, self.task, self.dataset, self.scaling,
-            self.log, point.environment_steps, self.say,
-        )  # fmt: skip
+            self.config,
+            self.folder,
+            self.backend,
+            self.task,
+            self.dataset,
+            self.scaling,
+            self.log,
+            point.environment_steps,
+            self.say,
+        )
 
     def _update_offline(self, point: _Point) -> Generator[Request, Reply, Tree]:
         """As many updates as can be made in one call, up to where anything else is due.
@@ -561,9 +584,14 @@ class _Loop:
         )
         assert self.dataset is not None  # or _begin and _continue would have said so
         reply = yield Request(
-            point.state, self.config.agent, self.dataset, self.config.seed, point.step, limit,
+            point.state,
+            self.config.agent,
+            self.dataset,
+            self.config.seed,
+            point.step,
+            limit,
             plan.batch_size,
-        )  # fmt: skip
+        )
         point.state = reply.state
         point.step += reply.count
         return reply.metrics
@@ -624,9 +652,16 @@ class _Loop:
 
     def _evaluate(self, point: _Point, pool: EnvironmentPool, write: Say) -> None:
         found = evaluate_agent(
-            self.backend, point.state, self.config.agent, self.task, self.scaling,
-            self.config.evaluation, self.config.seed, pool, self.check,
-        )  # fmt: skip
+            self.backend,
+            point.state,
+            self.config.agent,
+            self.task,
+            self.scaling,
+            self.config.evaluation,
+            self.config.seed,
+            pool,
+            self.check,
+        )
         counted = self._counted(point)
         self.log.evaluations(point.step, [{**record, **counted} for record in found.records])
         scores = "  ".join(
@@ -643,13 +678,17 @@ class _Loop:
             self.folder,
             point.step,
             self.backend.to_numpy(point.state),
-            {"evaluation_due": point.due, "scaling": self.scaling.to_json(),
-             "transitions": 0 if self.dataset is None else len(self.dataset),
-             "environment_steps": point.environment_steps,
-             "observation_dim": self.task.observation_dim, "action_dim": self.task.action_dim},
+            {
+                "evaluation_due": point.due,
+                "scaling": self.scaling.to_json(),
+                "transitions": 0 if self.dataset is None else len(self.dataset),
+                "environment_steps": point.environment_steps,
+                "observation_dim": self.task.observation_dim,
+                "action_dim": self.task.action_dim,
+            },
             task=self.config.task.env or self.task.name,
             settings=self.config.agent,
-        )  # fmt: skip
+        )
 
 
 def load_agent(

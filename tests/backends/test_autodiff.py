@@ -41,9 +41,11 @@ class Torch:
     def act(self, x, kind):
         f = self.torch.nn.functional
         return {
-            "relu": f.relu, "gelu": f.gelu, "swish": f.silu,
+            "relu": f.relu,
+            "gelu": f.gelu,
+            "swish": f.silu,
             "gelu_tanh": lambda x: f.gelu(x, approximate="tanh"),
-        }[kind](x)  # fmt: skip
+        }[kind](x)
 
 
 class Jax:
@@ -63,9 +65,11 @@ class Jax:
     def act(self, x, kind):
         nn = self.jax.nn
         return {
-            "relu": nn.relu, "gelu": lambda x: nn.gelu(x, approximate=False), "swish": nn.swish,
+            "relu": nn.relu,
+            "gelu": lambda x: nn.gelu(x, approximate=False),
+            "swish": nn.swish,
             "gelu_tanh": lambda x: nn.gelu(x, approximate=True),
-        }[kind](x)  # fmt: skip
+        }[kind](x)
 
 
 @pytest.fixture(params=[Torch, Jax], ids=["torch", "jax"])

@@ -24,9 +24,12 @@ def need(name):
 def run_python(code, **environment):
     """Run code in a fresh Python, and return what it printed."""
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False,
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
         env={**os.environ, **environment},
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 
@@ -45,8 +48,19 @@ importlib.util.find_spec = lambda n, p=None: None if n in {hidden!r} else find(n
 
 
 def test_importing_vgf_imports_no_framework():
-    heavy = ("torch", "jax", "jaxlib", "optax", "gymnasium", "ogbench", "minari", "transformers",
-             "hypothesis", "matplotlib", "ray")  # fmt: skip
+    heavy = (
+        "torch",
+        "jax",
+        "jaxlib",
+        "optax",
+        "gymnasium",
+        "ogbench",
+        "minari",
+        "transformers",
+        "hypothesis",
+        "matplotlib",
+        "ray",
+    )
     code = f"""
 import sys, json
 import vgf, vgf.spec, vgf.backends, vgf.backends.numpy

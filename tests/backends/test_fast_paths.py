@@ -120,9 +120,13 @@ def test_narrow_products_in_bf16_round_their_operands_as_on_a_gpu(backend, input
 
 # one of every method, and one in which states meet
 SHARED = (
-    "vgf flow squared", "avgf gaussian squared", "bc gaussian", "weighted_bc flow", "fql",
+    "vgf flow squared",
+    "avgf gaussian squared",
+    "bc gaussian",
+    "weighted_bc flow",
+    "fql",
     "fql normalised",
-)  # fmt: skip
+)
 ON_CORES = """
 import sys
 from dataclasses import replace
@@ -169,9 +173,12 @@ def test_cores_that_share_a_batch_make_the_same_updates():
             pytest.fail("JAX is not installed")
         pytest.skip("JAX is not installed")
     done = subprocess.run(
-        [sys.executable, "-c", ON_CORES, *SHARED], capture_output=True, text=True, check=False,
+        [sys.executable, "-c", ON_CORES, *SHARED],
+        capture_output=True,
+        text=True,
+        check=False,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["agree", str(len(SHARED) + 1)]
 

@@ -11,9 +11,16 @@ from vgf.testing import EQUATIONS, check
 # What is not an equation: moving arrays about, drawing random numbers, updates in a row, and acting
 # from NumPy to NumPy, which are tested on their own.
 NOT_EQUATIONS = {
-    "asarray", "to_numpy", "synchronise", "free_memory", "draw_update_noise", "draw_act_noise",
-    "updates", "updates_together", "policy",
-}  # fmt: skip
+    "asarray",
+    "to_numpy",
+    "synchronise",
+    "free_memory",
+    "draw_update_noise",
+    "draw_act_noise",
+    "updates",
+    "updates_together",
+    "policy",
+}
 INTERFACE = {
     name for name, member in vars(Backend).items() if callable(member) and not name.startswith("_")
 }

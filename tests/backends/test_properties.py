@@ -89,8 +89,12 @@ def test_repulsion_sums_to_zero(backend, search):
         a = make.particles((b,), n, d)
         sigma_squared = make.rng.uniform(0.01, 4, (b,))
         pushes = backend.to_numpy(backend.repulsion(*map(backend.asarray, (a, sigma_squared))))
-        close(backend, backend.asarray(pushes.sum(-2)), backend.asarray(np.zeros((b, d))),
-              n * float(np.max(np.abs(pushes), initial=0.0)))  # fmt: skip
+        close(
+            backend,
+            backend.asarray(pushes.sum(-2)),
+            backend.asarray(np.zeros((b, d))),
+            n * float(np.max(np.abs(pushes), initial=0.0)),
+        )
 
 
 def test_repulsion_pushes_two_particles_apart(backend):
@@ -206,8 +210,11 @@ def test_moved_particles_stay_in_the_box(backend, search):
     def _(make):
         b, n, d = make.sizes()
         a, g = make.actions(b, n, d), make.scores((b, n, d))
-        moved = backend.transport(lambda x: x * 0 + backend.asarray(g), backend.asarray(a),
-                                  Budget(steps=2, step_size=0.5, temperature=0.1))  # fmt: skip
+        moved = backend.transport(
+            lambda x: x * 0 + backend.asarray(g),
+            backend.asarray(a),
+            Budget(steps=2, step_size=0.5, temperature=0.1),
+        )
         moved = backend.to_numpy(moved)
         assert np.all(np.isfinite(moved))
         assert np.all(np.abs(moved) <= 1)

@@ -43,8 +43,13 @@ def test_states_and_actions_that_do_not_match(backend):
 def test_a_batch_that_lacks_a_key_or_has_another_length(backend):
     settings = Settings(critic=Network((4,)), reference=Network((4,)))
     state = backend.init_state(0, 3, 2, settings)
-    batch = {"observations": np.ones((4, 3)), "actions": np.ones((4, 2)), "rewards": np.ones(4),
-             "masks": np.ones(4), "next_observations": np.ones((4, 3))}  # fmt: skip
+    batch = {
+        "observations": np.ones((4, 3)),
+        "actions": np.ones((4, 2)),
+        "rewards": np.ones(4),
+        "masks": np.ones(4),
+        "next_observations": np.ones((4, 3)),
+    }
     short = {key: value for key, value in batch.items() if key != "masks"}
     with pytest.raises(ValueError, match="batch lacks masks; it has actions"):
         backend.update(state, backend.asarray(short), settings)

@@ -51,9 +51,12 @@ def test_parameters_trained_on_one_backend_run_on_another(backend):
     noise = spec.draw_act_noise(0, 0, 5, 4, ACTION_DIM)
     want, _ = spec.act(other, s, settings.budget, settings, noise=noise)
     got, _ = backend.act(
-        backend.asarray(trained), backend.asarray(s), settings.budget, settings,
+        backend.asarray(trained),
+        backend.asarray(s),
+        settings.budget,
+        settings,
         noise=backend.asarray(noise),
-    )  # fmt: skip
+    )
     np.testing.assert_allclose(backend.to_numpy(got), want, rtol=1e-9, atol=1e-12)
 
 

@@ -61,11 +61,17 @@ VGF_SETTINGS = '"bc_flow_steps", "vgf_particles", "train_vgf_steps"'
 def checkout(folder: Path, seconds: float = 1.0, before: str = "", settings: str = VGF_SETTINGS):
     """A made-up checkout of ryanxhr/vgf."""
     for name, text in {
-        "agents/__init__.py": "", "utils/__init__.py": "", "utils/datasets.py": DATASETS,
-        **{f"agents/{module}.py": AGENT.replace("AGENT", agent).replace("SECONDS", str(seconds))
-           .replace("BEFORE", before).replace("SETTINGS", settings)
-           for module, agent in (("vgf", "VGFAgent"), ("a_vgf", "AVGFAgent"))},
-    }.items():  # fmt: skip
+        "agents/__init__.py": "",
+        "utils/__init__.py": "",
+        "utils/datasets.py": DATASETS,
+        **{
+            f"agents/{module}.py": AGENT.replace("AGENT", agent)
+            .replace("SECONDS", str(seconds))
+            .replace("BEFORE", before)
+            .replace("SETTINGS", settings)
+            for module, agent in (("vgf", "VGFAgent"), ("a_vgf", "AVGFAgent"))
+        },
+    }.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(textwrap.dedent(text))
@@ -171,10 +177,21 @@ def test_profile(method, tmp_path, capsys):
     (found,) = json.loads(out.read_text())["profiles"]
     names = list(found["parts"])
     assert names[:2] == ["whole update", "dispatch"]
-    own = {"vgf": {"score", "kernel", "particle step"}, "avgf": {"field", "field gradient"},
-           "fql": {"policy gradient"}}  # fmt: skip
-    every = {"batch", "noise", "propose", "target", "critic gradient", "reference gradient",
-             "optimiser", "target network"}  # fmt: skip
+    own = {
+        "vgf": {"score", "kernel", "particle step"},
+        "avgf": {"field", "field gradient"},
+        "fql": {"policy gradient"},
+    }
+    every = {
+        "batch",
+        "noise",
+        "propose",
+        "target",
+        "critic gradient",
+        "reference gradient",
+        "optimiser",
+        "target network",
+    }
     assert every | own[method] <= set(names)
     assert found["parts"]["whole update"]["share"] == 1.0
     parts = {k: v for k, v in found["parts"].items() if k not in ("whole update", "dispatch")}
@@ -263,8 +280,18 @@ def test_evaluation(tmp_path, capsys):
     peer, out = checkout(tmp_path), tmp_path / "e.json"
     (peer / "agents/vgf.py").write_text(EVALUATED)
     (peer / "utils/evaluation.py").write_text(EVALUATION)
-    words = ("evaluation", "--quick", "--backend", "numpy", "--workers", "0", "--width", "8",
-             "--out", out)  # fmt: skip
+    words = (
+        "evaluation",
+        "--quick",
+        "--backend",
+        "numpy",
+        "--workers",
+        "0",
+        "--width",
+        "8",
+        "--out",
+        out,
+    )
     assert bench(*words, "--peer", f"ryanxhr/vgf={peer}") == 0
     (row,) = json.loads(out.read_text())["rows"]
     assert "2 x 8, N 3, K 2" in row["title"]
@@ -357,9 +384,14 @@ def side(seconds, ours):
 
 
 def row(**sides):
-    return {"work": {"seeds": 1}, "title": "t", "flops": 100, "state_bytes": 10,
-            "product": {"library": "numpy", "flops": 10, "seconds": [1.0, 2.0, 1.0]},
-            "sides": sides}  # fmt: skip
+    return {
+        "work": {"seeds": 1},
+        "title": "t",
+        "flops": 100,
+        "state_bytes": 10,
+        "product": {"library": "numpy", "flops": 10, "seconds": [1.0, 2.0, 1.0]},
+        "sides": sides,
+    }
 
 
 def test_ratios_and_fractions_are_of_pairs():
@@ -370,8 +402,11 @@ def test_ratios_and_fractions_are_of_pairs():
     assert found["limit_seconds"] == [10.0, 20.0, 10.0]
     assert found["sides"]["jax"]["of_limit"] == {"median": 0.5, "low": 0.5, "high": 0.5}
     assert found["sides"]["jax"]["ratios"]["peer"] == {
-        "median": 1.5, "low": 1.5, "high": 1.55, "interleaved": True
-    }  # fmt: skip
+        "median": 1.5,
+        "low": 1.5,
+        "high": 1.55,
+        "interleaved": True,
+    }
     assert "ratios" not in found["sides"]["peer"]
     text = row_text(found)
     assert "1.50 (1.50-1.55)" in text

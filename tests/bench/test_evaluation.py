@@ -43,15 +43,25 @@ def test_ours() -> None:
     if not os.environ.get("CI"):
         pytest.importorskip("ogbench")
     side: Any = evaluation.start(
-        "ours", task=MAZE, depth=1, width=4, particles=2, sampling_steps=1, decisions=3,
-        backend="numpy", workers=0,
-    )  # fmt: skip
+        "ours",
+        task=MAZE,
+        depth=1,
+        width=4,
+        particles=2,
+        sampling_steps=1,
+        decisions=3,
+        backend="numpy",
+        workers=0,
+    )
     side.run(2)
     side.run(2)
     side.pool.close()
     assert side.describe() == {
-        "device": "cpu", "taken": 2 * 4 * 2 * 3, "observation_dim": 2, "action_dim": 2,
-    }  # fmt: skip
+        "device": "cpu",
+        "taken": 2 * 4 * 2 * 3,
+        "observation_dim": 2,
+        "action_dim": 2,
+    }
 
 
 def test_theirs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,8 +89,22 @@ def test_memory() -> None:
 
 
 def test_memory_as_a_table() -> None:
-    row = {"rows": 2_000, "memory": "mapped", "data": 2_000_000, "before": 1_000_000,
-           "peak": 5_000_000, "held": 2_000_000, "ratio": 2.0}  # fmt: skip
+    row = {
+        "rows": 2_000,
+        "memory": "mapped",
+        "data": 2_000_000,
+        "before": 1_000_000,
+        "peak": 5_000_000,
+        "held": 2_000_000,
+        "ratio": 2.0,
+    }
     assert list(memory.table_rows([row])[0].values()) == [
-        "2,000", "mapped", "2", "5", "4", "1", "2.00", "0.50",
-    ]  # fmt: skip
+        "2,000",
+        "mapped",
+        "2",
+        "5",
+        "4",
+        "1",
+        "2.00",
+        "0.50",
+    ]

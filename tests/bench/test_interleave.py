@@ -6,14 +6,7 @@ import textwrap
 
 import pytest
 
-from vgf.bench.interleave import (
-    LONGEST,
-    MissingPackageError,
-    Worker,
-    calibrate,
-    ratio,
-    take_turns,
-)
+from vgf.bench.interleave import LONGEST, MissingPackageError, Worker, calibrate, ratio, take_turns
 from vgf.errors import VGFError
 
 SUBJECT = """

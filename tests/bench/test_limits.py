@@ -13,9 +13,14 @@ from vgf.errors import VGFError
 from vgf.spec.optimiser import tree_map
 
 SMALL = {
-    "observation_dim": 7, "action_dim": 3, "depth": 3, "width": 8, "batch_size": 4,
-    "sampling_steps": 2, "transitions": 4,
-}  # fmt: skip
+    "observation_dim": 7,
+    "action_dim": 3,
+    "depth": 3,
+    "width": 8,
+    "batch_size": 4,
+    "sampling_steps": 2,
+    "transitions": 4,
+}
 
 
 class Counted(np.ndarray):
@@ -84,10 +89,7 @@ def more_in_the_specification(work: Work) -> int:
 
 @pytest.mark.parametrize(
     "work",
-    [
-        Work("vgf", particles=5, steps=3, **SMALL),
-        Work("vgf", particles=1, steps=0, **SMALL),
-    ],
+    [Work("vgf", particles=5, steps=3, **SMALL), Work("vgf", particles=1, steps=0, **SMALL)],
     ids=lambda work: work.name,
 )
 def test_count_is_the_specifications_less_what_can_be_shared(work):
@@ -103,8 +105,17 @@ def test_count_is_below_the_specifications(method):
 
 def test_by_hand():
     """One unit, one layer, one of everything: each product can be written down."""
-    work = Work(observation_dim=1, action_dim=1, depth=1, width=1, batch_size=1, sampling_steps=1,
-                particles=1, steps=1, transitions=1)  # fmt: skip
+    work = Work(
+        observation_dim=1,
+        action_dim=1,
+        depth=1,
+        width=1,
+        batch_size=1,
+        sampling_steps=1,
+        particles=1,
+        steps=1,
+        transitions=1,
+    )
     assert {name: sum(p.flops for p in found) for name, found in limits.parts(work).items()} == {
         "propose": 6,  # state, action, output
         "score": 2 * (6 + 4),  # two critics: forward, and back to the action
@@ -119,8 +130,14 @@ def test_by_hand():
 
 
 def test_a_decision_by_hand():
-    one = {"observation_dim": 1, "action_dim": 1, "depth": 1, "width": 1, "sampling_steps": 1,
-           "particles": 1}  # fmt: skip
+    one = {
+        "observation_dim": 1,
+        "action_dim": 1,
+        "depth": 1,
+        "width": 1,
+        "sampling_steps": 1,
+        "particles": 1,
+    }
     # sampling, and two critics' values: state, action, output
     assert limits.decision_flops(Work(steps=0, **one)) == 6 + 12
     # for each step both critics again, but for the state's part, and back; and the kernel
@@ -135,9 +152,12 @@ def test_a_decision_is_the_specifications_less_what_can_be_shared():
     noise = spec.draw_act_noise(0, 0, 1, work.particles, work.action_dim)
     Counted.flops = 0
     spec.act(
-        counted(state), np.ones((1, work.observation_dim)).view(Counted), settings.budget,
-        settings, noise=counted(noise),
-    )  # fmt: skip
+        counted(state),
+        np.ones((1, work.observation_dim)).view(Counted),
+        settings.budget,
+        settings,
+        noise=counted(noise),
+    )
     n, steps, h = work.particles, work.steps, work.width
     o, d = work.observation_dim, work.action_dim
     state_part, time, whole = 2 * o * h, 2 * h, dense(1, o + d, work, 1)
@@ -153,9 +173,13 @@ def test_full_size_is_known():
     """135 GFLOP: sampling 41, the flow 81, the target 8, the gradients 3."""
     found = {k: sum(p.flops for p in v) / 1e9 for k, v in limits.parts(Work()).items()}
     assert {k: round(v) for k, v in found.items()} == {
-        "propose": 41, "score": 81, "kernel": 0, "target": 8, "critic gradient": 2,
+        "propose": 41,
+        "score": 81,
+        "kernel": 0,
+        "target": 8,
+        "critic gradient": 2,
         "reference gradient": 1,
-    }  # fmt: skip
+    }
 
 
 @pytest.mark.parametrize("work", RECORDED, ids=lambda work: work.name)
@@ -190,9 +214,13 @@ def test_works_have_names_that_are_taken_back():
 
 @pytest.mark.parametrize(
     ("changes", "match"),
-    [({"method": "iql"}, "vgf, avgf, fql"), ({"width": 0}, "--width is 0"),
-     ({"steps": -1}, "steps"), ({"method": "fql", "particles": 4}, "one particle")],
-)  # fmt: skip
+    [
+        ({"method": "iql"}, "vgf, avgf, fql"),
+        ({"width": 0}, "--width is 0"),
+        ({"steps": -1}, "steps"),
+        ({"method": "fql", "particles": 4}, "one particle"),
+    ],
+)
 def test_works_that_make_no_sense(changes, match):
     with pytest.raises(VGFError, match=match):
         choose(None, changes)

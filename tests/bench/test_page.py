@@ -16,18 +16,27 @@ PEER = "ryanxhr/vgf"
 
 
 def side(seconds, ours):
-    return {"ours": ours, "seconds": seconds, "memory": {"host": 5e8, "device": None},
-            "device": "cpu"}  # fmt: skip
+    return {
+        "ours": ours,
+        "seconds": seconds,
+        "memory": {"host": 5e8, "device": None},
+        "device": "cpu",
+    }
 
 
 def row(name, ours, theirs, precision="float32", theirs_in=None, seeds=1, **sides):
     found = {
-        "name": name, "title": name, "work": {"name": name, "seeds": seeds}, "flops": 1e9,
-        "state_bytes": 1e6, "matmul_precision": precision, "intensity": 50.0,
+        "name": name,
+        "title": name,
+        "work": {"name": name, "seeds": seeds},
+        "flops": 1e9,
+        "state_bytes": 1e6,
+        "matmul_precision": precision,
+        "intensity": 50.0,
         "peer_matmul_precision": theirs_in or precision,
         "product": {"library": "numpy", "flops": 1e7, "seconds": [1e-3] * 2},
         "sides": {"jax": side([ours] * 2, True), **sides, PEER: side([theirs] * 2, False)},
-    }  # fmt: skip
+    }
     return compare(found, bandwidth=1e10)
 
 
@@ -37,15 +46,20 @@ def record(*rows, device="cpu", bf16=1e9, **more):
         for precision, rate in (("float32", 1e10), ("bf16", bf16))
     ]
     return {
-        "kind": "training", "machine": machine(),
+        "kind": "training",
+        "machine": machine(),
         "environment": {"git_revision": "abc", "versions": {"numpy": "2"}},
-        "plan": {}, "rows": list(rows),
+        "plan": {},
+        "rows": list(rows),
         "peers": {PEER: {"revision": "123", "versions": {"jax": "1"}}},
-        "roofs": {"device": device, "device_name": None if device == "cpu" else "a GPU",
-                  "products": products,
-                  "bandwidth": {"memory": 1e10, "cache": 5e10}},
+        "roofs": {
+            "device": device,
+            "device_name": None if device == "cpu" else "a GPU",
+            "products": products,
+            "bandwidth": {"memory": 1e10, "cache": 5e10},
+        },
         **more,
-    }  # fmt: skip
+    }
 
 
 def verdicts(*records):
@@ -76,9 +90,9 @@ def test_a_recorded_time_proves_no_goal():
 
 def test_a_gpu_has_goals_of_its_own():
     full = FULL.name
-    found = verdicts(record(
-        row(full, 1.0, 1.4), row(full, 1.0, 2.1, "tf32"), row("x", 1.0, 9.0), device="gpu:0"
-    ))  # fmt: skip
+    found = verdicts(
+        record(row(full, 1.0, 1.4), row(full, 1.0, 2.1, "tf32"), row("x", 1.0, 9.0), device="gpu:0")
+    )
     assert found == {
         "it is at least twice as fast at the full size, float32": False,
         "it is at least twice as fast at the full size, tf32": True,
@@ -118,11 +132,20 @@ def test_matrix_units_have_a_goal_and_a_page_of_their_own():
 def test_evaluation_and_start_are_judged():
     environment = {"git_revision": "abc", "versions": {}}
     shared = {"machine": machine(), "environment": environment}
-    sides = {"ours": {"ours": True, "seconds": [1.0],
-                      "ratios": {PEER: {"median": 4.0, "low": 4.0, "high": 4.0,
-                                        "interleaved": True}}}}  # fmt: skip
-    evaluated = {**shared, "kind": "evaluation", "plan": {}, "peers": {},
-                 "rows": [{"task": "pointmaze-medium", "title": "it", "sides": sides}]}  # fmt: skip
+    sides = {
+        "ours": {
+            "ours": True,
+            "seconds": [1.0],
+            "ratios": {PEER: {"median": 4.0, "low": 4.0, "high": 4.0, "interleaved": True}},
+        }
+    }
+    evaluated = {
+        **shared,
+        "kind": "evaluation",
+        "plan": {},
+        "peers": {},
+        "rows": [{"task": "pointmaze-medium", "title": "it", "sides": sides}],
+    }
     seconds = {bench.IMPORT: [0.1, 0.2, 0.5], bench.HELP: [0.4]}
     started = {**shared, "kind": "startup", "rows": [{"seconds": seconds}]}
     found = verdicts(record(row("x", 1.0, 1.0)), evaluated, started)
@@ -140,9 +163,14 @@ def test_remarks_say_what_bf16_can_give():
 
 def test_what_is_in_the_way_is_what_is_furthest_above_its_limit():
     part = lambda seconds, least: {"seconds": [seconds], "limit_seconds": least}
-    parts = {bench.WHOLE: part(10.0, 5.0), bench.DISPATCH: part(3.0, 0.0),
-             "score": part(6.0, 4.5), "kernel": part(2.0, 0.0), "noise": part(0.5, 0.0),
-             "batch": part(0.1, 0.0)}  # fmt: skip
+    parts = {
+        bench.WHOLE: part(10.0, 5.0),
+        bench.DISPATCH: part(3.0, 0.0),
+        "score": part(6.0, 4.5),
+        "kernel": part(2.0, 0.0),
+        "noise": part(0.5, 0.0),
+        "batch": part(0.1, 0.0),
+    }
     text = bench.in_the_way({"name": "w", "side": "jax", "parts": parts})
     assert "reaches 50 % of its limit" in text
     assert text.endswith("kernel 20 %, score 15 %, noise 5 %.")

@@ -74,20 +74,31 @@ def policies(tmp_path: Path) -> Path:
 
 
 def record(
-    policy: str, out: Path, name: str = "Pendulum-v1", episodes: int = 2, workers: int = 1,
+    policy: str,
+    out: Path,
+    name: str = "Pendulum-v1",
+    episodes: int = 2,
+    workers: int = 1,
     **options: Any,
-) -> dict[str, np.ndarray]:  # fmt: skip
+) -> dict[str, np.ndarray]:
     """The arrays of a recording."""
-    collect(Collection(name, parse_policy(policy), **options), parse_output(str(out)), episodes,
-            workers)  # fmt: skip
+    collect(
+        Collection(name, parse_policy(policy), **options), parse_output(str(out)), episodes, workers
+    )
     return dict(read_npz(out).arrays)
 
 
 def test_a_recording_is_what_happened(tmp_path: Path) -> None:
     """Played back from its start, the environment says the same."""
     rows = record("random", tmp_path / "x.npz", WALK, 5, max_episode_steps=8)
-    assert set(rows) == {"observations", "actions", "rewards", "terminals", "timeouts",
-                         "next_observations"}  # fmt: skip
+    assert set(rows) == {
+        "observations",
+        "actions",
+        "rewards",
+        "terminals",
+        "timeouts",
+        "next_observations",
+    }
     assert {array.dtype.name for array in rows.values()} == {"float32", "bool"}
     ends = np.flatnonzero(rows["terminals"] | rows["timeouts"])
     assert len(ends) == 5
@@ -268,8 +279,18 @@ def vgf(*words: str | Path) -> int:
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "x.npz"
-    words = ("make", "Pendulum-v1", "--policy", "random", "--episodes", "2", "--workers", "1",
-             "--out", out)  # fmt: skip
+    words = (
+        "make",
+        "Pendulum-v1",
+        "--policy",
+        "random",
+        "--episodes",
+        "2",
+        "--workers",
+        "1",
+        "--out",
+        out,
+    )
     assert vgf(*words) == 0
     said = capsys.readouterr().out
     assert f"made {out}" in said
@@ -296,15 +317,20 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
         (("make", "Pendulum-v1", "--policy", "random"), "--out is missing: FILE.npz"),
         (("make", "Pendulum-v1", "--polcy", "random"), "did you mean --policy?"),
         (("make", "Pendulum-v1", "--policy", "random", "--steps", "2"), "--out is missing"),
-        (("make", "Pendulum-v1", "--policy", "random", "--out", "x.npz", "--steps", "2"),
-         "--steps is for a run folder"),
+        (
+            ("make", "Pendulum-v1", "--policy", "random", "--out", "x.npz", "--steps", "2"),
+            "--steps is for a run folder",
+        ),
         (("make", "Pendulum-v1", "--episodes", "two"), "'two' is not a whole number"),
     ],
-)  # fmt: skip
+)
 def test_what_the_command_refuses(
-    words: tuple[str, ...], error: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    words: tuple[str, ...],
+    error: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+) -> None:
     monkeypatch.chdir(tmp_path)
     assert vgf(*words) == 2
     said = capsys.readouterr().err
@@ -327,8 +353,12 @@ def test_an_environment_of_a_module_is_trained_on_too(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     env = f"{prefix}{module}:{name}"
-    assert vgf("make", env, "--policy", "random", "--episodes", "1", "--workers", "1", "--out",
-               "x.npz") == 0  # fmt: skip
+    assert (
+        vgf(
+            "make", env, "--policy", "random", "--episodes", "1", "--workers", "1", "--out", "x.npz"
+        )
+        == 0
+    )
     assert f"vgf run --env gymnasium:{module}:{name} --data x.npz" in capsys.readouterr().out
     task = make_task(env, data="x.npz")
     assert (task.name, task.max_episode_steps) == (f"{module}:{name}", 4)
@@ -345,17 +375,62 @@ def test_an_agent_acts(tmp_path: Path) -> None:
     data = tmp_path / "x.npz"
     record("random", data, episodes=1)
     run = tmp_path / "run"
-    assert cli.main([
-        "run", "--env", "gymnasium:Pendulum-v1", "--data", str(data), "--out", str(run),
-        "--backend", "numpy", "--steps", "2", "--batch-size", "4", "--evaluate-every", "2",
-        "--checkpoint-every", "2", "--log-every", "2", "--episodes", "1", "--evaluation-steps",
-        "0", "--critic-hidden", "4", "--reference-hidden", "4", "--gradient-field-hidden", "4",
-    ]) == 0  # fmt: skip
+    assert (
+        cli.main(
+            [
+                "run",
+                "--env",
+                "gymnasium:Pendulum-v1",
+                "--data",
+                str(data),
+                "--out",
+                str(run),
+                "--backend",
+                "numpy",
+                "--steps",
+                "2",
+                "--batch-size",
+                "4",
+                "--evaluate-every",
+                "2",
+                "--checkpoint-every",
+                "2",
+                "--log-every",
+                "2",
+                "--episodes",
+                "1",
+                "--evaluation-steps",
+                "0",
+                "--critic-hidden",
+                "4",
+                "--reference-hidden",
+                "4",
+                "--gradient-field-hidden",
+                "4",
+            ]
+        )
+        == 0
+    )
     made = {}
     for steps in (0, 3):
         out = tmp_path / f"{steps}.npz"
-        assert vgf("make", "Pendulum-v1", "--policy", run, "--steps", str(steps), "--episodes",
-                   "1", "--workers", "1", "--out", out) == 0  # fmt: skip
+        assert (
+            vgf(
+                "make",
+                "Pendulum-v1",
+                "--policy",
+                run,
+                "--steps",
+                str(steps),
+                "--episodes",
+                "1",
+                "--workers",
+                "1",
+                "--out",
+                out,
+            )
+            == 0
+        )
         made[steps] = read_npz(out).arrays
         beside = json.loads(out.with_suffix(".json").read_text())["policy"]
         assert (beside["kind"], beside["steps"], beside["checkpoint"]) == ("run", steps, 2)

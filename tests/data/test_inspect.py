@@ -77,9 +77,12 @@ planted = st.lists(st.integers(0, ROWS - 1), unique=True, max_size=6)
 
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(
-    nan=planted, infinite=planted, outside=planted, odd=planted,
+    nan=planted,
+    infinite=planted,
+    outside=planted,
+    odd=planted,
     key=st.sampled_from(["observations", "rewards", "next_observations"]),
-)  # fmt: skip
+)
 def test_what_is_planted_is_counted(
     nan: list[int], infinite: list[int], outside: list[int], odd: list[int], key: str
 ) -> None:
@@ -105,10 +108,13 @@ def test_what_is_planted_is_counted(
 
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(
-    copies=st.lists(st.tuples(st.integers(0, 19), st.integers(20, 39)), max_size=8,
-                    unique_by=lambda pair: pair[1]),
+    copies=st.lists(
+        st.tuples(st.integers(0, 19), st.integers(20, 39)),
+        max_size=8,
+        unique_by=lambda pair: pair[1],
+    ),
     same_action=st.booleans(),
-)  # fmt: skip
+)
 def test_duplicates_are_counted(copies: list[tuple[int, int]], same_action: bool) -> None:
     values = arrays()
     for source, copy in copies:
@@ -226,11 +232,17 @@ def test_what_the_command_prints(file: Path, capsys: pytest.CaptureFixture[str])
     assert max(map(len, said.splitlines())) <= 80
     words = " ".join(said.split())
     for expected in (
-        "not used extra", "terminals = 1 1", "timeouts = 1 1", "masks = 0: done, no bootstrap "
-        "absent 1", "the end of a trajectory 3", "transitions 40", "duplicates 0",
-        "actions out of box 0 [-1, 1]", "no faults; vgf run takes these data",
+        "not used extra",
+        "terminals = 1 1",
+        "timeouts = 1 1",
+        "masks = 0: done, no bootstrap absent 1",
+        "the end of a trajectory 3",
+        "transitions 40",
+        "duplicates 0",
+        "actions out of box 0 [-1, 1]",
+        "no faults; vgf run takes these data",
         "picture: inspect-some.png",
-    ):  # fmt: skip
+    ):
         assert expected in words
     assert (file.parent / "inspect-some.png").read_bytes()[1:4] == b"PNG"
 
@@ -269,9 +281,8 @@ def test_faults_are_listed_and_are_a_failure(
     ],
 )
 def test_a_file_that_cannot_be_read(
-    name: str, content: bytes | None, words: str, tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+    name: str, content: bytes | None, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     if name.endswith("hdf5"):
         pytest.importorskip("h5py")
     path = tmp_path / name
@@ -319,8 +330,24 @@ def test_a_recording_knows_its_environment(
 ) -> None:
     pytest.importorskip("gymnasium")
     path = tmp_path / "x.npz"
-    assert cli.main(["data", "make", "Pendulum-v1", "--policy", "random", "--episodes", "1",
-                     "--workers", "1", "--out", str(path)]) == 0  # fmt: skip
+    assert (
+        cli.main(
+            [
+                "data",
+                "make",
+                "Pendulum-v1",
+                "--policy",
+                "random",
+                "--episodes",
+                "1",
+                "--workers",
+                "1",
+                "--out",
+                str(path),
+            ]
+        )
+        == 0
+    )
     assert vgf(path, "--no-picture") == 0
     said = " ".join(capsys.readouterr().out.split())
     assert "actions out of box 0 [-2, 2]" in said
@@ -334,8 +361,10 @@ def test_ogbenchs_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     said = capsys.readouterr().err
     assert f"vgf data make {name} --data-dir {tmp_path} makes them" in said
     path = tmp_path / f"{name}.npz"
-    assert cli.main(["data", "make", name, "--episodes", "2", "--workers", "1",
-                     "--out", str(path)]) == 0  # fmt: skip
+    assert (
+        cli.main(["data", "make", name, "--episodes", "2", "--workers", "1", "--out", str(path)])
+        == 0
+    )
     assert f"vgf run --env pointmaze-medium-stitch-singletask-task1-v0 --data {path}" in (
         capsys.readouterr().out
     )

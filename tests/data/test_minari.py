@@ -31,9 +31,11 @@ def record(store: Path, env: Any, name: str, lengths: list[int], **options: Any)
     before = os.environ.get(minari.STORE_VARIABLE)
     os.environ[minari.STORE_VARIABLE] = str(store)
     about = {
-        "algorithm_name": "random", "author": "test", "author_email": "test@example.org",
+        "algorithm_name": "random",
+        "author": "test",
+        "author_email": "test@example.org",
         "code_permalink": "https://example.org",
-    }  # fmt: skip
+    }
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -96,9 +98,12 @@ def test_an_episode_that_ends_without_a_flag_was_cut(
         for rows, done in ((2, False), (3, True), (0, False), (2, False)):
             flags = np.arange(rows) == rows - 1
             yield SimpleNamespace(
-                observations=np.ones((rows + 1, 3)), actions=np.zeros((rows, 1)),
-                rewards=np.zeros(rows), terminations=flags & done, truncations=flags & False,
-            )  # fmt: skip
+                observations=np.ones((rows + 1, 3)),
+                actions=np.zeros((rows, 1)),
+                rewards=np.zeros(rows),
+                terminations=flags & done,
+                truncations=flags & False,
+            )
 
     monkeypatch.setattr("minari.MinariDataset.iterate_episodes", episodes)
     dataset = to_dataset(minari.read_minari(store / "test/pendulum-v0"))

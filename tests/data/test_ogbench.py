@@ -145,8 +145,13 @@ def test_without_data_the_ways_out_are_listed(
     with pytest.raises(VGFError) as error:
         load_ogbench(name, tmp_path)
     message = str(error.value)
-    for words in (name, "no network", f"put antmaze-large-navigate-v0.npz into {tmp_path}",
-                  "--data-dir", "try again with a network"):  # fmt: skip
+    for words in (
+        name,
+        "no network",
+        f"put antmaze-large-navigate-v0.npz into {tmp_path}",
+        "--data-dir",
+        "try again with a network",
+    ):
         assert words in message
     assert "\n" not in message
     assert list(tmp_path.iterdir()) == []  # The half of a file is gone.

@@ -33,8 +33,10 @@ class Counter:
         def episode(number: int) -> Episode:
             if number == self.fails_at:
                 raise KeyboardInterrupt
-            return {"observations": np.full((number + 1, 2), number, np.float32),
-                    "terminals": np.arange(number + 1) == number}  # fmt: skip
+            return {
+                "observations": np.full((number + 1, 2), number, np.float32),
+                "terminals": np.arange(number + 1) == number,
+            }
 
         return episode
 
@@ -59,9 +61,15 @@ def make(
 
     options = {"workers": 1, "is_made": lambda: False} | options
     make_in_parts(
-        path, {"seed": seed, "episodes": episodes}, episodes, recorder or Counter(), write,
-        label="counting", say=said.append, **options,
-    )  # fmt: skip
+        path,
+        {"seed": seed, "episodes": episodes},
+        episodes,
+        recorder or Counter(),
+        write,
+        label="counting",
+        say=said.append,
+        **options,
+    )
     return said
 
 
@@ -192,9 +200,12 @@ def test_a_killed_making_goes_on(tmp_path: Path) -> None:
     script = tmp_path / "killed.py"
     script.write_text(KILLED)
     process = subprocess.Popen(
-        [sys.executable, script, tmp_path], stdout=subprocess.PIPE, text=True, cwd=root,
+        [sys.executable, script, tmp_path],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=root,
         env={**os.environ, "PYTHONPATH": str(root)},
-    )  # fmt: skip
+    )
     assert process.stdout is not None
     while process.stdout.readline() != "4\n":
         pass
@@ -221,9 +232,13 @@ def test_a_script_without_a_main_guard_is_told_so(tmp_path: Path) -> None:
     guarded = KILLED.replace("time.sleep(60 if done == 4 else 0)", "pass")
     script.write_text(guarded.replace('if __name__ == "__main__":', "if True:"))
     process = subprocess.run(
-        [sys.executable, script, tmp_path], capture_output=True, text=True, cwd=root, timeout=60,
+        [sys.executable, script, tmp_path],
+        capture_output=True,
+        text=True,
+        cwd=root,
+        timeout=60,
         env={**os.environ, "PYTHONPATH": str(root)},
-    )  # fmt: skip
+    )
     assert process.returncode == 1
     said = process.stderr.strip().splitlines()
     assert any("a script that makes data needs `if __name__ == '__main__':`" in s for s in said)

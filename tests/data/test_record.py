@@ -53,9 +53,12 @@ def test_the_format_of_a_maze(tmp_path: Path) -> None:
     rows = contents(generate_ogbench(MAZE, tmp_path / "x.npz", 2, workers=1))
     dtypes = {key: array.dtype.name for key, array in rows.items()}
     assert dtypes == {
-        "observations": "float32", "actions": "float32", "terminals": "bool",
-        "qpos": "float32", "qvel": "float32",
-    }  # fmt: skip
+        "observations": "float32",
+        "actions": "float32",
+        "terminals": "bool",
+        "qpos": "float32",
+        "qvel": "float32",
+    }
     assert np.flatnonzero(rows["terminals"]).tolist() == [200, 401]
     np.testing.assert_array_equal(rows["qpos"], rows["observations"])  # From before the step.
     moved = rows["observations"][1:201] - rows["observations"][:200]
@@ -154,8 +157,11 @@ def test_an_interruption_is_gone_on_from(tmp_path: Path) -> None:
     for name in ("x.npz", "x-val.npz", "x.json"):
         assert (tmp_path / name).read_bytes() == straight.with_name(name).read_bytes()
     assert {entry.name for entry in tmp_path.iterdir()} == {
-        "straight", "x.npz", "x-val.npz", "x.json",
-    }  # fmt: skip
+        "straight",
+        "x.npz",
+        "x-val.npz",
+        "x.json",
+    }
 
 
 def test_ogbench_itself_takes_the_files(tmp_path: Path) -> None:

@@ -74,9 +74,12 @@ def test_chunks_or_one_by_one(capacity: int, chunks: list[int]) -> None:
 
 @QUICK
 @given(
-    capacity=st.integers(1, 30), added=st.integers(1, 60), seed=st.integers(0, 5),
-    step=st.integers(0, 10**6), size=st.integers(1, 64),
-)  # fmt: skip
+    capacity=st.integers(1, 30),
+    added=st.integers(1, 60),
+    seed=st.integers(0, 5),
+    step=st.integers(0, 10**6),
+    size=st.integers(1, 64),
+)
 def test_a_batch_is_of_whole_transitions_that_are_there(
     capacity: int, added: int, seed: int, step: int, size: int
 ) -> None:

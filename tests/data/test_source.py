@@ -172,10 +172,26 @@ def test_requests_that_are_refused(env: str | None, options: dict[str, Any], wor
 def test_training_on_a_file_needs_no_gymnasium(tmp_path: Path) -> None:
     path = plain_file(tmp_path / "a.npz")
     words = [
-        "run", "--env", "none", "--data", path.name, "--backend", "numpy", "--steps", "4",
-        "--batch-size", "4", "--critic-hidden", "4", "--reference-hidden", "4", "--out", "run",
-        "--gradient-field-hidden", "4",
-    ]  # fmt: skip
+        "run",
+        "--env",
+        "none",
+        "--data",
+        path.name,
+        "--backend",
+        "numpy",
+        "--steps",
+        "4",
+        "--batch-size",
+        "4",
+        "--critic-hidden",
+        "4",
+        "--reference-hidden",
+        "4",
+        "--out",
+        "run",
+        "--gradient-field-hidden",
+        "4",
+    ]
     code = (
         "import sys\n"
         "class Absent:\n"
@@ -188,9 +204,12 @@ def test_training_on_a_file_needs_no_gymnasium(tmp_path: Path) -> None:
         f"sys.exit(main({words!r}))\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path,
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stderr
     assert "no evaluation: a file of data, without an environment" in done.stdout
     assert "Not evaluated" in done.stdout

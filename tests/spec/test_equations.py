@@ -111,16 +111,24 @@ def test_best_of_a_tie_is_the_first():
 def test_update_learns_a_bandit(rng):
     """One state, reward -|a - 0.5|^2, no bootstrap: acting moves beyond the data's best action."""
     settings = Settings(
-        critic=Network((32, 32), layer_norm=True), reference=Network((32, 32)), particles=5,
-        learning_rate=3e-3, sampling_steps=5,
+        critic=Network((32, 32), layer_norm=True),
+        reference=Network((32, 32)),
+        particles=5,
+        learning_rate=3e-3,
+        sampling_steps=5,
         budget=Budget(steps=1, step_size=0.1, temperature=None),
-    )  # fmt: skip
+    )
     state = spec.init_state(0, 1, 1, settings)
     s = np.zeros((64, 1))
     for _ in range(300):
         a = rng.uniform(-0.6, 0.2, (64, 1))
-        batch = {"observations": s, "actions": a, "rewards": -((a[:, 0] - 0.5) ** 2),
-                 "masks": np.zeros(64), "next_observations": s}  # fmt: skip
+        batch = {
+            "observations": s,
+            "actions": a,
+            "rewards": -((a[:, 0] - 0.5) ** 2),
+            "masks": np.zeros(64),
+            "next_observations": s,
+        }
         state, metrics = spec.update(state, batch, settings)
     assert metrics["critic_loss"] < 0.01
     of_data, _ = spec.act(state, s, Budget(steps=0), settings)
@@ -145,9 +153,13 @@ def test_update_uses_every_random_number_once():
 def test_inputs_are_not_changed(rng):
     settings = Settings(critic=Network((4,), layer_norm=True), reference=Network((4,)), particles=3)
     state = spec.init_state(0, 2, 1, settings)
-    batch = {"observations": rng.standard_normal((4, 2)), "actions": rng.uniform(-1, 1, (4, 1)),
-             "rewards": np.ones(4), "masks": np.ones(4),
-             "next_observations": rng.standard_normal((4, 2))}  # fmt: skip
+    batch = {
+        "observations": rng.standard_normal((4, 2)),
+        "actions": rng.uniform(-1, 1, (4, 1)),
+        "rewards": np.ones(4),
+        "masks": np.ones(4),
+        "next_observations": rng.standard_normal((4, 2)),
+    }
     for tree in (state, batch):
         spec.tree_map(lambda x: x.setflags(write=False), tree)
     spec.update(state, batch, settings)

@@ -26,8 +26,15 @@ def bounded_score(rng, c, d):
 def test_plain_transport_stays_under_its_bounds(seed, temperature, sigma):
     rng = np.random.default_rng(seed)
     n, d, steps, step_size, c = int(rng.integers(1, 8)), int(rng.integers(1, 4)), 4, 0.05, 2.0
-    budget = Budget(steps=steps, step_size=step_size, temperature=temperature, optimiser="plain",
-                    bandwidth=sigma, low=None, high=None)  # fmt: skip
+    budget = Budget(
+        steps=steps,
+        step_size=step_size,
+        temperature=temperature,
+        optimiser="plain",
+        bandwidth=sigma,
+        low=None,
+        high=None,
+    )
     a = rng.uniform(-1, 1, (n, d))
     moved = spec.transport(bounded_score(rng, c, d), a, budget)
     bounds = (steps, step_size, c, temperature, sigma)
@@ -48,9 +55,14 @@ def test_displacement_bound_is_reached_by_a_constant_score():
 
 def test_sharp_mmd_bound_is_reached_by_one_particle_on_a_slope():
     budget = Budget(
-        steps=4, step_size=0.1, temperature=None, optimiser="plain", bandwidth=0.3, low=None,
+        steps=4,
+        step_size=0.1,
+        temperature=None,
+        optimiser="plain",
+        bandwidth=0.3,
+        low=None,
         high=None,
-    )  # fmt: skip
+    )
     start = np.zeros((1, 2))
     moved = spec.transport(lambda a: np.tile([2.0, 0.0], (1, 1)), start, budget)
     found = spec.mmd_squared(start, moved, np.array(0.3**2))

@@ -65,17 +65,34 @@ def test_a_right_function_passes_and_says_how_hard_it_was_tried():
     assert result.agrees
     assert [t.dtype for t in result.tried] == ["float64", "float32"]
     assert all(t.examples == 40 and t.differ == 0 and t.worst.ratio < 1 for t in result.tried)
-    for word in ("agrees", "float64: 40 examples, all agree", "64 units of rounding", "x = a",
-                 "score = g", "alpha = temperature", "bandwidth = None"):  # fmt: skip
+    for word in (
+        "agrees",
+        "float64: 40 examples, all agree",
+        "64 units of rounding",
+        "x = a",
+        "score = g",
+        "alpha = temperature",
+        "bandwidth = None",
+    ):
         assert word in text
     assert max(map(len, text.splitlines())) <= 80
 
 
 @pytest.mark.parametrize(
     "name",
-    ["phi", "flow_step", "transport", "td_target", "critic_loss", "flow_matching_loss",
-     "flow_sample", "select", "polyak", "update"],
-)  # fmt: skip
+    [
+        "phi",
+        "flow_step",
+        "transport",
+        "td_target",
+        "critic_loss",
+        "flow_matching_loss",
+        "flow_sample",
+        "select",
+        "polyak",
+        "update",
+    ],
+)
 def test_the_specification_itself_passes(name):
     result = check_function(getattr(spec, name), name, examples=4, dtype="float64")
     assert result.agrees, str(result)
@@ -194,10 +211,17 @@ def drawn(name, count):
 
 
 def equation_of(variant):
-    own = {"_network": "mlp", "_normalise": "layer_norm", "LAYER_NORM_EPSILON": "layer_norm",
-           "SIGMA_SQUARED_MIN": "bandwidth_squared", "LOG_STD_MIN": "gaussian_loss",
-           "LOG_STD_MAX": "gaussian_loss", "normalise_rows": "gradient_field_loss",
-           "update_from_noise": "update", "optimise": "update"}  # fmt: skip
+    own = {
+        "_network": "mlp",
+        "_normalise": "layer_norm",
+        "LAYER_NORM_EPSILON": "layer_norm",
+        "SIGMA_SQUARED_MIN": "bandwidth_squared",
+        "LOG_STD_MIN": "gaussian_loss",
+        "LOG_STD_MAX": "gaussian_loss",
+        "normalise_rows": "gradient_field_loss",
+        "update_from_noise": "update",
+        "optimise": "update",
+    }
     if variant.name == "kernel without the diagonal":  # of one set of particles with itself
         return "phi"
     name = variant.method if variant.name in ALTERNATIVES else variant.equation
@@ -236,12 +260,25 @@ def flat(result):
 
 
 ONE_OF_EACH = [
-    "log N", "repulsion doubled", "temperature on the repulsion", "clip missing",
-    "norm per particle", "LayerNorm with N - 1", "quick GELU", "times in the middle of the steps",
-    "path with sigma_min 0.01", "Jacobian of tanh missing", "particles before critics",
-    "quantile for expectile", "score of the first critic", "batch normalised", "worst particle",
-    "Adam's epsilon 1e-05", "torch's clip", "Polyak reversed",
-]  # fmt: skip
+    "log N",
+    "repulsion doubled",
+    "temperature on the repulsion",
+    "clip missing",
+    "norm per particle",
+    "LayerNorm with N - 1",
+    "quick GELU",
+    "times in the middle of the steps",
+    "path with sigma_min 0.01",
+    "Jacobian of tanh missing",
+    "particles before critics",
+    "quantile for expectile",
+    "score of the first critic",
+    "batch normalised",
+    "worst particle",
+    "Adam's epsilon 1e-05",
+    "torch's clip",
+    "Polyak reversed",
+]
 
 
 @pytest.mark.parametrize("name", ONE_OF_EACH)
@@ -351,8 +388,13 @@ def test_layout_single_returns_constants_and_expressions():
         phi(np.swapaxes(x, 0, 1), np.swapaxes(score, 0, 1), 1.0), 0, 1
     )
     assert_matches(swapped, "phi", layout={"": "N B d"}, examples=20)
-    assert_matches(lambda x, score: phi(x, score, 1.0), "phi", single=True,
-                   constants={"temperature": 1.0}, examples=20)  # fmt: skip
+    assert_matches(
+        lambda x, score: phi(x, score, 1.0),
+        "phi",
+        single=True,
+        constants={"temperature": 1.0},
+        examples=20,
+    )
     assert_matches(
         lambda a, h: {"phi": (0, -spec.repulsion(a, h / 2))},
         "repulsion",
@@ -360,8 +402,12 @@ def test_layout_single_returns_constants_and_expressions():
         returns="-result.phi[1]",
         examples=20,
     )
-    assert_matches(lambda x, score, extra: phi(x, score, extra), "phi",
-                   constants={"extra": 0.1, "temperature": 0.1}, examples=20)  # fmt: skip
+    assert_matches(
+        lambda x, score, extra: phi(x, score, extra),
+        "phi",
+        constants={"extra": 0.1, "temperature": 0.1},
+        examples=20,
+    )
     with pytest.raises(AssertionError, match="DIFFERS"):
         assert_matches(swapped, "phi", examples=20, explain=False)
 
@@ -451,7 +497,7 @@ def test_a_whole_update():
         (phi, "phi", {"dtype": "float16"}, "choose one of float32, float64"),
         (phi, "phi", {"constants": {"bandwidth": -1.0, "bandwidth_gradient": True}}, "refuses"),
     ],
-)  # fmt: skip
+)
 def test_a_request_that_makes_no_sense_is_one_line_with_the_way_out(
     function, name, options, message
 ):
@@ -605,8 +651,24 @@ def test_a_mapping_in_a_file(mine, capsys):
 
 def test_flags_adapt(mine, capsys):
     assert vgf("mine.py:swapped", "--as", "squared_distances", "--single", "--examples", 10) == 0
-    assert vgf("mine.py:odd", "--as", "project", "--arg", "blob=a", "--constant", "low=none",
-               "--constant", "high=none", "--examples", 10, "--dtype", "float64") == 0  # fmt: skip
+    assert (
+        vgf(
+            "mine.py:odd",
+            "--as",
+            "project",
+            "--arg",
+            "blob=a",
+            "--constant",
+            "low=none",
+            "--constant",
+            "high=none",
+            "--examples",
+            10,
+            "--dtype",
+            "float64",
+        )
+        == 0
+    )
     capsys.readouterr()
 
 

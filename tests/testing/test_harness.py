@@ -21,11 +21,26 @@ def run_tests(folder, *words, **environment):
     (folder / "hide_torch.py").write_text(HIDE_TORCH)
     clean = {k: v for k, v in os.environ.items() if k not in ("CI", "VGF_TEST_BACKENDS")}
     return subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "hide_torch", "-p", "no:cacheprovider",
-         "tests/backends/test_shapes.py", "-k", "another_state", *words],
-        cwd=ROOT, capture_output=True, text=True, check=False,
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-p",
+            "hide_torch",
+            "-p",
+            "no:cacheprovider",
+            "tests/backends/test_shapes.py",
+            "-k",
+            "another_state",
+            *words,
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
         env={**clean, **environment, "PYTHONPATH": str(folder)},
-    )  # fmt: skip
+    )
 
 
 def test_an_absent_backend_is_skipped_by_default(tmp_path):

@@ -51,9 +51,13 @@ def folders(made: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> 
 @pytest.fixture
 def settings() -> AlignSettings:
     return AlignSettings(
-        particles=3, steps=(0, 1, 3), max_new_tokens=6, decoding_weight=0.05, step_size=0.5,
+        particles=3,
+        steps=(0, 1, 3),
+        max_new_tokens=6,
+        decoding_weight=0.05,
+        step_size=0.5,
         decoding_top=10,
-    )  # fmt: skip
+    )
 
 
 @pytest.fixture

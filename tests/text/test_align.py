@@ -128,8 +128,9 @@ def test_no_more_tokens_go_through_a_model_at_once_than_are_allowed(made, settin
         for name in sizes
     ]
     try:
-        align(pair(made.sft, made.rm, made.tokenizer), PROMPTS,
-              change(settings, batch_tokens=bound))  # fmt: skip
+        align(
+            pair(made.sft, made.rm, made.tokenizer), PROMPTS, change(settings, batch_tokens=bound)
+        )
     finally:
         for hook in hooks:
             hook.remove()

@@ -20,21 +20,38 @@ from vgf.errors import VGFError
 from vgf.text import judge, load_judge
 from vgf.text.judging import Verdict, methods
 
-TINY = ["--particles", "2", "--steps", "0", "2", "--max-new-tokens", "5", "--step-size", "0.5",
-        "--decoding-weight", "0.05"]  # fmt: skip
+TINY = [
+    "--particles",
+    "2",
+    "--steps",
+    "0",
+    "2",
+    "--max-new-tokens",
+    "5",
+    "--step-size",
+    "0.5",
+    "--decoding-weight",
+    "0.05",
+]
 
 
 def line(prompt, base, best, flow):
     return {
-        "prompt": prompt, "samples": [{"response": base}, {"response": best}],
-        "best_of_n": {"response": best}, "budgets": [{"steps": 5, "response": flow}],
-    }  # fmt: skip
+        "prompt": prompt,
+        "samples": [{"response": base}, {"response": best}],
+        "best_of_n": {"response": best},
+        "budgets": [{"steps": 5, "response": flow}],
+    }
 
 
 @pytest.fixture
 def responses(tmp_path):
-    rows = [line("p", "b", "bb", "bbb"), line("q", "bb", "bb", "b"), line("r", "b", "b", "bbbb"),
-            line("s", "bbb", "bbb", "bbb")]  # fmt: skip
+    rows = [
+        line("p", "b", "bb", "bbb"),
+        line("q", "bb", "bb", "b"),
+        line("r", "b", "b", "bbbb"),
+        line("s", "bbb", "bbb", "bbb"),
+    ]
     path = tmp_path / "out.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
@@ -91,8 +108,10 @@ def test_files_that_hold_no_responses(responses, tmp_path):
 def test_a_reward_model_judges_padded_batches_as_single_rows(folders, models, made):
     score = load_judge(str(folders.rm), "cpu", batch_tokens=30)
     found = score(PROMPTS, [" w9 w8", " w7", ""])
-    rows = [made.tokenizer(p + r)["input_ids"] for p, r in zip(PROMPTS, [" w9 w8", " w7", ""],
-                                                               strict=True)]  # fmt: skip
+    rows = [
+        made.tokenizer(p + r)["input_ids"]
+        for p, r in zip(PROMPTS, [" w9 w8", " w7", ""], strict=True)
+    ]
     assert found == pytest.approx([float(models.reward.rewards([row])[0]) for row in rows])
     with pytest.raises(VGFError, match="prompt and response 2 are empty"):
         score(["w1", ""], ["", ""])
@@ -122,8 +141,18 @@ def test_vader(monkeypatch):
 
 def test_align_and_judge(folders, prompt_file, tmp_path, capsys):
     out, numbers = tmp_path / "out.jsonl", tmp_path / "numbers.json"
-    words = ["align", "--sft", str(folders.sft), "--rm", str(folders.rm), "--prompts",
-             str(prompt_file), "--out", str(out), *TINY]  # fmt: skip
+    words = [
+        "align",
+        "--sft",
+        str(folders.sft),
+        "--rm",
+        str(folders.rm),
+        "--prompts",
+        str(prompt_file),
+        "--out",
+        str(out),
+        *TINY,
+    ]
     assert vgf(words) == 0
     text = out.read_text()
     assert [json.loads(row)["prompt"] for row in text.splitlines()] == PROMPTS
@@ -144,9 +173,28 @@ def test_align_and_judge(folders, prompt_file, tmp_path, capsys):
 
 def test_what_was_calibrated_is_said(folders, prompt_file, tmp_path, capsys):
     out = tmp_path / "out.jsonl"
-    words = ["align", "--sft", str(folders.sft), "--rm", str(folders.rm), "--prompts",
-             str(prompt_file), "--out", str(out), "--particles", "2", "--max-new-tokens", "4",
-             "--steps", "0", "1", "--decoding-weight", "0", "--moved-change", "0.99"]  # fmt: skip
+    words = [
+        "align",
+        "--sft",
+        str(folders.sft),
+        "--rm",
+        str(folders.rm),
+        "--prompts",
+        str(prompt_file),
+        "--out",
+        str(out),
+        "--particles",
+        "2",
+        "--max-new-tokens",
+        "4",
+        "--steps",
+        "0",
+        "1",
+        "--decoding-weight",
+        "0",
+        "--moved-change",
+        "0.99",
+    ]
     assert vgf(words) == 0
     shown = capsys.readouterr().out
     assert "--decoding-weight calibrated" not in shown
@@ -158,9 +206,24 @@ def test_settings_come_from_a_file_and_flags_win(folders, prompt_file, tmp_path)
     config = tmp_path / "align.toml"
     config.write_text('particles = 2\nsteps = [1]\nkernel = "sequence"\nseed = 1\n')
     out = tmp_path / "out.jsonl"
-    words = ["align", "--sft", str(folders.sft), "--rm", str(folders.rm), "--prompts",
-             str(prompt_file), "--out", str(out), "--config", str(config), "--seed", "2",
-             "--kernel", "none", *TINY[5:]]  # fmt: skip
+    words = [
+        "align",
+        "--sft",
+        str(folders.sft),
+        "--rm",
+        str(folders.rm),
+        "--prompts",
+        str(prompt_file),
+        "--out",
+        str(out),
+        "--config",
+        str(config),
+        "--seed",
+        "2",
+        "--kernel",
+        "none",
+        *TINY[5:],
+    ]
     assert vgf(words) == 0
     settings = json.loads(out.read_text().splitlines()[0])["settings"]
     assert settings["particles"] == 2
@@ -186,8 +249,23 @@ def test_mistakes_on_the_command_line(folders, prompt_file, tmp_path, capsys, wo
     named = {"PROMPTS": str(prompt_file), "CONFIG": str(config)}
     words = [named.get(word, word) for word in words]
     before = prompt_file.read_text()
-    assert vgf(["align", "--sft", str(folders.sft), "--rm", str(folders.rm), "--prompts",
-                str(prompt_file), "--out", str(tmp_path / "out.jsonl"), *words]) == 2  # fmt: skip
+    assert (
+        vgf(
+            [
+                "align",
+                "--sft",
+                str(folders.sft),
+                "--rm",
+                str(folders.rm),
+                "--prompts",
+                str(prompt_file),
+                "--out",
+                str(tmp_path / "out.jsonl"),
+                *words,
+            ]
+        )
+        == 2
+    )
     found = capsys.readouterr().err
     assert message in found
     assert found.count("\n") == 1

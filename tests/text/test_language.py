@@ -134,9 +134,14 @@ def test_decoding_is_the_specifications_from_left_to_right(models, made, weight,
         for t, token in enumerate(row):
             log_p = next_log_p(made.sft, PROMPTS[i] + decoded).numpy()
             scores = spec.decoding_scores(
-                u[i, t : t + 1].numpy(), log_p[None], table.numpy(), np.array([token]), allowed,
-                weight, top,
-            )  # fmt: skip
+                u[i, t : t + 1].numpy(),
+                log_p[None],
+                table.numpy(),
+                np.array([token]),
+                allowed,
+                weight,
+                top,
+            )
             decoded.append(int(scores.argmax()))
         assert found[i] == decoded
         changed += sum(x != y for x, y in zip(row, decoded, strict=True))

@@ -22,11 +22,23 @@ from validation.language.corpus import clean, read_corpus, sentences
 from vgf.errors import VGFError
 
 METHODS = (
-    "base", "best-of-8", "best-of-32", "best-of-8, T = 0.7",
-    "best-of-32, T = 0.7", "DPO", "RLOO", "DPO, best of 8",
-    "RLOO, best of 8", "VGF, L = 0", "VGF, L = 1", "VGF, L = 2", "VGF, L = 5", "VGF, L = 10",
-    "random direction, L = 5", "negative gradient, L = 5",
-)  # fmt: skip
+    "base",
+    "best-of-8",
+    "best-of-32",
+    "best-of-8, T = 0.7",
+    "best-of-32, T = 0.7",
+    "DPO",
+    "RLOO",
+    "DPO, best of 8",
+    "RLOO, best of 8",
+    "VGF, L = 0",
+    "VGF, L = 1",
+    "VGF, L = 2",
+    "VGF, L = 5",
+    "VGF, L = 10",
+    "random direction, L = 5",
+    "negative gradient, L = 5",
+)
 
 
 @pytest.fixture
@@ -37,25 +49,35 @@ def data() -> dict[str, Any]:
         ours = name == "VGF, L = 5"
         return {
             "duels": {
-                by: {"base": [80, 0, 20] if ours else [60, 0, 40],
-                     "VGF, L = 5": [0, 100, 0] if ours else [30, 0, 70]}
+                by: {
+                    "base": [80, 0, 20] if ours else [60, 0, 40],
+                    "VGF, L = 5": [0, 100, 0] if ours else [30, 0, 70],
+                }
                 for by in benchmark.JUDGES
             },
-            "scores": dict.fromkeys(benchmark.JUDGES, 0.5), "reward": 1.0,
-            "log_likelihood": -3000.0 if ours else -3100.0, "tokens": 1000, "distinct2": 0.5,
+            "scores": dict.fromkeys(benchmark.JUDGES, 0.5),
+            "reward": 1.0,
+            "log_likelihood": -3000.0 if ours else -3100.0,
+            "tokens": 1000,
+            "distinct2": 0.5,
             "seconds": 1.0,
-        }  # fmt: skip
+        }
 
     seed = {
-        "seed": 0, "reward_accuracy": 0.8, "decoding_weight": 0.2, "step_size": 0.1,
+        "seed": 0,
+        "reward_accuracy": 0.8,
+        "decoding_weight": 0.2,
+        "step_size": 0.1,
         "methods": {name: method(name) for name in METHODS},
         "examples": [{"prompt": "p", "base": "b", "VGF, L = 5": "v"}],
-    }  # fmt: skip
+    }
     accuracy = {"reviews": 0.9, "sentences": 0.8}
     return {
-        "gold_accuracy": accuracy, "prompts": 100, "versions": {"trl": "1.16.0"},
+        "gold_accuracy": accuracy,
+        "prompts": 100,
+        "versions": {"trl": "1.16.0"},
         "seeds": [seed, copy.deepcopy(seed)],
-    }  # fmt: skip
+    }
 
 
 def test_every_verdict_can_fall(data: dict[str, Any]) -> None:

@@ -24,9 +24,14 @@ ENDS = [[1], [], [1], []]
 def bert():
     torch.manual_seed(3)
     config = BertConfig(
-        vocab_size=len(WORDS), hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
-        intermediate_size=32, num_labels=1, initializer_range=0.5,
-    )  # fmt: skip
+        vocab_size=len(WORDS),
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+        num_labels=1,
+        initializer_range=0.5,
+    )
     return RewardModel(BertForSequenceClassification(config).double().eval(), len(WORDS))
 
 

@@ -50,9 +50,11 @@ def specification(models, of, settings):
     scale, (n, t, d) = models.reward.scale, u.shape
     unit = {"normalised": scale, "adam": scale / d**0.5, "plain": scale**2}
     budget = Budget(
-        step_size=settings.step_size * unit[settings.particle_step], low=None, high=None,
+        step_size=settings.step_size * unit[settings.particle_step],
+        low=None,
+        high=None,
         optimiser="adam" if settings.particle_step == "adam" else "plain",
-    )  # fmt: skip
+    )
     state = spec.adam_init(u.reshape(n, t * d))
     for _ in range(max(settings.steps)):
         g = np.zeros_like(u)
@@ -73,8 +75,14 @@ def specification(models, of, settings):
 def test_the_flow_is_the_specifications(
     models, samples, settings, particle_step, kernel, temperature
 ):
-    settings = change(settings, particle_step=particle_step, kernel=kernel, step_size=0.05,
-                      temperature=temperature, steps=(3,))  # fmt: skip
+    settings = change(
+        settings,
+        particle_step=particle_step,
+        kernel=kernel,
+        step_size=0.05,
+        temperature=temperature,
+        steps=(3,),
+    )
     found = flow.transport(models, samples, settings)[3]
     for of, u in zip(samples, found, strict=True):
         np.testing.assert_allclose(u, specification(models, of, settings), rtol=1e-7, atol=1e-9)

@@ -31,12 +31,19 @@ def make_tokenizer(words: list[str] = WORDS, **special: str) -> Any:
 def make_config(**changes: Any) -> Any:
     return GPTNeoXConfig(
         **{
-            "vocab_size": len(WORDS), "hidden_size": 16, "num_hidden_layers": 2,
-            "num_attention_heads": 2, "intermediate_size": 32, "max_position_embeddings": 40,
-            "pad_token_id": 0, "eos_token_id": 1, "bos_token_id": 1, "initializer_range": 0.5,
+            "vocab_size": len(WORDS),
+            "hidden_size": 16,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "intermediate_size": 32,
+            "max_position_embeddings": 40,
+            "pad_token_id": 0,
+            "eos_token_id": 1,
+            "bos_token_id": 1,
+            "initializer_range": 0.5,
             **changes,
         }
-    )  # fmt: skip
+    )
 
 
 def make_model(kind: Any, seed: int, dtype: Any = torch.float64, **changes: Any) -> Any:

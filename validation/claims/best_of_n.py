@@ -53,9 +53,8 @@ def settings(method: str) -> Settings:
     small = Network(hidden=(32, 32))
     normed = replace(small, layer_norm=True)
     return Settings(
-        critic=normed, reference=small, gradient_field=normed, method=method,
-        sampling_steps=4,
-    )  # fmt: skip
+        critic=normed, reference=small, gradient_field=normed, method=method, sampling_steps=4
+    )
 
 
 def best_of_n(backend: Backend, state: Any, s: Array, noise: Any, settings: Settings) -> Array:
@@ -86,21 +85,29 @@ def compare(backend: Backend, setup: Setup) -> list[dict[str, Any]]:
             state = backend.init_state(seed, STATE_DIM, ACTION_DIM, agent)
             s = rng.standard_normal((setup.states, STATE_DIM))
             noise = backend.asarray(
-                {"particles": rng.standard_normal((setup.states, n, ACTION_DIM)),
-                 "select": rng.random(setup.states)}
-            )  # fmt: skip
+                {
+                    "particles": rng.standard_normal((setup.states, n, ACTION_DIM)),
+                    "select": rng.random(setup.states),
+                }
+            )
             expected = best_of_n(backend, state, s, noise["particles"], agent)
             for optimiser, steps in agree:
                 budget = Budget(steps=steps, optimiser=optimiser)
                 actions, _ = backend.act(state, backend.asarray(s), budget, agent, n, noise)
                 agree[optimiser, steps] += same(backend.to_numpy(actions), expected)
         rows += [
-            {"backend": backend.name, "dtype": backend.dtype, "method": METHODS[method],
-             "particles": n, "optimiser": optimiser,
-             "actions": setup.seeds * setup.states, "same": agree[optimiser, 0],
-             "same_one_step": agree[optimiser, 1]}
+            {
+                "backend": backend.name,
+                "dtype": backend.dtype,
+                "method": METHODS[method],
+                "particles": n,
+                "optimiser": optimiser,
+                "actions": setup.seeds * setup.states,
+                "same": agree[optimiser, 0],
+                "same_one_step": agree[optimiser, 1],
+            }
             for optimiser in OPTIMISERS
-        ]  # fmt: skip
+        ]
     return rows
 
 

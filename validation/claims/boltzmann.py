@@ -76,9 +76,13 @@ def measure(setup: Setup, transport: Transport = spec.transport) -> Data:
             found, done = [], 0
             for steps in setup.steps:
                 budget = Budget(
-                    steps=steps - done, step_size=setup.step_size, temperature=alpha,
-                    optimiser="plain", low=None, high=None,
-                )  # fmt: skip
+                    steps=steps - done,
+                    step_size=setup.step_size,
+                    temperature=alpha,
+                    optimiser="plain",
+                    low=None,
+                    high=None,
+                )
                 a = transport(lambda a, target=target: alpha * target.score(a), a, budget)
                 found.append(target.mmd_squared(a, sigma_squared))
                 done = steps
@@ -128,9 +132,7 @@ def judge(data: Data) -> list[Verdict]:
             f"steps of the grid; below the reference's at {sum(whole)} of {len(whole)} N",
         ),
         Verdict(
-            "and with N",
-            rate["high"] < 0,
-            f"as N to the power {show(rate)}; exact samples: -1",
+            "and with N", rate["high"] < 0, f"as N to the power {show(rate)}; exact samples: -1"
         ),
         Verdict(
             "the particles stand for the target better than as many exact samples",
@@ -161,10 +163,14 @@ def tables(data: Data) -> list[Table]:
     """MMD^2 for every N and L."""
     header = ("target", "N", *(f"L = {steps}" for steps in data["steps"]), "exact samples")
     rows = [
-        [row["target"], str(row["particles"]), *(f"{np.mean(found):.2e}" for found in row["mmd"]),
-         f"{row['exact']:.2e}"]
+        [
+            row["target"],
+            str(row["particles"]),
+            *(f"{np.mean(found):.2e}" for found in row["mmd"]),
+            f"{row['exact']:.2e}",
+        ]
         for row in data["rows"]
-    ]  # fmt: skip
+    ]
     return [Table("MMD^2 to the target, mean over the seeds", header, rows)]
 
 

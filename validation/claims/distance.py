@@ -75,22 +75,31 @@ def measure(setup: Setup, transport: Transport = spec.transport) -> Data:
     for optimiser in OPTIMISERS:
         for step_size in setup.step_sizes:
             budget = Budget(
-                steps=max(setup.steps), step_size=step_size, temperature=setup.temperature,
-                bandwidth=setup.bandwidth, optimiser=optimiser, low=None, high=None,
-            )  # fmt: skip
+                steps=max(setup.steps),
+                step_size=step_size,
+                temperature=setup.temperature,
+                bandwidth=setup.bandwidth,
+                optimiser=optimiser,
+                low=None,
+                high=None,
+            )
             score = clipped(TARGET.score, setup.score_bound)
             path = transport(score, start, budget, trajectory=True)
             for steps in setup.steps:
                 moved = np.linalg.norm(path[steps] - start, axis=-1)
                 cases.append(
                     {
-                        "optimiser": optimiser, "step_size": step_size, "steps": steps,
+                        "optimiser": optimiser,
+                        "step_size": step_size,
+                        "steps": steps,
                         "bound": bound(optimiser, steps, step_size, setup),
-                        "w2": [spec.wasserstein2(x, y) for x, y in zip(start, path[steps],
-                                                                       strict=True)],
-                        "displacement": moved.mean(-1), "furthest": moved.max(),
+                        "w2": [
+                            spec.wasserstein2(x, y) for x, y in zip(start, path[steps], strict=True)
+                        ],
+                        "displacement": moved.mean(-1),
+                        "furthest": moved.max(),
                     }
-                )  # fmt: skip
+                )
     return {"cases": cases}
 
 
@@ -145,10 +154,18 @@ def judge(data: Data) -> list[Verdict]:
 def tables(data: Data) -> list[Table]:
     """Distances and bounds."""
     rows = [
-        [c["optimiser"], f"{c['step_size']:g}", str(c["steps"]), show(estimate(c["w2"])),
-         show(estimate(c["displacement"])), f"{c['furthest']:.3g}", f"{c['bound']:.3g}"]
-        for c in data["cases"] if c["steps"]
-    ]  # fmt: skip
+        [
+            c["optimiser"],
+            f"{c['step_size']:g}",
+            str(c["steps"]),
+            show(estimate(c["w2"])),
+            show(estimate(c["displacement"])),
+            f"{c['furthest']:.3g}",
+            f"{c['bound']:.3g}",
+        ]
+        for c in data["cases"]
+        if c["steps"]
+    ]
     header = ("steps", "epsilon", "L", "W2 (95 %)", "mean displacement (95 %)", "furthest", "bound")
     return [Table("Distances in units of the action, over the seeds", header, rows)]
 

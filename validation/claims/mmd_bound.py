@@ -80,9 +80,14 @@ def measure(setup: Setup, transport: Transport = spec.transport) -> Data:
     )
     for name, n, sigma, alpha, step_size in grid:
         budget = Budget(
-            steps=max(setup.steps), step_size=step_size, temperature=alpha, bandwidth=sigma,
-            optimiser="plain", low=None, high=None,
-        )  # fmt: skip
+            steps=max(setup.steps),
+            step_size=step_size,
+            temperature=alpha,
+            bandwidth=sigma,
+            optimiser="plain",
+            low=None,
+            high=None,
+        )
         start = 0.5 * np.random.default_rng(0).standard_normal((setup.seeds, n, 2))
         path = transport(landscape(name, setup), start, budget, trajectory=True)
         for steps in setup.steps:
@@ -90,16 +95,24 @@ def measure(setup: Setup, transport: Transport = spec.transport) -> Data:
             bounds = (steps, step_size, setup.score_bound, alpha, sigma)
             rows.append(
                 {
-                    "landscape": name, "particles": n, "sigma": sigma, "temperature": alpha,
-                    "step_size": step_size, "steps": steps,
+                    "landscape": name,
+                    "particles": n,
+                    "sigma": sigma,
+                    "temperature": alpha,
+                    "step_size": step_size,
+                    "steps": steps,
                     "reach": spec.displacement_bound(*bounds) / sigma,
                     "bound": spec.mmd_squared_bound(*bounds),
                     "sharp": spec.mmd_squared_sharp_bound(*bounds),
-                    "mean": found.mean(), "largest": found.max(),
+                    "mean": found.mean(),
+                    "largest": found.max(),
                 }
-            )  # fmt: skip
-    return {"columns": list(rows[0]), "rows": [list(row.values()) for row in rows],
-            "transports": len(rows) * setup.seeds}  # fmt: skip
+            )
+    return {
+        "columns": list(rows[0]),
+        "rows": [list(row.values()) for row in rows],
+        "transports": len(rows) * setup.seeds,
+    }
 
 
 def read(data: Data) -> list[dict[str, Any]]:
@@ -159,9 +172,15 @@ def tables(data: Data) -> list[Table]:
             here = [r for r in rows if r["landscape"] == name and r["steps"] == steps]
             share = ratios(here)
             cells.append(
-                [name, str(steps), str(len(here)), f"{np.median(share):.4f}", f"{share.max():.4f}",
-                 f"{ratios(here, 'sharp').max():.4f}"]
-            )  # fmt: skip
+                [
+                    name,
+                    str(steps),
+                    str(len(here)),
+                    f"{np.median(share):.4f}",
+                    f"{share.max():.4f}",
+                    f"{ratios(here, 'sharp').max():.4f}",
+                ]
+            )
     header = ("landscape", "L", "budgets", "median ratio", "largest ratio", "largest, sharp bound")
     return [Table("MMD^2 over its bound, the largest of the seeds", header, cells)]
 
@@ -189,10 +208,16 @@ def draw(data: Data, stem: Path) -> None:
                 y = np.array([row["largest"] for row in points])
                 y = y / [row["bound"] for row in points] if axes is right else y
                 axes.plot(
-                    [row["reach"] for row in points], y, MARKERS[i], color=COLOURS[i],
-                    markersize=2.5, markerfacecolor="none" if i % 2 else COLOURS[i],
-                    markeredgewidth=0.6, label=f"measured: {name}", alpha=0.7,
-                )  # fmt: skip
+                    [row["reach"] for row in points],
+                    y,
+                    MARKERS[i],
+                    color=COLOURS[i],
+                    markersize=2.5,
+                    markerfacecolor="none" if i % 2 else COLOURS[i],
+                    markeredgewidth=0.6,
+                    label=f"measured: {name}",
+                    alpha=0.7,
+                )
             axes.set_xscale("log")
             axes.set_yscale("log")
             axes.set_xlabel(r"furthest a particle can move, in $\sigma$")

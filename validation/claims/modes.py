@@ -88,15 +88,25 @@ def measure(setup: Setup, transport: Transport = spec.transport) -> Data:
             # without the entropy term the flow does not divide by alpha: the pull is the same
             scale, temperature = (alpha, alpha) if flow == WITH else (1.0, None)
             budget = Budget(
-                steps=setup.steps, step_size=setup.step_size, temperature=temperature,
-                optimiser="plain", low=None, high=None,
-            )  # fmt: skip
+                steps=setup.steps,
+                step_size=setup.step_size,
+                temperature=temperature,
+                optimiser="plain",
+                low=None,
+                high=None,
+            )
             path = transport(lambda a, c=scale: c * target.score(a), start, budget, trajectory=True)
             modes, width = held(path[-1], target)
             rows.append(
-                {"start": name, "flow": flow, "modes": modes, "width": width,
-                 "path": path[:: max(setup.steps // 20, 1), 0], "end": path[-1, 0]}
-            )  # fmt: skip
+                {
+                    "start": name,
+                    "flow": flow,
+                    "modes": modes,
+                    "width": width,
+                    "path": path[:: max(setup.steps // 20, 1), 0],
+                    "end": path[-1, 0],
+                }
+            )
     return {"rows": rows, "radius": setup.radius, "std": setup.std}
 
 
@@ -183,8 +193,15 @@ def draw_paths(axes: Any, path: Array, end: Array) -> None:
     """Trajectories ``[T, N, 2]`` as thin lines, from open to filled markers."""
     lines = axes.plot(path[..., 0], path[..., 1], color=COLOURS[1], linewidth=0.4)
     lines[0].set_label("trajectory")
-    axes.plot(*path[0].T, "o", markersize=2, markerfacecolor="white", markeredgewidth=0.5,
-              color=COLOURS[0], label="start")  # fmt: skip
+    axes.plot(
+        *path[0].T,
+        "o",
+        markersize=2,
+        markerfacecolor="white",
+        markeredgewidth=0.5,
+        color=COLOURS[0],
+        label="start",
+    )
     axes.plot(*end.T, "o", markersize=2.6, color=COLOURS[2], label="end")
 
 

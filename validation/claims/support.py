@@ -119,8 +119,11 @@ def measure(
         a, _ = select(moved, value(moved), u)
         rows.append(summary("flow", steps, a, start, setup.margin))
         shown[f"flow, L = {steps}"] = a[0]
-    return {"rows": rows, "margin": setup.margin, "shown": {**shown, "reference": start[0, :20]
-            .reshape(-1, 2)}}  # fmt: skip
+    return {
+        "rows": rows,
+        "margin": setup.margin,
+        "shown": {**shown, "reference": start[0, :20].reshape(-1, 2)},
+    }
 
 
 def judge(data: Data) -> list[Verdict]:
@@ -155,11 +158,14 @@ def tables(data: Data) -> list[Table]:
     """All methods and settings."""
     symbol = {"best-of-N": "N", "weighted BC": "alpha", "flow": "L"}
     rows = [
-        [row["method"], f"{symbol[row['method']]} = {row['setting']:g}",
-         *(percent(estimate(row[key])) for key in ("outside", "far")),
-         show(estimate(row["value"]))]
+        [
+            row["method"],
+            f"{symbol[row['method']]} = {row['setting']:g}",
+            *(percent(estimate(row[key])) for key in ("outside", "far")),
+            show(estimate(row["value"])),
+        ]
         for row in data["rows"]
-    ]  # fmt: skip
+    ]
     header = ("method", "setting", "share outside", f"outside by > {data['margin']:g}", "value")
     return [Table("Selected actions, mean and 95 % interval over the seeds", header, rows)]
 
@@ -193,8 +199,7 @@ def draw(data: Data, stem: Path) -> None:
             band(right, steps, low, high, i)
         within = [r for r in data["rows"] if r["method"] != "flow"]
         worst = 100 * max(max(row["outside"]) for row in within)
-        right.axhline(worst, color="#555555", linestyle=":",
-                      label="best-of-N, weighted BC")  # fmt: skip
+        right.axhline(worst, color="#555555", linestyle=":", label="best-of-N, weighted BC")
         right.set_xlabel("flow steps L")
         right.set_ylabel("actions outside the support (%)")
         right.set_ylim(-4, 104)

@@ -62,10 +62,15 @@ class Setup:
     seeds: int = 3
     settings: AlignSettings = field(
         default_factory=lambda: AlignSettings(
-            particles=8, steps=BUDGETS, unmoved_change=0.2, moved_change=0.5, batch_tokens=8192,
-            max_new_tokens=Recipe().response, min_new_tokens=SHORTEST,
+            particles=8,
+            steps=BUDGETS,
+            unmoved_change=0.2,
+            moved_change=0.5,
+            batch_tokens=8192,
+            max_new_tokens=Recipe().response,
+            min_new_tokens=SHORTEST,
         )
-    )  # fmt: skip
+    )
 
 
 @dataclass(frozen=True)
@@ -94,9 +99,11 @@ def measure(setup: Setup) -> Data:
     seeds = [measure_seed(setup, ready, seed) for seed in range(setup.seeds)]
     used = {name: installed_version(name) for name in PACKAGES}
     return {
-        "gold_accuracy": ready.gold_accuracy, "prompts": len(ready.prompts), "versions": used,
+        "gold_accuracy": ready.gold_accuracy,
+        "prompts": len(ready.prompts),
+        "versions": used,
         "seeds": seeds,
-    }  # fmt: skip
+    }
 
 
 @dataclass(frozen=True)
@@ -126,9 +133,13 @@ def prepare(setup: Setup) -> Ready:
     gold, accuracy = make_gold(corpus)
     prompts = [tokenizer.decode(row) for row in rows.test[: setup.prompts + setup.development]]
     return Ready(
-        tokenizer, rows, {"gold": gold, "VADER": load_judge("vader")}, accuracy,
-        prompts[: setup.prompts], prompts[setup.prompts :],
-    )  # fmt: skip
+        tokenizer,
+        rows,
+        {"gold": gold, "VADER": load_judge("vader")},
+        accuracy,
+        prompts[: setup.prompts],
+        prompts[setup.prompts :],
+    )
 
 
 def measure_seed(setup: Setup, ready: Ready, seed: int) -> Data:
@@ -189,11 +200,16 @@ def judged(setup: Setup, ready: Ready, trained: Trained, folder: Path, seed: int
             for name, answers in methods.items()
         },
         "examples": [
-            {"prompt": prompts[i], **{name: methods[name].responses[i] for name in
-                                      (BASE, best_of(COUNTS[0]), vgf_at(HEADLINE), "DPO")}}
+            {
+                "prompt": prompts[i],
+                **{
+                    name: methods[name].responses[i]
+                    for name in (BASE, best_of(COUNTS[0]), vgf_at(HEADLINE), "DPO")
+                },
+            }
             for i in range(min(3, len(prompts)))
         ],
-    }  # fmt: skip
+    }
 
 
 def vgf_at(steps: int) -> str:
@@ -257,10 +273,12 @@ def from_budget(models: Models, records: list[Data], i: int) -> Answers:
     share = budgets[0]["steps"] / longest  # of the one flow that all budgets are read off
     number = len(records[0]["budgets"])
     seconds = [
-        part["sample"] + part["flow"] * share + part["decode"] / number
+        part["sample"]
+        + part["flow"] * share
+        + part["decode"] / number
         + part["score"] / (number + 1)
         for part in (record["seconds"] for record in records)
-    ]  # fmt: skip
+    ]
     moved = {
         name: float(np.mean([row[name] for budget in budgets for row in budget["candidates"]]))
         for name in ("changed", "moved")
@@ -296,10 +314,13 @@ def per_token(row: Data) -> float:
 def answers(rows: list[Data], seconds: float, moved: dict[str, float] | None = None) -> Answers:
     """The rows of `vgf align` that were chosen."""
     return Answers(
-        [row["response"] for row in rows], [len(row["tokens"]) for row in rows],
-        [row["reward"] for row in rows], [row["log_likelihood"] for row in rows],
-        seconds, moved or {},
-    )  # fmt: skip
+        [row["response"] for row in rows],
+        [len(row["tokens"]) for row in rows],
+        [row["reward"] for row in rows],
+        [row["log_likelihood"] for row in rows],
+        seconds,
+        moved or {},
+    )
 
 
 def apart(models: Models, before: list[Data], after: list[Data]) -> tuple[float, float]:
@@ -354,9 +375,13 @@ def pick(
         for of, reward, likelihood in zip(drawn, values, likelihoods, strict=True):
             i = best(models, of, reward[:number])
             rows.append(
-                {"response": models.text(of.rows[i]), "tokens": of.rows[i],
-                 "reward": float(reward[i]), "log_likelihood": likelihood[i]}
-            )  # fmt: skip
+                {
+                    "response": models.text(of.rows[i]),
+                    "tokens": of.rows[i],
+                    "reward": float(reward[i]),
+                    "log_likelihood": likelihood[i],
+                }
+            )
         found[number] = answers(rows, seconds * number / settings.particles)
     return found
 
@@ -394,12 +419,16 @@ def judge(data: Data) -> list[Verdict]:
         ([vgf_at(0)], "its control L = 0"),
         ([f"random direction, L = {HEADLINE}"], "a random direction"),
         ([f"negative gradient, L = {HEADLINE}"], "the negative gradient"),
-        ([best_of(n, t) for n in COUNTS for t in TEMPERATURES[1:]],
-         "best-of-N at every lower temperature"),
+        (
+            [best_of(n, t) for n in COUNTS for t in TEMPERATURES[1:]],
+            "best-of-N at every lower temperature",
+        ),
         (["DPO", "RLOO"], "DPO and RLOO"),
-        ([tuned_at(name, COUNTS[0]) for name in ("DPO", "RLOO")],
-         "the best of as many samples of DPO and RLOO"),
-    ):  # fmt: skip
+        (
+            [tuned_at(name, COUNTS[0]) for name in ("DPO", "RLOO")],
+            "the best of as many samples of DPO and RLOO",
+        ),
+    ):
         duels = {(other, by): duel(data, by, other, ours) for other in others for by in JUDGES}
         lost = [found.interval is not None and found.interval[1] < 0.5 for found in duels.values()]
         cheaper = [own <= perplexity(data, other) for other in others]
@@ -474,21 +503,38 @@ def tables(data: Data) -> list[Table]:
         [
             method,
             *("" if method == BASE else won(duel(data, by, method, BASE)) for by in JUDGES),
-            mean(method, "reward", ".2f"), f"{perplexity(data, method):.1f}",
-            mean(method, "distinct2", ".3f"), mean(method, "changed", ".2f"),
-            mean(method, "moved", ".2f"), mean(method, "w2", ".2f"),
-            mean(method, "mmd_squared", ".3f"), mean(method, "seconds", ".2f"),
+            mean(method, "reward", ".2f"),
+            f"{perplexity(data, method):.1f}",
+            mean(method, "distinct2", ".3f"),
+            mean(method, "changed", ".2f"),
+            mean(method, "moved", ".2f"),
+            mean(method, "w2", ".2f"),
+            mean(method, "mmd_squared", ".3f"),
+            mean(method, "seconds", ".2f"),
         ]
         for method in first["methods"]
-    ]  # fmt: skip
-    header = ("method", "wins by gold", "wins by VADER", "reward", "perplexity", "distinct-2",
-              "changed", "moved", "W2", "MMD^2", "s a prompt")  # fmt: skip
+    ]
+    header = (
+        "method",
+        "wins by gold",
+        "wins by VADER",
+        "reward",
+        "perplexity",
+        "distinct-2",
+        "changed",
+        "moved",
+        "W2",
+        "MMD^2",
+        "s a prompt",
+    )
     found = [
         Table(
             "Wins against the base model's first sample, ties left out, all seeds together "
-            "(Wilson's 95 % interval)", header, rows,
+            "(Wilson's 95 % interval)",
+            header,
+            rows,
         )
-    ]  # fmt: skip
+    ]
     by_seed = [
         [method, *(rates(data, by, method) for by in JUDGES)]
         for method in first["methods"]
@@ -496,10 +542,14 @@ def tables(data: Data) -> list[Table]:
     ]
     found.append(Table("Wins in %, by seed", ("method", "gold", "VADER"), by_seed))
     made = [
-        [str(seed["seed"]), f"{100 * seed['reward_accuracy']:.1f} %",
-         f"{seed['decoding_weight']:.3g}", f"{seed['step_size']:.3g}"]
+        [
+            str(seed["seed"]),
+            f"{100 * seed['reward_accuracy']:.1f} %",
+            f"{seed['decoding_weight']:.3g}",
+            f"{seed['step_size']:.3g}",
+        ]
         for seed in data["seeds"]
-    ]  # fmt: skip
+    ]
     columns = ("seed", "reward model agrees with gold", "lambda", "epsilon")
     found.append(Table("The models, and what was calibrated", columns, made))
     shown = [
@@ -548,8 +598,9 @@ def draw(data: Data, stem: Path) -> None:
         axes.set_ylabel("reward model's reward")
         for number, by in enumerate(JUDGES):
             duels = [duel(data, by, vgf_at(steps), BASE) for steps in BUDGETS]
-            panels[1].plot(BUDGETS, [100 * (one.rate or 0) for one in duels], label=by,
-                           **line(number + 1))  # fmt: skip
+            panels[1].plot(
+                BUDGETS, [100 * (one.rate or 0) for one in duels], label=by, **line(number + 1)
+            )
             low, high = ([100 * (one.interval or (0, 1))[k] for one in duels] for k in (0, 1))
             panels[1].fill_between(
                 BUDGETS, low, high, color=COLOURS[number + 1], alpha=0.15, linewidth=0
@@ -595,7 +646,7 @@ EXPERIMENT = Experiment(
     ),
     setup=Setup(),
     quick=Setup(
-        recipe=Recipe(sentences=640, pairs=128, rloo_steps=2), prompts=12, development=2, seeds=1,
+        recipe=Recipe(sentences=640, pairs=128, rloo_steps=2), prompts=12, development=2, seeds=1
     ),
     measure=measure,
     judge=judge,
@@ -607,4 +658,4 @@ EXPERIMENT = Experiment(
         "gold judge against perplexity under the base model: budgets L = 0, 1, 2, 5, 10 of VGF, "
         "temperatures 1 and 0.7 of best-of-N, one and the best of 8 samples of tuned models."
     ),
-)  # fmt: skip
+)

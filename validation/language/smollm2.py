@@ -53,10 +53,15 @@ class Setup:
     development: int = 2
     settings: AlignSettings = field(
         default_factory=lambda: AlignSettings(
-            particles=4, steps=(0, 1, 2, 5), unmoved_change=0.15, moved_change=0.4,
-            max_new_tokens=20, min_new_tokens=8, batch_tokens=2048,
+            particles=4,
+            steps=(0, 1, 2, 5),
+            unmoved_change=0.15,
+            moved_change=0.4,
+            max_new_tokens=20,
+            min_new_tokens=8,
+            batch_tokens=2048,
         )
-    )  # fmt: skip
+    )
 
 
 def find_model() -> Path:
@@ -136,9 +141,10 @@ def measure(setup: Setup) -> Data:
         file = Path(scratch) / "aligned.jsonl"
         records = align(models, prompts[: setup.prompts], settings, file)
         duels = judge_file(file, {"VADER": load_judge("vader")})
-    rows = {"base": [record["samples"][0] for record in records],
-            "best_of_n": [record["samples"][record["best_of_n"]["chosen"]]
-                          for record in records]}  # fmt: skip
+    rows = {
+        "base": [record["samples"][0] for record in records],
+        "best_of_n": [record["samples"][record["best_of_n"]["chosen"]] for record in records],
+    }
     for i, steps in enumerate(settings.steps):
         budgets = [record["budgets"][i] for record in records]
         rows[f"L={steps}"] = [own["candidates"][own["chosen"]] for own in budgets]
@@ -150,17 +156,23 @@ def measure(setup: Setup) -> Data:
         "methods": {
             name: {
                 "reward": np.mean([row["reward"] for row in own]),
-                "perplexity": np.exp(-np.sum([row["log_likelihood"] for row in own])
-                                     / np.sum([len(row["tokens"]) for row in own])),
-                "changed": np.mean([row["changed"] for row in own]) if "changed" in own[0]
-                           else None,
+                "perplexity": np.exp(
+                    -np.sum([row["log_likelihood"] for row in own])
+                    / np.sum([len(row["tokens"]) for row in own])
+                ),
+                "changed": np.mean([row["changed"] for row in own])
+                if "changed" in own[0]
+                else None,
             }
             for name, own in rows.items()
         },
         "seconds": np.mean([sum(record["seconds"].values()) for record in records]),
-        "examples": [[records[i]["prompt"], name, " ".join(own[i]["response"].split())]
-                     for i in range(min(2, len(records))) for name, own in rows.items()],
-    }  # fmt: skip
+        "examples": [
+            [records[i]["prompt"], name, " ".join(own[i]["response"].split())]
+            for i in range(min(2, len(records)))
+            for name, own in rows.items()
+        ],
+    }
 
 
 def judge(data: Data) -> list[Verdict]:
@@ -181,16 +193,20 @@ def tables(data: Data) -> list[Table]:
     """Every budget, and some responses."""
     duels = {row["method"]: won(Duel(**row)) for row in data["duels"]}
     rows = [
-        [name, duels.get(name, ""), f"{own['reward']:.2f}", f"{own['perplexity']:.1f}",
-         "" if own["changed"] is None else f"{own['changed']:.2f}"]
+        [
+            name,
+            duels.get(name, ""),
+            f"{own['reward']:.2f}",
+            f"{own['perplexity']:.1f}",
+            "" if own["changed"] is None else f"{own['changed']:.2f}",
+        ]
         for name, own in data["methods"].items()
-    ]  # fmt: skip
+    ]
     header = ("method", "wins by VADER", "reward", "perplexity", "changed")
     return [
         Table("Wins against the base model's first sample, ties left out", header, rows),
-        Table("Responses to the first prompts", ("prompt", "method", "response"),
-              data["examples"]),
-    ]  # fmt: skip
+        Table("Responses to the first prompts", ("prompt", "method", "response"), data["examples"]),
+    ]
 
 
 def remarks(data: Data) -> list[str]:
@@ -233,7 +249,9 @@ EXPERIMENT = Experiment(
     ),
     setup=Setup(),
     quick=Setup(
-        pairs=20, prompts=2, development=1,
+        pairs=20,
+        prompts=2,
+        development=1,
         settings=AlignSettings(
             particles=2, steps=(0, 1), decoding_weight=0.15, step_size=0.1, max_new_tokens=10
         ),
@@ -244,7 +262,7 @@ EXPERIMENT = Experiment(
     remarks=remarks,
     draw=draw,
     caption="Mean reward of the chosen responses, and their perplexity under the base model.",
-)  # fmt: skip
+)
 
 
 if __name__ == "__main__":

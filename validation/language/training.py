@@ -104,9 +104,11 @@ def make_tokenizer(texts: list[str], vocabulary: int) -> Any:
     made = tokenizers.ByteLevelBPETokenizer()
     made.train_from_iterator(texts, vocabulary, special_tokens=[PAD, END], show_progress=False)
     return PreTrainedTokenizerFast(
-        tokenizer_object=made._tokenizer, pad_token=PAD, eos_token=END,
+        tokenizer_object=made._tokenizer,
+        pad_token=PAD,
+        eos_token=END,
         clean_up_tokenization_spaces=False,
-    )  # fmt: skip
+    )
 
 
 @dataclass(frozen=True)
@@ -156,12 +158,18 @@ def _config(tokenizer: Any, recipe: Recipe) -> Any:
     from transformers import GPTNeoXConfig
 
     return GPTNeoXConfig(
-        vocab_size=len(tokenizer), hidden_size=recipe.width, num_hidden_layers=recipe.layers,
-        num_attention_heads=recipe.heads, intermediate_size=4 * recipe.width,
-        max_position_embeddings=2 * recipe.longest, bos_token_id=tokenizer.eos_token_id,
-        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
-        hidden_dropout=0.0, attention_dropout=0.0,
-    )  # fmt: skip
+        vocab_size=len(tokenizer),
+        hidden_size=recipe.width,
+        num_hidden_layers=recipe.layers,
+        num_attention_heads=recipe.heads,
+        intermediate_size=4 * recipe.width,
+        max_position_embeddings=2 * recipe.longest,
+        bos_token_id=tokenizer.eos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        hidden_dropout=0.0,
+        attention_dropout=0.0,
+    )
 
 
 def train_base(rows: Rows, tokenizer: Any, recipe: Recipe, seed: int) -> Any:
@@ -173,10 +181,19 @@ def train_base(rows: Rows, tokenizer: Any, recipe: Recipe, seed: int) -> Any:
     model = transformers.GPTNeoXForCausalLM(_config(tokenizer, recipe))
     order = random.Random(seed).sample(rows.train, min(recipe.sentences, len(rows.train)))
     return _fit(
-        "SFT", [model], [{"input_ids": row} for row in order], tokenizer, recipe, seed,
-        learning_rate=2e-3, num_train_epochs=1, warmup_steps=50, max_length=recipe.longest,
-        dataset_kwargs={"skip_prepare_dataset": True}, loss_type="nll",
-    )  # fmt: skip
+        "SFT",
+        [model],
+        [{"input_ids": row} for row in order],
+        tokenizer,
+        recipe,
+        seed,
+        learning_rate=2e-3,
+        num_train_epochs=1,
+        warmup_steps=50,
+        max_length=recipe.longest,
+        dataset_kwargs={"skip_prepare_dataset": True},
+        loss_type="nll",
+    )
 
 
 def train_reward(
@@ -196,9 +213,17 @@ def train_reward(
         for pair in pairs
     ]
     return _fit(
-        "Reward", [model], joined, tokenizer, recipe, seed, learning_rate=3e-4,
-        num_train_epochs=recipe.reward_epochs, max_length=None, disable_dropout=True,
-    )  # fmt: skip
+        "Reward",
+        [model],
+        joined,
+        tokenizer,
+        recipe,
+        seed,
+        learning_rate=3e-4,
+        num_train_epochs=recipe.reward_epochs,
+        max_length=None,
+        disable_dropout=True,
+    )
 
 
 def train_dpo(
@@ -217,10 +242,18 @@ def train_dpo(
         for pair in pairs
     ]
     return _fit(
-        "DPO", [model, reference], texts, tokenizer, recipe, seed, learning_rate=1e-4,
-        num_train_epochs=recipe.dpo_epochs, beta=recipe.dpo_beta, max_length=None,
+        "DPO",
+        [model, reference],
+        texts,
+        tokenizer,
+        recipe,
+        seed,
+        learning_rate=1e-4,
+        num_train_epochs=recipe.dpo_epochs,
+        beta=recipe.dpo_beta,
+        max_length=None,
         disable_dropout=True,
-    )  # fmt: skip
+    )
 
 
 def train_rloo(models: Models, prompts: list[list[int]], recipe: Recipe, seed: int) -> Any:
@@ -235,10 +268,19 @@ def train_rloo(models: Models, prompts: list[list[int]], recipe: Recipe, seed: i
     with tempfile.TemporaryDirectory() as place:  # trl loads its reference from there
         models.language.model.save_pretrained(place)
         return _fit(
-            "RLOO", [place, reward], texts, models.tokenizer, recipe, seed, learning_rate=3e-5,
-            max_steps=recipe.rloo_steps, num_generations=4, max_completion_length=recipe.response,
-            beta=recipe.rloo_beta, disable_dropout=True,
-        )  # fmt: skip
+            "RLOO",
+            [place, reward],
+            texts,
+            models.tokenizer,
+            recipe,
+            seed,
+            learning_rate=3e-5,
+            max_steps=recipe.rloo_steps,
+            num_generations=4,
+            max_completion_length=recipe.response,
+            beta=recipe.rloo_beta,
+            disable_dropout=True,
+        )
 
 
 def _fit(
@@ -264,15 +306,27 @@ def _fit(
     trl = need("trl", "baselines")
     with tempfile.TemporaryDirectory() as place:
         config = getattr(trl, f"{kind}Config")(
-            output_dir=place, per_device_train_batch_size=recipe.batch, seed=seed,
-            lr_scheduler_type="cosine", weight_decay=0.0, optim="adamw_torch", use_cpu=True,
-            bf16=False, dataloader_pin_memory=False, save_strategy="no", report_to="none",
-            logging_strategy="no", disable_tqdm=True, **options,
-        )  # fmt: skip
+            output_dir=place,
+            per_device_train_batch_size=recipe.batch,
+            seed=seed,
+            lr_scheduler_type="cosine",
+            weight_decay=0.0,
+            optim="adamw_torch",
+            use_cpu=True,
+            bf16=False,
+            dataloader_pin_memory=False,
+            save_strategy="no",
+            report_to="none",
+            logging_strategy="no",
+            disable_tqdm=True,
+            **options,
+        )
         trainer = getattr(trl, f"{kind}Trainer")(
-            *models, config, train_dataset=datasets.Dataset.from_list(rows),
+            *models,
+            config,
+            train_dataset=datasets.Dataset.from_list(rows),
             processing_class=tokenizer,
-        )  # fmt: skip
+        )
         trainer.train()
     return trainer.model.eval()
 
@@ -287,10 +341,11 @@ def make_pairs(
     for start in range(0, len(rows.pairs), 256):
         prompts = rows.pairs[start : start + 256]
         drawn = [
-            language.sample(prompts, [(seed, PAIRS, start + i, k) for i in range(len(prompts))],
-                            settings)
+            language.sample(
+                prompts, [(seed, PAIRS, start + i, k) for i in range(len(prompts))], settings
+            )
             for k in range(2)
-        ]  # fmt: skip
+        ]
         texts = [tokenizer.batch_decode(row, skip_special_tokens=True) for row in drawn]
         asked = tokenizer.batch_decode(prompts)
         scores = [gold(asked, found) for found in texts]
@@ -348,9 +403,10 @@ def train(
     held_out = len(pairs) // 10
     test, pairs = pairs[:held_out], pairs[held_out:]
     reward = kept(
-        "reward", GPTNeoXForSequenceClassification,
+        "reward",
+        GPTNeoXForSequenceClassification,
         lambda: train_reward(base, pairs, tokenizer, recipe, seed),
-    )  # fmt: skip
+    )
     models = pair(base, reward, tokenizer)
     dpo = kept("dpo", language, lambda: train_dpo(base, pairs, tokenizer, recipe, seed))
     rloo = kept("rloo", language, lambda: train_rloo(models, rows.pairs, recipe, seed))

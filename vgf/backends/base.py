@@ -192,12 +192,7 @@ class Backend(Protocol):
 
     @abstractmethod
     def flow_sample(
-        self,
-        params: Tree,
-        s: Array,
-        x0: Array,
-        sampling_steps: int = 10,
-        activation: str = "relu",
+        self, params: Tree, s: Array, x0: Array, sampling_steps: int = 10, activation: str = "relu"
     ) -> Array:
         """``[*, o]``, ``[*, (N,) d]`` -> the shape of x0."""
 

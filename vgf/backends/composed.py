@@ -254,9 +254,14 @@ class ComposedBackend(Backend):
             settings.target_particles,
         )
         loss, gradient = self.critic_gradient(
-            state["critic"], batch["observations"], batch["actions"], y, settings.critic_loss,
-            settings.expectile, activation,
-        )  # fmt: skip
+            state["critic"],
+            batch["observations"],
+            batch["actions"],
+            y,
+            settings.critic_loss,
+            settings.expectile,
+            activation,
+        )
         return gradient, {
             "critic_loss": loss,
             "target_mean": y.mean(),
@@ -279,9 +284,12 @@ class ComposedBackend(Backend):
                 for actions in (a, own)
             )
             weight = self.advantage_weights(
-                q, baseline, settings.value_ensemble, settings.weight_temperature,
+                q,
+                baseline,
+                settings.value_ensemble,
+                settings.weight_temperature,
                 settings.weight_maximum,
-            )  # fmt: skip
+            )
             metrics["weight_mean"] = weight.mean()
         if settings.reference_kind == "gaussian":
             loss, gradient = self.gaussian_gradient(
@@ -298,9 +306,13 @@ class ComposedBackend(Backend):
         s, a = batch["observations"], batch["actions"]
         score = self.action_gradient(state["critic"], s, a, "mean", settings.critic.activation)
         loss, gradient = self.gradient_field_gradient(
-            state["gradient_field"], s, a, score, settings.normalise_gradients,
+            state["gradient_field"],
+            s,
+            a,
+            score,
+            settings.normalise_gradients,
             settings.gradient_field.activation,
-        )  # fmt: skip
+        )
         return gradient, {"gradient_field_loss": loss}
 
     def _fit_policy(
@@ -309,9 +321,16 @@ class ComposedBackend(Backend):
         s, z = batch["observations"], noise["policy"]
         target = self.sample_reference(state["reference"], s, z, settings)
         loss, gradient = self.policy_gradient(
-            state["policy"], state["critic"], s, z, target, settings.distillation,
-            settings.normalise_values, settings.policy.activation, settings.critic.activation,
-        )  # fmt: skip
+            state["policy"],
+            state["critic"],
+            s,
+            z,
+            target,
+            settings.distillation,
+            settings.normalise_values,
+            settings.policy.activation,
+            settings.critic.activation,
+        )
         return gradient, {"policy_loss": loss}
 
     def _spread(self, a: Array) -> Array:

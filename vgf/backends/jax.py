@@ -446,12 +446,7 @@ class JaxBackend(ComposedBackend):
 
     @compiled("sampling_steps", "activation")
     def flow_sample(
-        self,
-        params: Tree,
-        s: Array,
-        x0: Array,
-        sampling_steps: int = 10,
-        activation: str = "relu",
+        self, params: Tree, s: Array, x0: Array, sampling_steps: int = 10, activation: str = "relu"
     ) -> Array:
         check_shapes("flow_sample", x0=(x0, "* d"))
 
@@ -778,9 +773,13 @@ class JaxBackend(ComposedBackend):
         decoding_top: int | None = 50,
     ) -> Array:
         check_shapes(
-            "decoding_scores", u=(u, "B d"), log_p=(log_p, "B V"), embeddings=(embeddings, "V d"),
-            original=(original, "B"), allowed=(allowed, "V"),
-        )  # fmt: skip
+            "decoding_scores",
+            u=(u, "B d"),
+            log_p=(log_p, "B V"),
+            embeddings=(embeddings, "V d"),
+            original=(original, "B"),
+            allowed=(allowed, "V"),
+        )
         if decoding_top is not None and decoding_top < 1:
             raise ValueError(f"decoding_top is {decoding_top}; it must be 1 or more, or None")
         norms = jnp.sum(jnp.square(embeddings), axis=-1)
@@ -858,9 +857,11 @@ class JaxBackend(ComposedBackend):
             lambda state, data, rows, count: _repeat(
                 lambda i, state: one(state, gather(data, rows[i])), count, state
             ),
-            mesh=self.cores, check_vma=False, out_specs=EVERYWHERE,
+            mesh=self.cores,
+            check_vma=False,
+            out_specs=EVERYWHERE,
             in_specs=(EVERYWHERE, EVERYWHERE, BY_STATES, EVERYWHERE),
-        )  # fmt: skip
+        )
         return loop(state, data, rows, count)
 
     @compiled("settings", "gather")

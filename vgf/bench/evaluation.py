@@ -73,9 +73,11 @@ class Ours:
         self.task = dataclasses.replace(found, make_env=Cut(found.make_env, decisions))
         hidden = (width,) * depth
         agent = Settings(
-            critic=Network(hidden, layer_norm=True), reference=Network(hidden),
-            particles=particles, sampling_steps=sampling_steps,
-        )  # fmt: skip
+            critic=Network(hidden, layer_norm=True),
+            reference=Network(hidden),
+            particles=particles,
+            sampling_steps=sampling_steps,
+        )
         self.backend = make_backend(BackendSettings(backend), training=False)
         sizes = self.task.observation_dim, self.task.action_dim
         state = self.backend.init_state(0, *sizes, agent)
@@ -94,9 +96,13 @@ class Ours:
         if self.pool is None:
             self.pool = make_pool(self.task, count, self.num_envs, self.workers)
         found = evaluate(
-            self.policy, self.task, self.budgets, particles=self.particles, episodes=count,
+            self.policy,
+            self.task,
+            self.budgets,
+            particles=self.particles,
+            episodes=count,
             pool=self.pool,
-        )  # fmt: skip
+        )
         self.taken += sum(record["length"] for record in found.records)
 
     def describe(self) -> dict[str, Any]:

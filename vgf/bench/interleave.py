@@ -57,10 +57,7 @@ class Worker:
     """
 
     def __init__(
-        self,
-        label: str,
-        python: str = sys.executable,
-        variables: Mapping[str, str] | None = None,
+        self, label: str, python: str = sys.executable, variables: Mapping[str, str] | None = None
     ) -> None:
         self.label, self.idle = label, 0.0
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115  (closed by close)
@@ -71,9 +68,13 @@ class Worker:
         try:
             self._process = subprocess.Popen(
                 [python, str(Path(__file__).with_name("worker.py"))],
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors,
-                env=environment, text=True, encoding="utf-8",
-            )  # fmt: skip
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._errors,
+                env=environment,
+                text=True,
+                encoding="utf-8",
+            )
         except OSError as error:
             self._errors.close()
             raise VGFError(f"{label}: cannot run {python}: {error.strerror}") from error

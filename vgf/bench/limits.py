@@ -124,10 +124,13 @@ def decision_flops(work: Work) -> int:
     d, n, steps = work.action_dim, work.particles, work.steps
     critic, reference = _Network(work, d, 1, members=2), _Network(work, d, d)
     products = [
-        *reference.states(1), *reference.beyond(n, times=work.sampling_steps),
-        *critic.states(1), *critic.beyond(n, times=steps + 1),
-        *critic.beyond(n, times=steps, columns=d), Product(n, n, d, steps),
-    ]  # fmt: skip
+        *reference.states(1),
+        *reference.beyond(n, times=work.sampling_steps),
+        *critic.states(1),
+        *critic.beyond(n, times=steps + 1),
+        *critic.beyond(n, times=steps, columns=d),
+        Product(n, n, d, steps),
+    ]
     return sum(product.flops for product in products)
 
 

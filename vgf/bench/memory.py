@@ -62,11 +62,15 @@ def table_rows(found: Iterable[Mapping[str, Any]]) -> list[dict[str, str]]:
     for row in found:
         new, kept = row["peak"] - row["before"], row["held"] - row["before"]
         megabytes = {"data": row["data"], "peak": row["peak"], "new": new, "kept": kept}
-        rows.append({
-            "transitions": f"{row['rows']:,}", "data held": row["memory"],
-            **{f"{name} MB": f"{number / 1e6:,.0f}" for name, number in megabytes.items()},
-            "new / data": f"{row['ratio']:.2f}", "kept / data": f"{kept / row['data']:.2f}",
-        })  # fmt: skip
+        rows.append(
+            {
+                "transitions": f"{row['rows']:,}",
+                "data held": row["memory"],
+                **{f"{name} MB": f"{number / 1e6:,.0f}" for name, number in megabytes.items()},
+                "new / data": f"{row['ratio']:.2f}",
+                "kept / data": f"{kept / row['data']:.2f}",
+            }
+        )
     return rows
 
 

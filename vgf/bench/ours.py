@@ -53,10 +53,17 @@ class Training:
         while self.step < end:
             together = min(end - self.step, UPDATES_PER_CALL)
             requests = [
-                Request(state, self.settings, self.batches.dataset, seed, self.step, together,
-                        self.work.batch_size)
+                Request(
+                    state,
+                    self.settings,
+                    self.batches.dataset,
+                    seed,
+                    self.step,
+                    together,
+                    self.work.batch_size,
+                )
                 for seed, state in enumerate(self.states)
-            ]  # fmt: skip
+            ]
             replies = self.batches.update(requests, together)
             self.states = [reply.state for reply in replies]
             self.step += together

@@ -17,10 +17,7 @@ import numpy as np
 
 # For each repository: the method, and the module, agent and settings that compute it.
 PEERS: dict[str, dict[str, tuple[str, str]]] = {
-    "ryanxhr/vgf": {
-        "vgf": ("agents.vgf", "VGFAgent"),
-        "avgf": ("agents.a_vgf", "AVGFAgent"),
-    },
+    "ryanxhr/vgf": {"vgf": ("agents.vgf", "VGFAgent"), "avgf": ("agents.a_vgf", "AVGFAgent")},
     "seohongpark/fql": {"fql": ("agents.fql", "FQLAgent")},
 }
 _PACKAGES = ("numpy", "jax", "jaxlib", "flax", "optax")
@@ -42,8 +39,11 @@ class Training:
         theirs = importlib.import_module(module)
         config = theirs.get_config()
         hidden = (work["width"],) * work["depth"]
-        sizes = {"batch_size": work["batch_size"], "value_hidden_dims": hidden,
-                 "actor_hidden_dims": hidden}  # fmt: skip
+        sizes = {
+            "batch_size": work["batch_size"],
+            "value_hidden_dims": hidden,
+            "actor_hidden_dims": hidden,
+        }
         if work["method"] == "fql":
             sizes["flow_steps"] = work["sampling_steps"]
         else:

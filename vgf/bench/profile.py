@@ -24,16 +24,7 @@ from . import limits, roofs
 from .interleave import Timer, Worker, calibrate, take_turns
 from .machine import machine
 from .ours import Training, backend_settings
-from .training import (
-    PRODUCT,
-    Case,
-    Data,
-    Plan,
-    Say,
-    best_product,
-    measure_roofs,
-    roof_text,
-)
+from .training import PRODUCT, Case, Data, Plan, Say, best_product, measure_roofs, roof_text
 from .work import Work
 
 WHOLE, DISPATCH = "whole update", "dispatch"
@@ -73,16 +64,24 @@ def profile(plan: Plan, case: Case, side: str, machine_roofs: Data) -> Data:
     backend = make_backend(backend_settings(side, plan.device, plan.dtype, precision))
     dataset = check_dataset(work.dataset(), "the benchmark's data")
     nothing = dataclasses.replace(work, width=1, batch_size=1)
-    wholes = {WHOLE: Training(backend, work, dataset).run,
-              DISPATCH: Training(backend, nothing, dataset).run}  # fmt: skip
+    wholes = {
+        WHOLE: Training(backend, work, dataset).run,
+        DISPATCH: Training(backend, nothing, dataset).run,
+    }
     found = parts(backend, work, dataset)
     best = best_product(machine_roofs, work, precision)
     with ExitStack() as stack:
         product = stack.enter_context(Worker(PRODUCT))
         product.start(
-            roofs.__name__, what=PRODUCT, library=best["library"], m=best["m"], k=best["k"],
-            device=plan.device, dtype=plan.dtype, matmul_precision=precision,
-        )  # fmt: skip
+            roofs.__name__,
+            what=PRODUCT,
+            library=best["library"],
+            m=best["m"],
+            k=best["k"],
+            device=plan.device,
+            dtype=plan.dtype,
+            matmul_precision=precision,
+        )
         timers: dict[str, Timer] = {
             **{name: in_process(run) for name, run in wholes.items()},
             **{name: in_process(_repeat(backend, call)) for name, (call, _) in found.items()},
@@ -102,10 +101,21 @@ def profile(plan: Plan, case: Case, side: str, machine_roofs: Data) -> Data:
         share = statistics.median(s / whole for s, whole in zip(seconds, times[WHOLE], strict=True))
         operations, moved = amount(work, name, plan.dtype)
         least = limits.limit(operations, moved, rate, machine_roofs["bandwidth"]["memory"])
-        rows[name] = {"seconds": seconds, "times": often, "flops": operations, "bytes": moved,
-                      "limit_seconds": least, "share": share}  # fmt: skip
-    return {"name": work.name, "title": case.title, "side": side,
-            "device": backend.device, "parts": rows}  # fmt: skip
+        rows[name] = {
+            "seconds": seconds,
+            "times": often,
+            "flops": operations,
+            "bytes": moved,
+            "limit_seconds": least,
+            "share": share,
+        }
+    return {
+        "name": work.name,
+        "title": case.title,
+        "side": side,
+        "device": backend.device,
+        "parts": rows,
+    }
 
 
 def amount(work: Work, part: str, dtype: str = "float32") -> tuple[int, int]:
@@ -113,9 +123,10 @@ def amount(work: Work, part: str, dtype: str = "float32") -> tuple[int, int]:
     if part == WHOLE:
         return limits.flops(work), limits.state_bytes(work, dtype)
     moved = {
-        "batch": limits.batch_bytes, "optimiser": limits.optimiser_bytes,
+        "batch": limits.batch_bytes,
+        "optimiser": limits.optimiser_bytes,
         "target network": limits.target_bytes,
-    }.get(part)  # fmt: skip
+    }.get(part)
     products = limits.parts(work).get(part, [])
     return sum(product.flops for product in products), moved(work, dtype) if moved else 0
 
@@ -172,8 +183,9 @@ def parts(backend: Backend, work: Work, dataset: Dataset) -> dict[str, Part]:
         if work.method == "avgf":
             field = state["gradient_field"]
             found["field"] = (
-                lambda: backend.gradient_field(field, s_next, particles, activation), budget.steps
-            )  # fmt: skip
+                lambda: backend.gradient_field(field, s_next, particles, activation),
+                budget.steps,
+            )
         else:
             found["score"] = (
                 lambda: backend.action_gradient(
@@ -183,21 +195,29 @@ def parts(backend: Backend, work: Work, dataset: Dataset) -> dict[str, Part]:
             )
             found["kernel"] = (
                 lambda: backend.phi(
-                    particles, velocity, budget.temperature, budget.bandwidth,
+                    particles,
+                    velocity,
+                    budget.temperature,
+                    budget.bandwidth,
                     budget.bandwidth_gradient,
                 ),
                 budget.steps,
-            )  # fmt: skip
+            )
         found["particle step"] = (
-            lambda: backend.flow_step(particles, velocity, moments, budget), budget.steps
-        )  # fmt: skip
+            lambda: backend.flow_step(particles, velocity, moments, budget),
+            budget.steps,
+        )
 
     def target() -> Any:
         q = backend.critic_values(state["target_critic"], s_next, particles, activation)
         return backend.td_target(
-            q, batch["rewards"], batch["masks"], settings.discount, settings.target_ensemble,
+            q,
+            batch["rewards"],
+            batch["masks"],
+            settings.discount,
+            settings.target_ensemble,
             settings.target_particles,
-        )  # fmt: skip
+        )
 
     def fit_reference() -> Any:
         x0, t = noise["reference_start"], noise["reference_time"]
@@ -208,17 +228,28 @@ def parts(backend: Backend, work: Work, dataset: Dataset) -> dict[str, Part]:
     def fit_field() -> Any:
         g = backend.action_gradient(state["critic"], s, a, "mean", activation)
         return backend.gradient_field_gradient(
-            state["gradient_field"], s, a, g, settings.normalise_gradients,
+            state["gradient_field"],
+            s,
+            a,
+            g,
+            settings.normalise_gradients,
             settings.gradient_field.activation,
-        )  # fmt: skip
+        )
 
     def fit_policy() -> Any:
         z = noise["policy"]
         goal = backend.sample_reference(state["reference"], s, z, settings)
         return backend.policy_gradient(
-            state["policy"], state["critic"], s, z, goal, settings.distillation,
-            settings.normalise_values, settings.policy.activation, activation,
-        )  # fmt: skip
+            state["policy"],
+            state["critic"],
+            s,
+            z,
+            goal,
+            settings.distillation,
+            settings.normalise_values,
+            settings.policy.activation,
+            activation,
+        )
 
     found["target"] = target, 1
     found["critic gradient"] = (
@@ -239,15 +270,18 @@ def parts(backend: Backend, work: Work, dataset: Dataset) -> dict[str, Part]:
             gradient = state[name]  # of the right shapes
             if settings.clip_norm is not None:
                 gradient = backend.clip_by_global_norm(gradient, settings.clip_norm)
-            new.append(backend.adam_step(
-                state[name], gradient, state["optimiser"][name], settings.learning_rate
-            ))  # fmt: skip
+            new.append(
+                backend.adam_step(
+                    state[name], gradient, state["optimiser"][name], settings.learning_rate
+                )
+            )
         return new
 
     found["optimiser"] = optimise, 1
     found["target network"] = (
-        lambda: backend.polyak(state["critic"], state["target_critic"], settings.polyak), 1
-    )  # fmt: skip
+        lambda: backend.polyak(state["critic"], state["target_critic"], settings.polyak),
+        1,
+    )
     return found
 
 
@@ -259,14 +293,16 @@ def profile_text(found: Data) -> str:
     for name, row in found["parts"].items():
         median = statistics.median(row["seconds"])
         least = row["limit_seconds"]
-        lines.append({
-            "part": name if row["times"] == 1 else f"{name} x {row['times']}",
-            "ms": f"{1e3 * median:.4g}",
-            "share": f"{100 * row['share']:.0f} %",
-            "GFLOP": f"{row['flops'] / 1e9:.3g}" if row["flops"] else "",
-            "MB moved": f"{row['bytes'] / 1e6:.3g}" if row["bytes"] else "",
-            "of limit": f"{100 * least / median:.0f} %" if least else "",
-        })  # fmt: skip
+        lines.append(
+            {
+                "part": name if row["times"] == 1 else f"{name} x {row['times']}",
+                "ms": f"{1e3 * median:.4g}",
+                "share": f"{100 * row['share']:.0f} %",
+                "GFLOP": f"{row['flops'] / 1e9:.3g}" if row["flops"] else "",
+                "MB moved": f"{row['bytes'] / 1e6:.3g}" if row["bytes"] else "",
+                "of limit": f"{100 * least / median:.0f} %" if least else "",
+            }
+        )
     alone = [row["share"] for name, row in found["parts"].items() if name not in (WHOLE, DISPATCH)]
     return (
         f"{found['title']}: {found['side']} on {found['device']}\n{format_table(lines)}\n"

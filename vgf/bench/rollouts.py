@@ -66,9 +66,12 @@ class Plan:
             VGFError: a size out of its range.
         """
         return Work(
-            depth=self.depth, width=self.width, particles=self.particles,
-            sampling_steps=self.sampling_steps, steps=steps,
-        )  # fmt: skip
+            depth=self.depth,
+            width=self.width,
+            particles=self.particles,
+            sampling_steps=self.sampling_steps,
+            steps=steps,
+        )
 
 
 def measure(plan: Plan, say: Say = lambda line: None) -> Data:
@@ -106,23 +109,33 @@ def measure(plan: Plan, say: Say = lambda line: None) -> Data:
     for name in (*sides, SIMULATOR):
         # a timer gives seconds for each step, and take_turns divides by the count
         times[name] = [s * counts[name] for s in times[name]]
-    row = {"task": plan.task, "title": title(plan), **_limits(plan, about, times), "sides": {
-        name: {"ours": name == evaluation.OURS, "seconds": times[name], "memory": memory[name]}
-        for name in sides
-    }}  # fmt: skip
+    row = {
+        "task": plan.task,
+        "title": title(plan),
+        **_limits(plan, about, times),
+        "sides": {
+            name: {"ours": name == evaluation.OURS, "seconds": times[name], "memory": memory[name]}
+            for name in sides
+        },
+    }
     for side in row["sides"].values():
         side["of_limit"] = ratio(side["seconds"], row["limit_seconds"])
     mine = row["sides"][evaluation.OURS]
     mine["ratios"] = {
         name: {**ratio(mine["seconds"], times[name]), "interleaved": True}
-        for name in sides if name != evaluation.OURS
-    }  # fmt: skip
+        for name in sides
+        if name != evaluation.OURS
+    }
     sizes = {f.name: getattr(plan, f.name) for f in dataclasses.fields(plan) if f.name != "peers"}
     say(evaluation_text(row))
     return {
-        "kind": "evaluation", "environment": environment(), "machine": machine(), "plan": sizes,
-        "peers": {peer.name: {"revision": peer.revision()} for peer in plan.peers}, "rows": [row],
-    }  # fmt: skip
+        "kind": "evaluation",
+        "environment": environment(),
+        "machine": machine(),
+        "plan": sizes,
+        "peers": {peer.name: {"revision": peer.revision()} for peer in plan.peers},
+        "rows": [row],
+    }
 
 
 def _limits(plan: Plan, about: Data, times: Mapping[str, Sequence[float]]) -> Data:
@@ -140,8 +153,12 @@ def _limits(plan: Plan, about: Data, times: Mapping[str, Sequence[float]]) -> Da
     products = [flops / (Product(m, k, k).flops / s) for s in times[PRODUCT]]
     join = operator.add if about["device"] == "cpu" else max
     together = [join(a, b) for a, b in zip(simulator, products, strict=True)]
-    return {"flops": flops, "simulator_seconds": simulator, "products_seconds": products,
-            "limit_seconds": together}  # fmt: skip
+    return {
+        "flops": flops,
+        "simulator_seconds": simulator,
+        "products_seconds": products,
+        "limit_seconds": together,
+    }
 
 
 def title(plan: Plan) -> str:
@@ -172,9 +189,12 @@ def _start(plan: Plan, stack: ExitStack) -> dict[str, Worker]:
     }
     workers = {evaluation.OURS: stack.enter_context(Worker("vgf"))}
     workers[evaluation.OURS].start(
-        evaluation.__name__, side=evaluation.OURS, backend=plan.backend, workers=plan.workers,
+        evaluation.__name__,
+        side=evaluation.OURS,
+        backend=plan.backend,
+        workers=plan.workers,
         **options,
-    )  # fmt: skip
+    )
     for peer in plan.peers:
         worker = workers[peer.name] = stack.enter_context(Worker(peer.name, peer.python))
         try:
@@ -186,10 +206,15 @@ def _start(plan: Plan, stack: ExitStack) -> dict[str, Worker]:
     on_cpu = workers[evaluation.OURS].about()["device"] == "cpu"
     product = workers[PRODUCT] = stack.enter_context(Worker(PRODUCT))
     product.start(
-        roofs.__name__, what=PRODUCT, library="numpy" if on_cpu else plan.backend,
-        m=plan.episodes * plan.particles, k=plan.width, device="cpu" if on_cpu else "auto",
-        dtype="float32", matmul_precision="float32",
-    )  # fmt: skip
+        roofs.__name__,
+        what=PRODUCT,
+        library="numpy" if on_cpu else plan.backend,
+        m=plan.episodes * plan.particles,
+        k=plan.width,
+        device="cpu" if on_cpu else "auto",
+        dtype="float32",
+        matmul_precision="float32",
+    )
     return workers
 
 

@@ -46,13 +46,23 @@ def draw(axes: Any, record: Data) -> None:
     low, high = min(found + corners) / 4, max(found + corners) * 4
     for i, (name, bandwidth) in enumerate(roofs["bandwidth"].items()):
         axes.plot(
-            [low, corners[i]], [low * bandwidth, flat], color="#777777", linewidth=1,
-            linestyle=("-", ":")[i % 2], label=f"copying, {name}",
-        )  # fmt: skip
+            [low, corners[i]],
+            [low * bandwidth, flat],
+            color="#777777",
+            linewidth=1,
+            linestyle=("-", ":")[i % 2],
+            label=f"copying, {name}",
+        )
     for i, (precision, height) in enumerate(flats.items()):
         label = "bare matrix product" if len(flats) == 1 else f"bare product, {precision}"
-        axes.plot([min(corners), high], [height, height], color="#777777", linewidth=1,
-                  linestyle=("--", "-.", (0, (1, 3)))[i % 3], label=label)  # fmt: skip
+        axes.plot(
+            [min(corners), high],
+            [height, height],
+            color="#777777",
+            linewidth=1,
+            linestyle=("--", "-.", (0, (1, 3)))[i % 3],
+            label=label,
+        )
     series: dict[str, list[tuple[float, float]]] = {}
     for row in record["rows"]:
         for name, side in row["sides"].items():
@@ -63,9 +73,14 @@ def draw(axes: Any, record: Data) -> None:
     for i, (name, points) in enumerate(series.items()):
         colour = _COLOURS[i % len(_COLOURS)]
         axes.plot(
-            *zip(*points, strict=True), linestyle="none", marker=_MARKERS[i % len(_MARKERS)],
-            color=colour, markerfacecolor="white" if i % 2 else colour, markersize=5, label=name,
-        )  # fmt: skip
+            *zip(*points, strict=True),
+            linestyle="none",
+            marker=_MARKERS[i % len(_MARKERS)],
+            color=colour,
+            markerfacecolor="white" if i % 2 else colour,
+            markersize=5,
+            label=name,
+        )
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xlim(low, high)

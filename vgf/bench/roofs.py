@@ -36,8 +36,10 @@ class Product:
         )
         self.device = backend.device
         self.multiply: Callable[[int], Any] = {
-            "numpy": _numpy_product, "torch": _torch_product, "jax": _jax_product
-        }[library](backend, x, w)  # fmt: skip
+            "numpy": _numpy_product,
+            "torch": _torch_product,
+            "jax": _jax_product,
+        }[library](backend, x, w)
 
     def run(self, count: int) -> None:
         """So many products."""

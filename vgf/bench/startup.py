@@ -46,8 +46,12 @@ def measure(plan: Plan, say: Say = lambda line: None) -> Data:
     Raises:
         VGFError: what is wrong with the request, or cannot be run.
     """
-    found: Data = {"kind": "startup", "environment": environment(), "machine": machine(),
-                   "rows": []}  # fmt: skip
+    found: Data = {
+        "kind": "startup",
+        "environment": environment(),
+        "machine": machine(),
+        "rows": [],
+    }
     for case in plan.cases():
         found["rows"].append(_measure(plan, case))
         say(startup_text(found["rows"][-1]))
@@ -59,11 +63,7 @@ def _measure(plan: Plan, case: Case) -> Data:
     with tempfile.TemporaryDirectory(prefix="vgf-bench-") as folder:
         place = Path(folder)
         np.savez(place / "data.npz", **work.dataset())  # type: ignore[arg-type]
-        timers = {
-            BARE: _process("pass"),
-            IMPORT: _process("import vgf"),
-            HELP: _process(_HELP),
-        }
+        timers = {BARE: _process("pass"), IMPORT: _process("import vgf"), HELP: _process(_HELP)}
         for side in plan.sides:
             settings = backend_settings(side, plan.device, plan.dtype, case.precision)
             timers[f"import {settings.name}"] = _process(f"import {settings.name}")
@@ -91,9 +91,12 @@ def _process(code: str, *words: str) -> Timer:
         start = time.perf_counter()
         for _ in range(count):
             done = subprocess.run(
-                [sys.executable, "-c", code, *words], capture_output=True, text=True,
-                env={**os.environ, **package_path()}, check=False,
-            )  # fmt: skip
+                [sys.executable, "-c", code, *words],
+                capture_output=True,
+                text=True,
+                env={**os.environ, **package_path()},
+                check=False,
+            )
             if done.returncode:
                 raise VGFError(f"{code}: {done.stderr.strip()}")
         return time.perf_counter() - start
@@ -110,9 +113,9 @@ def _first_update(config: Path, folder: Path, cache: Path | None) -> Timer:
             with tempfile.TemporaryDirectory(dir=folder) as scratch:
                 out = Path(scratch) / "run"
                 kept = str(cache or Path(scratch) / "cache")
-                seconds += _until_logged(config, out, {
-                    "VGF_CACHE_DIR": kept, "TORCHINDUCTOR_CACHE_DIR": f"{kept}/torch"
-                })  # fmt: skip
+                seconds += _until_logged(
+                    config, out, {"VGF_CACHE_DIR": kept, "TORCHINDUCTOR_CACHE_DIR": f"{kept}/torch"}
+                )
         return seconds
 
     return timer
@@ -124,10 +127,12 @@ def _until_logged(config: Path, out: Path, variables: Mapping[str, str]) -> floa
     with (
         tempfile.TemporaryFile() as said,
         subprocess.Popen(
-            [sys.executable, "-c", _RUN, *words], stdout=said, stderr=said,
+            [sys.executable, "-c", _RUN, *words],
+            stdout=said,
+            stderr=said,
             env={**os.environ, **package_path(), **variables},
         ) as process,
-    ):  # fmt: skip
+    ):
         log = out / f"{METRICS}.jsonl"
         seconds = None
         while process.poll() is None:
@@ -150,8 +155,11 @@ def startup_text(row: Data) -> str:
 def table_rows(times: Mapping[str, Sequence[float]]) -> list[dict[str, Any]]:
     """A line for each of what was timed."""
     return [
-        {"until": name if ", " not in name else f"first update, {name}",
-         "s": f"{statistics.median(seconds):.3g}",
-         "lowest": f"{min(seconds):.3g}", "highest": f"{max(seconds):.3g}"}
+        {
+            "until": name if ", " not in name else f"first update, {name}",
+            "s": f"{statistics.median(seconds):.3g}",
+            "lowest": f"{min(seconds):.3g}",
+            "highest": f"{max(seconds):.3g}",
+        }
         for name, seconds in times.items()
-    ]  # fmt: skip
+    ]

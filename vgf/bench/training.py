@@ -196,14 +196,21 @@ def measure(plan: Plan, say: Say = lambda line: None) -> Data:
         "kind": "training",
         "environment": environment(),
         "machine": machine(),
-        "plan": {key: getattr(plan, key) for key in (
-            "device", "dtype", "matmul_precisions", "peer_matmul_precision", "rounds",
-            "block_seconds",
-        )},
+        "plan": {
+            key: getattr(plan, key)
+            for key in (
+                "device",
+                "dtype",
+                "matmul_precisions",
+                "peer_matmul_precision",
+                "rounds",
+                "block_seconds",
+            )
+        },
         "peers": {
             peer.name: {"revision": peer.revision(), "versions": None} for peer in plan.peers
         },
-    }  # fmt: skip
+    }
     found["roofs"] = measure_roofs(plan)
     say(roof_text(found["roofs"]))
     found["rows"] = []
@@ -246,8 +253,14 @@ def measure_roofs(plan: Plan) -> Data:
         products = []
         with progress(len(wanted) + 2, "the machine's limits", "limit") as bar:
             for precision, (m, k) in wanted:
-                options = {"what": PRODUCT, "m": m, "k": k, "device": plan.device,
-                           "dtype": plan.dtype, "matmul_precision": precision}  # fmt: skip
+                options = {
+                    "what": PRODUCT,
+                    "m": m,
+                    "k": k,
+                    "device": plan.device,
+                    "dtype": plan.dtype,
+                    "matmul_precision": precision,
+                }
                 libraries = [name for name in workers if name != "numpy" or precision == "float32"]
                 rates = _rates(plan, workers, libraries, options, 2.0 * m * k * k)
                 products += [
@@ -264,12 +277,7 @@ def measure_roofs(plan: Plan) -> Data:
                 bar.update()
     if bandwidth["cache"] < bandwidth["memory"]:
         del bandwidth["cache"]  # on a GPU such a copy takes no longer than to start it
-    return {
-        "device": device,
-        "device_name": called,
-        "products": products,
-        "bandwidth": bandwidth,
-    }
+    return {"device": device, "device_name": called, "products": products, "bandwidth": bandwidth}
 
 
 def _roof_workers(plan: Plan, stack: ExitStack) -> dict[str, Side]:
@@ -306,11 +314,7 @@ def device_in_use(device: str) -> str:
 
 
 def _rates(
-    plan: Plan,
-    workers: Mapping[str, Side],
-    libraries: Sequence[str],
-    options: Data,
-    amount: float,
+    plan: Plan, workers: Mapping[str, Side], libraries: Sequence[str], options: Data, amount: float
 ) -> dict[str, float]:
     """The best rate of each library, in `amount` a second."""
     timers, counts = {}, {}
@@ -327,9 +331,10 @@ def best_product(machine_roofs: Data, work: Work, precision: str) -> Data:
     """The fastest library at the sizes of a work."""
     size = work.batch_size * work.particles, work.width
     rows = [
-        row for row in machine_roofs["products"]
+        row
+        for row in machine_roofs["products"]
         if (row["m"], row["k"]) == size and row["precision"] == precision
-    ]  # fmt: skip
+    ]
     best: Data = max(rows, key=lambda row: row["rate"])
     return best
 
@@ -363,9 +368,14 @@ def measure_case(plan: Plan, case: Case, started: Mapping[str, Side], found: Dat
         mine = name in ours.OURS
         # a unit of ours is an update of every agent
         seconds = [s / work.seeds for s in seconds] if mine else seconds
-        sides[name] = {"ours": mine, "seconds": seconds, "count": counts[name],
-                       "memory": memory[name], "idle": idle[name],
-                       "device": about[name]["device"]}  # fmt: skip
+        sides[name] = {
+            "ours": mine,
+            "seconds": seconds,
+            "count": counts[name],
+            "memory": memory[name],
+            "idle": idle[name],
+            "device": about[name]["device"],
+        }
     row: Data = {
         "name": work.name,
         "title": case.title,
@@ -375,10 +385,14 @@ def measure_case(plan: Plan, case: Case, started: Mapping[str, Side], found: Dat
         "flops": flops(work),
         "state_bytes": state_bytes(work, plan.dtype),
         "intensity": intensity(work, plan.dtype),
-        "product": {"library": best["library"], "seconds": times[PRODUCT], "idle": idle[PRODUCT],
-                    "flops": 2 * best["m"] * best["k"] ** 2},
+        "product": {
+            "library": best["library"],
+            "seconds": times[PRODUCT],
+            "idle": idle[PRODUCT],
+            "flops": 2 * best["m"] * best["k"] ** 2,
+        },
         "sides": sides,
-    }  # fmt: skip
+    }
     return compare(row, bandwidth, plan.against)
 
 
@@ -403,14 +417,17 @@ def compare(row: Data, bandwidth: float, against: Data | None = None) -> Data:
             continue
         side["ratios"] = {
             name: {**ratio(side["seconds"], other["seconds"]), "interleaved": True}
-            for name, other in row["sides"].items() if not other["ours"]
-        }  # fmt: skip
+            for name, other in row["sides"].items()
+            if not other["ours"]
+        }
         mine = statistics.median(side["seconds"])
         for name, seconds in recorded.items():
             side["ratios"][name] = {
-                "median": statistics.median(seconds) / mine, "low": min(seconds) / mine,
-                "high": max(seconds) / mine, "interleaved": False,
-            }  # fmt: skip
+                "median": statistics.median(seconds) / mine,
+                "low": min(seconds) / mine,
+                "high": max(seconds) / mine,
+                "interleaved": False,
+            }
     return row
 
 
@@ -420,9 +437,10 @@ def _recorded(row: Data, against: Data | None) -> dict[str, list[float]]:
     for other in (against or {"rows": []})["rows"]:
         if other["work"] == {**row["work"], "seeds": 1} and all(row[k] == other[k] for k in same):
             return {
-                name: side["seconds"] for name, side in other["sides"].items()
+                name: side["seconds"]
+                for name, side in other["sides"].items()
                 if not side["ours"] and name not in row["sides"]
-            }  # fmt: skip
+            }
     return {}
 
 
@@ -463,8 +481,10 @@ def _launches(plan: Plan, case: Case, data: Path, found: Data) -> Iterator[_Laun
     work, precision = case
     sizes, on_gpu = dataclasses.asdict(work), found["roofs"]["device"] != "cpu"
     options: dict[str, Any] = {
-        "device": plan.device, "dtype": plan.dtype, "matmul_precision": precision,
-    }  # fmt: skip
+        "device": plan.device,
+        "dtype": plan.dtype,
+        "matmul_precision": precision,
+    }
     theirs_is = plan.peer_matmul_precision or precision
     variables = {"JAX_DEFAULT_MATMUL_PRECISION": _JAX_PRECISIONS[theirs_is]}
     if not on_gpu:
@@ -476,9 +496,13 @@ def _launches(plan: Plan, case: Case, data: Path, found: Data) -> Iterator[_Laun
     def train_peer(worker: Worker, peer: Peer) -> Data:
         try:
             about = _begin(
-                worker, peers.__file__, peer=peer.name, checkout=str(peer.checkout), work=sizes,
+                worker,
+                peers.__file__,
+                peer=peer.name,
+                checkout=str(peer.checkout),
+                work=sizes,
                 data=str(data),
-            )  # fmt: skip
+            )
         except MissingPackageError as error:
             raise peer.lacks(error.package) from error
         if on_gpu and about["device"] == "cpu":
@@ -496,15 +520,19 @@ def _launches(plan: Plan, case: Case, data: Path, found: Data) -> Iterator[_Laun
     for peer in plan.peers:
         if work.method in peers.PEERS[peer.name]:
             yield _Launch(
-                peer.name, (peer.name, one, theirs_is),
-                partial(Worker, peer.name, peer.python, variables), partial(train_peer, peer=peer),
-            )  # fmt: skip
+                peer.name,
+                (peer.name, one, theirs_is),
+                partial(Worker, peer.name, peer.python, variables),
+                partial(train_peer, peer=peer),
+            )
     best = best_product(found["roofs"], work, precision)
     size: dict[str, Any] = {name: best[name] for name in ("library", "m", "k")}
     yield _Launch(
-        PRODUCT, (PRODUCT, *size.values(), precision), partial(Worker, PRODUCT),
+        PRODUCT,
+        (PRODUCT, *size.values(), precision),
+        partial(Worker, PRODUCT),
         partial(_begin, module=roofs.__name__, what=PRODUCT, **size, **options),
-    )  # fmt: skip
+    )
 
 
 def _begin(worker: Worker, module: str, **options: Any) -> Data:
@@ -530,16 +558,22 @@ def roof_text(found: Data) -> str:
     for product in found["products"]:
         key = f"[{product['m']}, {product['k']}]^2", product["precision"]
         line = rows.setdefault(
-            key, {"product": f"{product['m']} x {product['k']} x {product['k']}",
-                  "precision": product["precision"]}
-        )  # fmt: skip
+            key,
+            {
+                "product": f"{product['m']} x {product['k']} x {product['k']}",
+                "precision": product["precision"],
+            },
+        )
         line[product["library"]] = spell_rate(product["rate"])
     libraries = dict.fromkeys(product["library"] for product in found["products"])
     table = [
-        {"product": line["product"], "precision": line["precision"],
-         **{library: line.get(library, "") for library in libraries}}
+        {
+            "product": line["product"],
+            "precision": line["precision"],
+            **{library: line.get(library, "") for library in libraries},
+        }
         for line in rows.values()
-    ]  # fmt: skip
+    ]
     copies = ", ".join(f"{name} {rate / 1e9:.1f}" for name, rate in found["bandwidth"].items())
     return (
         f"limits of {found['device']}: matrix products, GFLOP/s\n{format_table(table)}\n"

@@ -112,9 +112,16 @@ class Work:
 METHODS = ("vgf", "avgf", "fql")
 FULL = Work()
 SMOKE = Work(
-    observation_dim=6, action_dim=2, depth=2, width=16, batch_size=16, sampling_steps=2,
-    particles=3, steps=1, transitions=500,
-)  # fmt: skip
+    observation_dim=6,
+    action_dim=2,
+    depth=2,
+    width=16,
+    batch_size=16,
+    sampling_steps=2,
+    particles=3,
+    steps=1,
+    transitions=500,
+)
 # What is recorded: the paper's sizes, then smaller networks, then the baseline.
 RECORDED = (
     *(Work(particles=n, steps=steps) for n, steps in ((10, 5), (10, 3), (5, 1), (1, 0))),

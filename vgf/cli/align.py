@@ -49,9 +49,12 @@ def main(words: list[str]) -> int:
     for flag, text in (("--sft", "base model, causal"), ("--rm", "reward model, a classifier")):
         parser.add_argument(flag, metavar="MODEL", required=True, help=text)
     parser.add_argument(
-        "--prompts", metavar="FILE", type=Path, required=True,
+        "--prompts",
+        metavar="FILE",
+        type=Path,
+        required=True,
         help='JSONL, a line {"prompt": "..."} for each',
-    )  # fmt: skip
+    )
     parser.add_argument(
         "--out", metavar="FILE", type=Path, required=True, help="JSONL, a line for each prompt"
     )

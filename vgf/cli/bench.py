@@ -62,8 +62,12 @@ def main(words: list[str]) -> int:
         near = nearest(kind, KINDS)
         hint = f"did you mean {near}?" if near else f"choose one of {', '.join(KINDS)}"
         raise VGFError(f"vgf bench: {kind} is nothing it measures; {hint}")
-    measure = {"training": _training, "startup": _startup, "evaluation": _evaluation,
-               "memory": _memory}[kind]  # fmt: skip
+    measure = {
+        "training": _training,
+        "startup": _startup,
+        "evaluation": _evaluation,
+        "memory": _memory,
+    }[kind]
     return measure(rest)
 
 
@@ -151,9 +155,13 @@ def _plan(args: argparse.Namespace) -> Any:
     works = [dataclasses.replace(work, seeds=n) for work in works for n in dict.fromkeys(seeds)]
     sides = list(dict.fromkeys(args.backend or default_sides()))
     plan = Plan(
-        works=works, sides=sides, device=args.device, dtype=args.dtype,
-        matmul_precisions=list(dict.fromkeys(args.matmul_precision)), rounds=args.rounds,
-    )  # fmt: skip
+        works=works,
+        sides=sides,
+        device=args.device,
+        dtype=args.dtype,
+        matmul_precisions=list(dict.fromkeys(args.matmul_precision)),
+        rounds=args.rounds,
+    )
     if hasattr(args, "peer"):
         if not args.block_seconds > 0:
             raise VGFError(f"--block-seconds is {args.block_seconds}; it must be above 0")
@@ -167,9 +175,12 @@ def _plan(args: argparse.Namespace) -> Any:
         )
     if args.quick:
         plan = dataclasses.replace(
-            plan, rounds=min(args.rounds, 3), block_seconds=0.02, roof_sizes=(1 << 20, 1 << 16),
+            plan,
+            rounds=min(args.rounds, 3),
+            block_seconds=0.02,
+            roof_sizes=(1 << 20, 1 << 16),
             libraries=sorted({OURS[side][0] for side in sides}),
-        )  # fmt: skip
+        )
     return plan
 
 
@@ -189,9 +200,11 @@ def _evaluation(words: list[str]) -> int:
     parser.add_argument("--decisions", type=int, metavar="N", help="after which episodes are cut")
     parser.add_argument("--workers", type=int, metavar="N", help="processes of environments")
     parser.add_argument(
-        "--backend", choices=available_backends(), default=available_backends()[-1],
+        "--backend",
+        choices=available_backends(),
+        default=available_backends()[-1],
         help="of ours [the fastest here]",
-    )  # fmt: skip
+    )
     _add_peers(parser)
     _add_how(parser, rounds=3)
     args = parser.parse_args(words)
@@ -199,14 +212,23 @@ def _evaluation(words: list[str]) -> int:
     python = args.peer_python or sys.executable
     changes = _sizes_given(args, _AGENT)
     plan = rollouts.Plan(
-        args.task, [peer_from_flag(text, python) for text in args.peer], args.backend,
-        args.episodes, args.decisions, rounds=args.rounds, workers=args.workers, **changes,
-    )  # fmt: skip
+        args.task,
+        [peer_from_flag(text, python) for text in args.peer],
+        args.backend,
+        args.episodes,
+        args.decisions,
+        rounds=args.rounds,
+        workers=args.workers,
+        **changes,
+    )
     if args.quick:
         plan = dataclasses.replace(
-            plan, episodes=2, decisions=5, rounds=min(args.rounds, 2),
+            plan,
+            episodes=2,
+            decisions=5,
+            rounds=min(args.rounds, 2),
             **{"depth": 2, "width": 16, "particles": 3, "sampling_steps": 2, **changes},
-        )  # fmt: skip
+        )
     return _keep(rollouts.measure(plan, _say), args.out)
 
 
@@ -249,10 +271,12 @@ def _parser(kind: str) -> argparse.ArgumentParser:
     from ..flags import Parser
 
     return Parser(
-        prog=f"vgf bench {kind}", usage=f"vgf bench {kind} [flags]", epilog=_EPILOG,
+        prog=f"vgf bench {kind}",
+        usage=f"vgf bench {kind} [flags]",
+        epilog=_EPILOG,
         description=f"{COMMANDS['bench'][0].upper()}{COMMANDS['bench'][1:]}: {KINDS[kind]}.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    )
 
 
 def _precisions() -> tuple[str, ...]:
@@ -266,9 +290,11 @@ def _add_sizes(parser: argparse.ArgumentParser) -> None:
 
     sizes = parser.add_argument_group("what one update is of")
     sizes.add_argument(
-        "--work", nargs="+", metavar="NAME",
+        "--work",
+        nargs="+",
+        metavar="NAME",
         help=f"sizes by name, as {FULL.name} (the default); recorded: all that are recorded",
-    )  # fmt: skip
+    )
     _add_flags_of_sizes(sizes, _SIZES)
 
 
@@ -280,9 +306,11 @@ def _add_flags_of_sizes(group: Any, names: Iterable[str]) -> None:
         if name == "seeds":
             more["nargs"] = "+"
         group.add_argument(
-            f"--{name.replace('_', '-')}", metavar="NAME" if name == "method" else "N",
-            help=f"{_SIZES[name]} [{getattr(FULL, name)}]", **more,
-        )  # fmt: skip
+            f"--{name.replace('_', '-')}",
+            metavar="NAME" if name == "method" else "N",
+            help=f"{_SIZES[name]} [{getattr(FULL, name)}]",
+            **more,
+        )
 
 
 def _sizes_given(args: argparse.Namespace, names: Iterable[str]) -> dict[str, Any]:
@@ -294,16 +322,22 @@ def _add_backends(group: Any) -> None:
     from ..bench.ours import OURS
 
     group.add_argument(
-        "--backend", nargs="+", choices=OURS, metavar="NAME",
+        "--backend",
+        nargs="+",
+        choices=OURS,
+        metavar="NAME",
         help=f"of {', '.join(OURS)} [those installed, without torch-eager]",
-    )  # fmt: skip
+    )
 
 
 def _add_peers(group: Any) -> None:
     group.add_argument(
-        "--peer", action="append", default=[], metavar="OWNER/NAME=PATH",
+        "--peer",
+        action="append",
+        default=[],
+        metavar="OWNER/NAME=PATH",
         help="somebody else's code, as checked out: ryanxhr/vgf or seohongpark/fql",
-    )  # fmt: skip
+    )
     group.add_argument("--peer-python", metavar="FILE", help="a Python that has what peers need")
 
 
@@ -313,9 +347,12 @@ def _add_computing(group: Any) -> None:
     group.add_argument("--device", default="auto", help="auto, cpu, gpu or gpu:<index>")
     group.add_argument("--dtype", choices=DTYPES, default="float32")
     group.add_argument(
-        "--matmul-precision", nargs="+", choices=_precisions(), default=["float32"],
+        "--matmul-precision",
+        nargs="+",
+        choices=_precisions(),
+        default=["float32"],
         help="one or several of float32, tf32 (a GPU's) and bf16 [float32]",
-    )  # fmt: skip
+    )
 
 
 def _add_how(parser: argparse.ArgumentParser, rounds: int) -> Any:

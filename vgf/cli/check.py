@@ -46,21 +46,33 @@ def main(words: list[str]) -> int:
     )
     call = parser.add_argument_group("how it is called; what is not said is bound by name")
     call.add_argument(
-        "--arg", action="append", default=[], metavar="THEIRS=OURS",
+        "--arg",
+        action="append",
+        default=[],
+        metavar="THEIRS=OURS",
         help="its argument is ours, or made of ours: h='2 * sigma_squared'",
-    )  # fmt: skip
+    )
     call.add_argument(
-        "--constant", action="append", default=[], metavar="NAME=VALUE",
+        "--constant",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
         help="hold an argument fixed: one of its own, or of ours",
-    )  # fmt: skip
+    )
     call.add_argument(
-        "--closure", action="append", default=[], metavar="THEIRS=KIND",
+        "--closure",
+        action="append",
+        default=[],
+        metavar="THEIRS=KIND",
         help="its argument is a function: score, value, velocity, critic, field, network",
-    )  # fmt: skip
+    )
     call.add_argument(
-        "--layout", action="append", default=[], metavar="[NAME=]AXES",
+        "--layout",
+        action="append",
+        default=[],
+        metavar="[NAME=]AXES",
         help="order of its axes: 'N B d', or for one array or the result: a='N B d'",
-    )  # fmt: skip
+    )
     call.add_argument("--single", action="store_true", help="it takes one state at a time")
     call.add_argument(
         "--returns", metavar="PART", help="part of what it returns: 0, a key, or '-result'"
@@ -98,11 +110,14 @@ def _check(args: Any) -> int:
     adapter = _adapter(args, adapter)
     function = load_function(args.target)
     result = check_function(
-        function, name, adapter, dtype=args.dtype,
+        function,
+        name,
+        adapter,
+        dtype=args.dtype,
         examples=options.get("examples") if args.examples is None else args.examples,
         seed=options.get("seed", 0) if args.seed is None else args.seed,
         label=args.target,
-    )  # fmt: skip
+    )
     if args.json == "-":
         print(as_json([result]), end="")
     else:
@@ -150,8 +165,18 @@ def _literal(text: str) -> Any:
         return {"none": None, "true": True, "false": False}.get(text.lower(), text)
 
 
-_KEYS = ("as", "arguments", "constants", "closures", "layout", "single", "returns", "framework",
-         "examples", "seed")  # fmt: skip
+_KEYS = (
+    "as",
+    "arguments",
+    "constants",
+    "closures",
+    "layout",
+    "single",
+    "returns",
+    "framework",
+    "examples",
+    "seed",
+)
 
 
 def _mapping(path: Path | None) -> tuple[Any, str | None, dict[str, int]]:
@@ -200,8 +225,9 @@ def _overview() -> str:
     lines = ["What can be checked (vgf check --list NAME says more):", ""]
     for subject in SUBJECTS.values():
         lines.append(f"  {subject.name}({', '.join(subject.parameters)})")
-        lines.append(textwrap.fill(subject.summary, 80, initial_indent="      ",
-                                   subsequent_indent="      "))  # fmt: skip
+        lines.append(
+            textwrap.fill(subject.summary, 80, initial_indent="      ", subsequent_indent="      ")
+        )
     return "\n".join(lines)
 
 

@@ -60,9 +60,11 @@ def _parser() -> argparse.ArgumentParser:
         "--data-dir", metavar="DIR", type=Path, help="folder of data sets, as in vgf run"
     )
     parser.add_argument(
-        "--out", metavar="PNG", type=Path,
+        "--out",
+        metavar="PNG",
+        type=Path,
         help="picture to write, or a folder for it; default: inspect-<name>.png here",
-    )  # fmt: skip
+    )
     parser.add_argument(
         "--picture", action=argparse.BooleanOptionalAction, default=True, help="make the picture"
     )
@@ -103,9 +105,13 @@ def _open(args: argparse.Namespace) -> tuple[RawData, tuple[str, ...], str | Non
         remarks.append(f"not compared with the environment: {why_not}")
     try:
         raw = read_raw(
-            env, file if is_file else None, args.data_dir,
-            action_box=box, allow_generate=False, allow_download=False,
-        )  # fmt: skip
+            env,
+            file if is_file else None,
+            args.data_dir,
+            action_box=box,
+            allow_generate=False,
+            allow_download=False,
+        )
     except VGFError as error:
         if source.kind == OGBENCH and str(error).startswith("no data for"):
             raise VGFError(_no_ogbench_data(source.name, args.data_dir)) from error
@@ -261,9 +267,13 @@ def _print(found: Inspection, picture: Path | None) -> None:
 
 def _wrapped(head: str, text: str) -> str:
     return textwrap.fill(
-        text, 79, initial_indent=f"{head:<10}", subsequent_indent=" " * 10,
-        break_long_words=False, break_on_hyphens=False,
-    )  # fmt: skip
+        text,
+        79,
+        initial_indent=f"{head:<10}",
+        subsequent_indent=" " * 10,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def _field_row(key: str, field: Any) -> dict[str, str]:

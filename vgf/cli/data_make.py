@@ -60,14 +60,17 @@ def _make_parser() -> argparse.ArgumentParser:
     )
     group = parser.add_argument_group("gymnasium")
     group.add_argument(
-        "--policy", metavar="POLICY",
+        "--policy",
+        metavar="POLICY",
         help="random; FILE.py:FUNCTION or MODULE:FUNCTION, from an observation (and a NumPy "
         "generator, if it takes two arguments) to an action; or a run folder",
-    )  # fmt: skip
+    )
     group.add_argument(
-        "--noise", metavar="X", type=_number,
+        "--noise",
+        metavar="X",
+        type=_number,
         help="standard deviation of Gaussian noise on actions, 1 is half of their box [0]",
-    )  # fmt: skip
+    )
     group.add_argument(
         "--max-episode-steps", **whole, help="where an episode is cut; default: the environment's"
     )
@@ -226,9 +229,11 @@ def _check_environment(name: str, given: str) -> None:
         )
     makeable = dict.fromkeys(parse_task(task).dataset for task in ogbench_tasks())
     near = nearest(name, [*filter(recipe_for, makeable), *registry])
-    hint = f"did you mean {near}?" if near else (
-        "name one of OGBench's sets, such as cube-single-play-v0, or gymnasium:ID"
-    )  # fmt: skip
+    hint = (
+        f"did you mean {near}?"
+        if near
+        else ("name one of OGBench's sets, such as cube-single-play-v0, or gymnasium:ID")
+    )
     raise VGFError(f"vgf data make: {given} is unknown; {hint}")
 
 

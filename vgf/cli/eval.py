@@ -69,10 +69,14 @@ def _evaluate(folder: Path, changes: dict[str, Any], step: int | None, seed: int
     with make_pool(task, settings.episodes, settings.num_envs, settings.workers) as pool:
         found = evaluate_agent(backend, state, trained.agent, task, scaling, settings, seed, pool)
     facts = {
-        **environment(), "checkpoint": updates, "seed": seed, "evaluation": to_dict(settings),
+        **environment(),
+        "checkpoint": updates,
+        "seed": seed,
+        "evaluation": to_dict(settings),
         "backend": {"name": backend.name, "device": backend.device, "dtype": backend.dtype},
-        "score": task.score_name, "notes": list(task.notes),
-    }  # fmt: skip
+        "score": task.score_name,
+        "notes": list(task.notes),
+    }
     rows = [{"step": updates, **record} for record in found.records]
     results = scores([rows], task.score_name)  # type: ignore[list-item]
     place = _write_evaluation(folder / EVAL, rows, facts, results)

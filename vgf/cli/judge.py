@@ -29,15 +29,22 @@ def main(words: list[str]) -> int:
     parser.add_argument("file", metavar="FILE", type=Path, help="what vgf align wrote")
     parser.add_argument("--judge", metavar="JUDGE", action="append", required=True, dest="judges")
     parser.add_argument(
-        "--against", metavar="METHOD", default="base",
+        "--against",
+        metavar="METHOD",
+        default="base",
         help="base (the first sample), best_of_n, or L=0, L=1, ... [base]",
-    )  # fmt: skip
+    )
     parser.add_argument("--json", metavar="FILE", type=Path, help="write the numbers too")
     parser.add_argument("--device", default="auto", help="of reward models [auto]")
     parser.add_argument("--dtype", help="of reward models; default: as stored")
     parser.add_argument("--pad-token", metavar="TEXT", help="where a tokenizer has none")
-    parser.add_argument("--batch-tokens", metavar="N", type=int, default=4096,
-                        help="tokens through a model at once [4096]")  # fmt: skip
+    parser.add_argument(
+        "--batch-tokens",
+        metavar="N",
+        type=int,
+        default=4096,
+        help="tokens through a model at once [4096]",
+    )
     args = parser.parse_args(words)
     methods(args.file)  # before a model is loaded
     judges = {

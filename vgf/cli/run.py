@@ -39,8 +39,9 @@ def main(words: list[str]) -> int:
     places = {name: getattr(config.task, name) for name in ("data_dir", "data")}
     absolute = {  # config.toml may be used from anywhere
         name: os.path.abspath(os.path.expanduser(place))
-        for name, place in places.items() if place is not None
-    }  # fmt: skip
+        for name, place in places.items()
+        if place is not None
+    }
     config = dataclasses.replace(config, task=dataclasses.replace(config.task, **absolute))
     folder = Path(config.out).expanduser() if config.out else _new_folder(config.task)
     if os.path.lexists(folder):
@@ -92,8 +93,9 @@ def _train_seeds(config: RunConfig, folder: Path, resume: bool) -> None:
         place: single for place, single in runs.items() if not (resume and finished(single, place))
     }
     if not pending:
-        print(f"{folder} is finished: {next(iter(runs.values())).updates:,} updates; "
-              "reporting again")  # fmt: skip
+        print(
+            f"{folder} is finished: {next(iter(runs.values())).updates:,} updates; reporting again"
+        )
         return
     prepared = prepare(config)
     several = len(folders) > 1

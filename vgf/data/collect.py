@@ -169,9 +169,16 @@ def _episode(env: Any, act: Act, collection: Collection, seed: int) -> Episode:
     seen = functools.partial(flatten, env.observation_space, batch=())
     observation = seen(env.reset(seed=seed)[0])
     rows: dict[str, list[Any]] = {
-        key: [] for key in ("observations", "actions", "rewards", "terminals", "timeouts",
-                            "next_observations")
-    }  # fmt: skip
+        key: []
+        for key in (
+            "observations",
+            "actions",
+            "rewards",
+            "terminals",
+            "timeouts",
+            "next_observations",
+        )
+    }
     done = False
     while not done:
         action = act(np.array(observation), rng)

@@ -42,11 +42,21 @@ _DOWNLOAD_PIECE = 1 << 20
 _HDF5_SUFFIXES = (".hdf5", ".h5")
 # Steps after which D4RL's environments cut an episode, by the beginnings of their names.
 _LIMITS = {
-    "antmaze-umaze": 700, "antmaze-eval-umaze": 700, "pen": 100, "hammer": 200, "door": 200,
-    "relocate": 200, "kitchen": 280, "maze2d-open": 150, "maze2d-umaze": 300,
-    "maze2d-medium": 600, "maze2d-large": 800, "maze2d-eval-umaze": 300,
-    "maze2d-eval-medium": 600, "maze2d-eval-large": 800,
-}  # fmt: skip
+    "antmaze-umaze": 700,
+    "antmaze-eval-umaze": 700,
+    "pen": 100,
+    "hammer": 200,
+    "door": 200,
+    "relocate": 200,
+    "kitchen": 280,
+    "maze2d-open": 150,
+    "maze2d-umaze": 300,
+    "maze2d-medium": 600,
+    "maze2d-large": 800,
+    "maze2d-eval-umaze": 300,
+    "maze2d-eval-medium": 600,
+    "maze2d-eval-large": 800,
+}
 _LIMIT = 1000
 
 

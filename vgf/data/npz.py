@@ -161,6 +161,14 @@ def readable(path: Path) -> Iterator[None]:
         raise VGFError(f"{path} is a folder; name a file in it") from error
     except PermissionError as error:
         raise VGFError(f"{path} cannot be read: {error.strerror}") from error
-    except (OSError, ValueError, EOFError, IndexError, TypeError, AttributeError,
-            zipfile.BadZipFile, zlib.error) as error:  # fmt: skip
+    except (
+        OSError,
+        ValueError,
+        EOFError,
+        IndexError,
+        TypeError,
+        AttributeError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
         raise VGFError(f"{path} is not a whole .npz file: {error}") from error

@@ -97,10 +97,14 @@ def parse_task(name: str) -> OGBenchTask:
             raise VGFError(f"task {name!r}: tasks are numbered 1 to 5")
         return OGBenchTask(name, *datasets[f"{match[1]}-v0"], number)
     close = difflib.get_close_matches(name, ogbench_tasks(), n=3, cutoff=0.6)
-    hint = f"did you mean {' or '.join(close)}?" if close else (
-        "OGBench's names are <environment>-<kind>-singletask[-task<1-5>]-v0, such as "
-        "pointmaze-medium-navigate-singletask-task1-v0"
-    )  # fmt: skip
+    hint = (
+        f"did you mean {' or '.join(close)}?"
+        if close
+        else (
+            "OGBench's names are <environment>-<kind>-singletask[-task<1-5>]-v0, such as "
+            "pointmaze-medium-navigate-singletask-task1-v0"
+        )
+    )
     raise VGFError(f"task {name!r} is unknown; {hint}")
 
 

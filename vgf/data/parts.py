@@ -411,8 +411,9 @@ def versions(*packages: str) -> dict[str, str]:
 def same_making(before: Any, now: Mapping[str, Any]) -> bool:
     """Whether two records ask for the same data set, with whatever versions of the packages."""
     return isinstance(before, dict) and {**before, "versions": None} == {
-        **json.loads(json.dumps(now)), "versions": None
-    }  # fmt: skip
+        **json.loads(json.dumps(now)),
+        "versions": None,
+    }
 
 
 def differences(before: Any, now: Any, key: str = "") -> str:

@@ -32,8 +32,9 @@ def save_picture(raw: RawData, found: Inspection, path: Path, maze: bool = False
     """
     from ..report import figure
 
-    arrays = {key: np.asarray(raw.arrays[key]) for key in ("observations", "actions")
-              if key in raw.arrays}  # fmt: skip
+    arrays = {
+        key: np.asarray(raw.arrays[key]) for key in ("observations", "actions") if key in raw.arrays
+    }
     with figure(path.with_suffix(""), 8.0, 6.4, kinds=("png",)) as drawing:
         panels = drawing.subplots(2, 2)
         returns, lengths = found.per_trajectory
@@ -66,9 +67,13 @@ def _histogram(axes: Any, values: Array, label: str) -> None:
     low, high = float(values.min()), float(values.max())
     margin = 1.0 if high - low < 1e-9 * max(abs(low), abs(high), 1.0) else 0.0
     axes.hist(
-        values, bins=min(_BINS, max(5, int(np.sqrt(len(values))))),
-        range=(low - margin, high + margin), color="#9a9a9a", edgecolor=_DARK, linewidth=0.6,
-    )  # fmt: skip
+        values,
+        bins=min(_BINS, max(5, int(np.sqrt(len(values))))),
+        range=(low - margin, high + margin),
+        color="#9a9a9a",
+        edgecolor=_DARK,
+        linewidth=0.6,
+    )
     axes.axvline(float(np.median(values)), color=_DARK, linestyle="--", label="median")
     axes.legend(fontsize=8)
     axes.set_ylabel("trajectories")
@@ -93,9 +98,13 @@ def _actions(drawing: Any, axes: Any, actions: Array | None) -> None:
     )
     size = rows.shape[1]
     image = axes.imshow(
-        shares, aspect="auto", cmap="Greys", origin="lower", vmin=0.0,
+        shares,
+        aspect="auto",
+        cmap="Greys",
+        origin="lower",
+        vmin=0.0,
         extent=(low, high, -0.5, size - 0.5),
-    )  # fmt: skip
+    )
     axes.grid(False)
     axes.set(xlabel="value", ylabel="coordinate")
     axes.set_yticks(np.unique(np.linspace(0, size - 1, min(size, 8)).astype(int)))
@@ -117,8 +126,10 @@ def _observations(axes: Any, observations: Array | None, maze: bool) -> None:
         points, labels = rows[chosen, :2], ["coordinate 0", "coordinate 1"]
     else:
         points, shares = _principal(rows, chosen)
-        labels = [f"component {i + 1} ({100 * share:.0f} % of the variance)"
-                  for i, share in enumerate(shares)]  # fmt: skip
+        labels = [
+            f"component {i + 1} ({100 * share:.0f} % of the variance)"
+            for i, share in enumerate(shares)
+        ]
     axes.plot(*points.T, ".", color=_DARK, markersize=1.5, alpha=0.4)
     axes.set(xlabel=labels[0], ylabel=labels[1])
     if maze:

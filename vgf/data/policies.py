@@ -41,10 +41,7 @@ class Policy(Protocol):
 
 
 def parse_policy(
-    text: str,
-    checkpoint: int | None = None,
-    steps: int | None = None,
-    backend: str | None = None,
+    text: str, checkpoint: int | None = None, steps: int | None = None, backend: str | None = None
 ) -> Policy:
     """A policy from the words of a command.
 
@@ -119,8 +116,11 @@ class FunctionPolicy:
         module = _import(place)
         found = getattr(module, name, None)
         if not callable(found):
-            there = [key for key, value in vars(module).items()
-                     if callable(value) and not key.startswith("_")]  # fmt: skip
+            there = [
+                key
+                for key, value in vars(module).items()
+                if callable(value) and not key.startswith("_")
+            ]
             near = nearest(name, there)
             hint = f"did you mean {near}?" if near else f"it has {', '.join(there) or 'none'}"
             raise VGFError(f"--policy {self.name}: {place} has no function {name}; {hint}")
@@ -278,9 +278,13 @@ class RunPolicy:
     def record(self) -> dict[str, Any]:
         """The checkpoint, the budget and the backend."""
         return {
-            "kind": "run", "folder": os.path.abspath(self.folder), "checkpoint": self.checkpoint,
-            "steps": self.steps, "backend": self.backend, "sha256": self.digest,
-        }  # fmt: skip
+            "kind": "run",
+            "folder": os.path.abspath(self.folder),
+            "checkpoint": self.checkpoint,
+            "steps": self.steps,
+            "backend": self.backend,
+            "sha256": self.digest,
+        }
 
     def _load(self) -> Any:
         import dataclasses

@@ -214,8 +214,10 @@ def _packed(replies: Mapping[int, Any]) -> tuple[list[int], Array, Array | None]
     slots, values = list(replies), list(replies.values())
     if not isinstance(values[0], Step):
         return slots, np.stack(values), None
-    scalars = [(s.reward, s.terminated, s.truncated, np.nan if s.success is None else s.success)
-               for s in values]  # fmt: skip
+    scalars = [
+        (s.reward, s.terminated, s.truncated, np.nan if s.success is None else s.success)
+        for s in values
+    ]
     return slots, np.stack([step.observation for step in values]), np.array(scalars, np.float64)
 
 

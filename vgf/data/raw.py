@@ -26,8 +26,14 @@ from .dataset import BOX_TOLERANCE, Dataset, assemble, check_arrays, linked
 
 # Every field that a source may have.
 RAW_KEYS = (
-    "observations", "actions", "rewards", "masks", "terminals", "timeouts", "next_observations",
-)  # fmt: skip
+    "observations",
+    "actions",
+    "rewards",
+    "masks",
+    "terminals",
+    "timeouts",
+    "next_observations",
+)
 RETURN_RANGE = 1000.0
 RETURN_STEPS = 1000
 _NAMES = 12  # of what is in a file, in a message
@@ -102,9 +108,11 @@ def with_box(raw: RawData, low: Any, high: Any) -> RawData:
     """The same data, of actions in a box ``[d]``, ``[d]``."""
     low, high = np.asarray(low, np.float64), np.asarray(high, np.float64)
     plain = bool(np.all(low == -1.0) and np.all(high == 1.0))
-    box = {"action_low": None, "action_high": None} if plain else {
-        "action_low": low, "action_high": high,
-    }  # fmt: skip
+    box = (
+        {"action_low": None, "action_high": None}
+        if plain
+        else {"action_low": low, "action_high": high}
+    )
     return dataclasses.replace(raw, **box)
 
 

@@ -42,11 +42,18 @@ def row_type(observation_dim: int, action_dim: int) -> np.dtype[np.void]:
     `rewards` and `observations` are the environment's own, neither scaled nor standardised;
     `success` is the step's, NaN where the environment does not say.
     """
-    return np.dtype([
-        ("observations", "<f4", (observation_dim,)), ("actions", "<f4", (action_dim,)),
-        ("rewards", "<f8"), ("masks", "<f4"), ("terminals", "<f4"),
-        ("next_observations", "<f4", (observation_dim,)), ("success", "<f4"), ("checksum", "<u4"),
-    ])  # fmt: skip
+    return np.dtype(
+        [
+            ("observations", "<f4", (observation_dim,)),
+            ("actions", "<f4", (action_dim,)),
+            ("rewards", "<f8"),
+            ("masks", "<f4"),
+            ("terminals", "<f4"),
+            ("next_observations", "<f4", (observation_dim,)),
+            ("success", "<f4"),
+            ("checksum", "<u4"),
+        ]
+    )
 
 
 class TransitionFile:
@@ -146,9 +153,11 @@ class TransitionFile:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None,
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
         trace: TracebackType | None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.close()
 
 
@@ -222,8 +231,11 @@ class ReplayBuffer:
             raise VGFError(f"a replay buffer of capacity {capacity}; it must be 1 or more")
         self.capacity = capacity
         self.added = 0
-        vectors = {"observations": observation_dim, "actions": action_dim,
-                   "next_observations": observation_dim}  # fmt: skip
+        vectors = {
+            "observations": observation_dim,
+            "actions": action_dim,
+            "next_observations": observation_dim,
+        }
         try:
             self.rows = {
                 key: np.zeros((capacity, vectors[key]) if key in vectors else capacity, np.float32)

@@ -56,8 +56,9 @@ class Scaling:
     def to_json(self) -> dict[str, Any]:
         """For a checkpoint, so that it acts, and learns online, without its data."""
         value: dict[str, Any] = {
-            "reward_shift": self.reward_shift, "reward_scale": self.reward_scale
-        }  # fmt: skip
+            "reward_shift": self.reward_shift,
+            "reward_scale": self.reward_scale,
+        }
         if self.mean is not None and self.std is not None:
             value |= {"mean": self.mean.tolist(), "std": self.std.tolist()}
         return value

@@ -106,13 +106,19 @@ def _gymnasium_names() -> list[str]:
 
 def _hint(env: str, data_dir: str | Path | None) -> str:
     names = [
-        *ogbench_tasks(), *d4rl.d4rl_table().tasks, *minari.local_names(data_dir),
+        *ogbench_tasks(),
+        *d4rl.d4rl_table().tasks,
+        *minari.local_names(data_dir),
         *_gymnasium_names(),
-    ]  # fmt: skip
-    absent = "" if is_installed("gymnasium") else (
-        "; gymnasium's names are not known here, where it is not installed: "
-        "pip install 'vgf[envs]'"
-    )  # fmt: skip
+    ]
+    absent = (
+        ""
+        if is_installed("gymnasium")
+        else (
+            "; gymnasium's names are not known here, where it is not installed: "
+            "pip install 'vgf[envs]'"
+        )
+    )
     return _near(env, names) + absent
 
 
@@ -143,16 +149,18 @@ def read_file(path: str | Path, memory: str = MEMORY) -> RawData:
     if not path.exists():
         raise VGFError(f"{path}: no such file; name a file of data with --data")
     if memory == MAPPED and path.suffix != ".npz":
-        raise VGFError(f"{path} cannot be mapped into memory, only .npz files can; "
-                       "use --data-memory memory")  # fmt: skip
+        raise VGFError(
+            f"{path} cannot be mapped into memory, only .npz files can; use --data-memory memory"
+        )
     if path.is_dir():
         if minari.is_dataset(path):
             return minari.read_minari(path)
         raise VGFError(f"{path} is a folder and no Minari dataset; name a file in it")
     readers: dict[str, Callable[[Path], RawData]] = {
-        ".npz": functools.partial(read_npz, memory=memory), ".hdf5": d4rl.read_hdf5,
+        ".npz": functools.partial(read_npz, memory=memory),
+        ".hdf5": d4rl.read_hdf5,
         ".h5": d4rl.read_hdf5,
-    }  # fmt: skip
+    }
     if path.suffix not in readers:
         raise VGFError(f"{path}: its name ends in none of {', '.join(readers)}; data are in these")
     return readers[path.suffix](path)

@@ -24,12 +24,26 @@ from .environments import OwnGenerator, fit, gymnasium, made, register_robotics
 # further along y in antmaze, and along x in maze2d.
 _UMAZE = ("#####", "#R..#", "###.#", "#G..#", "#####")
 _MEDIUM = (
-    "########", "#R.##..#", "#..#...#", "##...###", "#..#...#", "#.#..#.#", "#...#.G#", "########",
-)  # fmt: skip
+    "########",
+    "#R.##..#",
+    "#..#...#",
+    "##...###",
+    "#..#...#",
+    "#.#..#.#",
+    "#...#.G#",
+    "########",
+)
 _LARGE = (
-    "############", "#R...#.....#", "#.##.#.#.#.#", "#......#...#", "#.####.###.#", "#..#.#.....#",
-    "##.#.#.#.###", "#..#...#.G.#", "############",
-)  # fmt: skip
+    "############",
+    "#R...#.....#",
+    "#.##.#.#.#.#",
+    "#......#...#",
+    "#.####.###.#",
+    "#..#.#.....#",
+    "##.#.#.#.###",
+    "#..#...#.G.#",
+    "############",
+)
 _ANT_MAZES = {"umaze": _UMAZE, "medium": _MEDIUM, "large": _LARGE}
 _POINT_MAZES = {
     "open": ("#######", "#.....#", "#..G..#", "#.....#", "#######"),
@@ -38,13 +52,17 @@ _POINT_MAZES = {
     "large": tuple(row.replace("R", ".") for row in _LARGE),
 }
 _LOCOMOTION = {
-    "hopper": "Hopper-v4", "walker2d": "Walker2d-v4", "halfcheetah": "HalfCheetah-v4",
+    "hopper": "Hopper-v4",
+    "walker2d": "Walker2d-v4",
+    "halfcheetah": "HalfCheetah-v4",
     "ant": "Ant-v4",
-}  # fmt: skip
+}
 _HANDS = {
-    "pen": "AdroitHandPen-v1", "door": "AdroitHandDoor-v1", "hammer": "AdroitHandHammer-v1",
+    "pen": "AdroitHandPen-v1",
+    "door": "AdroitHandDoor-v1",
+    "hammer": "AdroitHandHammer-v1",
     "relocate": "AdroitHandRelocate-v1",
-}  # fmt: skip
+}
 _CONTACT_FORCES = 84
 _CELL = 4.0  # metres of antmaze
 _GOAL_RADIUS = 0.5

@@ -46,14 +46,7 @@ from .networks import (
     mlp,
     mlp_vjp,
 )
-from .optimiser import (
-    adam_init,
-    adam_step,
-    clip_by_global_norm,
-    global_norm,
-    polyak,
-    tree_map,
-)
+from .optimiser import adam_init, adam_step, clip_by_global_norm, global_norm, polyak, tree_map
 from .reference import (
     flow_matching_gradient,
     flow_matching_loss,

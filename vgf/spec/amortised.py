@@ -47,12 +47,7 @@ def normalise_rows(g: Array) -> Array:
 
 
 def gradient_field_loss(
-    params: Params,
-    s: Array,
-    a: Array,
-    g: Array,
-    normalise: bool = False,
-    activation: str = "relu",
+    params: Params, s: Array, a: Array, g: Array, normalise: bool = False, activation: str = "relu"
 ) -> Array:
     """The regression of f on the critic's action gradient at the data.
 
@@ -72,12 +67,7 @@ def gradient_field_loss(
 
 
 def gradient_field_gradient(
-    params: Params,
-    s: Array,
-    a: Array,
-    g: Array,
-    normalise: bool = False,
-    activation: str = "relu",
+    params: Params, s: Array, a: Array, g: Array, normalise: bool = False, activation: str = "relu"
 ) -> tuple[Array, Params]:
     """The regression loss of f and its gradient; g is a constant.
 

@@ -118,12 +118,7 @@ def critic_transport(
 
 
 def td_target(
-    q: Array,
-    r: Array,
-    mask: Array,
-    discount: float,
-    how: str = "min",
-    particles: str = "mean",
+    q: Array, r: Array, mask: Array, discount: float, how: str = "min", particles: str = "mean"
 ) -> Array:
     """The temporal-difference target from the target critics' values of the moved particles.
 

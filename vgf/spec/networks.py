@@ -224,9 +224,11 @@ def _forward(params: Params, x: Array, activation: str) -> tuple[Array, Params]:
     for name in [*hidden_layers(params), "output"]:
         layer = params[name]
         check_shapes(
-            f"mlp, layer {name}", x=(x, "M in"), kernel=(layer["kernel"], "in out"),
+            f"mlp, layer {name}",
+            x=(x, "M in"),
+            kernel=(layer["kernel"], "in out"),
             bias=(layer["bias"], "out"),
-        )  # fmt: skip
+        )
         z = normed = x @ layer["kernel"] + layer["bias"]
         if "norm_scale" in layer:
             normed = layer_norm(z, layer["norm_scale"], layer["norm_offset"])

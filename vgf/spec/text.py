@@ -150,9 +150,13 @@ def decoding_scores(
         Paper: y = Dec(u), decoded at the end, the decoder left open. The rule is ours.
     """
     size = check_shapes(
-        "decoding_scores", u=(u, "B d"), log_p=(log_p, "B V"), embeddings=(embeddings, "V d"),
-        original=(original, "B"), allowed=(allowed, "V"),
-    )  # fmt: skip
+        "decoding_scores",
+        u=(u, "B d"),
+        log_p=(log_p, "B V"),
+        embeddings=(embeddings, "V d"),
+        original=(original, "B"),
+        allowed=(allowed, "V"),
+    )
     if decoding_top is not None and decoding_top < 1:
         raise ValueError(f"decoding_top is {decoding_top}; it must be 1 or more, or None")
     norms = np.sum(embeddings**2, axis=-1)

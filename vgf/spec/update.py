@@ -30,12 +30,7 @@ from .critic import (
 from .flow import project
 from .networks import init_ensemble, init_mlp
 from .optimiser import adam_init, adam_step, clip_by_global_norm, polyak, tree_map
-from .reference import (
-    flow_matching_gradient,
-    flow_sample,
-    gaussian_gradient,
-    gaussian_sample,
-)
+from .reference import flow_matching_gradient, flow_sample, gaussian_gradient, gaussian_sample
 from .selection import select
 from .settings import Budget, Settings
 from .shapes import check_shapes
@@ -93,9 +88,13 @@ def update(
     if settings.method == "avgf":
         g = action_gradient(state["critic"], s, a, "mean", settings.critic.activation)
         metrics["gradient_field_loss"], gradients["gradient_field"] = gradient_field_gradient(
-            state["gradient_field"], s, a, g, settings.normalise_gradients,
+            state["gradient_field"],
+            s,
+            a,
+            g,
+            settings.normalise_gradients,
             settings.gradient_field.activation,
-        )  # fmt: skip
+        )
     if settings.method == "fql":
         metrics["policy_loss"], gradients["policy"] = fit_policy(state, batch, noise, settings)
 
@@ -128,13 +127,22 @@ def fit_critic(
     start = propose(state, s_next, noise["particles"], settings)
     moved = move(state, s_next, start, settings.budget, settings)
     y = td_target(
-        critic_values(state["target_critic"], s_next, moved, activation), batch["rewards"],
-        batch["masks"], settings.discount, settings.target_ensemble, settings.target_particles,
-    )  # fmt: skip
+        critic_values(state["target_critic"], s_next, moved, activation),
+        batch["rewards"],
+        batch["masks"],
+        settings.discount,
+        settings.target_ensemble,
+        settings.target_particles,
+    )
     loss, gradient = critic_gradient(
-        state["critic"], batch["observations"], batch["actions"], y, settings.critic_loss,
-        settings.expectile, activation,
-    )  # fmt: skip
+        state["critic"],
+        batch["observations"],
+        batch["actions"],
+        y,
+        settings.critic_loss,
+        settings.expectile,
+        activation,
+    )
     return gradient, {"critic_loss": loss, **transport_metrics(y, start, moved)}
 
 
@@ -158,8 +166,10 @@ def weigh(state: Params, s: Array, a: Array, noise: Params, settings: Settings) 
     return advantage_weights(
         critic_values(state["critic"], s, a, activation),
         critic_values(state["critic"], s, own, activation),
-        settings.value_ensemble, settings.weight_temperature, settings.weight_maximum,
-    )  # fmt: skip
+        settings.value_ensemble,
+        settings.weight_temperature,
+        settings.weight_maximum,
+    )
 
 
 def fit_policy(
@@ -182,9 +192,16 @@ def fit_policy(
     s = batch["observations"]
     target = sample_reference(state["reference"], s, noise["policy"], settings)
     return policy_gradient(
-        state["policy"], state["critic"], s, noise["policy"], target, settings.distillation,
-        settings.normalise_values, settings.policy.activation, settings.critic.activation,
-    )  # fmt: skip
+        state["policy"],
+        state["critic"],
+        s,
+        noise["policy"],
+        target,
+        settings.distillation,
+        settings.normalise_values,
+        settings.policy.activation,
+        settings.critic.activation,
+    )
 
 
 def check_batch(batch: Params) -> dict[str, int]:
@@ -203,9 +220,12 @@ def check_batch(batch: Params) -> dict[str, int]:
         Names of the fields as in OGBench and D4RL loaders.
     """
     patterns = {
-        "observations": "B o", "actions": "B d", "rewards": "B", "masks": "B",
+        "observations": "B o",
+        "actions": "B d",
+        "rewards": "B",
+        "masks": "B",
         "next_observations": "B o",
-    }  # fmt: skip
+    }
     missing = [key for key in patterns if key not in batch]
     if missing:
         raise ValueError(f"batch lacks {', '.join(missing)}; it has {', '.join(sorted(batch))}")
@@ -286,12 +306,7 @@ def fit_reference(
 
 
 def move(
-    state: Params,
-    s: Array,
-    a: Array,
-    budget: Budget,
-    settings: Settings,
-    trajectory: bool = False,
+    state: Params, s: Array, a: Array, budget: Budget, settings: Settings, trajectory: bool = False
 ) -> Array:
     """Transport particles along the online critic (VGF) or along f (A-VGF).
 

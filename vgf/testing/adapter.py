@@ -25,31 +25,123 @@ CLOSURES = ("score", "value", "velocity", "critic", "field", "network")
 
 # Other names of arguments, in the order in which they are tried. An entry may compute.
 _ALIASES: dict[str, tuple[str, ...]] = {
-    "a": ("particles", "particle", "x", "xs", "theta", "thetas", "samples", "actions", "action",
-          "act", "acts", "points", "z", "position", "positions", "x_next", "next_actions"),
-    "g": ("grad", "grads", "score", "scores", "dlogp", "dlog_p", "dlogprob", "grad_logp",
-          "grad_log_p", "log_prob_grad", "grad_q", "q_grad", "dq", "dqda", "dq_da", "gradient",
-          "gradients", "lnpgrad", "score_values", "grad_log_prob", "dlnprob", "target_gradient"),
+    "a": (
+        "particles",
+        "particle",
+        "x",
+        "xs",
+        "theta",
+        "thetas",
+        "samples",
+        "actions",
+        "action",
+        "act",
+        "acts",
+        "points",
+        "z",
+        "position",
+        "positions",
+        "x_next",
+        "next_actions",
+    ),
+    "g": (
+        "grad",
+        "grads",
+        "score",
+        "scores",
+        "dlogp",
+        "dlog_p",
+        "dlogprob",
+        "grad_logp",
+        "grad_log_p",
+        "log_prob_grad",
+        "grad_q",
+        "q_grad",
+        "dq",
+        "dqda",
+        "dq_da",
+        "gradient",
+        "gradients",
+        "lnpgrad",
+        "score_values",
+        "grad_log_prob",
+        "dlnprob",
+        "target_gradient",
+    ),
     "temperature": ("alpha", "temp", "entropy_temperature", "softmax_temp", "t", "tau"),
     "bandwidth": ("sigma", "lengthscale", "length_scale"),
-    "sigma_squared": ("sigma2", "sigma_sq", "sigmasq", "sig2", "s2", "variance", "var",
-                      "bandwidth_squared", "sigma_2"),
+    "sigma_squared": (
+        "sigma2",
+        "sigma_sq",
+        "sigmasq",
+        "sig2",
+        "s2",
+        "variance",
+        "var",
+        "bandwidth_squared",
+        "sigma_2",
+    ),
     "velocity": ("phi", "direction", "drift", "v", "vel", "velocities", "update", "u", "dx"),
     "max_norm": ("clip_norm", "c", "clip", "max_grad_norm", "threshold", "norm"),
-    "budget.step_size": ("step_size", "eps", "epsilon", "lr", "stepsize", "eta", "learning_rate",
-                         "step", "dt", "h"),
-    "budget.steps": ("steps", "n_steps", "num_steps", "n_iter", "n_iters", "num_iters",
-                     "iterations", "l", "nsteps", "k"),
+    "budget.step_size": (
+        "step_size",
+        "eps",
+        "epsilon",
+        "lr",
+        "stepsize",
+        "eta",
+        "learning_rate",
+        "step",
+        "dt",
+        "h",
+    ),
+    "budget.steps": (
+        "steps",
+        "n_steps",
+        "num_steps",
+        "n_iter",
+        "n_iters",
+        "num_iters",
+        "iterations",
+        "l",
+        "nsteps",
+        "k",
+    ),
     "budget.temperature": ("temperature", "alpha", "temp"),
     "budget.bandwidth": ("bandwidth", "sigma"),
     "budget.low": ("low", "lo", "a_min", "min_action", "lower"),
     "budget.high": ("high", "hi", "a_max", "max_action", "upper"),
     "budget.clip_norm": ("clip_norm", "max_norm", "max_grad_norm"),
-    "q": ("qs", "q_values", "values", "next_q", "next_qs", "q_next", "target_q", "target_qs",
-          "q_target", "qvalues", "value", "q_pred", "pred", "preds", "predictions", "current_q"),
+    "q": (
+        "qs",
+        "q_values",
+        "values",
+        "next_q",
+        "next_qs",
+        "q_next",
+        "target_q",
+        "target_qs",
+        "q_target",
+        "qvalues",
+        "value",
+        "q_pred",
+        "pred",
+        "preds",
+        "predictions",
+        "current_q",
+    ),
     "r": ("rewards", "reward", "rew", "rews"),
-    "mask": ("masks", "not_done", "not_dones", "nonterminal", "nonterminals", "continues", "cont",
-             "continuation", "m"),
+    "mask": (
+        "masks",
+        "not_done",
+        "not_dones",
+        "nonterminal",
+        "nonterminals",
+        "continues",
+        "cont",
+        "continuation",
+        "m",
+    ),
     "1 - mask": ("done", "dones", "terminal", "terminals", "terminated", "d"),
     "discount": ("gamma", "discount_factor"),
     "how": ("q_agg", "agg", "aggregation", "ensemble", "reduce", "mode", "method"),
@@ -60,8 +152,17 @@ _ALIASES: dict[str, tuple[str, ...]] = {
     "x0": ("noise", "noises", "x_0", "z", "eps", "start", "x_init", "source"),
     "noise": ("noises", "eps", "epsilon", "z", "x0"),
     "t": ("time", "times", "timestep", "timesteps", "ts"),
-    "sampling_steps": ("k", "n_steps", "num_steps", "steps", "flow_steps", "bc_flow_steps",
-                       "n_sampling_steps", "num_sampling_steps", "euler_steps"),
+    "sampling_steps": (
+        "k",
+        "n_steps",
+        "num_steps",
+        "steps",
+        "flow_steps",
+        "bc_flow_steps",
+        "n_sampling_steps",
+        "num_sampling_steps",
+        "euler_steps",
+    ),
     "params": ("parameters", "weights", "theta", "critic_params", "variables"),
     "u": ("uniform", "rand", "random", "uniforms", "noise"),
     "rule": ("selection", "method", "how", "mode", "strategy"),
@@ -86,45 +187,113 @@ _ALIASES: dict[str, tuple[str, ...]] = {
     "maximum": ("max_weight", "clip", "weight_max"),
     "distillation": ("alpha", "distill", "bc_coef"),
     "x": ("a", "xs", "inputs", "input", "theta"),
-}  # fmt: skip
+}
 # Names that mean something particular for one function: tried before the others.
 _OWN: dict[str, dict[str, tuple[str, ...]]] = {
-    "td_target": {"q[0]": ("q1", "next_q1", "target_q1", "q1_next", "qf1_next"),
-                  "q[1]": ("q2", "next_q2", "target_q2", "q2_next", "qf2_next"),
-                  "mean(min(q, 0), 1)": ("v", "next_v", "v_next", "next_value", "next_values",
-                                         "v_tp1", "bootstrap")},
+    "td_target": {
+        "q[0]": ("q1", "next_q1", "target_q1", "q1_next", "qf1_next"),
+        "q[1]": ("q2", "next_q2", "target_q2", "q2_next", "qf2_next"),
+        "mean(min(q, 0), 1)": (
+            "v",
+            "next_v",
+            "v_next",
+            "next_value",
+            "next_values",
+            "v_tp1",
+            "bootstrap",
+        ),
+    },
     "critic_loss": {"q[0]": ("q1", "qf1"), "q[1]": ("q2", "qf2")},
-    "rbf_kernel": {"y": ("x2", "b", "z", "other", "x_prime"),
-                   "sqrt(sigma_squared)": ("sigma", "bandwidth", "length_scale", "lengthscale"),
-                   "1 / (2 * sigma_squared)": ("gamma",)},
-    "repulsion": {"sqrt(sigma_squared)": ("sigma", "bandwidth", "length_scale", "lengthscale"),
-                  "1 / (2 * sigma_squared)": ("gamma",)},
+    "rbf_kernel": {
+        "y": ("x2", "b", "z", "other", "x_prime"),
+        "sqrt(sigma_squared)": ("sigma", "bandwidth", "length_scale", "lengthscale"),
+        "1 / (2 * sigma_squared)": ("gamma",),
+    },
+    "repulsion": {
+        "sqrt(sigma_squared)": ("sigma", "bandwidth", "length_scale", "lengthscale"),
+        "1 / (2 * sigma_squared)": ("gamma",),
+    },
     "flow_matching_loss": {"a": ("x1", "x_1", "data", "actions", "action", "target", "x")},
     "flow_matching_gradient": {"a": ("x1", "x_1", "data", "actions", "action", "target", "x")},
     "flow_velocity": {"x": ("x_t", "xt", "a", "actions", "noisy")},
     "squared_distances": {"y": ("x2", "b", "z", "other"), "x": ("x1", "a")},
-}  # fmt: skip
+}
 # Names of arguments that are functions, and of what kind.
 _CLOSURE_NAMES: dict[str, tuple[str, ...]] = {
-    "score": ("score_fn", "grad_fn", "score_function", "score", "g", "dlnprob", "lnprob_grad",
-              "grad_log_prob", "grad_logdensity_fn", "grad_logp", "gradient_fn", "grad_q_fn",
-              "grad_q", "lnprob", "target_gradient", "velocity", "v", "velocity_fn", "field",
-              "vector_field"),
-    "value": ("q_fn", "value_fn", "q_function", "qf", "log_prob", "logp", "logdensity_fn",
-              "log_density", "log_prob_fn", "logprob", "value", "energy", "q", "reward_fn"),
-    "velocity": ("velocity", "velocity_fn", "v", "model", "net", "network", "flow", "vf",
-                 "vector_field", "velocity_field", "actor_bc", "flow_net", "v_theta", "field", "fn",
-                 "policy", "actor", "drift"),
+    "score": (
+        "score_fn",
+        "grad_fn",
+        "score_function",
+        "score",
+        "g",
+        "dlnprob",
+        "lnprob_grad",
+        "grad_log_prob",
+        "grad_logdensity_fn",
+        "grad_logp",
+        "gradient_fn",
+        "grad_q_fn",
+        "grad_q",
+        "lnprob",
+        "target_gradient",
+        "velocity",
+        "v",
+        "velocity_fn",
+        "field",
+        "vector_field",
+    ),
+    "value": (
+        "q_fn",
+        "value_fn",
+        "q_function",
+        "qf",
+        "log_prob",
+        "logp",
+        "logdensity_fn",
+        "log_density",
+        "log_prob_fn",
+        "logprob",
+        "value",
+        "energy",
+        "q",
+        "reward_fn",
+    ),
+    "velocity": (
+        "velocity",
+        "velocity_fn",
+        "v",
+        "model",
+        "net",
+        "network",
+        "flow",
+        "vf",
+        "vector_field",
+        "velocity_field",
+        "actor_bc",
+        "flow_net",
+        "v_theta",
+        "field",
+        "fn",
+        "policy",
+        "actor",
+        "drift",
+    ),
     "critic": ("critic", "q", "q_fn", "qf", "q_function", "critic_fn", "value_fn", "model", "net"),
     "field": ("field", "f", "gradient_field", "net", "network", "model", "fn", "value_grad"),
     "network": ("net", "network", "model", "fn", "mlp", "f", "actor", "policy", "mean"),
-}  # fmt: skip
+}
 # Which kind of function stands in for the parameters of a network.
 _NETWORKS = {
-    "flow_velocity": "velocity", "flow_matching_loss": "velocity", "flow_sample": "velocity",
-    "critic_values": "critic", "action_gradient": "critic", "critic_transport": "critic",
-    "gradient_field": "field", "gradient_field_loss": "field", "amortised_transport": "field",
-}  # fmt: skip
+    "flow_velocity": "velocity",
+    "flow_matching_loss": "velocity",
+    "flow_sample": "velocity",
+    "critic_values": "critic",
+    "action_gradient": "critic",
+    "critic_transport": "critic",
+    "gradient_field": "field",
+    "gradient_field_loss": "field",
+    "amortised_transport": "field",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -172,17 +341,25 @@ class Adapter:
 # --- expressions ---------------------------------------------------------------------------------
 
 _OPERATORS: dict[type, Callable[..., Any]] = {
-    ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul,
-    ast.Div: operator.truediv, ast.Pow: operator.pow, ast.USub: operator.neg,
-    ast.UAdd: operator.pos, ast.MatMult: operator.matmul,
-}  # fmt: skip
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+    ast.Pow: operator.pow,
+    ast.USub: operator.neg,
+    ast.UAdd: operator.pos,
+    ast.MatMult: operator.matmul,
+}
 _FUNCTIONS: dict[str, Callable[..., Any]] = {
-    "sqrt": lambda x: x**0.5, "exp": np.exp, "log": np.log, "abs": abs,
+    "sqrt": lambda x: x**0.5,
+    "exp": np.exp,
+    "log": np.log,
+    "abs": abs,
     "mean": lambda x, axis=None: np.mean(x, axis=axis),
     "min": lambda x, axis=None: np.min(x, axis=axis),
     "max": lambda x, axis=None: np.max(x, axis=axis),
     "sum": lambda x, axis=None: np.sum(x, axis=axis),
-}  # fmt: skip
+}
 
 
 class Expression:
@@ -286,9 +463,11 @@ class Arrays:
             import torch
 
             tensor = torch.from_numpy(array) if array.ndim else torch.tensor(array[()])
-            return tensor.requires_grad_() if self.with_gradient and array.dtype.kind == "f" else (
-                tensor
-            )  # fmt: skip
+            return (
+                tensor.requires_grad_()
+                if self.with_gradient and array.dtype.kind == "f"
+                else (tensor)
+            )
         if self.name == "jax":
             self.backend("float64")  # switches x64 on
             import jax.numpy as jnp
@@ -469,11 +648,7 @@ def _parameters(function: Any) -> list[inspect.Parameter] | None:
 def _step_forms(function: Any, subject: Subject, adapter: Adapter) -> list[Subject]:
     """A flow step is given a velocity; one that is given scores computes phi itself."""
     names = {_plain(p.name) for p in _parameters(function) or []}
-    ours = {
-        name
-        for text in adapter.arguments.values()
-        for name in Expression(text).names
-    }  # fmt: skip
+    ours = {name for text in adapter.arguments.values() for name in Expression(text).names}
     scores = names & {"g", *_ALIASES["g"]} - set(map(_plain, adapter.arguments))
     velocity = names & {"velocity", *_ALIASES["velocity"]}
     if "g" in ours or (scores and not velocity and "velocity" not in ours):
@@ -580,9 +755,11 @@ def _stands_for(subject: Subject, kind: str) -> set[str]:
 
 
 def _candidates(
-    by_name: Mapping[str, inspect.Parameter], subject: Subject, sources: Mapping[str, Source],
+    by_name: Mapping[str, inspect.Parameter],
+    subject: Subject,
+    sources: Mapping[str, Source],
     taken: set[str],
-) -> dict[str, list[Source]]:  # fmt: skip
+) -> dict[str, list[Source]]:
     """What each argument of theirs that nothing was declared for may be, the likeliest first."""
     taken = set(taken)
     found: dict[str, list[Source]] = {}
@@ -661,9 +838,13 @@ def _combinations(candidates: Mapping[str, list[Source]]) -> list[dict[str, Sour
 
 
 def _with_choices(
-    subject: Subject, sources: Mapping[str, Source], positional: frozenset[str], adapter: Adapter,
-    used: set[str], fixed: Mapping[str, Any] | None = None,
-) -> list[Reading]:  # fmt: skip
+    subject: Subject,
+    sources: Mapping[str, Source],
+    positional: frozenset[str],
+    adapter: Adapter,
+    used: set[str],
+    fixed: Mapping[str, Any] | None = None,
+) -> list[Reading]:
     """A reading for each way of holding fixed what their function does not take."""
     readings: list[dict[str, Any]] = [dict(fixed or {})]
     whole = "budget" in used and not any(name.startswith("budget.") for name in used)
@@ -719,9 +900,10 @@ class Caller:
         for i in range(states):
             row = {
                 key: np.take(value, i, axis=axes[key].index("B"))
-                if key in axes and "B" in axes[key] else value
+                if key in axes and "B" in axes[key]
+                else value
                 for key, value in named.items()
-            }  # fmt: skip
+            }
             rows.append(self._call(row, dtype, batch=False))
         place = axes.get("result", ("B",)).index("B") if "B" in axes.get("result", ("B",)) else 0
         return _stack(rows, place, "B" in axes.get("result", ("B",)))
@@ -763,8 +945,9 @@ class Caller:
         theirs = self.adapter.layout.get(name, self.adapter.layout.get(""))
         if ours is None or theirs is None:
             return value
-        return _transpose(value, ours if batch else tuple(x for x in ours if x != "B"),
-                          theirs.split(), name)  # fmt: skip
+        return _transpose(
+            value, ours if batch else tuple(x for x in ours if x != "B"), theirs.split(), name
+        )
 
     def _laid_back(self, value: Any, batch: bool) -> Any:
         ours = self.reading.subject.axes.get("result")
@@ -785,8 +968,10 @@ class Caller:
         words = [word.strip() for word in signature.rstrip(") ").split(",")] if signature else []
         if kind in ("score", "value"):
             field = next(v for v in named.values() if isinstance(v, Linear))
-            own = Linear(self.arrays.make(np.asarray(field.slope), dtype),
-                         self.arrays.make(np.asarray(field.shift), dtype))  # fmt: skip
+            own = Linear(
+                self.arrays.make(np.asarray(field.slope), dtype),
+                self.arrays.make(np.asarray(field.shift), dtype),
+            )
             call = own.score if kind == "score" else own.value
             place = words.index("a") if "a" in words else -1
             return lambda *args, **kwargs: call(
@@ -834,8 +1019,9 @@ def _same(before: list[np.ndarray], after: Any) -> bool:
 def _stack(rows: list[Any], place: int, over_states: bool) -> Any:
     first = rows[0]
     if isinstance(first, tuple):
-        return tuple(_stack([row[i] for row in rows], place, over_states)
-                     for i in range(len(first)))  # fmt: skip
+        return tuple(
+            _stack([row[i] for row in rows], place, over_states) for i in range(len(first))
+        )
     if isinstance(first, dict):
         return {k: _stack([row[k] for row in rows], place, over_states) for k in first}
     if first is None:

@@ -80,23 +80,29 @@ class Result:
             "agrees": self.agrees,
             "framework": self.framework,
             "dtypes": [
-                {"dtype": t.dtype, "examples": t.examples, "differ": t.differ,
-                 "worst_ratio_to_tolerance": _plain(t.worst.ratio),
-                 "largest_relative_error": _plain(t.worst.relative)}
+                {
+                    "dtype": t.dtype,
+                    "examples": t.examples,
+                    "differ": t.differ,
+                    "worst_ratio_to_tolerance": _plain(t.worst.ratio),
+                    "largest_relative_error": _plain(t.worst.relative),
+                }
                 for t in self.tried
             ],
             "tolerance": tolerance_in_words(),
             "bindings": list(self.bindings),
             "notes": list(self.notes),
             "findings": [finding.as_dict() for finding in self.findings],
-            "smallest": None if small is None else {
+            "smallest": None
+            if small is None
+            else {
                 "dtype": small.dtype,
                 "arguments": {k: _plain(v) for k, v in small.named.items()},
                 "got": small.error or _plain(small.got),
                 "expected": _plain(small.expected),
                 "difference": small.error or str(small.found),
             },
-        }  # fmt: skip
+        }
 
 
 def tolerance_in_words() -> str:
@@ -168,9 +174,16 @@ def check_function(
             findings += diagnose(trial, outcomes)
     agrees = not wrong and not findings
     return Result(
-        label, trial.subject.name, agrees, trial.arrays.name, tuple(tried),
-        tuple(_bindings(trial)), tuple(notes), tuple(findings), small,
-    )  # fmt: skip
+        label,
+        trial.subject.name,
+        agrees,
+        trial.arrays.name,
+        tuple(tried),
+        tuple(_bindings(trial)),
+        tuple(notes),
+        tuple(findings),
+        small,
+    )
 
 
 def assert_matches(
@@ -267,8 +280,11 @@ def _choose(
         dtypes = ["float32"]
         notes.append("it computes in float32 whatever it is given, and is judged in float32")
     reached = best[0]
-    equal = [t for s, t in others if s[:3] == reached[:3] and s[3] > 0 and t is not trial
-             and t.arrays is trial.arrays]  # fmt: skip
+    equal = [
+        t
+        for s, t in others
+        if s[:3] == reached[:3] and s[3] > 0 and t is not trial and t.arrays is trial.arrays
+    ]
     return _Pilot([trial, *(equal if reached[3] else [])][:6], dtypes, notes)
 
 
@@ -295,8 +311,12 @@ _BOUNDS = ("low", "high", "budget.low", "budget.high")
 def _numbers_only(trial: Trial, drawn: Sequence[Drawn], dtype: str) -> Trial:
     """The trial, without None for the numbers that theirs cannot take None for."""
     cannot: set[str] = set()
-    passed = {name for s in trial.reading.sources.values() if s.kind == "ours"
-              for name in (*s.value.names, *s.value.dotted)}  # fmt: skip
+    passed = {
+        name
+        for s in trial.reading.sources.values()
+        if s.kind == "ours"
+        for name in (*s.value.names, *s.value.dotted)
+    }
     for name in passed & CHOICES.keys():
         optional = choices(trial.subject, name, set())
         if name == "weight" or (None not in optional and name not in _BOUNDS):
@@ -390,10 +410,13 @@ def _random(trial: Trial, drawn: Sequence[Drawn], dtype: str) -> list[Finding]:
             for (_, x), (_, y) in zip(one, two, strict=True)
         ):
             return [
-                Finding("random", "your function gives two results for one input: it draws random "
-                        "numbers itself, or keeps something between calls. Let it take them as "
-                        "arguments")
-            ]  # fmt: skip
+                Finding(
+                    "random",
+                    "your function gives two results for one input: it draws random "
+                    "numbers itself, or keeps something between calls. Let it take them as "
+                    "arguments",
+                )
+            ]
     return []
 
 
@@ -402,8 +425,14 @@ def _in_place(outcomes: Sequence[Outcome]) -> list[Finding]:
     if not changed:
         return []
     names = ", ".join(dict.fromkeys(o.changed for o in changed))
-    return [Finding("in place", f"your function changes its argument {names} in place",
-                    matched=len(changed), of=len(outcomes))]  # fmt: skip
+    return [
+        Finding(
+            "in place",
+            f"your function changes its argument {names} in place",
+            matched=len(changed),
+            of=len(outcomes),
+        )
+    ]
 
 
 def _unseen(trial: Trial, outcomes: Sequence[Outcome]) -> list[str]:
@@ -434,8 +463,10 @@ def _unseen(trial: Trial, outcomes: Sequence[Outcome]) -> list[str]:
 
 
 def _bindings(trial: Trial) -> list[str]:
-    return [f"{theirs} = {source}" if str(source) != theirs else theirs
-            for theirs, source in trial.reading.sources.items()]  # fmt: skip
+    return [
+        f"{theirs} = {source}" if str(source) != theirs else theirs
+        for theirs, source in trial.reading.sources.items()
+    ]
 
 
 # --- text ----------------------------------------------------------------------------------------
@@ -443,16 +474,21 @@ def _bindings(trial: Trial) -> list[str]:
 
 def _fill(text: str, first: str = "", rest: str = "") -> str:
     return textwrap.fill(
-        text, WIDTH, initial_indent=first, subsequent_indent=rest, break_long_words=False,
+        text,
+        WIDTH,
+        initial_indent=first,
+        subsequent_indent=rest,
+        break_long_words=False,
         break_on_hyphens=False,
-    )  # fmt: skip
+    )
 
 
 def _text(result: Result) -> str:
     head = f"{result.function} as {result.name}"
     verdict = "agrees" if result.agrees else "DIFFERS"
-    lines = [f"{head}: {verdict}" if len(head) + len(verdict) + 2 <= WIDTH
-             else f"{head}:\n{verdict}"]  # fmt: skip
+    lines = [
+        f"{head}: {verdict}" if len(head) + len(verdict) + 2 <= WIDTH else f"{head}:\n{verdict}"
+    ]
     answers = [f for f in result.findings if f.kind != "where"]
     for finding in answers:
         lines.append("")
@@ -468,8 +504,9 @@ def _text(result: Result) -> str:
         worst = f"; worst error {tried.worst.ratio:.2g} x tolerance" if tried.examples else ""
         lines.append(f"  {tried.dtype}: {tried.examples} examples, {failures}{worst}")
     lines.append(_fill(f"tolerance: {tolerance_in_words()}", "  ", "    "))
-    lines.append(_fill(f"called with {result.framework} arrays: {', '.join(result.bindings)}",
-                       "  ", "    "))  # fmt: skip
+    lines.append(
+        _fill(f"called with {result.framework} arrays: {', '.join(result.bindings)}", "  ", "    ")
+    )
     lines += [_fill(note, "  ", "    ") for note in result.notes]
     return "\n".join(lines)
 
@@ -514,8 +551,11 @@ def _show(value: Any) -> str:
     if isinstance(value, tuple):
         return "; ".join(_show(item) for item in value)
     if dataclasses.is_dataclass(value):
-        shown = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)
-                 if not _is_default(f, getattr(value, f.name))}  # fmt: skip
+        shown = {
+            f.name: getattr(value, f.name)
+            for f in dataclasses.fields(value)
+            if not _is_default(f, getattr(value, f.name))
+        }
         inside = ", ".join(f"{k}={_show(v)}" for k, v in shown.items())
         return f"{type(value).__name__}({inside})"
     return repr(value) if not isinstance(value, str) else value

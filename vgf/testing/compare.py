@@ -101,11 +101,7 @@ def largest_in_set(x: np.ndarray) -> np.ndarray:
 
 
 def difference(
-    got: Any,
-    expected: Any,
-    dtype: str,
-    sensitivity: Any = None,
-    floor: float = 1.0,
+    got: Any, expected: Any, dtype: str, sensitivity: Any = None, floor: float = 1.0
 ) -> Difference:
     """Compare two results, array by array.
 
@@ -244,11 +240,7 @@ def expected_and_sensitivity(
 
 
 def assert_matches(
-    got: Any,
-    expected: Any,
-    dtype: str = "float64",
-    sensitivity: Any = None,
-    floor: float = 1.0,
+    got: Any, expected: Any, dtype: str = "float64", sensitivity: Any = None, floor: float = 1.0
 ) -> None:
     """Raise AssertionError unless two results agree; the message names the entry and both values.
 

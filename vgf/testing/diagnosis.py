@@ -35,9 +35,22 @@ MOSTLY = 0.5
 ENOUGH = 0.9
 # Kinds of input on which rounding or a convention may decide.
 EXTREME = {
-    "identical", "some identical", "nearly identical", "far", "edge", "two clumps", "huge", "tiny",
-    "zero", "constant", "large", "small", "equal", "beyond", "elements",
-}  # fmt: skip
+    "identical",
+    "some identical",
+    "nearly identical",
+    "far",
+    "edge",
+    "two clumps",
+    "huge",
+    "tiny",
+    "zero",
+    "constant",
+    "large",
+    "small",
+    "equal",
+    "beyond",
+    "elements",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,8 +100,12 @@ def diagnose(trial: Trial, outcomes: Sequence[Outcome]) -> list[Finding]:
         if answer and answer[0].variants and answer[0].matched < answer[0].of:
             findings += _rest(trial, sound, answer[0])
         if not answer:
-            findings.append(Finding("unknown", "no named variant, and no combination of up to "
-                                    "three, equals your function"))  # fmt: skip
+            findings.append(
+                Finding(
+                    "unknown",
+                    "no named variant, and no combination of up to three, equals your function",
+                )
+            )
     if len(failing) < len(outcomes):
         explained = any(f.kind in ("variant", "factor") and f.matched == f.of for f in findings)
         findings += _where(outcomes, only_exact=explained)
@@ -122,11 +139,19 @@ def _raised(trial: Trial, outcomes: Sequence[Outcome]) -> list[Finding]:
     if not raised:
         return []
     texts = list(dict.fromkeys(o.error for o in raised))
-    share = "every input" if len(raised) == len(outcomes) else (
-        f"{len(raised)} of {len(outcomes)} inputs"
-    )  # fmt: skip
-    return [Finding("raises", f"your function raises on {share}: {texts[0]}",
-                    matched=len(raised), of=len(outcomes))]  # fmt: skip
+    share = (
+        "every input"
+        if len(raised) == len(outcomes)
+        else (f"{len(raised)} of {len(outcomes)} inputs")
+    )
+    return [
+        Finding(
+            "raises",
+            f"your function raises on {share}: {texts[0]}",
+            matched=len(raised),
+            of=len(outcomes),
+        )
+    ]
 
 
 def _shapes(trial: Trial, outcomes: Sequence[Outcome]) -> list[Finding]:
@@ -182,9 +207,14 @@ def _not_finite(wrong: Sequence[Outcome], numeric: Sequence[Outcome]) -> list[Fi
         reasons.append("where particles coincide: the bandwidth is 0 and needs a floor")
     where = f" {reasons[0]}" if reasons else ""
     return [
-        Finding("nan", f"your result is not finite (NaN or infinity){where}, on {len(lost)} of "
-                f"{len(numeric)} inputs", matched=len(lost), of=len(numeric))
-    ]  # fmt: skip
+        Finding(
+            "nan",
+            f"your result is not finite (NaN or infinity){where}, on {len(lost)} of "
+            f"{len(numeric)} inputs",
+            matched=len(lost),
+            of=len(numeric),
+        )
+    ]
 
 
 def _finite(result: Any) -> bool:
@@ -195,8 +225,14 @@ def _coincide(outcome: Outcome) -> bool:
     a = outcome.named.get("a", outcome.named.get("x"))
     if not isinstance(a, np.ndarray) or a.ndim < 2:
         return False
-    return any(np.any(np.all(a[..., i, :] == a[..., j, :], axis=-1))
-               for i in range(a.shape[-2]) for j in range(i)) or a.shape[-2] == 1  # fmt: skip
+    return (
+        any(
+            np.any(np.all(a[..., i, :] == a[..., j, :], axis=-1))
+            for i in range(a.shape[-2])
+            for j in range(i)
+        )
+        or a.shape[-2] == 1
+    )
 
 
 # --- variants ------------------------------------------------------------------------------------
@@ -289,9 +325,12 @@ def _best(
 
 
 def _combined(
-    trial: Trial, numeric: Sequence[Outcome], probes: Sequence[Outcome],
-    relevant: Sequence[Variant], seconds: float,
-) -> list[Scored]:  # fmt: skip
+    trial: Trial,
+    numeric: Sequence[Outcome],
+    probes: Sequence[Outcome],
+    relevant: Sequence[Variant],
+    seconds: float,
+) -> list[Scored]:
     """Two and three at once of the variants that change the result of a telling input."""
     probe = probes[0]
     end = time.process_time() + seconds
@@ -386,12 +425,13 @@ def _rounding(trial: Trial, numeric: Sequence[Outcome]) -> Finding | None:
             f"{largest:.1g}): it loses more of them than the problem asks for, as a difference "
             "of large numbers does (a Gram matrix, a mean of squares minus a squared mean)"
         )
-    return Finding("rounding", says, matched=len(wrong), of=len(wrong))  # fmt: skip
+    return Finding("rounding", says, matched=len(wrong), of=len(wrong))
 
 
 def _single_array(outcomes: Sequence[Outcome]) -> bool:
-    return all(isinstance(o.got, np.ndarray) and isinstance(o.expected, np.ndarray)
-               for o in outcomes)  # fmt: skip
+    return all(
+        isinstance(o.got, np.ndarray) and isinstance(o.expected, np.ndarray) for o in outcomes
+    )
 
 
 def _close(outcome: Outcome, got: Any, want: Any) -> bool:
@@ -403,8 +443,12 @@ def _close(outcome: Outcome, got: Any, want: Any) -> bool:
 
 def _zero(trial: Trial, numeric: Sequence[Outcome]) -> Finding | None:
     if all(not np.any(np.asarray(x)) for o in numeric for _, x in named_leaves(o.got)):
-        return Finding("returned", "your function returns zeros on every input",
-                       matched=len(numeric), of=len(numeric))  # fmt: skip
+        return Finding(
+            "returned",
+            "your function returns zeros on every input",
+            matched=len(numeric),
+            of=len(numeric),
+        )
     return None
 
 
@@ -419,14 +463,26 @@ def _returned(trial: Trial, numeric: Sequence[Outcome]) -> Finding | None:
         if not all(isinstance(x, np.ndarray) and x.shape == o.got.shape for o, x in pairs):
             continue
         if all(_close(o, o.got, x) for o, x in pairs):
-            return Finding("returned", f"your function returns its argument {name} unchanged",
-                           matched=len(numeric), of=len(numeric))  # fmt: skip
+            return Finding(
+                "returned",
+                f"your function returns its argument {name} unchanged",
+                matched=len(numeric),
+                of=len(numeric),
+            )
         if all(_close(o, o.got, o.expected - x) for o, x in pairs):
-            return Finding("returned", f"your function returns the change of {name}, not the new "
-                           f"{name}", matched=len(numeric), of=len(numeric))  # fmt: skip
+            return Finding(
+                "returned",
+                f"your function returns the change of {name}, not the new {name}",
+                matched=len(numeric),
+                of=len(numeric),
+            )
         if all(_close(o, o.got, 2 * x - o.expected) for o, x in pairs):
-            return Finding("returned", f"your function moves {name} in the opposite direction",
-                           matched=len(numeric), of=len(numeric))  # fmt: skip
+            return Finding(
+                "returned",
+                f"your function moves {name} in the opposite direction",
+                matched=len(numeric),
+                of=len(numeric),
+            )
     return None
 
 
@@ -459,8 +515,10 @@ def _names_of_factors(outcome: Outcome) -> dict[str, float]:
             inner = getattr(value, field, None)
             if inner:
                 sizes[field] = float(inner)
-    named = {str(Fraction(c).limit_denominator(8)): float(c) for c in
-             (2, 0.5, 4, 0.25, 3, 1 / 3, 8, 0.125)}  # fmt: skip
+    named = {
+        str(Fraction(c).limit_denominator(8)): float(c)
+        for c in (2, 0.5, 4, 0.25, 3, 1 / 3, 8, 0.125)
+    }
     for name, value in sizes.items():
         named[name] = value
         if value:
@@ -471,8 +529,12 @@ def _names_of_factors(outcome: Outcome) -> dict[str, float]:
             named[f"1/sqrt({name})"] = 1 / math.sqrt(abs(value))
     if sizes.get("N", 1) > 1:
         n = sizes["N"]
-        named |= {"N/(N - 1)": n / (n - 1), "(N - 1)/N": (n - 1) / n, "N - 1": n - 1,
-                  "1/(N - 1)": 1 / (n - 1)}  # fmt: skip
+        named |= {
+            "N/(N - 1)": n / (n - 1),
+            "(N - 1)/N": (n - 1) / n,
+            "N - 1": n - 1,
+            "1/(N - 1)": 1 / (n - 1),
+        }
     for x, y in itertools.combinations(sizes, 2):
         named[f"{x} {y}"] = sizes[x] * sizes[y]
         named[f"1/({x} {y})"] = 1 / (sizes[x] * sizes[y])
@@ -495,8 +557,9 @@ def _factor(trial: Trial, numeric: Sequence[Outcome]) -> Finding | None:
     name = trial.subject.name
     values = [c for _, c in ratios]
     tight = [1e-9 if o.dtype == "float64" else 1e-4 for o, _ in ratios]
-    constant = all(abs(c - values[0]) <= t * abs(values[0])
-                   for c, t in zip(values, tight, strict=True))  # fmt: skip
+    constant = all(
+        abs(c - values[0]) <= t * abs(values[0]) for c, t in zip(values, tight, strict=True)
+    )
 
     def fits(label: str) -> bool:
         hits = 0
@@ -513,8 +576,9 @@ def _factor(trial: Trial, numeric: Sequence[Outcome]) -> Finding | None:
 
     known_labels = dict.fromkeys(label for o, _ in ratios[:20] for label in _names_of_factors(o))
     labels = [label for label in known_labels if fits(label)]
-    simple = sorted(labels, key=lambda label: (not label.lstrip("-").replace("/", "").isdigit(),
-                                               len(label)))  # fmt: skip
+    simple = sorted(
+        labels, key=lambda label: (not label.lstrip("-").replace("/", "").isdigit(), len(label))
+    )
     if constant and simple and simple[0].lstrip("-").replace("/", "").isdigit():
         label = simple[0]
     elif constant:
@@ -522,15 +586,27 @@ def _factor(trial: Trial, numeric: Sequence[Outcome]) -> Finding | None:
     elif simple:
         label = simple[0]
     else:
-        return Finding("factor", f"your {name} is a multiple of the specification's on each "
-                       f"input, by a factor between {min(values):.4g} and {max(values):.4g}",
-                       matched=len(ratios), of=len(numeric))  # fmt: skip
+        return Finding(
+            "factor",
+            f"your {name} is a multiple of the specification's on each "
+            f"input, by a factor between {min(values):.4g} and {max(values):.4g}",
+            matched=len(ratios),
+            of=len(numeric),
+        )
     if label == "-1":
-        return Finding("factor", f"your {name} has the opposite sign: it is -1 times the "
-                       "specification's", matched=len(ratios), of=len(numeric))  # fmt: skip
-    return Finding("factor", f"your {name} is {label} times the specification's, on all "
-                   f"{len(ratios)} inputs where that is not 0", matched=len(numeric),
-                   of=len(numeric))  # fmt: skip
+        return Finding(
+            "factor",
+            f"your {name} has the opposite sign: it is -1 times the specification's",
+            matched=len(ratios),
+            of=len(numeric),
+        )
+    return Finding(
+        "factor",
+        f"your {name} is {label} times the specification's, on all "
+        f"{len(ratios)} inputs where that is not 0",
+        matched=len(numeric),
+        of=len(numeric),
+    )
 
 
 def _order(trial: Trial, numeric: Sequence[Outcome]) -> Finding | None:
@@ -544,15 +620,20 @@ def _order(trial: Trial, numeric: Sequence[Outcome]) -> Finding | None:
 
     if all(o.got.ndim >= 1 and o.got.shape == o.expected.shape and o.got.size for o in numeric):
         if all(_close(o, rows(o.got), rows(o.expected)) for o in numeric):
-            return Finding("order", "your result is right up to the order of its rows",
-                           matched=len(numeric), of=len(numeric))  # fmt: skip
+            return Finding(
+                "order",
+                "your result is right up to the order of its rows",
+                matched=len(numeric),
+                of=len(numeric),
+            )
         square = [o for o in numeric if o.got.ndim >= 2]
         if len(square) == len(numeric) and all(
             o.got.shape[-1] == o.got.shape[-2] and _close(o, np.swapaxes(o.got, -1, -2), o.expected)
             for o in numeric
         ):
-            return Finding("order", "your result is transposed", matched=len(numeric),
-                           of=len(numeric))  # fmt: skip
+            return Finding(
+                "order", "your result is transposed", matched=len(numeric), of=len(numeric)
+            )
     return None
 
 
@@ -571,13 +652,18 @@ def _states(trial: Trial, numeric: Sequence[Outcome]) -> Finding | None:
         for i in range(states.shape[where]):
             drawn = tuple(
                 np.take(value, [i], axis=axes[name].index("B"))
-                if name in axes and "B" in axes[name] else value
+                if name in axes and "B" in axes[name]
+                else value
                 for name, value in zip(names, outcome.arguments, strict=True)
-            )  # fmt: skip
+            )
             if not trial.run(drawn, outcome.chosen, outcome.dtype).agrees:
                 return None
-    return Finding("states", "your states affect each other: each is right alone, and several at "
-                   "a time are not", matched=len(wrong), of=len(wrong))  # fmt: skip
+    return Finding(
+        "states",
+        "your states affect each other: each is right alone, and several at a time are not",
+        matched=len(wrong),
+        of=len(wrong),
+    )
 
 
 def _shift(trial: Trial, numeric: Sequence[Outcome]) -> Finding | None:
@@ -588,8 +674,12 @@ def _shift(trial: Trial, numeric: Sequence[Outcome]) -> Finding | None:
         return None
     first = float(gaps[0][0])
     if first and all(np.all(np.abs(g - first) <= 1e-6 * abs(first)) for g in gaps):
-        return Finding("factor", f"your {trial.subject.name} is the specification's plus "
-                       f"{first:.6g}", matched=len(numeric), of=len(numeric))  # fmt: skip
+        return Finding(
+            "factor",
+            f"your {trial.subject.name} is the specification's plus {first:.6g}",
+            matched=len(numeric),
+            of=len(numeric),
+        )
     return None
 
 
@@ -606,8 +696,9 @@ def _parts(trial: Trial, numeric: Sequence[Outcome], explained: bool) -> list[Fi
         good = [name for name in names if name not in bad]
         if good:
             label = partial(_grouped, names=PARTS.get(trial.subject.name, ()))
-            findings.append(Finding("parts", f"right: {label(good)}; different: "
-                                    f"{label(sorted(bad))}"))  # fmt: skip
+            findings.append(
+                Finding("parts", f"right: {label(good)}; different: {label(sorted(bad))}")
+            )
     if trial.subject.name == "phi" and "g" in trial.reading.uses() and not explained:
         findings += _terms(trial, numeric)
     return findings
@@ -619,8 +710,13 @@ def _leaf_agrees(trial: Trial, outcome: Outcome, name: str) -> bool:
     moves = dict(named_leaves(outcome.sensitivity))
     if name not in got:
         return False
-    found = difference({name: got[name]}, {name: want[name]}, outcome.dtype,
-                       {name: moves[name]}, trial.subject.equation.floor)  # fmt: skip
+    found = difference(
+        {name: got[name]},
+        {name: want[name]},
+        outcome.dtype,
+        {name: moves[name]},
+        trial.subject.equation.floor,
+    )
     return found.agrees
 
 
@@ -652,8 +748,7 @@ def _terms(trial: Trial, numeric: Sequence[Outcome]) -> list[Finding]:
     elif alone:
         explained = _variants(trial, alone) or _general(trial, alone)
         says = "your repulsion differs" + (f": {explained[0].says}" if explained else "")
-        findings.append(Finding("parts", says,
-                                explained[0].variants if explained else ()))  # fmt: skip
+        findings.append(Finding("parts", says, explained[0].variants if explained else ()))
         rest = [o for o in numeric if o.named.get("temperature") is None]
         if rest and all(o.agrees for o in rest):
             findings.append(Finding("parts", "the score's term agrees"))
@@ -720,8 +815,15 @@ def _features(outcome: Outcome) -> dict[str, Any]:
             for field in ("optimiser", "temperature", "bandwidth", "clip_norm", "low"):
                 features[f"budget.{field}"] = getattr(value, field)
         elif hasattr(value, "critic_loss"):
-            for field in ("method", "reference_kind", "critic_loss", "target_update",
-                          "clip_norm", "target_ensemble", "target_particles"):  # fmt: skip
+            for field in (
+                "method",
+                "reference_kind",
+                "critic_loss",
+                "target_update",
+                "clip_norm",
+                "target_ensemble",
+                "target_particles",
+            ):
                 features[f"settings.{field}"] = getattr(value, field)
     return features
 

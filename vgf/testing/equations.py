@@ -22,13 +22,7 @@ from ..spec.optimiser import tree_map
 from ..spec.settings import ACTIVATIONS, CRITIC_LOSSES, SELECTION_RULES, Budget, Network, Settings
 from ..spec.text import SEQUENCE_KERNELS, within_lengths
 from ..spec.update import draw_act_noise, draw_update_noise, init_state
-from .compare import (
-    MACHINE_EPSILON,
-    Difference,
-    difference,
-    expected_and_sensitivity,
-    perturb,
-)
+from .compare import MACHINE_EPSILON, Difference, difference, expected_and_sensitivity, perturb
 from .strategies import TEMPERATURES, Maker
 
 Arguments = tuple[Any, ...]
@@ -76,11 +70,7 @@ EQUATIONS: dict[str, Equation] = {}
 
 
 def equation(
-    name: str,
-    floor: float = 1.0,
-    unit: float = 0.0,
-    call: Call | None = None,
-    jitter: bool = False,
+    name: str, floor: float = 1.0, unit: float = 0.0, call: Call | None = None, jitter: bool = False
 ) -> Callable[..., Any]:
     """Register a function that draws arguments as the inputs of an equation."""
 
@@ -219,11 +209,7 @@ def to_numpy(backend: Backend, result: Any) -> Any:
 
 
 def check(
-    backend: Backend,
-    name: str,
-    examples: int = 50,
-    seed: int = 0,
-    shrink: bool = True,
+    backend: Backend, name: str, examples: int = 50, seed: int = 0, shrink: bool = True
 ) -> Report:
     """Compare one equation on a backend with the specification, over many examples.
 
@@ -690,9 +676,7 @@ def responses(make: Maker, name: str) -> tuple[np.ndarray, tuple[int, ...]]:
     """Embeddings of N responses [N, T, d], with numbers behind their ends, and their lengths."""
     b, n, d = make.sizes()
     t = b + 1
-    lengths = {
-        "full": (t,) * n, "ragged": tuple(1 + i % t for i in range(n)), "short": (1,) * n
-    }  # fmt: skip
+    lengths = {"full": (t,) * n, "ragged": tuple(1 + i % t for i in range(n)), "short": (1,) * n}
     return make.particles((), n, t * d, name).reshape(n, t, d), lengths[
         make.pick("lengths", lengths)
     ]
@@ -756,8 +740,13 @@ _CLIPPED = Budget(steps=2, temperature=None, clip_norm=1.0)
 SETTINGS: dict[str, Settings] = {
     "vgf": _small(),
     "vgf plain mean": _small(
-        budget=BUDGETS[2], target_ensemble="mean", target_particles="max", value_ensemble="min",
-        activation="gelu", target_update="before", particles=3,
+        budget=BUDGETS[2],
+        target_ensemble="mean",
+        target_particles="max",
+        value_ensemble="min",
+        activation="gelu",
+        target_update="before",
+        particles=3,
     ),
     "vgf expectile": _small(critic_loss="expectile", budget=BUDGETS[5], clip_norm=1.0),
     "vgf sparse": _small(critic_loss="sparse", particles=1, selection="softmax"),
@@ -767,7 +756,10 @@ SETTINGS: dict[str, Settings] = {
     ),
     "avgf": _small(method="avgf", budget=_CLIPPED, clip_norm=1.0),
     "avgf gaussian": _small(
-        method="avgf", reference_kind="gaussian", normalise_gradients=True, discount=1.0,
+        method="avgf",
+        reference_kind="gaussian",
+        normalise_gradients=True,
+        discount=1.0,
         critic_loss="expectile",
     ),
     "avgf sparse": _small(method="avgf", critic_loss="sparse", particles=1, clip_norm=0.1),
@@ -775,14 +767,18 @@ SETTINGS: dict[str, Settings] = {
     "bc gaussian": _small(method="bc", budget=BUDGETS[0], reference_kind="gaussian"),
     "weighted bc": _small(method="weighted_bc", budget=BUDGETS[0], weight_temperature=0.5),
     "weighted bc gaussian": _small(
-        method="weighted_bc", budget=BUDGETS[0], reference_kind="gaussian", value_ensemble="min",
-        weight_maximum=1.5, critic_loss="expectile",
+        method="weighted_bc",
+        budget=BUDGETS[0],
+        reference_kind="gaussian",
+        value_ensemble="min",
+        weight_maximum=1.5,
+        critic_loss="expectile",
     ),
     "fql": _small(method="fql", budget=BUDGETS[0], particles=1, target_ensemble="mean"),
     "fql normalised": _small(
-        method="fql", budget=BUDGETS[0], normalise_values=True, distillation=0.5, clip_norm=1.0,
+        method="fql", budget=BUDGETS[0], normalise_values=True, distillation=0.5, clip_norm=1.0
     ),
-}  # fmt: skip
+}
 
 
 def random_state(make: Maker, settings: Settings, d: int) -> Any:

@@ -23,9 +23,23 @@ from .compare import MACHINE_EPSILON, perturb
 
 _MODULES = [
     importlib.import_module(f"vgf.spec.{name}")
-    for name in ("shapes", "settings", "optimiser", "networks", "kernel", "flow", "reference",
-                 "critic", "amortised", "baselines", "selection", "update", "text", "theory")
-]  # fmt: skip
+    for name in (
+        "shapes",
+        "settings",
+        "optimiser",
+        "networks",
+        "kernel",
+        "flow",
+        "reference",
+        "critic",
+        "amortised",
+        "baselines",
+        "selection",
+        "update",
+        "text",
+        "theory",
+    )
+]
 _NAMES: dict[str, Any] = {
     name: value for module in _MODULES for name, value in vars(module).items()
 }
@@ -131,18 +145,31 @@ class Rewired(NumpyBackend):
             return super().update(state, batch, settings)
         return self._names["update_from_noise"](state, batch, noise, settings)
 
-    def act(self, state: Any, s: Any, budget: Any, settings: Any, particles: Any = None,
-            noise: Any = None, draw: int = 0) -> Any:  # fmt: skip
+    def act(
+        self,
+        state: Any,
+        s: Any,
+        budget: Any,
+        settings: Any,
+        particles: Any = None,
+        noise: Any = None,
+        draw: int = 0,
+    ) -> Any:
         return self._names["act"](state, s, budget, settings, particles, noise, draw)
 
 
 # What the interface lends from the specification, and what variants reach for.
-_LENT = {
-    name for name, value in vars(NumpyBackend).items() if isinstance(value, staticmethod)
-} | {
-    "_normalise", "_network", "selection_probabilities", "normalise_rows", "layer_norm_vjp",
-    "critic_loss_derivative", "activate_derivative", "mmd_squared", "wasserstein2",
-}  # fmt: skip
+_LENT = {name for name, value in vars(NumpyBackend).items() if isinstance(value, staticmethod)} | {
+    "_normalise",
+    "_network",
+    "selection_probabilities",
+    "normalise_rows",
+    "layer_norm_vjp",
+    "critic_loss_derivative",
+    "activate_derivative",
+    "mmd_squared",
+    "wasserstein2",
+}
 
 
 def _own_network(names: dict[str, Any]) -> None:

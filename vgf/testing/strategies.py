@@ -16,9 +16,16 @@ from hypothesis.extra import numpy as hnp
 # (B, N, d): ones, odd and even numbers of particles
 SHAPES = ((1, 1, 1), (3, 1, 2), (1, 2, 1), (2, 2, 3), (3, 3, 1), (1, 3, 3), (2, 4, 2), (4, 5, 3))
 PARTICLES = (
-    "random", "identical", "some identical", "nearly identical", "far", "edge", "grid",
-    "two clumps", "elements",
-)  # fmt: skip
+    "random",
+    "identical",
+    "some identical",
+    "nearly identical",
+    "far",
+    "edge",
+    "grid",
+    "two clumps",
+    "elements",
+)
 SCORES = ("random", "zero", "huge", "tiny", "constant", "elements")
 TEMPERATURES = (None, 1e-4, 0.1, 1.0, 1e3)
 ELEMENTS = st.floats(-2, 2, width=32, allow_subnormal=False)

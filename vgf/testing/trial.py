@@ -27,14 +27,19 @@ SHRINK_SECONDS = 15.0
 SPECIFICATION = NumpyBackend("cpu", "float64", "float32")
 # What the parts of a result are called.
 PARTS = {
-    "flow_step": ("particles", "state"), "select": ("action", "index"),
-    "update": ("state", "metrics"), "act": ("actions", "info"), "adam_step": ("params", "state"),
+    "flow_step": ("particles", "state"),
+    "select": ("action", "index"),
+    "update": ("state", "metrics"),
+    "act": ("actions", "info"),
+    "adam_step": ("params", "state"),
     "mlp_vjp": ("gradient of params", "gradient of x"),
     "ensemble_vjp": ("gradient of params", "gradient of x"),
-    "flow_matching_gradient": ("loss", "gradient"), "gaussian_gradient": ("loss", "gradient"),
-    "critic_gradient": ("loss", "gradient"), "gradient_field_gradient": ("loss", "gradient"),
+    "flow_matching_gradient": ("loss", "gradient"),
+    "gaussian_gradient": ("loss", "gradient"),
+    "critic_gradient": ("loss", "gradient"),
+    "gradient_field_gradient": ("loss", "gradient"),
     "policy_gradient": ("loss", "gradient"),
-}  # fmt: skip
+}
 
 
 @dataclasses.dataclass
@@ -111,8 +116,11 @@ class Trial:
         arguments = subject.fix(drawn, self.reading.fixed)
         absent = subject.absent(arguments) & self.reading.numbers
         arguments = subject.fix(arguments, dict.fromkeys(absent, 0.5))
-        kinds = {s.value.partition("(")[0].strip() for s in self.reading.sources.values()
-                 if s.kind == "closure"}  # fmt: skip
+        kinds = {
+            s.value.partition("(")[0].strip()
+            for s in self.reading.sources.values()
+            if s.kind == "closure"
+        }
         named = subject.named(arguments)
         if "g" in subject.parameters and kinds & {"score", "value"}:
             a, g = named["a"], named["g"]
@@ -175,9 +183,12 @@ class Trial:
             warnings.simplefilter("ignore")
             try:
                 expected, moves = expected_and_sensitivity(
-                    lambda *args: equation.run(backend, *args), arguments, dtype, equation.unit,
+                    lambda *args: equation.run(backend, *args),
+                    arguments,
+                    dtype,
+                    equation.unit,
                     shaken,
-                )  # fmt: skip
+                )
             except (ValueError, TypeError) as error:
                 if variants:
                     raise
@@ -196,10 +207,10 @@ class Trial:
             mine, want = named_leaves(outcome.got), named_leaves(expected)
             rtol = 1e-6 if outcome.dtype == "float64" else 1e-2
             return len(mine) == len(want) and all(
-                np.shape(x) == np.shape(y) and np.allclose(x, y, rtol, rtol * np.max(
-                    np.abs(y), initial=0.0), equal_nan=True)
+                np.shape(x) == np.shape(y)
+                and np.allclose(x, y, rtol, rtol * np.max(np.abs(y), initial=0.0), equal_nan=True)
                 for (_, x), (_, y) in zip(mine, want, strict=True)
-            )  # fmt: skip
+            )
 
     def variant(self, outcome: Outcome, variants: tuple[Any, ...]) -> Difference:
         """How far their result is from that of variants of the specification."""
@@ -267,8 +278,9 @@ def align(got: Any, expected: Any, names: tuple[str, ...] = ()) -> tuple[Any, An
             ]
             same = [i for i in fits if np.shape(expected[i]) == np.shape(got)] or fits
             if same:
-                rest = tuple(label(i) for i, want in enumerate(expected)
-                             if i != same[0] and want is not None)  # fmt: skip
+                rest = tuple(
+                    label(i) for i, want in enumerate(expected) if i != same[0] and want is not None
+                )
                 return got, expected[same[0]], rest
     elif isinstance(got, tuple) and not isinstance(expected, dict):
         fits = [x for x in got if np.shape(x) == np.shape(expected) and not isinstance(x, dict)]
@@ -332,9 +344,14 @@ def draw_many(subject: Subject, examples: int, seed: int) -> list[Drawn]:
 
 def _settings(examples: int, phases: list[Any]) -> hypothesis.settings:
     return hypothesis.settings(
-        max_examples=examples, deadline=None, database=None, phases=phases, print_blob=False,
-        report_multiple_bugs=False, suppress_health_check=list(hypothesis.HealthCheck),
-    )  # fmt: skip
+        max_examples=examples,
+        deadline=None,
+        database=None,
+        phases=phases,
+        print_blob=False,
+        report_multiple_bugs=False,
+        suppress_health_check=list(hypothesis.HealthCheck),
+    )
 
 
 class _Differs(Exception):  # noqa: N818

@@ -131,16 +131,16 @@ def _(b: Any, original: Any, a: Any) -> Any:
     return s * 0 + s.mean()
 
 
-@variant("bandwidth without a floor", "bandwidth_squared", "your bandwidth can be zero",
-         "phi")  # fmt: skip
+@variant("bandwidth without a floor", "bandwidth_squared", "your bandwidth can be zero", "phi")
 def _(b: Any, original: Any, a: Any) -> Any:
     n = a.shape[-2]
     x = ordered(b, all_distances(b, a))
     return (x[..., (n * n - 1) // 2] + x[..., n * n // 2]) / 2 / (2 * math.log(n + 1))
 
 
-@variant("bandwidth differentiated", "repulsion", "your repulsion differentiates the bandwidth",
-         "phi")  # fmt: skip
+@variant(
+    "bandwidth differentiated", "repulsion", "your repulsion differentiates the bandwidth", "phi"
+)
 def _(b: Any, original: Any, a: Any, sigma_squared: Any) -> Any:
     return b.repulsion_through_bandwidth(a)
 
@@ -206,8 +206,9 @@ def _(b: Any, original: Any, velocity: Any, a: Any, budget: Any, *args: Any) -> 
 # --- networks ------------------------------------------------------------------------------------
 
 
-@variant("LayerNorm after the activation", "_network", "LayerNorm belongs before the activation",
-         "mlp")  # fmt: skip
+@variant(
+    "LayerNorm after the activation", "_network", "LayerNorm belongs before the activation", "mlp"
+)
 def _(b: Any, original: Any, params: Any, x: Any, activation: str) -> Any:
     for name in [*hidden_layers(params), "output"]:
         layer = params[name]
@@ -229,14 +230,19 @@ def _normalised(
     return scale * centred / (variance + epsilon) ** 0.5 + offset
 
 
-@variant("LayerNorm epsilon 1e-5", "_normalise", "your LayerNorm's epsilon is 1e-5, not 1e-6",
-         "layer_norm")  # fmt: skip
+@variant(
+    "LayerNorm epsilon 1e-5",
+    "_normalise",
+    "your LayerNorm's epsilon is 1e-5, not 1e-6",
+    "layer_norm",
+)
 def _(b: Any, original: Any, x: Any, *affine: Any) -> Any:
     return _normalised(x, 1e-5, *affine)
 
 
-@variant("LayerNorm with N - 1", "_normalise", "your LayerNorm's variance divides by N - 1",
-         "layer_norm")  # fmt: skip
+@variant(
+    "LayerNorm with N - 1", "_normalise", "your LayerNorm's variance divides by N - 1", "layer_norm"
+)
 def _(b: Any, original: Any, x: Any, *affine: Any) -> Any:
     return _normalised(x, 1e-6, *affine, lost=1)
 
@@ -337,30 +343,51 @@ def _(b: Any, original: Any, q: Any, y: Any, loss: str = "squared", *args: Any) 
 
 
 @variant("rows not normalised", "gradient_field_loss", "you do not normalise the gradients")
-def _(b: Any, original: Any, params: Any, s: Any, a: Any, g: Any, normalise: bool = False,
-      *args: Any) -> Any:  # fmt: skip
+def _(
+    b: Any, original: Any, params: Any, s: Any, a: Any, g: Any, normalise: bool = False, *args: Any
+) -> Any:
     return original(params, s, a, g, False, *args)
 
 
 # --- baselines -----------------------------------------------------------------------------------
 
 
-@variant("advantage over the best particle", "advantage_weights",
-         "your advantage subtracts the value of the best particle, not their mean")  # fmt: skip
+@variant(
+    "advantage over the best particle",
+    "advantage_weights",
+    "your advantage subtracts the value of the best particle, not their mean",
+)
 def _(b: Any, original: Any, q: Any, baseline: Any, how: str = "mean", *args: Any) -> Any:
     return original(q, ordered(b, baseline)[..., -1:], how, *args)
 
 
-@variant("weight temperature inverted", "advantage_weights",
-         "your weights multiply the advantage by the temperature")  # fmt: skip
-def _(b: Any, original: Any, q: Any, baseline: Any, how: str = "mean", temperature: float = 1.0,
-      maximum: float = 20.0) -> Any:  # fmt: skip
+@variant(
+    "weight temperature inverted",
+    "advantage_weights",
+    "your weights multiply the advantage by the temperature",
+)
+def _(
+    b: Any,
+    original: Any,
+    q: Any,
+    baseline: Any,
+    how: str = "mean",
+    temperature: float = 1.0,
+    maximum: float = 20.0,
+) -> Any:
     return original(q, baseline, how, 1 / temperature, maximum)
 
 
 @variant("weights unbounded", "advantage_weights", "your weights have no maximum")
-def _(b: Any, original: Any, q: Any, baseline: Any, how: str = "mean", temperature: float = 1.0,
-      maximum: float = 20.0) -> Any:  # fmt: skip
+def _(
+    b: Any,
+    original: Any,
+    q: Any,
+    baseline: Any,
+    how: str = "mean",
+    temperature: float = 1.0,
+    maximum: float = 20.0,
+) -> Any:
     return original(q, baseline, how, temperature, 1e300 if b.dtype == "float64" else 1e30)
 
 
@@ -371,14 +398,31 @@ def _(b: Any, original: Any, *args: Any) -> Any:
 
 
 @variant("weights ignored", "flow_matching_loss", "you ignore the weights")
-def _(b: Any, original: Any, params: Any, s: Any, a: Any, x0: Any, t: Any,
-      activation: str = "relu", weight: Any = None) -> Any:  # fmt: skip
+def _(
+    b: Any,
+    original: Any,
+    params: Any,
+    s: Any,
+    a: Any,
+    x0: Any,
+    t: Any,
+    activation: str = "relu",
+    weight: Any = None,
+) -> Any:
     return original(params, s, a, x0, t, activation)
 
 
 @variant("Gaussian's weights ignored", "gaussian_loss", "you ignore the weights")
-def _(b: Any, original: Any, params: Any, s: Any, a: Any, tanh: bool = False,
-      activation: str = "relu", weight: Any = None) -> Any:  # fmt: skip
+def _(
+    b: Any,
+    original: Any,
+    params: Any,
+    s: Any,
+    a: Any,
+    tanh: bool = False,
+    activation: str = "relu",
+    weight: Any = None,
+) -> Any:
     return original(params, s, a, tanh, activation)
 
 
@@ -394,19 +438,39 @@ def _(b: Any, original: Any, params: Any, critic: Any, *args: Any) -> Any:
 
 
 @variant("value not normalised", "policy_loss", "you do not divide by the mean of |Q|")
-def _(b: Any, original: Any, params: Any, critic: Any, s: Any, noise: Any, target: Any,
-      distillation: float = 10.0, normalise: bool = False, *args: Any) -> Any:  # fmt: skip
+def _(
+    b: Any,
+    original: Any,
+    params: Any,
+    critic: Any,
+    s: Any,
+    noise: Any,
+    target: Any,
+    distillation: float = 10.0,
+    normalise: bool = False,
+    *args: Any,
+) -> Any:
     return original(params, critic, s, noise, target, distillation, False, *args)
 
 
-@variant("distilled from the data", "_fit_policy",
-         "your policy is distilled from the data's actions", "update")  # fmt: skip
+@variant(
+    "distilled from the data",
+    "_fit_policy",
+    "your policy is distilled from the data's actions",
+    "update",
+)
 def _(b: Any, original: Any, state: Any, batch: Any, noise: Any, settings: Any) -> Any:
     loss, gradient = b.policy_gradient(
-        state["policy"], state["critic"], batch["observations"], noise["policy"],
-        batch["actions"], settings.distillation, settings.normalise_values,
-        settings.policy.activation, settings.critic.activation,
-    )  # fmt: skip
+        state["policy"],
+        state["critic"],
+        batch["observations"],
+        noise["policy"],
+        batch["actions"],
+        settings.distillation,
+        settings.normalise_values,
+        settings.policy.activation,
+        settings.critic.activation,
+    )
     return gradient, {"policy_loss": loss}
 
 
@@ -424,8 +488,9 @@ def _(b: Any, original: Any, a: Any, q: Any, *args: Any) -> Any:
 
 
 @variant("softmax temperature inverted", "select", "your softmax multiplies by the temperature")
-def _(b: Any, original: Any, a: Any, q: Any, u: Any, rule: str = "best", temperature: float = 1.0
-      ) -> Any:  # fmt: skip
+def _(
+    b: Any, original: Any, a: Any, q: Any, u: Any, rule: str = "best", temperature: float = 1.0
+) -> Any:
     return original(a, q, u, rule, 1 / temperature)
 
 
@@ -475,17 +540,25 @@ def _(b: Any, original: Any, u: Any, g: Any, lengths: Any, *args: Any) -> Any:
     return original(u, g, (u.shape[1],) * u.shape[0], *args)
 
 
-@variant("one kernel for all positions", "sequence_phi",
-         "your kernel per position compares whole responses")  # fmt: skip
-def _(b: Any, original: Any, u: Any, g: Any, lengths: Any, kernel: Any = "sequence",
-      *args: Any) -> Any:  # fmt: skip
+@variant(
+    "one kernel for all positions",
+    "sequence_phi",
+    "your kernel per position compares whole responses",
+)
+def _(
+    b: Any, original: Any, u: Any, g: Any, lengths: Any, kernel: Any = "sequence", *args: Any
+) -> Any:
     return original(u, g, lengths, "sequence" if kernel == "position" else kernel, *args)
 
 
-@variant("ended responses in the kernel", "sequence_phi",
-         "your kernel per position counts responses that have ended there")  # fmt: skip
-def _(b: Any, original: Any, u: Any, g: Any, lengths: Any, kernel: Any = "sequence",
-      *args: Any) -> Any:  # fmt: skip
+@variant(
+    "ended responses in the kernel",
+    "sequence_phi",
+    "your kernel per position counts responses that have ended there",
+)
+def _(
+    b: Any, original: Any, u: Any, g: Any, lengths: Any, kernel: Any = "sequence", *args: Any
+) -> Any:
     if kernel != "position":
         return original(u, g, lengths, kernel, *args)
     there = b.asarray((np.arange(u.shape[1]) < np.asarray(lengths)[:, None])[..., None] * 1.0)
@@ -493,14 +566,20 @@ def _(b: Any, original: Any, u: Any, g: Any, lengths: Any, kernel: Any = "sequen
     return original(u * there, g * there, whole, kernel, *args) * there
 
 
-@variant("step divided among the tokens", "rescale_sequences",
-         "your step is of length 1 for a response, not for each of its tokens")  # fmt: skip
+@variant(
+    "step divided among the tokens",
+    "rescale_sequences",
+    "your step is of length 1 for a response, not for each of its tokens",
+)
 def _(b: Any, original: Any, v: Any, lengths: Any, like: Any = None) -> Any:
     return original(v, lengths if like is not None else (1,) * len(lengths), like)
 
 
-@variant("every token its own step", "rescale_sequences",
-         "your step is normalised token by token, not over the response")  # fmt: skip
+@variant(
+    "every token its own step",
+    "rescale_sequences",
+    "your step is normalised token by token, not over the response",
+)
 def _(b: Any, original: Any, v: Any, lengths: Any, like: Any = None) -> Any:
     if like is not None:
         return original(v, lengths, like)
@@ -514,24 +593,35 @@ def _(b: Any, original: Any, u: Any, log_p: Any, embeddings: Any, *args: Any) ->
     return original(u, log_p, embeddings, *args) + norms / 2 / norms.mean()
 
 
-@variant("original token left out", "decoding_scores",
-         "your decoding cannot keep an unlikely original token")  # fmt: skip
+@variant(
+    "original token left out",
+    "decoding_scores",
+    "your decoding cannot keep an unlikely original token",
+)
 def _(b: Any, original: Any, u: Any, log_p: Any, embeddings: Any, first: Any, *args: Any) -> Any:
     return original(u, log_p, embeddings, log_p.argmax(-1), *args)
 
 
-@variant("forbidden tokens decoded", "decoding_scores",
-         "your decoding returns tokens that are not allowed")  # fmt: skip
-def _(b: Any, original: Any, u: Any, log_p: Any, embeddings: Any, first: Any, allowed: Any,
-      *args: Any) -> Any:  # fmt: skip
+@variant(
+    "forbidden tokens decoded",
+    "decoding_scores",
+    "your decoding returns tokens that are not allowed",
+)
+def _(
+    b: Any, original: Any, u: Any, log_p: Any, embeddings: Any, first: Any, allowed: Any, *args: Any
+) -> Any:
     return original(u, log_p, embeddings, first, allowed | True, *args)
 
 
 # --- the update ----------------------------------------------------------------------------------
 
 
-@variant("target from the online critic", "update_from_noise", "your target uses the online critic",
-         "update")  # fmt: skip
+@variant(
+    "target from the online critic",
+    "update_from_noise",
+    "your target uses the online critic",
+    "update",
+)
 def _(b: Any, original: Any, state: Any, batch: Any, noise: Any, settings: Any) -> Any:
     if "critic" not in settings.networks:
         return original(state, batch, noise, settings)
@@ -541,8 +631,12 @@ def _(b: Any, original: Any, state: Any, batch: Any, noise: Any, settings: Any) 
     return new, metrics
 
 
-@variant("target mixed before the step", "update_from_noise",
-         "your target mixes in the critic from before its gradient step", "update")  # fmt: skip
+@variant(
+    "target mixed before the step",
+    "update_from_noise",
+    "your target mixes in the critic from before its gradient step",
+    "update",
+)
 def _(b: Any, original: Any, state: Any, batch: Any, noise: Any, settings: Any) -> Any:
     return original(state, batch, noise, dataclasses.replace(settings, target_update="before"))
 
@@ -554,8 +648,12 @@ def _(b: Any, original: Any, state: Any, batch: Any, noise: Any, settings: Any) 
     return original(state, batch, noise, settings)
 
 
-@variant("particles at the wrong state", "update_from_noise",
-         "your target's particles are drawn at s, not at s'", "update")  # fmt: skip
+@variant(
+    "particles at the wrong state",
+    "update_from_noise",
+    "your target's particles are drawn at s, not at s'",
+    "update",
+)
 def _(b: Any, original: Any, state: Any, batch: Any, noise: Any, settings: Any) -> Any:
     return original(state, {**batch, "next_observations": batch["observations"]}, noise, settings)
 

@@ -133,10 +133,7 @@ def _together(sizes: list[int], most: int) -> Iterator[slice]:
 
 
 def _records(
-    models: Models,
-    prompts: list[tuple[int, list[int]]],
-    texts: list[str],
-    settings: AlignSettings,
+    models: Models, prompts: list[tuple[int, list[int]]], texts: list[str], settings: AlignSettings
 ) -> list[Record]:
     """What comes of some prompts, computed together."""
     clock = _Clock(len(prompts))
@@ -166,13 +163,18 @@ def _records(
         picked = _chosen(*scored[None][k])
         records.append(
             {
-                "index": prompts[k][0], "prompt": text, "response": last["response"],
-                "reward": last["reward"], "samples": picked.pop("candidates"),
-                "best_of_n": picked, "budgets": budgets,
-                "decoding_weight": settings.decoding_weight, "step_size": settings.step_size,
+                "index": prompts[k][0],
+                "prompt": text,
+                "response": last["response"],
+                "reward": last["reward"],
+                "samples": picked.pop("candidates"),
+                "best_of_n": picked,
+                "budgets": budgets,
+                "decoding_weight": settings.decoding_weight,
+                "step_size": settings.step_size,
                 "seconds": clock.seconds,
             }
-        )  # fmt: skip
+        )
     return records
 
 
@@ -185,10 +187,14 @@ def _candidates(
     found = []
     for of, value, likelihood in zip(responses, values, likelihoods, strict=True):
         rows = [
-            {"response": models.text(row), "tokens": row, "reward": float(reward),
-             "log_likelihood": log_p}
+            {
+                "response": models.text(row),
+                "tokens": row,
+                "reward": float(reward),
+                "log_likelihood": log_p,
+            }
             for row, reward, log_p in zip(of.rows, value, likelihood, strict=True)
-        ]  # fmt: skip
+        ]
         found.append((best(models, of, value), rows))
     return found
 
@@ -196,8 +202,11 @@ def _candidates(
 def _chosen(index: int, rows: list[Record]) -> Record:
     row = rows[index]
     return {
-        "chosen": index, "response": row["response"], "reward": row["reward"], "candidates": rows
-    }  # fmt: skip
+        "chosen": index,
+        "response": row["response"],
+        "reward": row["reward"],
+        "candidates": rows,
+    }
 
 
 class _Clock:

@@ -125,10 +125,13 @@ def _budget(settings: AlignSettings, scale: float, d: int) -> Budget:
     """The budget of `flow_step`: lengths in the embeddings' own units, and no box."""
     unit = {"normalised": scale, "adam": scale / math.sqrt(d), "plain": scale**2}
     return Budget(
-        steps=max(settings.steps), temperature=settings.temperature, low=None, high=None,
+        steps=max(settings.steps),
+        temperature=settings.temperature,
+        low=None,
+        high=None,
         step_size=(settings.step_size or 0.0) * unit[settings.particle_step],
         optimiser="adam" if settings.particle_step == "adam" else "plain",
-    )  # fmt: skip
+    )
 
 
 def _gradients(
@@ -190,9 +193,14 @@ def decode(
             continue
         assert settings.decoding_weight is not None
         found += models.language.decode(
-            models.backend, prompts, pad_sequence(moved, True), own, models.reward.table,
-            settings.decoding_weight, settings.decoding_top,
-        )  # fmt: skip
+            models.backend,
+            prompts,
+            pad_sequence(moved, True),
+            own,
+            models.reward.table,
+            settings.decoding_weight,
+            settings.decoding_top,
+        )
     rows = iter(found)
     return [of.with_tokens([next(rows) for _ in of.rows]) for of in responses]
 
@@ -201,9 +209,14 @@ def _nearest(models: Models, u: Tensor, first: list[int]) -> list[int]:
     """The nearest token embeddings ``[T, d]``: the decoding score without a likelihood."""
     table = models.reward.table
     scores = models.backend.decoding_scores(
-        u, u.new_zeros(len(u), len(table)), table, torch.tensor(first, device=u.device),
-        models.language.allowed.to(u.device), 0.0, None,
-    )  # fmt: skip
+        u,
+        u.new_zeros(len(u), len(table)),
+        table,
+        torch.tensor(first, device=u.device),
+        models.language.allowed.to(u.device),
+        0.0,
+        None,
+    )
     tokens: list[int] = scores.argmax(-1).tolist()
     return tokens
 

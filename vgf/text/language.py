@@ -150,14 +150,19 @@ class LanguageModel:
         ids = torch.tensor([[self.pad] * (width - len(row)) + row for row in prompts])
         mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in prompts])
         own = GenerationConfig(
-            do_sample=False, num_beams=1, max_new_tokens=longest, pad_token_id=self.pad,
+            do_sample=False,
+            num_beams=1,
+            max_new_tokens=longest,
+            pad_token_id=self.pad,
             eos_token_id=end,
-        )  # fmt: skip
+        )
         with _without_its_defaults(self.model):
             out = self.model.generate(
-                input_ids=ids.to(self.device), attention_mask=mask.to(self.device),
-                generation_config=own, logits_processor=LogitsProcessorList(pick),
-            )  # fmt: skip
+                input_ids=ids.to(self.device),
+                attention_mask=mask.to(self.device),
+                generation_config=own,
+                logits_processor=LogitsProcessorList(pick),
+            )
         rows: list[list[int]] = out[:, width:].tolist()
         return rows
 
@@ -206,18 +211,29 @@ class _Decoding(LogitsProcessor):
     """The decoding score of the next position in the place of its logits."""
 
     def __init__(
-        self, backend: Backend, u: Tensor, first: Tensor, table: Tensor, allowed: Tensor,
-        weight: float, top: int,
-    ) -> None:  # fmt: skip
+        self,
+        backend: Backend,
+        u: Tensor,
+        first: Tensor,
+        table: Tensor,
+        allowed: Tensor,
+        weight: float,
+        top: int,
+    ) -> None:
         self.backend, self.u, self.first, self.table = backend, u, first, table
         self.allowed, self.weight, self.top, self.t = allowed, weight, top, 0
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         log_p = scores.to(self.u.dtype).log_softmax(-1)[:, : len(self.table)]
         found = self.backend.decoding_scores(
-            self.u[:, self.t], log_p, self.table, self.first[:, self.t], self.allowed,
-            self.weight, self.top,
-        )  # fmt: skip
+            self.u[:, self.t],
+            log_p,
+            self.table,
+            self.first[:, self.t],
+            self.allowed,
+            self.weight,
+            self.top,
+        )
         self.t += 1
         return torch.full_like(scores, -torch.inf, dtype=found.dtype).index_copy(
             1, torch.arange(found.shape[1], device=found.device), found

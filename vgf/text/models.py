@@ -236,10 +236,11 @@ def _check_same(ours: dict[str, int], theirs: dict[str, int]) -> None:
     if differing:
         token = differing[0]
         numbers = " and ".join(
-            f"{vocabulary[token]} for the {name} model" if token in vocabulary
+            f"{vocabulary[token]} for the {name} model"
+            if token in vocabulary
             else f"not known to the {name} model"
             for name, vocabulary in (("base", ours), ("reward", theirs))
-        )  # fmt: skip
+        )
         raise VGFError(
             f"the two models have different tokenizers: {len(differing)} tokens differ, such as "
             f"{token!r}, which is {numbers}; the flow needs one vocabulary"

@@ -94,8 +94,15 @@ class AlignSettings:
         )
         for steps in self.steps:
             check_whole("steps", steps, 0)
-        for name in ("particles", "decoding_top", "calibration_prompts", "max_new_tokens",
-                     "min_new_tokens", "top_k", "batch_tokens"):  # fmt: skip
+        for name in (
+            "particles",
+            "decoding_top",
+            "calibration_prompts",
+            "max_new_tokens",
+            "min_new_tokens",
+            "top_k",
+            "batch_tokens",
+        ):
             if getattr(self, name) is not None:
                 check_whole(name, getattr(self, name), 1)
         check_whole("seed", self.seed, 0)
@@ -104,9 +111,14 @@ class AlignSettings:
             f"min_new_tokens {self.min_new_tokens} is more than max_new_tokens "
             f"{self.max_new_tokens}; lower it",
         )
-        for name, choices in (("particle_step", PARTICLE_STEPS), ("kernel", SEQUENCE_KERNELS),
-                              ("direction", DIRECTIONS), ("decoding", DECODINGS),
-                              ("sft_dtype", DTYPES), ("rm_dtype", DTYPES)):  # fmt: skip
+        for name, choices in (
+            ("particle_step", PARTICLE_STEPS),
+            ("kernel", SEQUENCE_KERNELS),
+            ("direction", DIRECTIONS),
+            ("decoding", DECODINGS),
+            ("sft_dtype", DTYPES),
+            ("rm_dtype", DTYPES),
+        ):
             check_choice(name, getattr(self, name), choices)
         for name in ("step_size", "temperature", "sampling_temperature", "top_p"):
             value = getattr(self, name)
