@@ -20,7 +20,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from vgf.errors import VGFError
+from vgf.support.errors import VGFError
 
 from . import methods, mistakes, online, parity, precision, published, runs, scaling, sources
 from .claims import CLAIMS

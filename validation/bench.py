@@ -33,7 +33,7 @@ from vgf.bench.profile import DISPATCH, WHOLE
 from vgf.bench.startup import HELP, IMPORT
 from vgf.bench.training import Peer, Plan, default_sides, spell_rate, spell_ratio
 from vgf.bench.work import FULL, RECORDED, SMOKE
-from vgf.errors import VGFError
+from vgf.support.errors import VGFError
 
 from .experiment import (
     Data,

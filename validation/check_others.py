@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from vgf.errors import VGFError
+from vgf.support.errors import VGFError
 from vgf.testing import Adapter, Result, check_function
 
 from .record import RESULTS, environment, write, write_json

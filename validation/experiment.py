@@ -21,9 +21,9 @@ from typing import Any
 
 import numpy as np
 
-from vgf.errors import VGFError
-from vgf.metrics import progress
-from vgf.scores import interval
+from vgf.runs.log import progress
+from vgf.support.errors import VGFError
+from vgf.support.statistics import interval
 
 from .figures import SUFFIXES
 from .pages import Block, Heading, Picture, Points, Table, Text, to_markdown

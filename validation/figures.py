@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from vgf.extras import need
-from vgf.files import write_atomically
+from vgf.support.extras import need
+from vgf.support.files import write_atomically
 
 COLUMN, PAGE = 3.4, 7.0  # inches
 SUFFIXES = ("svg", "pdf", "png")

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from vgf.extras import need
 from vgf.spec.types import Array
+from vgf.support.extras import need
 
 from .record import RESULTS, write_json
 

@@ -20,10 +20,10 @@ from typing import Any
 
 import numpy as np
 
-from vgf.checkpoint import CONFIG
 from vgf.cli import main as vgf_main
-from vgf.errors import VGFError
-from vgf.report import find_runs, last_scores
+from vgf.runs.checkpoint import CONFIG
+from vgf.runs.report import find_runs, last_scores
+from vgf.support.errors import VGFError
 
 from .experiment import Data, Experiment, Verdict, main
 from .figures import COLOURS, COLUMN, MARKERS, figure

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 
 from vgf.cli import main as vgf_main
-from vgf.errors import VGFError
-from vgf.metrics import by_budget
-from vgf.report import Run, find_runs
+from vgf.runs.log import by_budget
+from vgf.runs.report import Run, find_runs
+from vgf.support.errors import VGFError
 
 from .experiment import Data, Experiment, Verdict, estimate, main, percent
 from .figures import PAGE, figure, line

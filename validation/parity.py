@@ -28,7 +28,7 @@ from vgf.backends import (
     get_backend,
 )
 from vgf.backends.base import Backend
-from vgf.errors import VGFError
+from vgf.support.errors import VGFError
 from vgf.testing import EQUATIONS, FACTOR, TRAININGS, Mismatch, check, measure_drift
 
 from .record import RESULTS, environment, markdown_table, write, write_json

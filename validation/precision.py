@@ -17,7 +17,7 @@ import numpy as np
 
 from vgf.backends import BackendError, get_backend
 from vgf.backends.base import MATMUL_PRECISIONS
-from vgf.report import Run, find_runs
+from vgf.runs.report import Run, find_runs
 
 from .experiment import Data, Experiment, Verdict, estimate, main, percent
 from .figures import PAGE, figure, line

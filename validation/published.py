@@ -22,9 +22,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vgf.config import RunConfig
-from vgf.errors import VGFError
-from vgf.flags import Parser, add_flags, config_from_flags
+from vgf.runs.config import RunConfig
+from vgf.runs.flags import Parser, add_flags, config_from_flags
+from vgf.support.errors import VGFError
 
 from .experiment import (
     Data,

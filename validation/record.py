@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from vgf.bench.machine import processor
-from vgf.checkpoint import git_revision
-from vgf.files import write_atomically
+from vgf.runs.checkpoint import git_revision
+from vgf.support.files import write_atomically
 
 RESULTS = Path(__file__).parent / "results"
 RUNS = "VGF_VALIDATION_RUNS"  # the environment's name for the folder of what is trained

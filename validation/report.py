@@ -16,8 +16,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vgf.errors import VGFError
-from vgf.files import write_atomically
+from vgf.support.errors import VGFError
+from vgf.support.files import write_atomically
 
 from .claims import CLAIMS
 from .experiment import Data, answer, blocks, exit_status, made_by, read_record

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from vgf.cli import main as vgf_main
-from vgf.errors import VGFError
-from vgf.report import Run, find_runs, last_scores, save_scaling, score_table
+from vgf.runs.report import Run, find_runs, last_scores, save_scaling, score_table
+from vgf.support.errors import VGFError
 
 from .record import RESULTS, markdown_table, write, write_json
 

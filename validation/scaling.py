@@ -27,9 +27,9 @@ from pathlib import Path
 from typing import Any
 
 from vgf.cli import main as vgf_main
-from vgf.errors import VGFError
-from vgf.metrics import Row, read_rows
-from vgf.report import Run, budget_name, find_runs, scores
+from vgf.runs.log import Row, read_rows
+from vgf.runs.report import Run, budget_name, find_runs, scores
+from vgf.support.errors import VGFError
 
 from .experiment import (
     Data,

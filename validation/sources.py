@@ -15,11 +15,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from vgf.benchmarks.source import read_file
 from vgf.cli import main as vgf_main
 from vgf.data.inspect import inspect
-from vgf.data.source import read_file
-from vgf.errors import VGFError
-from vgf.report import find_runs, last_scores
+from vgf.runs.report import find_runs, last_scores
+from vgf.support.errors import VGFError
 
 from .experiment import Data, Experiment, Verdict, main
 from .pages import Table

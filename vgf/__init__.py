@@ -8,13 +8,16 @@ and `import vgf` itself imports nothing until one of the names below is used.
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from .errors import VGFError
+from .moved import keep_old_names
+from .support.errors import VGFError
 
 if TYPE_CHECKING:
     from .backends import available_backends, get_backend
     from .spec.settings import Budget, Network, Settings, method_settings
 
 __version__ = "0.1.0"
+
+keep_old_names()
 
 _HOMES = {
     "available_backends": ".backends",

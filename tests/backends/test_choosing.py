@@ -11,7 +11,7 @@ import pytest
 
 from vgf import get_backend, spec
 from vgf.backends import BACKENDS, BackendError, add_backend_arguments, available_backends
-from vgf.errors import VGFError
+from vgf.support.errors import VGFError
 from vgf.testing.training import ACTION_DIM, TRAININGS, batches
 
 

@@ -7,7 +7,7 @@ import textwrap
 import pytest
 
 from vgf.bench.interleave import LONGEST, MissingPackageError, Worker, calibrate, ratio, take_turns
-from vgf.errors import VGFError
+from vgf.support.errors import VGFError
 
 SUBJECT = """
 import sys, time

@@ -9,8 +9,8 @@ from vgf import spec
 from vgf.bench import limits
 from vgf.bench.limits import Product
 from vgf.bench.work import RECORDED, Work, choose
-from vgf.errors import VGFError
 from vgf.spec.optimiser import tree_map
+from vgf.support.errors import VGFError
 
 SMALL = {
     "observation_dim": 7,

@@ -10,7 +10,7 @@ from validation import bench
 from vgf.bench.machine import machine
 from vgf.bench.training import compare
 from vgf.bench.work import FULL, RECORDED
-from vgf.errors import VGFError
+from vgf.support.errors import VGFError
 
 PEER = "ryanxhr/vgf"
 

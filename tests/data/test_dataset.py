@@ -10,7 +10,7 @@ import pytest
 from vgf.data import check_dataset, standardise
 from vgf.data.dataset import KEYS, batch_at, batch_rows
 from vgf.data.scaling import Scaling
-from vgf.errors import VGFError
+from vgf.support.errors import VGFError
 
 
 def arrays(rows: int = 5) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from vgf import cli
 from vgf.data import RawData, to_dataset
 from vgf.data.inspect import duplicated, inspect
-from vgf.errors import VGFError
+from vgf.support.errors import VGFError
 
 ROWS = 40
 

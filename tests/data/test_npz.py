@@ -10,7 +10,7 @@ import pytest
 
 from vgf.data import npz, read_file, to_dataset
 from vgf.data.dataset import KEYS, batch_at
-from vgf.errors import VGFError
+from vgf.support.errors import VGFError
 
 
 @pytest.fixture(autouse=True)

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from vgf.data import parts as module
 from vgf.data.parts import Episode, Parts, make_in_parts
-from vgf.errors import VGFError
+from vgf.support.errors import VGFError
 
 
 @dataclass(frozen=True)

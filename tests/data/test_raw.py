@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from vgf.data import RawData, read_file, read_npz, return_range, to_dataset
 from vgf.data.raw import reward_scale
-from vgf.errors import VGFError
+from vgf.support.errors import VGFError
 
 quick = hypothesis.settings(max_examples=80, deadline=None, derandomize=True)
 flags = st.lists(st.booleans(), min_size=1, max_size=14)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from vgf.data.dataset import KEYS, batch_at, check_dataset
 from vgf.data.replay import HEADER_BYTES, ReplayBuffer, TransitionFile, read_transitions, row_type
-from vgf.errors import VGFError
+from vgf.support.errors import VGFError
 
 QUICK = settings(deadline=None, max_examples=50, database=None, derandomize=True)
 CHUNKS = st.lists(st.integers(0, 9), max_size=8)

@@ -13,7 +13,7 @@ import json
 
 from tiny_models import PROMPTS, base_model, make_tokenizer, reward_model
 
-from vgf.errors import VGFError
+from vgf.support.errors import VGFError
 from vgf.text import AlignSettings, align, calibrate, flow, pair, read_prompts
 from vgf.text.calibration import HIGH, LOW, at_an_end, largest, mean_change
 

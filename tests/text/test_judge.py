@@ -16,7 +16,7 @@ import scipy.stats
 from tiny_models import PROMPTS
 
 from vgf.cli import main as vgf
-from vgf.errors import VGFError
+from vgf.support.errors import VGFError
 from vgf.text import judge, load_judge
 from vgf.text.judging import Verdict, methods
 
@@ -292,7 +292,7 @@ def test_without_the_extra_it_is_named():
     code = (
         "import sys; sys.modules['transformers'] = None\n"
         "import vgf.text.settings, vgf.text.judging\n"
-        "from vgf.errors import VGFError\n"
+        "from vgf.support.errors import VGFError\n"
         "try:\n    vgf.text.align\n"
         "except VGFError as error:\n    print(error)\n"
     )

@@ -19,7 +19,7 @@ import numpy as np
 
 from validation.language import benchmark
 from validation.language.corpus import clean, read_corpus, sentences
-from vgf.errors import VGFError
+from vgf.support.errors import VGFError
 
 METHODS = (
     "base",

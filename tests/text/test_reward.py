@@ -12,7 +12,7 @@ import torch
 from tiny_models import WORDS, reward_model
 from transformers import BertConfig, BertForSequenceClassification
 
-from vgf.errors import VGFError
+from vgf.support.errors import VGFError
 from vgf.text.reward import RewardModel
 
 PROMPTS = [[3, 4], [5], [6, 7, 8, 9], [3, 9, 4]]

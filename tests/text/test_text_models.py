@@ -11,7 +11,7 @@ if not os.environ.get("CI"):
 import torch
 from tiny_models import WORDS, base_model, make_tokenizer, reward_model
 
-from vgf.errors import VGFError
+from vgf.support.errors import VGFError
 from vgf.text import AlignSettings, load_models, models, pair
 from vgf.text.models import load_reward_model, load_tokenizer
 

@@ -9,7 +9,7 @@ VGF_VALIDATION_RUNS names (runs): a stopped run goes on.
 
 import sys
 
-from vgf.errors import VGFError
+from vgf.support.errors import VGFError
 
 from ..experiment import main
 

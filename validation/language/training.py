@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vgf.errors import VGFError
-from vgf.extras import need
-from vgf.files import write_atomically
+from vgf.support.errors import VGFError
+from vgf.support.extras import need
+from vgf.support.files import write_atomically
 from vgf.text.judging import Judge
 from vgf.text.models import Models, language_model, pair
 from vgf.text.settings import AlignSettings

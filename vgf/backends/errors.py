@@ -1,6 +1,6 @@
 """The error of asking for a backend that cannot be had."""
 
-from ..errors import VGFError
+from ..support.errors import VGFError
 
 
 class BackendError(VGFError):

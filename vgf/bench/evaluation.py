@@ -47,7 +47,8 @@ class Ours:
         sampling_steps: K.
         decisions: after which an episode is cut; None for the benchmark's limit.
         backend: "numpy", "torch" or "jax".
-        num_envs, workers: as :func:`vgf.evaluate.make_pool` takes them; None for its defaults.
+        num_envs, workers: as :func:`vgf.runs.evaluation.make_pool` takes them; None for its
+            defaults.
     """
 
     def __init__(
@@ -62,12 +63,12 @@ class Ours:
         num_envs: int | None = None,
         workers: int | None = None,
     ) -> None:
-        from vgf.acting import agent_policy
-        from vgf.config import BackendSettings
+        from vgf.benchmarks.tasks import make_task
         from vgf.data.scaling import Scaling
+        from vgf.runs.acting import agent_policy
+        from vgf.runs.config import BackendSettings
+        from vgf.runs.loop import make_backend
         from vgf.spec.settings import Network, Settings
-        from vgf.tasks import make_task
-        from vgf.train import make_backend
 
         found = make_task(task, with_dataset=False)
         self.task = dataclasses.replace(found, make_env=Cut(found.make_env, decisions))
@@ -91,7 +92,7 @@ class Ours:
 
     def run(self, count: int) -> None:
         """So many episodes at every test budget; the environments are made in the first run."""
-        from vgf.evaluate import evaluate, make_pool
+        from vgf.runs.evaluation import evaluate, make_pool
 
         if self.pool is None:
             self.pool = make_pool(self.task, count, self.num_envs, self.workers)

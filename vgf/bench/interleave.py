@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import VGFError
+from ..support.errors import VGFError
 
 # So many units -> the seconds they took.
 Timer = Callable[[int], float]

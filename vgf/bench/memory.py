@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import VGFError
+from ..support.errors import VGFError
 
 ROWS = (100_000, 500_000, 1_000_000, 3_000_000)
 _EPISODE = 1_000
@@ -92,9 +92,9 @@ def _write(path: Path, rows: int, observation_dim: int, action_dim: int) -> None
 def child(path: str, memory: str, cache: str) -> None:
     """What the process does: the loading of `vgf run`, and batches; prints what it held."""
     os.environ["VGF_CACHE_DIR"] = cache
+    from ..benchmarks.tasks import make_task
     from ..data.dataset import batch_at
     from ..data.scaling import Scaling
-    from ..tasks import make_task
 
     before = _status("RssAnon")
     with _Watch() as watch:

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from ..backends.base import Backend
-from ..config import BackendSettings
 from ..data.dataset import Dataset, check_dataset
-from ..train import make_backend
-from ..updates import UPDATES_PER_CALL, Batches, Request
+from ..runs.config import BackendSettings
+from ..runs.loop import make_backend
+from ..runs.updates import UPDATES_PER_CALL, Batches, Request
 from .work import Work
 
 # The sides of a comparison that are ours: the backend, and whether it runs operation by operation.
@@ -98,7 +98,7 @@ def start(
         side: of :data:`OURS`.
         work: the fields of :class:`vgf.bench.work.Work`.
         data: an .npz file of the data set.
-        device, dtype, matmul_precision: as :class:`vgf.config.BackendSettings`.
+        device, dtype, matmul_precision: as :class:`vgf.runs.config.BackendSettings`.
     """
     backend = make_backend(backend_settings(side, device, dtype, matmul_precision))
     with np.load(data) as arrays:

@@ -16,10 +16,10 @@ from contextlib import ExitStack
 from typing import Any
 
 from ..backends.base import Backend
-from ..checkpoint import environment
 from ..data.dataset import Dataset, batch_at, check_dataset
-from ..metrics import progress
-from ..train import make_backend
+from ..runs.checkpoint import environment
+from ..runs.log import progress
+from ..runs.loop import make_backend
 from . import limits, roofs
 from .interleave import Timer, Worker, calibrate, take_turns
 from .machine import machine
@@ -287,7 +287,7 @@ def parts(backend: Backend, work: Work, dataset: Dataset) -> dict[str, Part]:
 
 def profile_text(found: Data) -> str:
     """A profile as a table, in 80 columns."""
-    from ..report import format_table
+    from ..runs.report import format_table
 
     lines = []
     for name, row in found["parts"].items():

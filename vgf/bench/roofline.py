@@ -19,7 +19,7 @@ def save(record: Data, stem: Path) -> None:
     Raises:
         VGFError: matplotlib is missing, or the files cannot be written.
     """
-    from ..report import figure
+    from ..runs.report import figure
 
     with figure(stem) as drawing:
         draw(drawing.subplots(), record)

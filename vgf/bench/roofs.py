@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..backends import get_backend
-from ..errors import VGFError
+from ..support.errors import VGFError
 from .ours import device_memory
 
 LIBRARIES = ("numpy", "torch", "jax")
@@ -158,7 +158,7 @@ class Steps:
     """
 
     def __init__(self, task: str) -> None:
-        from ..tasks import make_task
+        from ..benchmarks.tasks import make_task
 
         found = make_task(task, with_dataset=False)
         if found.make_env is None:

@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from ..checkpoint import environment
-from ..config import RunConfig, TaskSettings, TrainSettings, save_config
-from ..errors import VGFError
-from ..metrics import METRICS, progress
+from ..runs.checkpoint import environment
+from ..runs.config import RunConfig, TaskSettings, TrainSettings, save_config
+from ..runs.log import METRICS, progress
+from ..support.errors import VGFError
 from .interleave import PAUSE, Timer, package_path, take_turns
 from .machine import machine
 from .ours import backend_settings
@@ -147,7 +147,7 @@ def _until_logged(config: Path, out: Path, variables: Mapping[str, str]) -> floa
 
 def startup_text(row: Data) -> str:
     """One work as a table, in 80 columns."""
-    from ..report import format_table
+    from ..runs.report import format_table
 
     return f"{row['title']}\n{format_table(table_rows(row['seconds']))}\n"
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import VGFError
 from ..spec.settings import Network, Settings, method_settings
+from ..support.errors import VGFError
 
 
 @dataclass(frozen=True)

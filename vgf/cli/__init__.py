@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from ..errors import VGFError
+from ..support.errors import VGFError
 
 COMMANDS = {
     "run": "train and evaluate an agent; without a flag, the demo",
@@ -71,12 +71,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def keep_compilations() -> None:
-    """Let JAX keep what it compiles for the runs to come, in `vgf.files.cache_folder`.
+    """Let JAX keep what it compiles for the runs to come, in `vgf.support.files.cache_folder`.
 
     Before JAX is imported. JAX's own variables, where they are set, win; VGF_COMPILATION_CACHE=0
     leaves JAX alone. (torch keeps what it compiles of itself: TORCHINDUCTOR_CACHE_DIR.)
     """
-    from ..files import cache_folder
+    from ..support.files import cache_folder
 
     if os.environ.get("VGF_COMPILATION_CACHE") == "0":
         return

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import VGFError
+from ..support.errors import VGFError
 from . import COMMANDS
 
 if TYPE_CHECKING:
@@ -35,8 +35,8 @@ _WANTED = {"decoding_weight": "--unmoved-change", "step_size": "--moved-change"}
 
 
 def main(words: list[str]) -> int:
-    from ..config import override, read_toml
-    from ..flags import Parser, add_flags, given
+    from ..runs.config import override, read_toml
+    from ..runs.flags import Parser, add_flags, given
     from ..text.settings import AlignSettings
 
     parser = Parser(
@@ -69,7 +69,7 @@ def main(words: list[str]) -> int:
 
 
 def _align(sft: str, rm: str, prompts: Path, out: Path, settings: AlignSettings) -> int:
-    from ..files import check_writable
+    from ..support.files import check_writable
     from ..text import align, load_models, read_prompts
     from ..text.calibration import at_an_end
 

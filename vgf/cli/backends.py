@@ -15,9 +15,9 @@ _EXTRAS = {
 
 def main(words: list[str]) -> int:
     from ..backends import BACKENDS, BackendError, default_backend, get_backend, missing_packages
-    from ..extras import installed_version, is_installed
-    from ..flags import Parser
-    from ..report import format_table
+    from ..runs.flags import Parser
+    from ..runs.report import format_table
+    from ..support.extras import installed_version, is_installed
 
     Parser(prog="vgf backends", description=COMMANDS["backends"]).parse_args(words)
     rows = []

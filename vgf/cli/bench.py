@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from ..errors import VGFError
+from ..support.errors import VGFError
 from . import COMMANDS
 
 KINDS = {
@@ -57,7 +57,7 @@ def main(words: list[str]) -> int:
     named = bool(words) and not words[0].startswith("-")
     kind, rest = (words[0], words[1:]) if named else ("training", words)
     if kind not in KINDS:
-        from ..config import nearest
+        from ..runs.config import nearest
 
         near = nearest(kind, KINDS)
         hint = f"did you mean {near}?" if near else f"choose one of {', '.join(KINDS)}"
@@ -234,9 +234,9 @@ def _evaluation(words: list[str]) -> int:
 
 def _memory(words: list[str]) -> int:
     from ..bench.memory import ROWS, measure, table_rows
-    from ..checkpoint import environment
-    from ..metrics import progress
-    from ..report import format_table
+    from ..runs.checkpoint import environment
+    from ..runs.log import progress
+    from ..runs.report import format_table
 
     parser = _parser("memory")
     parser.add_argument(
@@ -268,7 +268,7 @@ def _memory(words: list[str]) -> int:
 
 
 def _parser(kind: str) -> argparse.ArgumentParser:
-    from ..flags import Parser
+    from ..runs.flags import Parser
 
     return Parser(
         prog=f"vgf bench {kind}",
@@ -365,7 +365,7 @@ def _add_how(parser: argparse.ArgumentParser, rounds: int) -> Any:
 
 def _check_places(*places: Path | None) -> None:
     """Check that files can be written, before anything is measured."""
-    from ..files import check_writable
+    from ..support.files import check_writable
 
     for place in places:
         if place is not None:
@@ -374,7 +374,7 @@ def _check_places(*places: Path | None) -> None:
 
 def _keep(record: dict[str, Any], out: Path | None) -> int:
     """Write a record where it is wanted."""
-    from ..files import write_atomically
+    from ..support.files import write_atomically
 
     if out is not None:
         write_atomically(out, json.dumps(record, indent=1, allow_nan=False) + "\n")

@@ -9,7 +9,7 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-from ..errors import VGFError
+from ..support.errors import VGFError
 from . import COMMANDS
 
 _EPILOG = """\
@@ -27,8 +27,8 @@ examples:
 def main(words: list[str]) -> int:
     import argparse
 
-    from ..extras import need
-    from ..flags import Parser
+    from ..runs.flags import Parser
+    from ..support.extras import need
 
     parser = Parser(
         prog="vgf check",
@@ -97,10 +97,10 @@ def main(words: list[str]) -> int:
 
 
 def _check(args: Any) -> int:
-    from ..files import write_atomically
-    from ..functions import load_function
-    from ..testing.checking import as_json, check_function
-    from ..testing.subjects import find_subject
+    from ..checker.checking import as_json, check_function
+    from ..checker.subjects import find_subject
+    from ..support.files import write_atomically
+    from ..support.objects import load_function
 
     adapter, name, options = _mapping(args.mapping)
     name = args.name or name
@@ -181,12 +181,12 @@ _KEYS = (
 
 def _mapping(path: Path | None) -> tuple[Any, str | None, dict[str, int]]:
     """An adapter out of a TOML file, what the function is checked as, and the search's settings."""
-    from ..testing.adapter import Adapter
+    from ..checker.adapter import Adapter
 
     if path is None:
         return Adapter(), None, {}
-    from ..config import nearest
-    from ..extras import need
+    from ..runs.config import nearest
+    from ..support.extras import need
 
     tomllib = need("tomllib" if sys.version_info >= (3, 11) else "tomli", "run")
     if not path.is_file():
@@ -220,7 +220,7 @@ def _mapping(path: Path | None) -> tuple[Any, str | None, dict[str, int]]:
 
 
 def _overview() -> str:
-    from ..testing.subjects import SUBJECTS
+    from ..checker.subjects import SUBJECTS
 
     lines = ["What can be checked (vgf check --list NAME says more):", ""]
     for subject in SUBJECTS.values():
@@ -235,8 +235,8 @@ def _detail(name: str) -> str:
     import inspect
 
     from .. import spec
-    from ..testing.alternatives import library_for
-    from ..testing.subjects import STEP_FROM_SCORE, find_subject
+    from ..checker.alternatives import library_for
+    from ..checker.subjects import STEP_FROM_SCORE, find_subject
 
     subject = find_subject(name)
     lines = [f"{subject.name}({', '.join(subject.parameters)})", ""]

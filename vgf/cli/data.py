@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 
-from ..errors import VGFError
+from ..support.errors import VGFError
 from . import COMMANDS
 
 SUBCOMMANDS = {
@@ -19,7 +19,7 @@ def main(words: list[str]) -> int:
         _top().print_help()
         return 0
     if words[0] not in SUBCOMMANDS:
-        from ..config import nearest
+        from ..runs.config import nearest
 
         near = nearest(words[0], SUBCOMMANDS)
         hint = f"did you mean {near}?" if near else f"choose {' or '.join(SUBCOMMANDS)}"

@@ -9,7 +9,7 @@ import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import VGFError
+from ..support.errors import VGFError
 
 if TYPE_CHECKING:
     from ..data.inspect import Inspection, Spread
@@ -40,7 +40,7 @@ def main(words: list[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from ..flags import Parser
+    from ..runs.flags import Parser
 
     parser = Parser(
         prog="vgf data inspect",
@@ -77,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _open(args: argparse.Namespace) -> tuple[RawData, tuple[str, ...], str | None]:
     """The data, remarks on how they were read, and why a run would refuse them all the same."""
-    from ..data.source import GYMNASIUM, NONE, OGBENCH, find_source, read_file, read_raw
+    from ..benchmarks.source import GYMNASIUM, NONE, OGBENCH, find_source, read_file, read_raw
 
     what, env, remarks = args.what, args.env, []
     file = Path(what).expanduser()
@@ -120,8 +120,8 @@ def _open(args: argparse.Namespace) -> tuple[RawData, tuple[str, ...], str | Non
 
 
 def _no_ogbench_data(name: str, data_dir: Path | None) -> str:
-    from ..data.ogbench import parse_task
-    from ..data.record import recipe_for
+    from ..benchmarks.ogbench import parse_task
+    from ..recording.record import recipe_for
 
     dataset = parse_task(name).dataset
     folder = f" --data-dir {data_dir}" if data_dir is not None else ""
@@ -134,7 +134,7 @@ def _no_ogbench_data(name: str, data_dir: Path | None) -> str:
 
 def _task_of(name: str) -> tuple[str, list[str]]:
     """A task for a name, which may be that of one of OGBench's data sets."""
-    from ..data.ogbench import ogbench_tasks, parse_task
+    from ..benchmarks.ogbench import ogbench_tasks, parse_task
 
     bare = name.removeprefix("ogbench:")
     task = f"{bare.removesuffix('-v0')}-singletask-task1-v0"
@@ -145,7 +145,7 @@ def _task_of(name: str) -> tuple[str, list[str]]:
 
 def _dataset_in(file: str) -> str:
     """The name of OGBench's data set that a file's name begins with, or ""."""
-    from ..data.ogbench import ogbench_tasks, parse_task
+    from ..benchmarks.ogbench import ogbench_tasks, parse_task
 
     names = {parse_task(task).dataset for task in ogbench_tasks()}
     return max((name for name in names if file.startswith(name)), key=len, default="")
@@ -166,13 +166,13 @@ def _is_ogbenchs(file: Path) -> bool:
 
 def _recorded_in(file: Path) -> str | None:
     """The environment of gymnasium that a file says it was recorded in, if it is here."""
-    from ..data.formats import recorded_environment
-    from ..extras import is_installed
+    from ..recording.formats import recorded_environment
+    from ..support.extras import is_installed
 
     name = recorded_environment(file)
     if name is None or not is_installed("gymnasium"):
         return None
-    from ..data.environments import find_spec
+    from ..benchmarks.environments import find_spec
 
     try:
         return None if find_spec(name) is None else name
@@ -182,7 +182,7 @@ def _recorded_in(file: Path) -> str | None:
 
 def _measure(source: Any, data_dir: Path | None) -> tuple[Any, Any, str | None]:
     """The sizes and the box of a task's environment, or why they are not known."""
-    from ..tasks import measure
+    from ..benchmarks.tasks import measure
 
     try:
         return *measure(source, 1, data_dir, allow_download=False), None
@@ -192,8 +192,8 @@ def _measure(source: Any, data_dir: Path | None) -> tuple[Any, Any, str | None]:
 
 def _does_not_fit(task: Any, raw: RawData) -> str | None:
     """Why data that are right by themselves are not those of a task."""
+    from ..benchmarks.tasks import check_sizes
     from ..data.raw import to_dataset
-    from ..tasks import check_sizes
 
     if task is None:
         return None
@@ -233,7 +233,7 @@ def _as_json(found: Inspection, picture: Path | None) -> dict[str, Any]:
 
 
 def _print(found: Inspection, picture: Path | None) -> None:
-    from ..report import format_table
+    from ..runs.report import format_table
 
     print(_wrapped("source", found.source))
     for line in found.conventions:

@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import VGFError
+from ..support.errors import VGFError
 
 if TYPE_CHECKING:
-    from ..data.record import Recipe
+    from ..recording.record import Recipe
 
 PREFIX = "gymnasium:"
 
@@ -29,7 +29,7 @@ def main(words: list[str]) -> int:
 
 
 def _make_parser() -> argparse.ArgumentParser:
-    from ..flags import Parser
+    from ..runs.flags import Parser
 
     parser = Parser(
         prog="vgf data make",
@@ -82,13 +82,13 @@ def _make_parser() -> argparse.ArgumentParser:
 
 
 def _whole(text: str) -> Any:
-    from ..flags import read_word
+    from ..runs.flags import read_word
 
     return read_word(text, int)
 
 
 def _number(text: str) -> Any:
-    from ..flags import read_word
+    from ..runs.flags import read_word
 
     return read_word(text, float)
 
@@ -99,8 +99,8 @@ def _ogbench_recipe(name: str) -> Recipe | None:
     Raises:
         VGFError: OGBench's, and without an oracle, or seen in pixels.
     """
-    from ..data.ogbench import ogbench_tasks, parse_task
-    from ..data.record import recipe_for
+    from ..benchmarks.ogbench import ogbench_tasks, parse_task
+    from ..recording.record import recipe_for
 
     known = {parse_task(task).dataset: task for task in ogbench_tasks()}
     if name not in known:
@@ -125,9 +125,9 @@ def _refuse(args: argparse.Namespace, names: tuple[str, ...], wanted: str) -> No
 
 
 def _make_ogbench(name: str, args: argparse.Namespace) -> int:
-    from ..data.ogbench import DEFAULT_FOLDER, dataset_path, parse_task
-    from ..data.record import generate_ogbench, is_made, provenance
-    from ..metrics import shown_progress
+    from ..benchmarks.ogbench import DEFAULT_FOLDER, dataset_path, parse_task
+    from ..recording.record import generate_ogbench, is_made, provenance
+    from ..runs.log import shown_progress
 
     gymnasium_only = ("policy", "noise", "max_episode_steps", "checkpoint", "steps", "backend")
     _refuse(args, gymnasium_only, "gymnasium:ID")
@@ -162,7 +162,7 @@ def _make_ogbench(name: str, args: argparse.Namespace) -> int:
 
 def _ogbench_way_on(task: str, path: Path, repeat: int) -> str:
     """The command that trains on a set of OGBench's."""
-    from ..config import DEMO_ENV
+    from ..runs.config import DEMO_ENV
 
     command = ["vgf", "run", "--env", task]
     if repeat > 1 or task == DEMO_ENV:  # the default run holds its actions
@@ -171,10 +171,10 @@ def _ogbench_way_on(task: str, path: Path, repeat: int) -> str:
 
 
 def _make_gymnasium(name: str, args: argparse.Namespace) -> int:
-    from ..data.collect import Collection, collect
-    from ..data.formats import parse_output
-    from ..data.policies import parse_policy
-    from ..metrics import shown_progress
+    from ..recording.collect import Collection, collect
+    from ..recording.formats import parse_output
+    from ..recording.policies import parse_policy
+    from ..runs.log import shown_progress
 
     _refuse(args, ("action_repeat",), "OGBench's pointmaze")
     _check_environment(name, args.name)
@@ -211,11 +211,11 @@ def _check_environment(name: str, given: str) -> None:
     Raises:
         VGFError: it is not; the message says what comes near.
     """
-    from ..config import nearest
-    from ..data.d4rl import d4rl_table
-    from ..data.ogbench import ogbench_tasks, parse_task
-    from ..data.record import recipe_for
-    from ..extras import need
+    from ..benchmarks.d4rl import d4rl_table
+    from ..benchmarks.ogbench import ogbench_tasks, parse_task
+    from ..recording.record import recipe_for
+    from ..runs.config import nearest
+    from ..support.extras import need
 
     if given.startswith(PREFIX) or ":" in name:
         return

@@ -7,14 +7,14 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ..errors import VGFError
+from ..support.errors import VGFError
 from . import COMMANDS
 
 EVAL = "eval"  # in the run folder: what was found
 
 
 def main(words: list[str]) -> int:
-    from ..flags import Parser, add_flags, given
+    from ..runs.flags import Parser, add_flags, given
 
     parser = Parser(
         prog="vgf eval",
@@ -43,12 +43,12 @@ def main(words: list[str]) -> int:
 
 
 def _evaluate(folder: Path, changes: dict[str, Any], step: int | None, seed: int | None) -> int:
-    from ..checkpoint import environment, open_run_folder, seed_folders
-    from ..config import BackendSettings, override, to_dict
-    from ..evaluate import make_pool
-    from ..files import check_writable
-    from ..report import format_table, score_table, scores
-    from ..train import evaluate_agent, load_agent, load_task, make_backend
+    from ..runs.checkpoint import environment, open_run_folder, seed_folders
+    from ..runs.config import BackendSettings, override, to_dict
+    from ..runs.evaluation import make_pool
+    from ..runs.loop import evaluate_agent, load_agent, load_task, make_backend
+    from ..runs.report import format_table, score_table, scores
+    from ..support.files import check_writable
 
     trained = open_run_folder(folder)
     if trained.seeds > 1:
@@ -95,9 +95,9 @@ def _write_evaluation(
     import json
     import tempfile
 
-    from ..files import make_folder, write_durably
-    from ..metrics import EVALUATION_COLUMNS, RowLog
-    from ..report import save_scaling
+    from ..runs.log import EVALUATION_COLUMNS, RowLog
+    from ..runs.report import save_scaling
+    from ..support.files import make_folder, write_durably
 
     make_folder(parent)
     with tempfile.TemporaryDirectory(dir=parent, prefix=".writing-") as scratch:

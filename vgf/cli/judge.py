@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 
 def main(words: list[str]) -> int:
-    from ..files import write_atomically
-    from ..flags import Parser
-    from ..report import format_table
+    from ..runs.flags import Parser
+    from ..runs.report import format_table
+    from ..support.files import write_atomically
     from ..text.judging import judge, load_judge, methods
 
     parser = Parser(

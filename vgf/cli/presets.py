@@ -5,11 +5,11 @@ from __future__ import annotations
 import textwrap
 from typing import TYPE_CHECKING
 
-from ..errors import VGFError
+from ..support.errors import VGFError
 from . import COMMANDS
 
 if TYPE_CHECKING:
-    from ..presets import Preset, Source
+    from ..runs.presets import Preset, Source
 
 # Beside a value in the list: whose choice it is, where it is not simply the authors'.
 _SIGNS = {"ours": "*", "carried": "+"}
@@ -21,8 +21,8 @@ _BUDGET = {"L ": "steps", "epsilon ": "step_size", "alpha ": "temperature"}
 
 
 def main(words: list[str]) -> int:
-    from ..flags import Parser
-    from ..presets import TITLES, dump_preset, find_preset, presets
+    from ..runs.flags import Parser
+    from ..runs.presets import TITLES, dump_preset, find_preset, presets
 
     parser = Parser(
         prog="vgf presets",
@@ -65,8 +65,8 @@ def _says(preset: Preset, word: str) -> bool:
 
 
 def _print_list(found: list[Preset]) -> None:
-    from ..presets import revision
-    from ..report import format_table
+    from ..runs.presets import revision
+    from ..runs.report import format_table
 
     print(f"{len(found)} presets; settings from the authors' code, {revision()}")
     table = format_table([_row(preset) for preset in found]).splitlines()
@@ -86,7 +86,7 @@ def _print_list(found: list[Preset]) -> None:
 
 
 def _heading(preset: Preset) -> str:
-    from ..presets import TITLES
+    from ..runs.presets import TITLES
 
     kind = "offline, then online" if preset.online else "offline"
     script = preset.marks["off2on" if preset.online else "script"]
@@ -99,7 +99,7 @@ def _budget_sources(preset: Preset) -> list[Source]:
 
 
 def _row(preset: Preset) -> dict[str, str]:
-    from ..presets import TITLES
+    from ..runs.presets import TITLES
 
     budget = preset.settings["agent"]["budget"]
     sources = _budget_sources(preset)

@@ -9,8 +9,8 @@ from . import COMMANDS
 
 
 def main(words: list[str]) -> int:
-    from ..flags import Parser
-    from ..report import report
+    from ..runs.flags import Parser
+    from ..runs.report import report
 
     parser = Parser(prog="vgf report", description=COMMANDS["report"])
     parser.add_argument("run", metavar="RUN", type=Path, help="run folder, or one of several seeds")
@@ -23,7 +23,14 @@ def main(words: list[str]) -> int:
 
 def print_table(folder: Path) -> None:
     """Print the last and the best scores of a run folder."""
-    from ..report import best_scores, find_runs, format_table, headline, last_scores, score_table
+    from ..runs.report import (
+        best_scores,
+        find_runs,
+        format_table,
+        headline,
+        last_scores,
+        score_table,
+    )
 
     runs = find_runs(folder)
     last = last_scores(runs)

@@ -10,18 +10,18 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import VGFError
+from ..support.errors import VGFError
 from . import COMMANDS
 from .report import print_table
 
 if TYPE_CHECKING:
-    from ..config import RunConfig, TaskSettings
+    from ..runs.config import RunConfig, TaskSettings
 
 
 def main(words: list[str]) -> int:
-    from ..files import check_writable
-    from ..flags import Parser, add_flags, given
-    from ..start import configuration
+    from ..runs.flags import Parser, add_flags, given
+    from ..runs.start import configuration
+    from ..support.files import check_writable
 
     parser = Parser(prog="vgf run", description=COMMANDS["run"])
     add_flags(parser)
@@ -63,14 +63,14 @@ def _new_folder(task: TaskSettings) -> Path:
 
 def _train_all(config: RunConfig, folder: Path, resume: bool) -> int:
     """Train every seed that is not finished, and report on all of them."""
-    from ..report import report
+    from ..runs.report import report
 
     start = time.perf_counter()
     try:
         _train_seeds(config, folder, resume)
         page = report(folder)
     except KeyboardInterrupt:
-        from ..updates import Interrupted
+        from ..runs.updates import Interrupted
 
         way_on = f"go on with: vgf run --resume {folder}"
         raise Interrupted(
@@ -83,9 +83,9 @@ def _train_all(config: RunConfig, folder: Path, resume: bool) -> int:
 
 
 def _train_seeds(config: RunConfig, folder: Path, resume: bool) -> None:
-    from ..checkpoint import CONFIG, create_run_folder, seed_folders
-    from ..train import finished, prepare, train_together
-    from ..updates import Interrupted
+    from ..runs.checkpoint import CONFIG, create_run_folder, seed_folders
+    from ..runs.loop import finished, prepare, train_together
+    from ..runs.updates import Interrupted
 
     folders = seed_folders(config, folder)
     runs = {place: _of_seed(config, seed, place) for seed, place in folders.items()}
@@ -121,7 +121,7 @@ def _train_seeds(config: RunConfig, folder: Path, resume: bool) -> None:
 
 def _of_seed(config: RunConfig, seed: int, place: Path) -> RunConfig:
     """The configuration of one seed; one that was begun starts where it started then."""
-    from ..checkpoint import CONFIG, open_run_folder
+    from ..runs.checkpoint import CONFIG, open_run_folder
 
     begun = (place / CONFIG).is_file()
     start = open_run_folder(place).start if begun else config.start
@@ -129,6 +129,6 @@ def _of_seed(config: RunConfig, seed: int, place: Path) -> RunConfig:
 
 
 def _resume(folder: Path) -> int:
-    from ..checkpoint import open_run_folder
+    from ..runs.checkpoint import open_run_folder
 
     return _train_all(open_run_folder(folder), folder, resume=True)

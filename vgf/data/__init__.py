@@ -8,11 +8,11 @@ file, unchecked), and :func:`to_dataset` checks it, applies its conventions and 
 Importing this package imports no simulator; the functions that need one import it.
 """
 
-from .d4rl import d4rl_table, normalised_score, read_hdf5
+from ..benchmarks.d4rl import d4rl_table, normalised_score, read_hdf5
+from ..benchmarks.minari import read_minari
+from ..benchmarks.ogbench import load_ogbench, ogbench_tasks, parse_task
+from ..benchmarks.source import Source, find_source, read_file, read_raw
+from ..recording.record import generate_ogbench
 from .dataset import Dataset, check_dataset, standardise
-from .minari import read_minari
 from .npz import read_npz
-from .ogbench import load_ogbench, ogbench_tasks, parse_task
 from .raw import RawData, return_range, to_dataset
-from .record import generate_ogbench
-from .source import Source, find_source, read_file, read_raw

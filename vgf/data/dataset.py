@@ -21,9 +21,9 @@ from typing import Any, cast
 
 import numpy as np
 
-from ..errors import VGFError
-from ..files import atomic_file
 from ..spec.types import Array
+from ..support.errors import VGFError
+from ..support.files import atomic_file
 
 KEYS = ("observations", "actions", "rewards", "masks", "terminals", "next_observations")
 _FLAGS = {"masks", "terminals", "timeouts"}

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..errors import VGFError
 from ..spec.types import Array
+from ..support.errors import VGFError
 from .dataset import BOX_TOLERANCE, Dataset
 from .raw import RAW_KEYS, RawData, ends_of, to_dataset
 

@@ -1,8 +1,8 @@
 """Plain .npz files: one array for each field, by its own name; in memory, or mapped into it.
 
 A .npz file is a zip archive, which cannot be mapped. So its arrays are unpacked once, into a folder
-of the cache (:func:`vgf.files.cache_folder`) whose name depends on the file's path, size and time;
-it may be deleted whenever no run uses it.
+of the cache (:func:`vgf.support.files.cache_folder`) whose name depends on the file's path, size
+and time; it may be deleted whenever no run uses it.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import VGFError
-from ..files import cache_folder, make_folder
 from ..spec.types import Array
+from ..support.errors import VGFError
+from ..support.files import cache_folder, make_folder
 from .dataset import mapped_array
 from .raw import RAW_KEYS, RawData
 

@@ -34,10 +34,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ..errors import VGFError
-from ..extras import installed_version
-from ..files import atomic_file, make_folder, sync_folder, write_atomically
 from ..spec.types import Array
+from ..support.errors import VGFError
+from ..support.extras import installed_version
+from ..support.files import atomic_file, make_folder, sync_folder, write_atomically
 from .common import Progress, Say, without_interrupts
 
 Episode = dict[str, Array]

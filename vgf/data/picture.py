@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from scipy.linalg import eigh
 
-from ..extras import need
 from ..spec.types import Array
+from ..support.extras import need
 from .inspect import Inspection
 from .raw import RawData
 
@@ -30,7 +30,7 @@ def save_picture(raw: RawData, found: Inspection, path: Path, maze: bool = False
     Raises:
         VGFError: matplotlib is missing, or the file cannot be written.
     """
-    from ..report import figure
+    from ..runs.report import figure
 
     arrays = {
         key: np.asarray(raw.arrays[key]) for key in ("observations", "actions") if key in raw.arrays

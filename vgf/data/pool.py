@@ -21,8 +21,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..errors import VGFError
 from ..spec.types import Array
+from ..support.errors import VGFError
 from .common import without_interrupts
 
 # From a seed of the first reset to a gymnasium environment; picklable for use in processes.

@@ -20,8 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import VGFError
 from ..spec.types import Array
+from ..support.errors import VGFError
 from .dataset import BOX_TOLERANCE, Dataset, assemble, check_arrays, linked
 
 # Every field that a source may have.

@@ -22,9 +22,9 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import VGFError
-from ..files import write_atomically
 from ..spec.types import Array
+from ..support.errors import VGFError
+from ..support.files import write_atomically
 from .dataset import KEYS
 
 # Separates the random numbers that pick rows of the buffer from those of data and updates.

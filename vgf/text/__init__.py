@@ -14,7 +14,7 @@ flow's own, computed by the torch backend. Needs the extra: ``pip install 'vgf[t
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from ..extras import need
+from ..support.extras import need
 
 if TYPE_CHECKING:
     from .alignment import align, read_prompts

@@ -11,9 +11,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..errors import VGFError
-from ..files import check_writable, make_folder, write_atomically
-from ..metrics import progress, read_lines
+from ..runs.log import progress, read_lines
+from ..support.errors import VGFError
+from ..support.files import check_writable, make_folder, write_atomically
 from .calibration import calibrate
 from .flow import (
     Responses,

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import VGFError
-from ..extras import need
-from ..functions import load_function
-from ..metrics import progress, read_lines
-from ..scores import CONFIDENCE
+from ..runs.log import progress, read_lines
+from ..support.errors import VGFError
+from ..support.extras import need
+from ..support.objects import load_function
+from ..support.statistics import CONFIDENCE
 
 # Prompts and responses -> a score for each, the higher the better
 Judge = Callable[[Sequence[str], Sequence[str]], Sequence[float]]

@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from ..backends import get_backend
 from ..backends.base import Backend
 from ..backends.torch import TorchBackend
-from ..errors import VGFError
+from ..support.errors import VGFError
 from .language import LanguageModel
 from .reward import RewardModel
 from .settings import AlignSettings

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from ..errors import VGFError
+from ..support.errors import VGFError
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..backends import parse_device
-from ..config import check, check_choice, check_whole, short_hash, to_dict
+from ..runs.config import check, check_choice, check_whole, short_hash, to_dict
 from ..spec.text import SEQUENCE_KERNELS
 
 PARTICLE_STEPS = ("normalised", "plain", "adam")

@@ -1,0 +1,555 @@
+"""The paper's tasks as presets: what they set, where it is from, and what gives way to what."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from vgf import cli
+from vgf.runs import presets as package
+from vgf.runs.config import DEMO_ENV, RunConfig, all_settings, load_config, read_toml, resolve
+from vgf.support.errors import VGFError
+from vgf.runs.presets import FAMILIES, Preset, dump_preset, find_preset, presets
+from vgf.spec.settings import Budget, Network, method_settings
+
+ALL = tuple(presets().values())
+D4RL = [
+    *(
+        f"{robot}-{data}-v2"
+        for data in ("medium", "medium-replay", "medium-expert")
+        for robot in ("hopper", "halfcheetah", "walker2d")
+    ),
+    *(
+        f"antmaze-{maze}-v2"
+        for maze in (
+            "umaze",
+            "umaze-diverse",
+            "medium-play",
+            "medium-diverse",
+            "large-play",
+            "large-diverse",
+        )
+    ),
+    *(f"pen-{data}-v1" for data in ("human", "cloned", "expert")),
+]
+ANTMAZE = [env for env in D4RL if env.startswith("antmaze")]
+# Environment, its default task, and A-VGF's discount, L_train, epsilon and agg_e.
+OGBENCH: list[tuple[str, int, float, int, float, str]] = [
+    ("antmaze-large-navigate", 1, 0.995, 5, 0.1, "min"),
+    ("antmaze-giant-navigate", 1, 0.995, 5, 0.1, "min"),
+    ("humanoidmaze-medium-navigate", 1, 0.995, 1, 0.05, "mean"),
+    ("humanoidmaze-large-navigate", 1, 0.995, 1, 0.05, "mean"),
+    ("antsoccer-arena-navigate", 4, 0.995, 2, 0.05, "mean"),
+    ("cube-single-play", 2, 0.99, 1, 0.05, "mean"),
+    ("cube-double-play", 2, 0.99, 1, 0.05, "mean"),
+    ("scene-play", 2, 0.99, 1, 0.1, "mean"),
+    ("puzzle-3x3-play", 4, 0.99, 5, 0.1, "mean"),
+    ("puzzle-4x4-play", 4, 0.99, 5, 0.1, "mean"),
+]
+WIDE = (512, 512, 512, 512)
+# Settings that a preset need not have: of other methods, losses and references.
+_OTHERS = {
+    *(f"agent.policy.{name}" for name in ("hidden", "activation", "layer_norm")),
+    *(
+        f"agent.{name}"
+        for name in (
+            "reference_tanh",
+            "expectile",
+            "distillation",
+            "normalise_values",
+            "weight_temperature",
+            "weight_maximum",
+            "selection_temperature",
+        )
+    ),
+}
+UNUSED = {
+    "vgf": {
+        *_OTHERS,
+        "agent.normalise_gradients",
+        "agent.budget.clip_scope",
+        *(f"agent.gradient_field.{name}" for name in ("hidden", "activation", "layer_norm")),
+    },
+    "avgf": {*_OTHERS, "agent.budget.bandwidth_gradient"},
+}
+NO_PART_OF_A_RESULT = {
+    setting.key
+    for setting in all_settings()
+    if "." not in setting.key or setting.key.startswith(("backend.", "logging.", "start."))
+} | {
+    "task.data",
+    "task.data_dir",
+    "task.data_episodes",
+    "task.data_memory",
+    "evaluation.num_envs",
+    "evaluation.workers",
+}
+
+
+def of(benchmark: str, method: str, online: bool = False) -> list[Preset]:
+    wanted = (benchmark, method, online)
+    return [p for p in ALL if (p.benchmark, p.method, p.online) == wanted]
+
+
+def short(environment: str) -> str:
+    return environment.rpartition("-")[0]
+
+
+def leaves(table: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in table.items():
+        if isinstance(value, dict):
+            yield from leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def value_of(config: RunConfig, key: str) -> Any:
+    value: Any = config
+    for name in key.split("."):
+        value = getattr(value, name)
+    return value
+
+
+# --- what there is ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("online", [False, True])
+def test_every_task_of_the_paper_is_there(online: bool) -> None:
+    tasks = [f"{env}-singletask-task{task}-v0" for env, *_ in OGBENCH for task in range(1, 6)]
+    assert (len(D4RL), len(tasks)) == (18, 50)
+    assert sorted(p.env for p in of("D4RL", "vgf", online)) == sorted(D4RL)
+    assert sorted(p.env for p in of("D4RL", "avgf", online)) == sorted(ANTMAZE)
+    for method in ("vgf", "avgf"):
+        assert [p.env for p in of("OGBench", method, online)] == tasks
+
+
+def test_names() -> None:
+    assert len(ALL) == 2 * (18 + 6 + 50 + 50)
+    for preset in ALL:
+        assert preset.name.endswith(f"-{preset.method}" + ("-online" if preset.online else ""))
+        assert presets()[preset.name] is preset
+        assert find_preset(preset.name) is preset
+
+
+@pytest.mark.parametrize(
+    ("typed", "name"),
+    [
+        ("cube-single-task2", "cube-single-task2-avgf"),
+        ("cube-single-task2-online", "cube-single-task2-avgf-online"),
+        ("cube-single-play-singletask-task3-v0", "cube-single-task3-avgf"),
+        ("cube-single-play-singletask-v0", "cube-single-task2-avgf"),
+        ("puzzle-4x4-play-singletask-v0-online", "puzzle-4x4-task4-avgf-online"),
+        ("hopper-medium-v2", "hopper-medium-vgf"),
+        ("antmaze-large-play-v2", "antmaze-large-play-vgf"),
+        ("antmaze-large-play-online", "antmaze-large-play-vgf-online"),
+    ],
+)
+def test_a_task_alone_means_its_first_preset(typed: str, name: str) -> None:
+    assert find_preset(typed).name == name
+    assert resolve({"preset": typed}).preset == name
+
+
+@pytest.mark.parametrize(
+    ("typed", "words"),
+    [
+        ("cube-singel-task2", "did you mean cube-single-task2-avgf"),
+        ("hopper-medium-v3", "did you mean hopper-medium-vgf"),
+        ("Hopper-Medium-v2", "did you mean hopper-medium-vgf"),
+        ("scene-task2-fql", "did you mean scene-task2-"),
+        ("scene-task6", "did you mean scene-task"),
+        ("cube-single", "part of several names; vgf presets cube-single lists them"),
+        ("qwertyuiop", "vgf presets lists them"),
+        ("", "vgf presets lists them"),
+    ],
+)
+def test_an_unknown_name_is_refused(typed: str, words: str, tmp_path: Path) -> None:
+    with pytest.raises(VGFError, match=r"^--preset: .*'") as caught:
+        resolve({"preset": typed})
+    assert words in str(caught.value)
+    path = tmp_path / "mine.toml"
+    path.write_text(f'preset = "{typed}"\n')
+    with pytest.raises(VGFError, match=r"mine\.toml: preset: ") as caught:
+        load_config(path)
+    assert words in str(caught.value)
+
+
+# --- what they set ------------------------------------------------------------------------------
+
+
+def test_every_preset_is_a_run_that_has_all_its_settings() -> None:
+    for preset in ALL:
+        config = resolve({"preset": preset.name})
+        assert (config.preset, config.task.env) == (preset.name, preset.env)
+        assert (config.online.steps > 0) == preset.online
+        for key, value in leaves(dict(preset.settings)):
+            got = value_of(config, key)
+            assert (list(got) if isinstance(got, tuple) else got) == (
+                None if value == "none" else value
+            ), (preset.name, key)
+
+
+def test_every_setting_has_a_source() -> None:
+    keys = {setting.key for setting in all_settings()}
+    for preset in ALL:
+        assert set(preset.sources) == {key for key, _ in leaves(dict(preset.settings))}
+        assert set(preset.sources) <= keys
+        assert {source.mark for source in preset.sources.values()} == set(preset.marks)
+        assert all(source.text for source in preset.sources.values())
+        missing = keys - set(preset.sources) - UNUSED[preset.method] - NO_PART_OF_A_RESULT
+        assert {key for key in missing if preset.online or "online." not in key} == set()
+
+
+def test_files_have_no_name_that_nothing_reads() -> None:
+    folder = Path(package.__file__).parent
+    files = {path.stem: read_toml(path) for path in folder.glob("*.toml")}
+    assert set(files) == {"common", *FAMILIES}
+    common = files["common"]
+    top = {"repository", "revision", "sources", "reasons", "settings", "vgf", "avgf", "online"}
+    assert set(common) == top
+    used = {(s.mark, key, s.text) for p in ALL for key, s in p.sources.items()}
+    for name, file in files.items():
+        marks = {*common["sources"], *file["sources"]}
+        for mark, reasons in file["reasons"].items():
+            for key, reason in reasons.items():
+                assert (mark, key, reason) in used, (name, mark, key)
+        if name == "common":
+            continue
+        assert set(file) <= {
+            "benchmark",
+            "method",
+            "sources",
+            "reasons",
+            "settings",
+            "online",
+            "tasks",
+        }
+        for task, table in file["tasks"].items():
+            assert set(table) <= marks | {"env", "default", "online", "published"}, (name, task)
+            assert set(table.get("published", {})) <= set(package._PUBLISHED), (name, task)
+
+
+@pytest.mark.parametrize("row", OGBENCH, ids=lambda row: row[0])
+@pytest.mark.parametrize("last", ["", "-online"])
+def test_avgf_on_ogbench(row: tuple[str, int, float, int, float, str], last: str) -> None:
+    environment, default, discount, steps, step_size, aggregate = row
+    for task in range(1, 6):
+        name = f"{short(environment)}-task{task}-avgf{last}"
+        config = resolve({"preset": name})
+        agent = config.agent
+        assert (agent.method, agent.particles, agent.sampling_steps) == ("avgf", 5, 10)
+        assert (agent.discount, agent.target_ensemble) == (discount, aggregate)
+        assert agent.budget == Budget(
+            steps=steps, step_size=step_size, temperature=None, clip_norm=1.0
+        )
+        assert (agent.clip_norm, agent.normalise_gradients) == (1.0, False)
+        assert agent.gradient_field == Network(WIDE, "relu", True)
+        assert config.task.normalise_rewards == (short(environment) == "antmaze-giant")
+        assert (config.train.steps, config.train.evaluate_every) == (1_000_000, 100_000)
+        marks = {
+            presets()[name].sources[f"agent.{key}"].mark
+            for key in ("budget.steps", "budget.step_size", "discount", "target_ensemble")
+        }
+        assert marks == {"script" if task == default else "carried"}
+
+
+@pytest.mark.parametrize("row", OGBENCH, ids=lambda row: row[0])
+def test_vgf_on_ogbench(row: tuple[str, int, float, int, float, str]) -> None:
+    environment, _, discount, _, _, aggregate = row
+    giant = short(environment) == "antmaze-giant"
+    updates = {"antmaze-large": 2_000_000, "antmaze-giant": 3_000_000}
+    for task in range(1, 6):
+        name = f"{short(environment)}-task{task}-vgf"
+        config = resolve({"preset": name})
+        agent, budget = config.agent, config.agent.budget
+        assert (agent.method, agent.particles, agent.sampling_steps) == ("vgf", 10, 10)
+        assert agent.discount == (0.99 if giant else discount)
+        assert agent.target_ensemble == aggregate
+        assert (budget.steps, budget.clip_norm, budget.optimiser) == (3, None, "adam")
+        assert 0.01 <= budget.step_size <= 0.05
+        assert budget.temperature is not None
+        assert 0.2 <= budget.temperature <= 0.5
+        sources = presets()[name].sources
+        assert sources["agent.budget.steps"].mark == "script"
+        for key in ("step_size", "temperature"):
+            assert sources[f"agent.budget.{key}"].mark == "ours"
+            assert "two values" in sources[f"agent.budget.{key}"].text
+        assert config.train.steps == updates.get(short(environment), 1_000_000)
+        assert config.task.normalise_rewards == giant
+        online = resolve({"preset": f"{name}-online"})
+        budget = online.agent.budget
+        assert (budget.steps, budget.step_size, budget.temperature) == (5, 0.1, 1.0)
+        assert presets()[f"{name}-online"].sources["agent.budget.step_size"].mark == "off2on"
+
+
+@pytest.mark.parametrize("env", D4RL)
+def test_d4rl(env: str) -> None:
+    name = f"{env.rpartition('-')[0]}-vgf"
+    config = resolve({"preset": name})
+    agent = config.agent
+    assert (agent.method, agent.particles, agent.sampling_steps) == ("vgf", 10, 10)
+    assert (agent.discount, agent.target_ensemble) == (0.99, "min")
+    assert agent.budget == Budget(steps=5, step_size=0.1, temperature=0.1)
+    assert presets()[name].sources["agent.budget.temperature"].mark == "ours"
+    # antmaze's rewards are shifted instead; a task that does both is refused
+    assert config.task.normalise_rewards == ("antmaze" not in env)
+    assert (config.train.steps, config.train.evaluate_every) == (1_000_000, 50_000)
+    online = resolve({"preset": f"{name}-online"})
+    assert (online.train.steps, online.online.steps) == (500_000, 1_000_000)
+    assert presets()[f"{name}-online"].sources["agent.budget.temperature"].mark == "off2on"
+    if env in ANTMAZE:
+        agent = resolve({"preset": name.replace("-vgf", "-avgf")}).agent
+        assert (agent.particles, agent.target_ensemble, agent.discount) == (5, "min", 0.99)
+        assert agent.budget == Budget(steps=5, step_size=0.1, temperature=None, clip_norm=1.0)
+
+
+def test_what_all_have() -> None:
+    for preset in ALL:
+        config = resolve({"preset": preset.name})
+        agent, task, evaluation = config.agent, config.task, config.evaluation
+        assert (agent.critic, agent.reference) == (Network(WIDE, "relu", True), Network(WIDE))
+        assert (agent.ensemble, agent.polyak, agent.learning_rate) == (2, 0.005, 3e-4)
+        assert (agent.critic_loss, agent.value_ensemble) == ("squared", "mean")
+        assert (agent.target_particles, agent.selection) == ("mean", "best")
+        assert (agent.target_update, agent.reference_kind) == ("before", "flow")
+        assert not agent.budget.bandwidth_gradient
+        assert (task.action_repeat, task.standardise) == (1, False)
+        assert (evaluation.steps, evaluation.episodes) == ((0, 1, 2, 3), 50)
+        assert (config.train.batch_size, config.backend) == (256, RunConfig().backend)
+        assert (config.seed, config.out) == (0, None)
+        if preset.online:
+            online = config.online
+            assert (online.steps, online.mixing, online.warmup) == (1_000_000, "iql", 5_000)
+            assert (online.updates_per_step, online.collect_steps) == (1, 0)
+            big = preset.env.startswith("humanoid") or "medium-expert" in preset.env
+            assert online.buffer_size == (3_000_000 if big else 2_000_000)
+        else:
+            assert config.online == RunConfig().online
+
+
+def test_published_scores() -> None:
+    def scores(name: str) -> list[float]:
+        return [score for score, _ in presets()[name].published]
+
+    assert scores("hopper-medium-vgf") == [97.9]
+    assert scores("antmaze-medium-diverse-vgf") == [70, 90, 95, 90]
+    assert scores("cube-double-task2-avgf") == [70, 78]  # its environment's mean, its own
+    assert scores("cube-double-task3-avgf") == [70]
+    assert scores("cube-double-task2-avgf-online") == [97]
+    assert scores("cube-double-task3-avgf-online") == scores("cube-double-task2-vgf") == []
+
+
+# --- what gives way to what ---------------------------------------------------------------------
+
+
+def test_precedence(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text("[agent]\ndiscount = 0.9\npolyak = 0.1\n[train]\nsteps = 7\n")
+    flags = {"preset": "scene-task2", "train": {"steps": 9}, "agent": {"polyak": 0.2}}
+    config = resolve(flags, path)
+    plain = resolve({"preset": "scene-task2"})
+    agent = dataclasses.replace(plain.agent, discount=0.9, polyak=0.2)
+    assert config == dataclasses.replace(
+        plain, agent=agent, train=dataclasses.replace(plain.train, steps=9)
+    )
+
+
+def test_a_file_may_name_its_preset_and_a_flag_another(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text('preset = "scene-task2-vgf"\n[agent.budget]\nsteps = 4\n')
+    config = load_config(path)
+    assert (config.preset, config.agent.budget.steps) == ("scene-task2-vgf", 4)
+    assert config.agent.particles == 10
+    other = resolve({"preset": "hopper-medium-vgf"}, path)
+    assert (other.preset, other.task.env) == ("hopper-medium-vgf", "hopper-medium-v2")
+    assert other.agent.budget.steps == 4
+    without = resolve({"preset": None}, path)
+    assert (without.preset, without.task.env) == (None, DEMO_ENV)
+    assert without.agent.particles == RunConfig().agent.particles
+
+
+def test_another_task_keeps_the_preset() -> None:
+    env = "cube-triple-play-singletask-task1-v0"
+    config = resolve({"preset": "cube-double-task2", "task": {"env": env}})
+    assert (config.task.env, config.task.action_repeat) == (env, 1)
+    assert config.agent == resolve({"preset": "cube-double-task2"}).agent
+
+
+def test_another_method_of_the_same_task_is_its_preset() -> None:
+    for name, method, other in (
+        ("scene-task2-avgf", "vgf", "scene-task2-vgf"),
+        ("antmaze-large-play-vgf-online", "avgf", "antmaze-large-play-avgf-online"),
+    ):
+        assert resolve({"preset": name, "agent": {"method": method}}) == resolve({"preset": other})
+
+
+@pytest.mark.parametrize(
+    ("name", "method"),
+    [
+        *(("pen-human-vgf", method) for method in ("bc", "weighted_bc", "fql", "avgf")),
+        *(("scene-task2-avgf", method) for method in ("bc", "weighted_bc", "fql")),
+    ],
+)
+def test_a_method_without_preset_brings_its_own_particles_and_budget(
+    name: str, method: str
+) -> None:
+    preset = resolve({"preset": name})
+    config = resolve({"preset": name, "agent": {"method": method}})
+    authors = method_settings(method)
+    assert config.preset == name
+    assert (config.task, config.train) == (preset.task, preset.train)
+    assert config.agent.budget == authors.budget
+    assert config.agent.particles == authors.particles
+    assert config.agent.clip_norm == authors.clip_norm
+    assert config.agent.critic == preset.agent.critic
+    assert config.agent.policy == Network(WIDE)
+    assert config.agent.target_update == preset.agent.target_update
+    expected = "mean" if method == "fql" else preset.agent.target_ensemble
+    assert config.agent.target_ensemble == expected
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"agent": {"method": "bc", "budget": {"steps": 5}}}, ["flags", "budget.steps", "'bc'"]),
+        ({"agent": {"value_ensemble": "min"}}, ["flags", "value_ensemble", "'avgf'"]),
+        ({"agent": {"method": "sac"}}, ["flags", "'sac'", "vgf, avgf, bc"]),
+        ({"agent": {"stepsize": 3}}, ["flags", "agent.stepsize", "did you mean"]),
+        ({"train": {"batch_size": 0}}, ["flags", "batch_size is 0"]),
+    ],
+)
+def test_contradictions_and_unknown_settings_are_refused(
+    settings: dict[str, Any], words: list[str]
+) -> None:
+    with pytest.raises(VGFError) as caught:
+        resolve({"preset": "scene-task2", **settings})
+    assert all(word in str(caught.value) for word in words)
+
+
+def test_a_preset_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text("preset = 3\n")
+    with pytest.raises(VGFError, match=r"mine\.toml: preset is 3; it must be text"):
+        load_config(path)
+
+
+# --- the command --------------------------------------------------------------------------------
+
+
+def vgf(*words: Any) -> int:
+    return cli.main([str(word) for word in words])
+
+
+def test_the_text_of_a_preset_is_the_preset(tmp_path: Path) -> None:
+    path = tmp_path / "shown.toml"
+    for preset in ALL:
+        path.write_text(dump_preset(preset))
+        assert dict(leaves(read_toml(path))) == {
+            "preset": preset.name,
+            **dict(leaves(dict(preset.settings))),
+        }
+        assert load_config(path) == resolve({"preset": preset.name})
+
+
+def test_showing_a_preset(capsys: pytest.CaptureFixture[str]) -> None:
+    assert vgf("presets", "scene-task3-avgf") == 0
+    text = capsys.readouterr().out
+    lines = text.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert "step_size = 0.1  # carried" in lines
+    assert "particles = 5  # script" in lines
+    assert 'clip_scope = "state"  # ours' in lines
+    assert "ryanxhr/vgf at 3ec8f9b" in text
+    assert "# ours: left open by the sources" in lines
+    for key in presets()["scene-task3-avgf"].sources:
+        assert any(line.startswith(f"{key.rpartition('.')[2]} = ") for line in lines)
+    assert vgf("presets", "hopper-medium-vgf") == 0
+    assert "# published: 97.9, normalised score, the paper's table" in capsys.readouterr().out
+
+
+def test_the_list_has_every_preset(capsys: pytest.CaptureFixture[str]) -> None:
+    assert vgf("presets") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    listed = [line.split()[0] for line in lines if line.split()[0:1] and line[0].isalpha()]
+    assert set(presets()) <= set(listed)
+    assert any(
+        line.split() == ["scene-task2-avgf", "A-VGF", "1", "0.1", "none", "1M"] for line in lines
+    )
+    assert any(
+        line.split() == ["scene-task3-avgf", "A-VGF", "1+", "0.1+", "none", "1M"] for line in lines
+    )
+    assert any(
+        line.split() == ["scene-task3-vgf", "VGF", "3", "0.05*", "0.5*", "1M"] for line in lines
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "number"),
+    [
+        (["antmaze"], 2 * (6 + 6 + 10 + 10)),
+        (["d4rl"], 48),
+        (["--online"], 124),
+        (["--offline", "--method", "avgf"], 56),
+        (["cube", "task2", "--method", "avgf"], 4),
+        (["scene-task2"], 4),
+        (["hopper-medium-v2"], 2),
+    ],
+)
+def test_filters(words: list[str], number: int, capsys: pytest.CaptureFixture[str]) -> None:
+    assert vgf("presets", *words) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith(f"{number} presets; ")
+    assert sum(line.split(" ")[0] in presets() for line in lines) == number
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["presets", "qwertyuiop"], "no preset 'qwertyuiop'; vgf presets lists them"),
+        (["presets", "cube-singel-task2"], "did you mean cube-single-task2-avgf"),
+        (["presets", "cube", "hopper"], "no preset is all of cube hopper"),
+        (["presets", "--method", "sac"], "invalid choice: 'sac'"),
+        (["presets", "--onlin"], "--onlin is unknown; did you mean --online"),
+        (["run", "--preset", "cube-singel-task2"], "did you mean cube-single-task2-avgf"),
+        (
+            ["run", "--preset", "scene-task2", "--method", "bc", "--budget-steps", "5"],
+            "method 'bc' moves no particles; budget.steps must be 0",
+        ),
+    ],
+)
+def test_mistakes_in_the_command(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert vgf(*words) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_a_run_of_a_preset_records_it_and_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    np.savez(
+        tmp_path / "data.npz",
+        observations=rng.normal(size=(40, 3)),
+        actions=rng.uniform(-1, 1, size=(40, 2)),
+        rewards=rng.normal(size=40),
+        terminals=np.arange(40) % 10 == 9,
+    )
+    words = ["--env", "none", "--data", "data.npz", "--backend", "numpy", "--steps", "2"]
+    words += ["--critic-hidden", "8", "--reference-hidden", "8", "--gradient-field-hidden", "8"]
+    assert vgf("run", "--preset", "scene-task2", *words, "--out", "first") == 0
+    config = load_config(tmp_path / "first/config.toml")
+    assert (config.preset, config.train.steps) == ("scene-task2-avgf", 2)
+    assert (config.agent.method, config.agent.particles) == ("avgf", 5)
+    assert config.agent.critic == Network((8,), "relu", True)
+    assert vgf("run", "--config", "first/config.toml", "--out", "second") == 0
+    again = load_config(tmp_path / "second/config.toml")
+    assert dataclasses.replace(again, out=config.out) == config

@@ -1,0 +1,255 @@
+"""Minari's datasets, through its own library: found in the local store, or downloaded."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import io
+import os
+import re
+import socket
+import sys
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..data.raw import RawData, with_box
+from ..spec.types import Array
+from ..support.errors import VGFError
+from ..support.extras import need
+
+STORE_VARIABLE = "MINARI_DATASETS_PATH"
+DEFAULT_STORE = Path("~/.minari/datasets")
+_DOWNLOAD_TIMEOUT = 30.0
+_NAME = re.compile(r"(?:[\w-]+/)*[\w-]+-v\d+")
+
+
+@dataclass(frozen=True, eq=False)
+class MinariData:
+    """An opened dataset.
+
+    Args:
+        path: its folder in a store.
+        dataset: Minari's own object.
+    """
+
+    path: Path
+    dataset: Any
+
+    @property
+    def ref_min(self) -> float | None:
+        """The return of score 0, where the dataset says one."""
+        return self._number("ref_min_score")
+
+    @property
+    def ref_max(self) -> float | None:
+        """The return of score 100, where the dataset says one."""
+        return self._number("ref_max_score")
+
+    def _number(self, key: str) -> float | None:
+        value = self.dataset.storage.metadata.get(key)
+        return None if value is None else float(value)
+
+    @property
+    def env_name(self) -> str | None:
+        """The environment that the dataset says to evaluate in, or None where it says none."""
+        found = self.dataset._eval_env_spec or self.dataset.env_spec
+        return None if found is None else str(found.id)
+
+
+def stores(data_dir: str | Path | None) -> list[Path]:
+    """Where datasets are looked for: `data_dir`, then Minari's own store."""
+    own = Path(os.environ.get(STORE_VARIABLE) or DEFAULT_STORE)
+    return [p.expanduser() for p in ([] if data_dir is None else [Path(data_dir)]) + [own]]
+
+
+def is_name(name: str) -> bool:
+    """Whether a text can be the name of a dataset, such as "D4RL/door/human-v2"."""
+    return _NAME.fullmatch(name) is not None
+
+
+def local_path(name: str, data_dir: str | Path | None = None) -> Path | None:
+    """The folder of a dataset in a store, or None."""
+    if not is_name(name):
+        return None
+    places = (store / name for store in stores(data_dir))
+    return next((place for place in places if is_dataset(place)), None)
+
+
+def is_dataset(folder: Path) -> bool:
+    """Whether a folder looks like one of Minari's datasets."""
+    return (folder / "data" / "metadata.json").is_file() or (
+        folder / "data" / "main_data.hdf5"
+    ).is_file()
+
+
+def local_names(data_dir: str | Path | None = None) -> list[str]:
+    """The names of the datasets in the stores."""
+    return sorted(
+        {
+            folder.parent.relative_to(store).as_posix()
+            for store in stores(data_dir)
+            for folder in store.glob("**/data")
+            if is_dataset(folder.parent)
+        }
+    )
+
+
+def find_minari(
+    name: str, data_dir: str | Path | None = None, *, allow_download: bool = True
+) -> Path:
+    """The folder of a dataset, downloaded where it is in no store.
+
+    Raises:
+        VGFError: a name that is none, no dataset and no download; the message says the ways out.
+    """
+    if not is_name(name):
+        raise VGFError(
+            f"{name!r} is no name of a Minari dataset; they are as D4RL/door/human-v2, with a "
+            "version"
+        )
+    path = local_path(name, data_dir)
+    if path is not None:
+        return path
+    minari = need("minari", "minari")
+    store = stores(data_dir)[0]
+    because = ""
+    if allow_download:
+        because = f" ({_download(minari, name, store)})"
+        path = local_path(name, data_dir)
+        if path is not None:
+            return path
+    near = difflib.get_close_matches(name, local_names(data_dir), n=1)
+    hint = f"did you mean {near[0]}? Or, on" if near else "on"
+    raise VGFError(
+        f"no data for {name}{because}; {hint} a machine with a network, `minari download {name}` "
+        f"puts it into {DEFAULT_STORE}: copy it to {store}, or name its store with --data-dir"
+    )
+
+
+def _download(minari: Any, name: str, store: Path) -> str:
+    """Let Minari download a dataset into a store; the reason where it did not, for people."""
+    timeout, before = socket.getdefaulttimeout(), os.environ.get(STORE_VARIABLE)
+    # Minari prints, with bars; a log that is not a terminal is spared both.
+    shown = sys.stderr if sys.stderr.isatty() else io.StringIO()
+    try:
+        socket.setdefaulttimeout(_DOWNLOAD_TIMEOUT)
+        os.environ[STORE_VARIABLE] = str(store)
+        with contextlib.redirect_stdout(shown), contextlib.redirect_stderr(shown), _unwarned():
+            minari.download_dataset(name)
+    except Exception as error:  # of whatever it fetches with: no network, no such name
+        return f"the download failed: {' '.join(str(error).split()) or type(error).__name__}"
+    finally:
+        socket.setdefaulttimeout(timeout)
+        if before is None:
+            del os.environ[STORE_VARIABLE]
+        else:
+            os.environ[STORE_VARIABLE] = before
+    return "the download left nothing"
+
+
+def open_minari(path: Path) -> MinariData:
+    """Open the dataset in a folder.
+
+    Raises:
+        VGFError: a folder that is not a whole dataset, or one of another version of Minari.
+    """
+    minari = need("minari", "minari")
+    need("h5py", "minari")
+    with _whole(path), _unwarned():
+        return MinariData(path, minari.MinariDataset(path / "data"))
+
+
+@contextlib.contextmanager
+def _unwarned() -> Iterator[None]:
+    """Without Minari's warnings, of packages in other versions than the dataset's."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+@contextlib.contextmanager
+def _whole(path: Path) -> Iterator[None]:
+    """Turn what a damaged dataset raises into a VGFError."""
+    try:
+        yield
+    except VGFError:
+        raise
+    except Exception as error:  # of the storage's format: HDF5 and others
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise VGFError(
+            f"{path} is not a whole Minari dataset ({reason}); delete it and fetch it anew"
+        ) from error
+
+
+def read_minari(path: Path) -> RawData:
+    """Read the dataset in a folder.
+
+    An episode has one observation more than it has steps, so every s' is there. Observations that
+    are dicts are flattened as the environment's are.
+
+    Raises:
+        VGFError: as :func:`open_minari`; observations or actions that are not vectors of numbers,
+            or episodes whose parts have other lengths.
+    """
+    from .environments import check_spaces, flatten
+
+    found = open_minari(path)
+    observation_space, action_space = found.dataset.observation_space, found.dataset.action_space
+    check_spaces(observation_space, action_space, str(path))
+    parts: dict[str, list[Array]] = {}
+    with _whole(path):
+        for episode in found.dataset.iterate_episodes():
+            rows = len(episode.rewards)
+            seen = flatten(observation_space, episode.observations, (rows + 1,))
+            _add(parts, episode, seen)
+    arrays = {key: np.concatenate(pieces) for key, pieces in parts.items()}
+    if not arrays:
+        raise VGFError(f"{path} has no episodes")
+    raw = RawData(arrays, str(path), tuple(arrays))
+    return with_box(raw, action_space.low, action_space.high)
+
+
+def _add(parts: dict[str, list[Array]], episode: Any, seen: Array) -> None:
+    """Add the rows of an episode; where it ends, and is not done, it was cut."""
+    rows = {
+        "observations": seen[:-1],
+        "actions": np.asarray(episode.actions),
+        "rewards": np.asarray(episode.rewards),
+        "terminals": np.asarray(episode.terminations),
+        "timeouts": np.asarray(episode.truncations).copy(),
+        "next_observations": seen[1:],
+    }
+    if len(episode.rewards) == 0:
+        return
+    rows["timeouts"][-1] |= not rows["terminals"][-1]
+    for key, array in rows.items():
+        parts.setdefault(key, []).append(array)
+
+
+def make_minari_env(path: Path, seed: int | None = None) -> Any:
+    """Make the environment that a dataset says to evaluate in, fitted.
+
+    Args:
+        path: of the dataset's folder.
+        seed: of the first `reset` that has no seed of its own.
+
+    Raises:
+        VGFError: it says none, or it cannot be made here.
+    """
+    from .environments import fit, made, registered
+
+    found = open_minari(path)
+    if found.env_name is None:
+        raise VGFError(f"{path} does not say which environment it is of")
+    registered()
+    with _unwarned():
+        env = made(
+            found.env_name,
+            lambda: found.dataset.recover_environment(eval_env=True, disable_env_checker=True),
+        )
+    return fit(env, seed)

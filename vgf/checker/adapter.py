@@ -1,0 +1,1061 @@
+"""Calling a function from outside with the specification's arguments: names, layout, framework.
+
+An :class:`Adapter` declares what differs; what it does not declare is bound by name, and every
+binding is told. Nothing here decides whether the function is right.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import inspect
+import operator
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from ..backends import get_backend, missing_packages
+from ..support.errors import VGFError
+from ..testing.compare import named_leaves
+from .subjects import STEP_FROM_SCORE, Linear, Subject, choices
+
+FRAMEWORKS = ("numpy", "torch", "jax")
+CLOSURES = ("score", "value", "velocity", "critic", "field", "network")
+
+# Other names of arguments, in the order in which they are tried. An entry may compute.
+_ALIASES: dict[str, tuple[str, ...]] = {
+    "a": (
+        "particles",
+        "particle",
+        "x",
+        "xs",
+        "theta",
+        "thetas",
+        "samples",
+        "actions",
+        "action",
+        "act",
+        "acts",
+        "points",
+        "z",
+        "position",
+        "positions",
+        "x_next",
+        "next_actions",
+    ),
+    "g": (
+        "grad",
+        "grads",
+        "score",
+        "scores",
+        "dlogp",
+        "dlog_p",
+        "dlogprob",
+        "grad_logp",
+        "grad_log_p",
+        "log_prob_grad",
+        "grad_q",
+        "q_grad",
+        "dq",
+        "dqda",
+        "dq_da",
+        "gradient",
+        "gradients",
+        "lnpgrad",
+        "score_values",
+        "grad_log_prob",
+        "dlnprob",
+        "target_gradient",
+    ),
+    "temperature": ("alpha", "temp", "entropy_temperature", "softmax_temp", "t", "tau"),
+    "bandwidth": ("sigma", "lengthscale", "length_scale"),
+    "sigma_squared": (
+        "sigma2",
+        "sigma_sq",
+        "sigmasq",
+        "sig2",
+        "s2",
+        "variance",
+        "var",
+        "bandwidth_squared",
+        "sigma_2",
+    ),
+    "velocity": ("phi", "direction", "drift", "v", "vel", "velocities", "update", "u", "dx"),
+    "max_norm": ("clip_norm", "c", "clip", "max_grad_norm", "threshold", "norm"),
+    "budget.step_size": (
+        "step_size",
+        "eps",
+        "epsilon",
+        "lr",
+        "stepsize",
+        "eta",
+        "learning_rate",
+        "step",
+        "dt",
+        "h",
+    ),
+    "budget.steps": (
+        "steps",
+        "n_steps",
+        "num_steps",
+        "n_iter",
+        "n_iters",
+        "num_iters",
+        "iterations",
+        "l",
+        "nsteps",
+        "k",
+    ),
+    "budget.temperature": ("temperature", "alpha", "temp"),
+    "budget.bandwidth": ("bandwidth", "sigma"),
+    "budget.low": ("low", "lo", "a_min", "min_action", "lower"),
+    "budget.high": ("high", "hi", "a_max", "max_action", "upper"),
+    "budget.clip_norm": ("clip_norm", "max_norm", "max_grad_norm"),
+    "q": (
+        "qs",
+        "q_values",
+        "values",
+        "next_q",
+        "next_qs",
+        "q_next",
+        "target_q",
+        "target_qs",
+        "q_target",
+        "qvalues",
+        "value",
+        "q_pred",
+        "pred",
+        "preds",
+        "predictions",
+        "current_q",
+    ),
+    "r": ("rewards", "reward", "rew", "rews"),
+    "mask": (
+        "masks",
+        "not_done",
+        "not_dones",
+        "nonterminal",
+        "nonterminals",
+        "continues",
+        "cont",
+        "continuation",
+        "m",
+    ),
+    "1 - mask": ("done", "dones", "terminal", "terminals", "terminated", "d"),
+    "discount": ("gamma", "discount_factor"),
+    "how": ("q_agg", "agg", "aggregation", "ensemble", "reduce", "mode", "method"),
+    "y": ("target", "targets", "td_target", "td_targets", "q_target", "target_q", "backup"),
+    "expectile": ("tau", "expectile_tau"),
+    "loss": ("kind", "loss_type", "critic_loss"),
+    "s": ("obs", "observation", "observations", "state", "states", "ob", "context", "cond"),
+    "x0": ("noise", "noises", "x_0", "z", "eps", "start", "x_init", "source"),
+    "noise": ("noises", "eps", "epsilon", "z", "x0"),
+    "t": ("time", "times", "timestep", "timesteps", "ts"),
+    "sampling_steps": (
+        "k",
+        "n_steps",
+        "num_steps",
+        "steps",
+        "flow_steps",
+        "bc_flow_steps",
+        "n_sampling_steps",
+        "num_sampling_steps",
+        "euler_steps",
+    ),
+    "params": ("parameters", "weights", "theta", "critic_params", "variables"),
+    "u": ("uniform", "rand", "random", "uniforms", "noise"),
+    "rule": ("selection", "method", "how", "mode", "strategy"),
+    "gradient": ("grads", "grad", "g", "gradients", "updates"),
+    "learning_rate": ("lr", "step_size", "alpha"),
+    "state": ("opt_state", "adam_state", "optimizer_state", "agent"),
+    "online": ("source", "params", "model", "critic", "new", "net", "online_params"),
+    "target": ("target_params", "target_model", "target_critic", "old", "target_net"),
+    "tau": ("polyak", "rate", "rho"),
+    "tree": ("gradient", "grads", "g", "x", "params"),
+    "activation": ("act", "activations", "name", "kind"),
+    "scale": ("weight", "gamma", "gain"),
+    "offset": ("bias", "beta", "shift"),
+    "tanh": ("tanh_squash", "squash", "use_tanh"),
+    "normalise": ("normalize", "q_grad_norm"),
+    "cotangent": ("c", "v", "dy", "grad_output", "ct"),
+    "settings": ("config", "cfg", "hparams", "conf"),
+    "batch": ("data", "transitions"),
+    "trajectory": ("return_trajectory",),
+    "weight": ("weights", "w"),
+    "baseline": ("own", "v", "value", "values"),
+    "maximum": ("max_weight", "clip", "weight_max"),
+    "distillation": ("alpha", "distill", "bc_coef"),
+    "x": ("a", "xs", "inputs", "input", "theta"),
+}
+# Names that mean something particular for one function: tried before the others.
+_OWN: dict[str, dict[str, tuple[str, ...]]] = {
+    "td_target": {
+        "q[0]": ("q1", "next_q1", "target_q1", "q1_next", "qf1_next"),
+        "q[1]": ("q2", "next_q2", "target_q2", "q2_next", "qf2_next"),
+        "mean(min(q, 0), 1)": (
+            "v",
+            "next_v",
+            "v_next",
+            "next_value",
+            "next_values",
+            "v_tp1",
+            "bootstrap",
+        ),
+    },
+    "critic_loss": {"q[0]": ("q1", "qf1"), "q[1]": ("q2", "qf2")},
+    "rbf_kernel": {
+        "y": ("x2", "b", "z", "other", "x_prime"),
+        "sqrt(sigma_squared)": ("sigma", "bandwidth", "length_scale", "lengthscale"),
+        "1 / (2 * sigma_squared)": ("gamma",),
+    },
+    "repulsion": {
+        "sqrt(sigma_squared)": ("sigma", "bandwidth", "length_scale", "lengthscale"),
+        "1 / (2 * sigma_squared)": ("gamma",),
+    },
+    "flow_matching_loss": {"a": ("x1", "x_1", "data", "actions", "action", "target", "x")},
+    "flow_matching_gradient": {"a": ("x1", "x_1", "data", "actions", "action", "target", "x")},
+    "flow_velocity": {"x": ("x_t", "xt", "a", "actions", "noisy")},
+    "squared_distances": {"y": ("x2", "b", "z", "other"), "x": ("x1", "a")},
+}
+# Names of arguments that are functions, and of what kind.
+_CLOSURE_NAMES: dict[str, tuple[str, ...]] = {
+    "score": (
+        "score_fn",
+        "grad_fn",
+        "score_function",
+        "score",
+        "g",
+        "dlnprob",
+        "lnprob_grad",
+        "grad_log_prob",
+        "grad_logdensity_fn",
+        "grad_logp",
+        "gradient_fn",
+        "grad_q_fn",
+        "grad_q",
+        "lnprob",
+        "target_gradient",
+        "velocity",
+        "v",
+        "velocity_fn",
+        "field",
+        "vector_field",
+    ),
+    "value": (
+        "q_fn",
+        "value_fn",
+        "q_function",
+        "qf",
+        "log_prob",
+        "logp",
+        "logdensity_fn",
+        "log_density",
+        "log_prob_fn",
+        "logprob",
+        "value",
+        "energy",
+        "q",
+        "reward_fn",
+    ),
+    "velocity": (
+        "velocity",
+        "velocity_fn",
+        "v",
+        "model",
+        "net",
+        "network",
+        "flow",
+        "vf",
+        "vector_field",
+        "velocity_field",
+        "actor_bc",
+        "flow_net",
+        "v_theta",
+        "field",
+        "fn",
+        "policy",
+        "actor",
+        "drift",
+    ),
+    "critic": ("critic", "q", "q_fn", "qf", "q_function", "critic_fn", "value_fn", "model", "net"),
+    "field": ("field", "f", "gradient_field", "net", "network", "model", "fn", "value_grad"),
+    "network": ("net", "network", "model", "fn", "mlp", "f", "actor", "policy", "mean"),
+}
+# Which kind of function stands in for the parameters of a network.
+_NETWORKS = {
+    "flow_velocity": "velocity",
+    "flow_matching_loss": "velocity",
+    "flow_sample": "velocity",
+    "critic_values": "critic",
+    "action_gradient": "critic",
+    "critic_transport": "critic",
+    "gradient_field": "field",
+    "gradient_field_loss": "field",
+    "amortised_transport": "field",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Adapter:
+    """How a function's signature differs from the specification's.
+
+    Args:
+        arguments: their argument -> ours, or an expression of ours: ``{"h": "2 * sigma_squared"}``,
+            ``{"q1": "q[0]", "done": "1 - mask"}``.
+        constants: values held fixed: of an argument of theirs that is none of ours, or of ours
+            (``{"temperature": 0.1}``, ``{"budget.optimiser": "adam"}``).
+        layout: our argument, or "result", -> the order of its axes as theirs has them,
+            ``{"a": "N B d"}``; an axis left out must have the size 1. Under "" for all arrays.
+        single: theirs takes one state (one row of the batch) at a time.
+        returns: what of their result is meant: an index, a key, or an expression of `result` and
+            our arguments, such as ``"-result"`` or ``"result[0]"``.
+        closures: their argument -> the kind of function it is given: "score" (particles -> grad Q),
+            "value" (particles -> Q, to be differentiated), or for functions with a network
+            "velocity" v(s, x, t), "critic" Q(s, a) -> [E, *], "field" f(s, a), "network" f(x).
+            "(a)" or "(s, a)" after the kind says what it is called with.
+        framework: "numpy", "torch" or "jax": the arrays theirs is given; None finds out.
+    """
+
+    arguments: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    constants: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    layout: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    single: bool = False
+    returns: str | int | None = None
+    closures: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    framework: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.framework is not None and self.framework not in FRAMEWORKS:
+            raise VGFError(
+                f"framework {self.framework!r} is unknown; choose one of {', '.join(FRAMEWORKS)}"
+            )
+        for name, kind in self.closures.items():
+            if kind.partition("(")[0].strip() not in CLOSURES:
+                raise VGFError(
+                    f"closure {name}={kind}: {kind!r} is unknown; choose one of "
+                    f"{', '.join(CLOSURES)}"
+                )
+
+
+# --- expressions ---------------------------------------------------------------------------------
+
+_OPERATORS: dict[type, Callable[..., Any]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+    ast.Pow: operator.pow,
+    ast.USub: operator.neg,
+    ast.UAdd: operator.pos,
+    ast.MatMult: operator.matmul,
+}
+_FUNCTIONS: dict[str, Callable[..., Any]] = {
+    "sqrt": lambda x: x**0.5,
+    "exp": np.exp,
+    "log": np.log,
+    "abs": abs,
+    "mean": lambda x, axis=None: np.mean(x, axis=axis),
+    "min": lambda x, axis=None: np.min(x, axis=axis),
+    "max": lambda x, axis=None: np.max(x, axis=axis),
+    "sum": lambda x, axis=None: np.sum(x, axis=axis),
+}
+
+
+class Expression:
+    """Arithmetic on named arguments, written by a user: names, numbers, indices, attributes."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        try:
+            self._tree = ast.parse(text.strip(), mode="eval").body
+        except SyntaxError:
+            raise VGFError(f"{text!r} is no expression such as q[0], 1 - mask or -g") from None
+        self.names = {
+            node.id
+            for node in ast.walk(self._tree)
+            if isinstance(node, ast.Name) and node.id not in _FUNCTIONS
+        }
+        self.dotted = {
+            f"{node.value.id}.{node.attr}"
+            for node in ast.walk(self._tree)
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)
+        }
+
+    def __call__(self, values: Mapping[str, Any]) -> Any:
+        return self._value(self._tree, values)
+
+    def __str__(self) -> str:
+        return self.text
+
+    def _value(self, node: ast.AST, values: Mapping[str, Any]) -> Any:
+        if isinstance(node, ast.Constant):
+            return node.value
+        if isinstance(node, ast.Name) and node.id in values:
+            return values[node.id]
+        if isinstance(node, ast.BinOp) and type(node.op) in _OPERATORS:
+            left, right = self._value(node.left, values), self._value(node.right, values)
+            return _OPERATORS[type(node.op)](left, right)
+        if isinstance(node, ast.UnaryOp) and type(node.op) in _OPERATORS:
+            return _OPERATORS[type(node.op)](self._value(node.operand, values))
+        if isinstance(node, ast.Tuple):
+            return tuple(self._value(item, values) for item in node.elts)
+        if isinstance(node, ast.Slice):
+            ends = (node.lower, node.upper, node.step)
+            return slice(*(None if e is None else self._value(e, values) for e in ends))
+        if isinstance(node, ast.Subscript):
+            return self._value(node.value, values)[self._value(node.slice, values)]
+        if isinstance(node, ast.Attribute) and not node.attr.startswith("_"):
+            holder = self._value(node.value, values)
+            return holder[node.attr] if isinstance(holder, dict) else getattr(holder, node.attr)
+        if (
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Name)
+            and node.func.id in _FUNCTIONS
+            and not node.keywords
+        ):
+            return _FUNCTIONS[node.func.id](*(self._value(x, values) for x in node.args))
+        raise VGFError(
+            f"{self.text!r}: {ast.unparse(node)} is not understood; use names of arguments "
+            f"({', '.join(sorted(values))}), numbers, + - * / **, [ ], and "
+            f"{', '.join(sorted(_FUNCTIONS))}"
+        )
+
+
+# --- frameworks ----------------------------------------------------------------------------------
+
+
+class Arrays:
+    """Arrays of one framework: to it and back.
+
+    Attributes:
+        name: "numpy", "torch" or "jax".
+    """
+
+    def __init__(self, name: str, with_gradient: bool = False) -> None:
+        missing = missing_packages(name)
+        if missing:
+            raise VGFError(
+                f"framework {name!r} needs {' and '.join(missing)}, not installed here; install "
+                f"the extra: pip install 'vgf[{name}]'"
+            )
+        self.name, self.with_gradient = name, with_gradient
+        self._backends: dict[str, Any] = {}
+
+    def backend(self, dtype: str) -> Any:
+        """The backend of this framework, for functions made from networks."""
+        if dtype not in self._backends:
+            self._backends[dtype] = get_backend(self.name, dtype=dtype, device="cpu")
+        return self._backends[dtype]
+
+    def make(self, value: Any, dtype: str) -> Any:
+        """NumPy arrays, in dicts and tuples too, as arrays of the framework."""
+        if isinstance(value, dict):
+            return {key: self.make(item, dtype) for key, item in value.items()}
+        if isinstance(value, (tuple, list)) and not isinstance(value, str):
+            return type(value)(self.make(item, dtype) for item in value)
+        if not isinstance(value, (np.ndarray, np.generic)):
+            return value
+        array = np.array(value)
+        if array.dtype.kind == "f":
+            array = array.astype(dtype)
+        if self.name == "torch":
+            import torch
+
+            tensor = torch.from_numpy(array) if array.ndim else torch.tensor(array[()])
+            return (
+                tensor.requires_grad_()
+                if self.with_gradient and array.dtype.kind == "f"
+                else (tensor)
+            )
+        if self.name == "jax":
+            self.backend("float64")  # switches x64 on
+            import jax.numpy as jnp
+
+            return jnp.asarray(array)
+        return array
+
+
+def to_numpy(value: Any) -> Any:
+    """Anything that turns into arrays: tensors, lists of numbers, dicts, named tuples, objects.
+
+    Raises:
+        TypeError: it does not.
+    """
+    if value is None or isinstance(value, (bool, int, float)):
+        return value if value is None else np.asarray(value)
+    if isinstance(value, Mapping):
+        return {key: to_numpy(item) for key, item in value.items()}
+    if hasattr(value, "detach"):
+        value = value.detach().cpu()
+        if str(value.dtype) == "torch.bfloat16":
+            return value.float().numpy().astype(np.float16)
+        return np.array(value.numpy())
+    if isinstance(value, (tuple, list)):
+        if _is_nested(value):
+            return np.asarray(value)
+        return tuple(to_numpy(item) for item in value)
+    array = np.asarray(value)
+    if array.dtype == object and hasattr(value, "numpy"):
+        array = np.asarray(value.numpy())
+    if array.dtype == object:
+        raise TypeError(f"a {type(value).__name__} does not turn into arrays")
+    if array.dtype.kind not in "fiub":  # bfloat16 of JAX
+        return array.astype(np.float16)
+    return array
+
+
+def _is_nested(value: Any) -> bool:
+    """Whether a list holds numbers, or lists of them, and nothing else."""
+    if isinstance(value, (tuple, list)):
+        return len(value) > 0 and all(_is_nested(item) for item in value)
+    return isinstance(value, (bool, int, float))
+
+
+def guess_frameworks(function: Any) -> list[str]:
+    """The frameworks a function may want, the likeliest first, judged by the names it uses."""
+    used: set[str] = set()
+    _collect(function, used, 0)
+    first: list[str] = [name for name in ("torch", "jax") if name in used]
+    if len(first) == 2 or not first:
+        first = first if "numpy" not in used else ["numpy", *first]
+    order = dict.fromkeys([*first, "numpy", "torch", "jax"])
+    return [name for name in order if not missing_packages(name)]
+
+
+_PACKAGES = {"jaxlib": "jax", "flax": "jax", "optax": "jax", "haiku": "jax"}
+
+
+def _collect(function: Any, used: set[str], depth: int) -> None:
+    """The frameworks that a function's code, and that of functions it calls, refers to."""
+    function = getattr(function, "__func__", function)
+    function = getattr(function, "func", function)  # functools.partial
+    function = getattr(function, "__wrapped__", function)
+    package = (getattr(function, "__module__", "") or "").partition(".")[0]
+    used.add(_PACKAGES.get(package, package))
+    if not hasattr(function, "__code__"):
+        call: Any = getattr(type(function), "forward", type(function).__call__)
+        if depth < 6 and hasattr(call, "__code__"):
+            _collect(call, used, depth + 1)
+        return
+    codes = [function.__code__]
+    for code in codes:
+        codes += [c for c in code.co_consts if hasattr(c, "co_names")]
+    names = {name for code in codes for name in code.co_names}
+    cells = [c.cell_contents for c in function.__closure__ or () if _filled(c)]
+    for value in [function.__globals__.get(name) for name in names] + cells:
+        package = (getattr(value, "__module__", "") or "").partition(".")[0]
+        if inspect.ismodule(value):
+            package = value.__name__.partition(".")[0]
+        used.add(_PACKAGES.get(package, package))
+        own = getattr(value, "__module__", None) == function.__module__
+        if depth < 6 and own and callable(value):
+            _collect(value, used, depth + 1)
+    for name in names & {"torch", "jax"}:  # imported inside the function
+        used.add(name)
+
+
+def _filled(cell: Any) -> bool:
+    try:
+        cell.cell_contents  # noqa: B018
+    except ValueError:
+        return False
+    return True
+
+
+# --- binding -------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """What one of their arguments is given.
+
+    Attributes:
+        kind: "ours" (an expression of our arguments), "closure" or "constant".
+        value: the expression, the kind of closure, or the constant.
+    """
+
+    kind: str
+    value: Any
+
+    def __str__(self) -> str:
+        return f"{self.value}" if self.kind != "closure" else f"a function ({self.value})"
+
+
+@dataclasses.dataclass(frozen=True)
+class Reading:
+    """One way to call their function.
+
+    Attributes:
+        subject: what is drawn and computed.
+        sources: for each argument of theirs that is passed, what it is given.
+        positional: how many of them are passed by position, from the first.
+        fixed: our arguments that are held at a value, because theirs does not take them.
+        single: one state at a time.
+        numbers: our arguments that are never None, because theirs cannot take that.
+    """
+
+    subject: Subject
+    sources: Mapping[str, Source]
+    positional: frozenset[str]
+    fixed: Mapping[str, Any]
+    single: bool = False
+    numbers: frozenset[str] = frozenset()
+
+    def uses(self) -> set[str]:
+        """Our names that reach theirs."""
+        used: set[str] = set()
+        for source in self.sources.values():
+            if source.kind == "ours":
+                used |= source.value.names | source.value.dotted
+            elif source.kind == "closure":
+                used |= {"params", "activation", "g", "score", "velocity"}
+        return used
+
+
+def _plain(name: str) -> str:
+    return name.lower().strip("_")
+
+
+def bind(function: Any, subject: Subject, adapter: Adapter) -> list[Reading]:
+    """The ways to call a function that its argument names, and the adapter, allow.
+
+    Raises:
+        VGFError: an argument that is none of ours, or a declaration that fits nothing.
+    """
+    forms = [subject]
+    if subject.name == "flow_step":
+        forms = _step_forms(function, subject, adapter)
+    readings: list[Reading] = []
+    for form in forms:
+        readings += _bind_form(function, form, adapter)
+    return readings
+
+
+def _parameters(function: Any) -> list[inspect.Parameter] | None:
+    """The arguments that a function names, or None where it cannot be asked."""
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        return None
+    return [
+        p
+        for p in signature.parameters.values()
+        if p.kind not in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    ]
+
+
+def _step_forms(function: Any, subject: Subject, adapter: Adapter) -> list[Subject]:
+    """A flow step is given a velocity; one that is given scores computes phi itself."""
+    names = {_plain(p.name) for p in _parameters(function) or []}
+    ours = {name for text in adapter.arguments.values() for name in Expression(text).names}
+    scores = names & {"g", *_ALIASES["g"]} - set(map(_plain, adapter.arguments))
+    velocity = names & {"velocity", *_ALIASES["velocity"]}
+    if "g" in ours or (scores and not velocity and "velocity" not in ours):
+        return [STEP_FROM_SCORE]
+    wants_kernel = names & {"temperature", "alpha", "bandwidth", "sigma"}
+    return [STEP_FROM_SCORE] if wants_kernel and not velocity else [subject]
+
+
+def _bind_form(function: Any, subject: Subject, adapter: Adapter) -> list[Reading]:
+    parameters = _parameters(function)
+    visible = [*subject.parameters, *subject.fields]
+    for name in (*adapter.layout,):
+        if name and name != "result" and name not in subject.axes:
+            raise VGFError(
+                f"layout: {subject.name} has no array {name!r}; it has {', '.join(subject.axes)}"
+            )
+    if parameters is None or not parameters:  # it takes *args, or cannot be asked: our order
+        order = [name for name in subject.parameters if name not in adapter.constants]
+        if parameters is None or not parameters:
+            data = [name for name in order if name in subject.axes] or order
+            sources = {name: Source("ours", Expression(name)) for name in data}
+            return _with_choices(subject, sources, frozenset(data), adapter, set(data))
+    assert parameters is not None
+    by_name = {p.name: p for p in parameters}
+    takes_more = any(
+        p.kind == inspect.Parameter.VAR_KEYWORD
+        for p in inspect.signature(function).parameters.values()
+    )
+    for name in (*adapter.arguments, *adapter.closures):
+        if name not in by_name and not takes_more:
+            raise VGFError(
+                f"{_label(function)} takes no argument {name}; it takes {', '.join(by_name)}"
+            )
+    sources, taken = {}, set()
+    for theirs, text in adapter.arguments.items():
+        expression = Expression(text)
+        known = {name.partition(".")[0] for name in visible}
+        for name in expression.names - known:
+            near = _near(name, [*visible])
+            raise VGFError(f"--arg {theirs}={text}: {subject.name} has no argument {name}; {near}")
+        sources[theirs] = Source("ours", expression)
+        taken |= expression.names | expression.dotted
+    for theirs, kind in adapter.closures.items():
+        sources[theirs] = Source("closure", kind)
+        taken |= _stands_for(subject, kind)
+    fixed = {}
+    for name, value in adapter.constants.items():
+        ours = name if name in visible else f"budget.{name}"
+        if ours in visible:
+            fixed[ours] = value
+        elif name in by_name or takes_more:
+            sources[name] = Source("constant", value)
+        else:
+            raise VGFError(
+                f"--constant {name}: neither {_label(function)} nor {subject.name} has an argument "
+                f"{name}; {_near(name, [*by_name, *visible])}"
+            )
+    candidates = _candidates(by_name, subject, sources, taken)
+    unknown = [
+        name
+        for name, p in by_name.items()
+        if name not in sources and name not in candidates and p.default is inspect.Parameter.empty
+    ]
+    if unknown:
+        raise VGFError(
+            f"{_label(function)}: cannot tell what its argument {unknown[0]} is; say so with "
+            f"--arg {unknown[0]}=OURS, where OURS is one of {', '.join(visible)}, with --constant "
+            f"{unknown[0]}=VALUE, or with --closure {unknown[0]}=score or value"
+        )
+    readings = []
+    for chosen in _combinations(candidates):
+        everything = {**sources, **chosen}
+        by_position = frozenset(
+            name for name, p in by_name.items() if p.kind == inspect.Parameter.POSITIONAL_ONLY
+        )
+        ordered = {n: everything[n] for n in [*by_name, *everything] if n in everything}
+        used = set(taken)
+        for source in ordered.values():
+            if source.kind == "ours":
+                used |= source.value.names | source.value.dotted
+            elif source.kind == "closure":
+                used |= _stands_for(subject, source.value)
+        readings += _with_choices(subject, ordered, by_position, adapter, used, fixed)
+    return readings
+
+
+def _near(name: str, options: list[str]) -> str:
+    import difflib
+
+    near = difflib.get_close_matches(name, options, n=2, cutoff=0.6)
+    return f"did you mean {' or '.join(near)}?" if near else f"it has {', '.join(options)}"
+
+
+def _label(function: Any) -> str:
+    return getattr(function, "__qualname__", None) or type(function).__name__
+
+
+def _stands_for(subject: Subject, kind: str) -> set[str]:
+    """Our arguments that a closure carries with it."""
+    kind = kind.partition("(")[0].strip()
+    if kind in ("score", "value"):
+        return {"score", "velocity", "g"} & set(subject.parameters)
+    return {"params", "activation"}
+
+
+def _candidates(
+    by_name: Mapping[str, inspect.Parameter],
+    subject: Subject,
+    sources: Mapping[str, Source],
+    taken: set[str],
+) -> dict[str, list[Source]]:
+    """What each argument of theirs that nothing was declared for may be, the likeliest first."""
+    taken = set(taken)
+    found: dict[str, list[Source]] = {}
+    left = [name for name in by_name if name not in sources]
+    fields = {name.partition(".")[2]: name for name in subject.fields}
+    functions = {"score", "velocity"} if subject.name in ("transport", "follow") else set()
+    for name in left:  # our own names first
+        plain = _plain(name)
+        ours = next((p for p in subject.parameters if _plain(p) == plain), fields.get(plain, ""))
+        if ours and ours not in taken:
+            kind = "score" if ours in functions and ours in subject.parameters[:1] else ""
+            found[name] = [Source("closure", kind) if kind else Source("ours", Expression(ours))]
+            taken.add(ours)
+    for name in left:
+        if name in found:
+            continue
+        options = _by_alias(_plain(name), subject, taken)
+        if options:
+            found[name] = options
+            for option in options[:1]:
+                if option.kind == "ours":
+                    taken |= option.value.dotted or option.value.names
+                else:
+                    taken |= _stands_for(subject, option.value)
+    return found
+
+
+def _by_alias(plain: str, subject: Subject, taken: set[str]) -> list[Source]:
+    options: list[Source] = []
+    own = _OWN.get(subject.name, {})
+    fields = set(subject.fields)
+    closures = []
+    if subject.name in ("transport", "follow"):
+        closures = ["score", "value"]
+    elif subject.name in ("phi", "flow_step") and "g" in subject.parameters:
+        closures = ["score", "value"] if plain.endswith(("_fn", "function", "density")) else []
+    elif subject.name in _NETWORKS:
+        closures = [_NETWORKS[subject.name]]
+    elif "params" in subject.parameters:
+        closures = ["network"]
+    for kind in closures:
+        if plain in _CLOSURE_NAMES[kind] and not _stands_for(subject, kind) & taken:
+            options.append(Source("closure", kind))
+    for table in (own, _ALIASES):
+        for ours, names in table.items():
+            if plain not in names:
+                continue
+            expression = Expression(ours)
+            roots = {name.partition(".")[0] for name in expression.names}
+            if expression.dotted:
+                if not expression.dotted <= fields or expression.dotted & taken:
+                    continue
+            elif not roots <= set(subject.parameters) or (
+                roots & taken and "[" not in ours and ours not in own
+            ):
+                continue
+            if any(str(option) == ours for option in options):
+                continue
+            options.append(Source("ours", expression))
+    if not options and plain in _CLOSURE_NAMES["score"] and "g" in subject.parameters:
+        options.append(Source("ours", Expression("g")))
+    return options[:3]
+
+
+def _combinations(candidates: Mapping[str, list[Source]]) -> list[dict[str, Source]]:
+    """Every choice of one candidate for each argument, none of ours given twice; 24 at most."""
+    found: list[dict[str, Source]] = [{}]
+    for name, options in candidates.items():
+        found = [{**start, name: option} for option in options for start in found][:24]
+
+    def doubled(choice: dict[str, Source]) -> bool:
+        texts = [str(source) for source in choice.values()]
+        return len(set(texts)) < len(texts)
+
+    return [choice for choice in found if not doubled(choice)] or found[:1]
+
+
+def _with_choices(
+    subject: Subject,
+    sources: Mapping[str, Source],
+    positional: frozenset[str],
+    adapter: Adapter,
+    used: set[str],
+    fixed: Mapping[str, Any] | None = None,
+) -> list[Reading]:
+    """A reading for each way of holding fixed what their function does not take."""
+    readings: list[dict[str, Any]] = [dict(fixed or {})]
+    whole = "budget" in used and not any(name.startswith("budget.") for name in used)
+    names = [*subject.parameters, *(() if whole else subject.fields)]
+    takes_state = "state" in used and subject.name == "flow_step"
+    for name in names:
+        base = name.partition(".")[0]
+        if name in used or name in readings[0] or (base in used and base != "budget"):
+            continue
+        if name == "budget.optimiser" and takes_state:
+            options: tuple[Any, ...] = ("adam",)
+        elif name == "activation" and "params" in used and not _passes(sources, "activation"):
+            closed = any(s.kind == "closure" for s in sources.values())
+            options = () if closed else choices(subject, name, used)
+        else:
+            options = choices(subject, name, used)
+        if options and name not in subject.axes:
+            readings = [{**held, name: option} for option in options for held in readings]
+    return [Reading(subject, sources, positional, held, adapter.single) for held in readings[:32]]
+
+
+def _passes(sources: Mapping[str, Source], name: str) -> bool:
+    return any(s.kind == "ours" and name in s.value.names for s in sources.values())
+
+
+# --- calling -------------------------------------------------------------------------------------
+
+
+class Caller:
+    """Their function, called with our arguments by one reading, its result as NumPy arrays."""
+
+    def __init__(self, function: Any, reading: Reading, adapter: Adapter, arrays: Arrays) -> None:
+        self.function, self.reading, self.adapter, self.arrays = function, reading, adapter, arrays
+        returns = adapter.returns
+        text = str(returns) if returns is not None else None
+        if text is not None and text.lstrip("-").isdigit():
+            text = f"result[{text}]"
+        elif text is not None and text.isidentifier() and text != "result":
+            text = f"result.{text}"
+        self._returns = None if text is None else Expression(text)
+        self.changed = ""
+
+    def __call__(self, named: Mapping[str, Any], dtype: str) -> Any:
+        """The result for drawn arguments; :attr:`changed` names what was changed in place."""
+        self.changed = ""
+        if not self.reading.single:
+            return self._call(named, dtype, batch=True)
+        axes = self.reading.subject.axes
+        states = next(
+            (named[k].shape[a.index("B")] for k, a in axes.items() if k != "result" and "B" in a), 0
+        )
+        rows = []
+        for i in range(states):
+            row = {
+                key: np.take(value, i, axis=axes[key].index("B"))
+                if key in axes and "B" in axes[key]
+                else value
+                for key, value in named.items()
+            }
+            rows.append(self._call(row, dtype, batch=False))
+        place = axes.get("result", ("B",)).index("B") if "B" in axes.get("result", ("B",)) else 0
+        return _stack(rows, place, "B" in axes.get("result", ("B",)))
+
+    def _call(self, named: Mapping[str, Any], dtype: str, batch: bool) -> Any:
+        values = {key: self._laid_out(key, value, batch) for key, value in named.items()}
+        given: dict[str, Any] = {}
+        for theirs, source in self.reading.sources.items():
+            if source.kind == "constant":
+                given[theirs] = source.value
+            elif source.kind == "closure":
+                given[theirs] = self._closure(source.value, named, dtype)
+            else:
+                found = source.value(values)
+                given[theirs] = self.arrays.make(found, dtype)
+        before = {
+            name: [np.array(leaf) for _, leaf in named_leaves(to_numpy(value))]
+            for name, value in given.items()
+            if _holds_arrays(value)
+        }
+        positional = [given.pop(n) for n in list(given) if n in self.reading.positional]
+        result = self.function(*positional, **given)
+        for name, kept in before.items():
+            if name in given and not _same(kept, to_numpy(given[name])):
+                self.changed = name
+        if self._returns is not None:
+            ours = {key: self.arrays.make(value, dtype) for key, value in values.items()}
+            try:
+                result = self._returns({**ours, "result": result})
+            except (KeyError, IndexError, AttributeError, TypeError) as error:
+                raise VGFError(
+                    f"--returns {self.adapter.returns}: their result, a {type(result).__name__}, "
+                    f"has no such part ({type(error).__name__}: {error})"
+                ) from None
+        return self._laid_back(to_numpy(result), batch)
+
+    def _laid_out(self, name: str, value: Any, batch: bool) -> Any:
+        ours = self.reading.subject.axes.get(name)
+        theirs = self.adapter.layout.get(name, self.adapter.layout.get(""))
+        if ours is None or theirs is None:
+            return value
+        return _transpose(
+            value, ours if batch else tuple(x for x in ours if x != "B"), theirs.split(), name
+        )
+
+    def _laid_back(self, value: Any, batch: bool) -> Any:
+        ours = self.reading.subject.axes.get("result")
+        theirs = self.adapter.layout.get("result", self.adapter.layout.get(""))
+        if ours is None or theirs is None or not isinstance(value, np.ndarray):
+            return value
+        ours = ours if batch else tuple(x for x in ours if x != "B")
+        names = theirs.split()
+        if set(ours) - {"1"} != set(names) - {"1"} or value.ndim != len(names):
+            return value
+        order = [names.index(axis) for axis in ours]
+        return value.transpose(order)
+
+    def _closure(self, kind: str, named: Mapping[str, Any], dtype: str) -> Any:
+        kind, _, signature = kind.partition("(")
+        kind = kind.strip()
+        # what it is called with, where the user said so: "value(s, a)"
+        words = [word.strip() for word in signature.rstrip(") ").split(",")] if signature else []
+        if kind in ("score", "value"):
+            field = next(v for v in named.values() if isinstance(v, Linear))
+            own = Linear(
+                self.arrays.make(np.asarray(field.slope), dtype),
+                self.arrays.make(np.asarray(field.shift), dtype),
+            )
+            call = own.score if kind == "score" else own.value
+            place = words.index("a") if "a" in words else -1
+            return lambda *args, **kwargs: call(
+                args[place] if args else next(iter(kwargs.values()))
+            )
+        backend = self.arrays.backend(dtype)
+        params = backend.asarray(named["params"])
+        activation = named.get("activation", "relu")
+        if kind == "velocity":
+            return lambda s, x, t=None, **_: backend.flow_velocity(
+                params, s, x, _times(t, x), activation
+            )
+        if kind == "critic":
+            return lambda s, a, **_: backend.critic_values(params, s, a, activation)
+        if kind == "field":
+            return lambda s, a, **_: backend.gradient_field(params, s, a, activation)
+        return lambda x, **_: backend.mlp(params, x, activation)
+
+
+def _times(t: Any, x: Any) -> Any:
+    """Times as [*, 1], however they are given: a number, one for each row, or that already."""
+    if not hasattr(t, "ndim"):
+        return x[..., :1] * 0 + t
+    if t.ndim == x.ndim:
+        return x[..., :1] * 0 + t
+    if t.ndim == x.ndim - 1:
+        return x[..., :1] * 0 + t[..., None]
+    return x[..., :1] * 0 + t
+
+
+def _holds_arrays(value: Any) -> bool:
+    if isinstance(value, dict):
+        return True
+    return hasattr(value, "shape") and not callable(value)
+
+
+def _same(before: list[np.ndarray], after: Any) -> bool:
+    left, right = named_leaves(before), named_leaves(after)
+    return len(left) == len(right) and all(
+        np.array_equal(p, q, equal_nan=np.asarray(p).dtype.kind == "f")
+        for (_, p), (_, q) in zip(left, right, strict=True)
+    )
+
+
+def _stack(rows: list[Any], place: int, over_states: bool) -> Any:
+    first = rows[0]
+    if isinstance(first, tuple):
+        return tuple(
+            _stack([row[i] for row in rows], place, over_states) for i in range(len(first))
+        )
+    if isinstance(first, dict):
+        return {k: _stack([row[k] for row in rows], place, over_states) for k in first}
+    if first is None:
+        return None
+    if not over_states:  # a mean over the batch
+        return np.mean(np.stack(rows), axis=0)
+    return np.stack(rows, axis=min(place, np.ndim(first)))
+
+
+def _transpose(value: Any, ours: tuple[str, ...], theirs: list[str], name: str) -> Any:
+    extra = [axis for axis in theirs if axis not in ours and axis != "1"]
+    if extra:
+        if not set(theirs) & set(ours):
+            return value
+        raise VGFError(
+            f"layout {name}={' '.join(theirs)}: its axes are {' '.join(ours)}; "
+            f"{extra[0]} is none of them"
+        )
+    missing = [axis for axis in ours if axis not in theirs and axis != "1"]
+    if missing:
+        raise VGFError(
+            f"layout {name}={' '.join(theirs)}: its axes are {' '.join(ours)}; {missing[0]} is "
+            "missing (--single calls it for one state at a time)"
+        )
+    kept = [i for i, axis in enumerate(ours) if axis in theirs]
+    dropped = tuple(i for i, axis in enumerate(ours) if axis not in theirs)
+    if dropped:
+        value = np.squeeze(value, axis=dropped)
+        ours = tuple(ours[i] for i in kept)
+    order, given = [], list(ours)
+    for axis in theirs:
+        if axis == "1" and "1" not in given:
+            value = value[..., None]
+            order.append(value.ndim - 1)
+        else:
+            order.append(given.index(axis))
+    return np.transpose(value, order)

@@ -1,0 +1,833 @@
+"""Saying what a function computes instead, by comparing it with named variants.
+
+The library (`variants.py`, `alternatives.py`) is planted in the specification one by one, then
+two and three at a time; a combination that theirs equals on every input, as tightly as it should
+have equalled the specification, is the answer. Where none is, other questions are asked: is it a
+constant times the specification, right up to an order, right for each state alone; which of its
+parts are right, and on which inputs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+import time
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from ..testing.compare import Difference, difference, named_leaves
+from ..testing.variants import Variant
+from .alternatives import library, library_for
+from .subjects import Subject
+from .trial import PARTS, Outcome, Trial, as_dtype
+
+# How long the search for combinations may take, in seconds.
+SEARCH_SECONDS = 12.0
+PROBING_SECONDS = 2.0
+# A variant that explains this share of the failures is named though others remain.
+MOSTLY = 0.5
+# Two variants that theirs equals on this share of all inputs are not extended by a third.
+ENOUGH = 0.9
+# Kinds of input on which rounding or a convention may decide.
+EXTREME = {
+    "identical",
+    "some identical",
+    "nearly identical",
+    "far",
+    "edge",
+    "two clumps",
+    "huge",
+    "tiny",
+    "zero",
+    "constant",
+    "large",
+    "small",
+    "equal",
+    "beyond",
+    "elements",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """One thing that was found out about a function.
+
+    Attributes:
+        kind: "variant", "factor", "raises", "shape", "dtype", "nan", "in place", "random",
+            "states", "order", "returned", "rounding", "parts", "rest", "where" or "unknown".
+        says: what is wrong, to the author of the function.
+        variants: names in the library, for kind "variant".
+        matched, of: on how many of how many inputs it holds.
+    """
+
+    kind: str
+    says: str
+    variants: tuple[str, ...] = ()
+    matched: int = 0
+    of: int = 0
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return dataclasses.asdict(self)
+
+
+def diagnose(trial: Trial, outcomes: Sequence[Outcome]) -> list[Finding]:
+    """What is wrong with a function that failed, the most telling finding first.
+
+    Args:
+        outcomes: everything that was tried, in one or more dtypes.
+    """
+    failing = [o for o in outcomes if not o.agrees]
+    if not failing:
+        return []
+    findings = [*_raised(trial, outcomes), *_shapes(trial, outcomes)]
+    numeric = [o for o in outcomes if not o.error and not o.found.fault]
+    wrong = [o for o in numeric if not o.agrees]
+    if wrong:
+        findings += _not_finite(wrong, numeric)
+        lost = [o for o in wrong if not _finite(o.got) and _finite(o.expected)]
+        sound = _sound(numeric)
+        if all(o.agrees for o in sound):
+            return [*findings, *_where(outcomes)]
+        answer = _variants(trial, sound) or _general(trial, sound)
+        findings = [*findings[:-1], *answer, *findings[-1:]] if lost else [*findings, *answer]
+        findings += _parts(trial, sound, bool(answer))
+        if answer and answer[0].variants and answer[0].matched < answer[0].of:
+            findings += _rest(trial, sound, answer[0])
+        if not answer:
+            findings.append(
+                Finding(
+                    "unknown",
+                    "no named variant, and no combination of up to three, equals your function",
+                )
+            )
+    if len(failing) < len(outcomes):
+        explained = any(f.kind in ("variant", "factor") and f.matched == f.of for f in findings)
+        findings += _where(outcomes, only_exact=explained)
+    return findings
+
+
+def explains(trial: Trial, outcomes: Sequence[Outcome]) -> bool:
+    """Whether one variant, or a constant, is all that is between theirs and the specification."""
+    sound = _sound([o for o in outcomes if not o.error and not o.found.fault])
+    wrong = _telling(sound)
+    if not wrong:
+        return False
+    for variant in library_for(*trial.subject.functions).values():
+        if all(trial.resembles(o, (variant,)) for o in wrong[:2]) and all(
+            trial.variant(o, (variant,)).agrees for o in sound
+        ):
+            return True
+    return bool(_general(trial, sound))
+
+
+def _sound(numeric: Sequence[Outcome]) -> list[Outcome]:
+    """Without those where theirs alone is not finite, which is a finding of its own."""
+    return [o for o in numeric if o.agrees or _finite(o.got) or not _finite(o.expected)]
+
+
+# --- what can be seen without computing ----------------------------------------------------------
+
+
+def _raised(trial: Trial, outcomes: Sequence[Outcome]) -> list[Finding]:
+    raised = [o for o in outcomes if o.error]
+    if not raised:
+        return []
+    texts = list(dict.fromkeys(o.error for o in raised))
+    share = (
+        "every input"
+        if len(raised) == len(outcomes)
+        else (f"{len(raised)} of {len(outcomes)} inputs")
+    )
+    return [
+        Finding(
+            "raises",
+            f"your function raises on {share}: {texts[0]}",
+            matched=len(raised),
+            of=len(outcomes),
+        )
+    ]
+
+
+def _shapes(trial: Trial, outcomes: Sequence[Outcome]) -> list[Finding]:
+    faulty = [o for o in outcomes if not o.error and o.found.fault]
+    if not faulty:
+        return []
+    largest = max(faulty, key=lambda o: (o.chosen.get("B", 0), np.size(o.expected)))
+    says, kind = _shape_says(trial.subject, largest)
+    return [Finding(kind, says, matched=len(faulty), of=len(outcomes))]
+
+
+def _shape_says(subject: Subject, outcome: Outcome) -> tuple[str, str]:
+    got, want = outcome.got, outcome.expected
+    fault = str(outcome.found)
+    if "dtype" in outcome.found.fault:
+        return f"your result has the wrong dtype: {outcome.found.fault}", "dtype"
+    if isinstance(got, tuple) and not isinstance(want, tuple):
+        shapes = ", ".join(str(np.shape(x)) for x in got)
+        return (
+            f"your function returns {len(got)} things (of shapes {shapes}) where one of shape "
+            f"{np.shape(want)} is expected; say which with --returns 0 (or 1, ...)"
+        ), "shape"
+    if isinstance(got, np.ndarray) and isinstance(want, np.ndarray):
+        have, need = got.shape, want.shape
+        axes = subject.axes.get("result", ())
+        named = f" [{', '.join(axes)}]" if len(axes) == len(need) else ""
+        text = f"your result has shape {have}, and should have {need}{named}"
+        if sorted(have) == sorted(need) and len(have) > 1:
+            text += ": its axes are in another order (--layout result=...)"
+        elif len(have) == len(need) + 1 and have[0] == have[1] and need and need[0] == have[0]:
+            text += ": two arrays [B] and [B, 1] have broadcast against each other"
+        elif have == (*need, 1):
+            text += ": an axis of size 1 is left over"
+        elif len(have) > len(need) and math.prod(have) == math.prod(need):
+            text += ": it has axes of size 1 too many"
+        elif len(have) < len(need) and have == need[1:]:
+            text += ": the batch axis is lost"
+        elif not have:
+            text += ": it is averaged or summed to one number"
+        return text, "shape"
+    return f"your result is made otherwise: {fault}", "shape"
+
+
+def _not_finite(wrong: Sequence[Outcome], numeric: Sequence[Outcome]) -> list[Finding]:
+    lost = [o for o in wrong if not _finite(o.got) and _finite(o.expected)]
+    if not lost:
+        return []
+    reasons = []
+    sizes = {o.chosen.get("N") for o in lost}
+    if sizes == {1}:
+        reasons.append("with one particle (log(1) = 0, or N - 1 = 0)")
+    elif all(_coincide(o) for o in lost):
+        reasons.append("where particles coincide: the bandwidth is 0 and needs a floor")
+    where = f" {reasons[0]}" if reasons else ""
+    return [
+        Finding(
+            "nan",
+            f"your result is not finite (NaN or infinity){where}, on {len(lost)} of "
+            f"{len(numeric)} inputs",
+            matched=len(lost),
+            of=len(numeric),
+        )
+    ]
+
+
+def _finite(result: Any) -> bool:
+    return all(np.all(np.isfinite(np.asarray(x, float))) for _, x in named_leaves(result))
+
+
+def _coincide(outcome: Outcome) -> bool:
+    a = outcome.named.get("a", outcome.named.get("x"))
+    if not isinstance(a, np.ndarray) or a.ndim < 2:
+        return False
+    return (
+        any(
+            np.any(np.all(a[..., i, :] == a[..., j, :], axis=-1))
+            for i in range(a.shape[-2])
+            for j in range(i)
+        )
+        or a.shape[-2] == 1
+    )
+
+
+# --- variants ------------------------------------------------------------------------------------
+
+
+def _extremes(outcome: Outcome) -> int:
+    return sum(str(value) in EXTREME for value in outcome.chosen.values())
+
+
+def _degenerate(outcome: Outcome) -> bool:
+    """Whether there is one particle only, or all lie together: floors and guards decide there."""
+    kinds = {outcome.chosen.get(name) for name in ("a", "x")}
+    together = {"identical", "some identical", "nearly identical"}
+    return outcome.chosen.get("N") == 1 or bool(kinds & together)
+
+
+def _telling(outcomes: Sequence[Outcome]) -> list[Outcome]:
+    """Failing inputs, those on which a wrong explanation is soonest found out first."""
+
+    def key(o: Outcome) -> tuple[Any, ...]:
+        extreme = _extremes(o)
+        sizes = sum(int(o.chosen.get(name, 0)) for name in ("B", "N", "d"))
+        return (o.dtype != "float64", extreme, not _finite(o.got), -sizes)
+
+    return sorted((o for o in outcomes if not o.agrees), key=key)
+
+
+def _variants(trial: Trial, numeric: Sequence[Outcome]) -> list[Finding]:
+    wrong = _telling(numeric)
+    known = library_for(*trial.subject.functions)
+    probes, relevant = _probes(trial, wrong, known)
+    alive: list[tuple[Variant, ...]] = []
+    some: list[tuple[Variant, ...]] = []
+    for variant in known.values():
+        hits = sum(
+            trial.resembles(o, (variant,)) and trial.variant(o, (variant,)).agrees for o in probes
+        )
+        if hits:
+            (alive if hits == len(probes) else some).append((variant,))
+    found = _best(trial, numeric, [*alive, *some])
+    if found and found[0][1] == len(numeric):
+        return [_named(trial, found, numeric)]
+    if _only_rounding(wrong):
+        return []
+    ordinary = [o for o in wrong if not _degenerate(o)] or wrong
+    ordinary = [o for o in ordinary if o.dtype == "float64"] or ordinary
+    mostly = bool(found) and _explained(trial, found[0][0], ordinary) >= MOSTLY * len(ordinary)
+    seconds = SEARCH_SECONDS / 4 if mostly else SEARCH_SECONDS
+    combined = _combined(trial, numeric, probes, relevant, seconds)
+    share = {f[0]: _explained(trial, f[0], ordinary) for f in [*found[:6], *combined[:6]]}
+    both = sorted([*found[:6], *combined[:6]], key=lambda f: (-share[f[0]], -f[1], len(f[0])))
+    if both and (both[0][1] == len(numeric) or share[both[0][0]] >= MOSTLY * len(ordinary)):
+        return [_named(trial, [f for f in both if f[1] == both[0][1]], numeric)]
+    return []
+
+
+def _probes(
+    trial: Trial, wrong: Sequence[Outcome], known: dict[str, Variant]
+) -> tuple[list[Outcome], list[Variant]]:
+    """The failing inputs that tell most variants apart, and the variants that matter to one."""
+    few: dict[str, Outcome] = {}
+    for outcome in wrong:
+        few.setdefault(str(sorted(outcome.chosen.items(), key=str)), outcome)
+    end = time.process_time() + PROBING_SECONDS
+    scored: list[tuple[Outcome, list[Variant]]] = []
+    for outcome in list(few.values())[:8]:
+        if scored and time.process_time() > end:
+            break
+        scored.append((outcome, [v for v in known.values() if _matters(trial, outcome, v)]))
+    most = max((len(variants) for _, variants in scored), default=0)
+    # an ordinary input tells enough of them apart, and no rounding interferes
+    scored.sort(key=lambda p: (len(p[1]) < 0.7 * most, _extremes(p[0]), -len(p[1])))
+    names = {v.name for _, variants in scored[:3] for v in variants}
+    return [o for o, _ in scored[:3]], [v for v in known.values() if v.name in names]
+
+
+def _explained(trial: Trial, variants: tuple[Variant, ...], wrong: Sequence[Outcome]) -> int:
+    return sum(trial.variant(o, variants).agrees for o in wrong)
+
+
+Scored = tuple[tuple[Variant, ...], int]
+
+
+def _best(
+    trial: Trial, numeric: Sequence[Outcome], candidates: Sequence[tuple[Variant, ...]]
+) -> list[Scored]:
+    """Candidates with the number of inputs on which theirs equals them, the best first."""
+    scored = [(c, sum(trial.variant(o, c).agrees for o in numeric)) for c in candidates]
+    return sorted(scored, key=lambda f: -f[1])
+
+
+def _combined(
+    trial: Trial,
+    numeric: Sequence[Outcome],
+    probes: Sequence[Outcome],
+    relevant: Sequence[Variant],
+    seconds: float,
+) -> list[Scored]:
+    """Two and three at once of the variants that change the result of a telling input."""
+    probe = probes[0]
+    end = time.process_time() + seconds
+    found: list[Scored] = []
+    for count in (2, 3):
+        hits = []
+        for combination in _orders(relevant, count):
+            if time.process_time() > end:
+                break
+            if not trial.resembles(probe, combination):
+                continue
+            agreed = [trial.variant(o, combination).agrees for o in probes]
+            if 2 * sum(agreed) > len(agreed):
+                hits.append(combination)
+                if len(hits) >= 12:
+                    break
+        found = sorted([*found, *_best(trial, numeric, hits)], key=lambda f: -f[1])
+        if found and found[0][1] > ENOUGH * len(numeric):
+            return found
+        if time.process_time() > end:
+            break
+    return found
+
+
+def _orders(variants: Sequence[Variant], count: int) -> Iterator[tuple[Variant, ...]]:
+    """Combinations; of two that replace the same function, in both orders."""
+    for combination in itertools.combinations(variants, count):
+        methods = [v.method for v in combination]
+        if count == 3 and len(set(methods)) < 2:
+            continue
+        yield combination
+        if len(set(methods)) < count:
+            yield tuple(reversed(combination))
+
+
+def _matters(trial: Trial, outcome: Outcome, variant: Variant) -> bool:
+    """Whether a variant changes the specification's result on an input at all."""
+    return not trial.resembles(dataclasses.replace(outcome, got=outcome.expected), (variant,))
+
+
+def _named(trial: Trial, found: Sequence[Scored], numeric: Sequence[Outcome]) -> Finding:
+    variants, matched = found[0]
+    subject = trial.subject.name
+    parts = [v.says for v in variants]
+    text = parts[0] if len(parts) == 1 else "; ".join(f"({i}) {p}" for i, p in enumerate(parts, 1))
+    # variants that only change rounding do not distinguish explanations
+    same = [f[0] for f in found[1:4] if f[1] == matched and len(f[0]) == len(variants)]
+    names = tuple(v.name for v in variants)
+    equal = " and ".join(f"'{name}'" for name in names)
+    on = f"all {matched}" if matched == len(numeric) else f"{matched} of {len(numeric)}"
+    says = f"{text}. It equals the specification of {subject} with {equal} on {on} inputs"
+    if same:
+        others = ", or ".join(" and ".join(f"'{v.name}'" for v in c) for c in same)
+        says += f" (so it does with {others}: on these inputs they are one)"
+    return Finding("variant", says, names, matched, len(numeric))
+
+
+# --- other relations to the right result ---------------------------------------------------------
+
+
+def _general(trial: Trial, numeric: Sequence[Outcome]) -> list[Finding]:
+    for question in (_rounding, _zero, _returned, _factor, _order, _states, _shift):
+        found = question(trial, numeric)
+        if found is not None:
+            return [found]
+    return []
+
+
+def _only_rounding(wrong: Sequence[Outcome]) -> bool:
+    """Whether only digits are lost: few of float64's, and of float32's as many as that makes."""
+    return all(o.found.relative < (1e-6 if o.dtype == "float64" else 0.3) for o in wrong) and (
+        any(o.dtype == "float64" for o in wrong) or all(o.found.relative < 3e-3 for o in wrong)
+    )
+
+
+def _rounding(trial: Trial, numeric: Sequence[Outcome]) -> Finding | None:
+    """Whether theirs is right but for digits: single precision inside, or cancellation."""
+    wrong = [o for o in numeric if not o.agrees]
+    if not _only_rounding(wrong):
+        return None
+    double = [o for o in wrong if o.dtype == "float64"]
+    single = [o for o in wrong if o.dtype == "float32"]
+    largest = max(o.found.relative for o in wrong)
+    if double and not single and largest > 1e-10:
+        says = (
+            f"your {trial.subject.name} is right to single precision only (relative error up "
+            f"to {largest:.1g} in float64): something inside computes in float32"
+        )
+    else:
+        says = (
+            f"your {trial.subject.name} is right but for its last digits (relative error up to "
+            f"{largest:.1g}): it loses more of them than the problem asks for, as a difference "
+            "of large numbers does (a Gram matrix, a mean of squares minus a squared mean)"
+        )
+    return Finding("rounding", says, matched=len(wrong), of=len(wrong))
+
+
+def _single_array(outcomes: Sequence[Outcome]) -> bool:
+    return all(
+        isinstance(o.got, np.ndarray) and isinstance(o.expected, np.ndarray) for o in outcomes
+    )
+
+
+def _close(outcome: Outcome, got: Any, want: Any) -> bool:
+    found: Difference = difference(
+        as_dtype(got, want, outcome.dtype), np.asarray(want), outcome.dtype, None, 1.0
+    )
+    return found.fault == "" and found.ratio < 1e3
+
+
+def _zero(trial: Trial, numeric: Sequence[Outcome]) -> Finding | None:
+    if all(not np.any(np.asarray(x)) for o in numeric for _, x in named_leaves(o.got)):
+        return Finding(
+            "returned",
+            "your function returns zeros on every input",
+            matched=len(numeric),
+            of=len(numeric),
+        )
+    return None
+
+
+def _returned(trial: Trial, numeric: Sequence[Outcome]) -> Finding | None:
+    """Whether theirs gives back an argument, or the change and not the new value."""
+    if not _single_array(numeric):
+        return None
+    for name in trial.subject.axes:
+        if name == "result":
+            continue
+        pairs: list[tuple[Outcome, Any]] = [(o, o.named.get(name)) for o in numeric]
+        if not all(isinstance(x, np.ndarray) and x.shape == o.got.shape for o, x in pairs):
+            continue
+        if all(_close(o, o.got, x) for o, x in pairs):
+            return Finding(
+                "returned",
+                f"your function returns its argument {name} unchanged",
+                matched=len(numeric),
+                of=len(numeric),
+            )
+        if all(_close(o, o.got, o.expected - x) for o, x in pairs):
+            return Finding(
+                "returned",
+                f"your function returns the change of {name}, not the new {name}",
+                matched=len(numeric),
+                of=len(numeric),
+            )
+        if all(_close(o, o.got, 2 * x - o.expected) for o, x in pairs):
+            return Finding(
+                "returned",
+                f"your function moves {name} in the opposite direction",
+                matched=len(numeric),
+                of=len(numeric),
+            )
+    return None
+
+
+def _ratio(outcome: Outcome) -> float | None:
+    """The constant by which theirs is the specification's, if there is one; NaN if both are 0."""
+    got = np.concatenate([np.ravel(np.asarray(x, float)) for _, x in named_leaves(outcome.got)])
+    want = np.concatenate(
+        [np.ravel(np.asarray(x, float)) for _, x in named_leaves(outcome.expected)]
+    )
+    if got.shape != want.shape or not np.all(np.isfinite(got)):
+        return None
+    scale = float(np.max(np.abs(want), initial=0.0))
+    if scale == 0:
+        return math.nan if not np.any(got) else None
+    # least squares, and then every entry has to agree
+    c = float(np.sum(got * want) / np.sum(want * want))
+    precision = 1e-9 if outcome.dtype == "float64" else 1e-3
+    return c if np.all(np.abs(got - c * want) <= precision * abs(c) * scale) else None
+
+
+def _names_of_factors(outcome: Outcome) -> dict[str, float]:
+    """Factors that somebody forgets or adds, with their value for one input."""
+    sizes = {k: float(v) for k, v in outcome.chosen.items() if k in ("B", "N", "d", "E")}
+    for name, value in outcome.named.items():
+        if isinstance(value, np.ndarray) and name == "q" and value.ndim > 1:
+            sizes["E"] = float(value.shape[0])
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and value:
+            sizes[name] = float(value)
+        for field in ("temperature", "step_size", "steps"):
+            inner = getattr(value, field, None)
+            if inner:
+                sizes[field] = float(inner)
+    named = {
+        str(Fraction(c).limit_denominator(8)): float(c)
+        for c in (2, 0.5, 4, 0.25, 3, 1 / 3, 8, 0.125)
+    }
+    for name, value in sizes.items():
+        named[name] = value
+        if value:
+            named[f"1/{name}"] = 1 / value
+            named[f"{name}^2"] = value**2
+            named[f"1/{name}^2"] = 1 / value**2
+            named[f"sqrt({name})"] = math.sqrt(abs(value))
+            named[f"1/sqrt({name})"] = 1 / math.sqrt(abs(value))
+    if sizes.get("N", 1) > 1:
+        n = sizes["N"]
+        named |= {
+            "N/(N - 1)": n / (n - 1),
+            "(N - 1)/N": (n - 1) / n,
+            "N - 1": n - 1,
+            "1/(N - 1)": 1 / (n - 1),
+        }
+    for x, y in itertools.combinations(sizes, 2):
+        named[f"{x} {y}"] = sizes[x] * sizes[y]
+        named[f"1/({x} {y})"] = 1 / (sizes[x] * sizes[y])
+        named[f"{x}/{y}"] = sizes[x] / sizes[y]
+        named[f"{y}/{x}"] = sizes[y] / sizes[x]
+    return (
+        named
+        | {f"-{k}" if " " not in k else f"-({k})": -v for k, v in named.items()}
+        | {"-1": -1.0}
+    )
+
+
+def _factor(trial: Trial, numeric: Sequence[Outcome]) -> Finding | None:
+    pairs = [(o, _ratio(o)) for o in numeric]
+    if any(c is None for _, c in pairs):
+        return None
+    ratios = [(o, c) for o, c in pairs if c is not None and not math.isnan(c)]
+    if not ratios:
+        return None
+    name = trial.subject.name
+    values = [c for _, c in ratios]
+    tight = [1e-9 if o.dtype == "float64" else 1e-4 for o, _ in ratios]
+    constant = all(
+        abs(c - values[0]) <= t * abs(values[0]) for c, t in zip(values, tight, strict=True)
+    )
+
+    def fits(label: str) -> bool:
+        hits = 0
+        for (o, c), t in zip(ratios, tight, strict=True):
+            known = _names_of_factors(o)
+            if label not in known:
+                if abs(c - 1) > t:
+                    return False
+                continue
+            hits += 1
+            if abs(c - known[label]) > t * abs(known[label]):
+                return False
+        return hits > 0
+
+    known_labels = dict.fromkeys(label for o, _ in ratios[:20] for label in _names_of_factors(o))
+    labels = [label for label in known_labels if fits(label)]
+    simple = sorted(
+        labels, key=lambda label: (not label.lstrip("-").replace("/", "").isdigit(), len(label))
+    )
+    if constant and simple and simple[0].lstrip("-").replace("/", "").isdigit():
+        label = simple[0]
+    elif constant:
+        label = f"{values[0]:.6g}"
+    elif simple:
+        label = simple[0]
+    else:
+        return Finding(
+            "factor",
+            f"your {name} is a multiple of the specification's on each "
+            f"input, by a factor between {min(values):.4g} and {max(values):.4g}",
+            matched=len(ratios),
+            of=len(numeric),
+        )
+    if label == "-1":
+        return Finding(
+            "factor",
+            f"your {name} has the opposite sign: it is -1 times the specification's",
+            matched=len(ratios),
+            of=len(numeric),
+        )
+    return Finding(
+        "factor",
+        f"your {name} is {label} times the specification's, on all "
+        f"{len(ratios)} inputs where that is not 0",
+        matched=len(numeric),
+        of=len(numeric),
+    )
+
+
+def _order(trial: Trial, numeric: Sequence[Outcome]) -> Finding | None:
+    """Right up to the order of rows, or transposed."""
+    if not _single_array(numeric):
+        return None
+
+    def rows(x: np.ndarray) -> np.ndarray:
+        flat = x.reshape(-1, *x.shape[-2:]) if x.ndim > 2 else x.reshape(1, x.shape[0], -1)
+        return np.stack([r[np.lexsort(np.round(r, 9).T)] for r in flat])
+
+    if all(o.got.ndim >= 1 and o.got.shape == o.expected.shape and o.got.size for o in numeric):
+        if all(_close(o, rows(o.got), rows(o.expected)) for o in numeric):
+            return Finding(
+                "order",
+                "your result is right up to the order of its rows",
+                matched=len(numeric),
+                of=len(numeric),
+            )
+        square = [o for o in numeric if o.got.ndim >= 2]
+        if len(square) == len(numeric) and all(
+            o.got.shape[-1] == o.got.shape[-2] and _close(o, np.swapaxes(o.got, -1, -2), o.expected)
+            for o in numeric
+        ):
+            return Finding(
+                "order", "your result is transposed", matched=len(numeric), of=len(numeric)
+            )
+    return None
+
+
+def _states(trial: Trial, numeric: Sequence[Outcome]) -> Finding | None:
+    """Whether theirs is right for each state alone, and wrong only on several at a time."""
+    axes = trial.subject.axes
+    if trial.reading.single or "B" not in axes.get("result", ()):
+        return None
+    wrong = [o for o in numeric if not o.agrees]
+    if any(o.chosen.get("B", 1) == 1 for o in wrong):
+        return None
+    for outcome in wrong[:10]:
+        names = trial.subject.drawn_names
+        states = outcome.named[next(k for k in axes if k != "result")]
+        where = axes[next(k for k in axes if k != "result")].index("B")
+        for i in range(states.shape[where]):
+            drawn = tuple(
+                np.take(value, [i], axis=axes[name].index("B"))
+                if name in axes and "B" in axes[name]
+                else value
+                for name, value in zip(names, outcome.arguments, strict=True)
+            )
+            if not trial.run(drawn, outcome.chosen, outcome.dtype).agrees:
+                return None
+    return Finding(
+        "states",
+        "your states affect each other: each is right alone, and several at a time are not",
+        matched=len(wrong),
+        of=len(wrong),
+    )
+
+
+def _shift(trial: Trial, numeric: Sequence[Outcome]) -> Finding | None:
+    if not _single_array(numeric) or not all(o.got.shape == o.expected.shape for o in numeric):
+        return None
+    gaps = [np.ravel(np.asarray(o.got, float) - o.expected) for o in numeric if o.got.size]
+    if not gaps or not np.all([np.all(np.isfinite(g)) for g in gaps]):
+        return None
+    first = float(gaps[0][0])
+    if first and all(np.all(np.abs(g - first) <= 1e-6 * abs(first)) for g in gaps):
+        return Finding(
+            "factor",
+            f"your {trial.subject.name} is the specification's plus {first:.6g}",
+            matched=len(numeric),
+            of=len(numeric),
+        )
+    return None
+
+
+# --- what is right, and where --------------------------------------------------------------------
+
+
+def _parts(trial: Trial, numeric: Sequence[Outcome], explained: bool) -> list[Finding]:
+    """Which arrays of a result agree; for phi, which of its two terms."""
+    findings = []
+    wrong = [o for o in numeric if not o.agrees]
+    names = [name for name, _ in named_leaves(wrong[0].expected)]
+    if len(names) > 1:
+        bad = {name for o in wrong for name in names if not _leaf_agrees(trial, o, name)}
+        good = [name for name in names if name not in bad]
+        if good:
+            label = partial(_grouped, names=PARTS.get(trial.subject.name, ()))
+            findings.append(
+                Finding("parts", f"right: {label(good)}; different: {label(sorted(bad))}")
+            )
+    if trial.subject.name == "phi" and "g" in trial.reading.uses() and not explained:
+        findings += _terms(trial, numeric)
+    return findings
+
+
+def _leaf_agrees(trial: Trial, outcome: Outcome, name: str) -> bool:
+    got = dict(named_leaves(as_dtype(outcome.got, outcome.expected, outcome.dtype)))
+    want = dict(named_leaves(outcome.expected))
+    moves = dict(named_leaves(outcome.sensitivity))
+    if name not in got:
+        return False
+    found = difference(
+        {name: got[name]},
+        {name: want[name]},
+        outcome.dtype,
+        {name: moves[name]},
+        trial.subject.equation.floor,
+    )
+    return found.agrees
+
+
+def _grouped(leaves: Sequence[str], names: Sequence[str]) -> str:
+    """Names of arrays, those of one network under its name, parts of a tuple under theirs."""
+    heads: dict[str, None] = {}
+    for leaf in leaves:
+        first, *rest = leaf.split(".")
+        if first.isdigit():
+            first = names[int(first)] if int(first) < len(names) else f"part {first}"
+        heads[" ".join([first, *(rest[:1])])] = None
+    return ", ".join(heads)
+
+
+def _terms(trial: Trial, numeric: Sequence[Outcome]) -> list[Finding]:
+    """phi's attraction and repulsion by themselves."""
+    place = trial.subject.drawn_names.index("g")
+
+    def quiet(outcome: Outcome) -> Outcome:
+        drawn = list(outcome.arguments)
+        drawn[place] = np.zeros_like(drawn[place])
+        return trial.run(tuple(drawn), outcome.chosen, outcome.dtype)
+
+    some = [o for o in _telling(numeric) if o.named.get("temperature") is not None][:20]
+    alone = [o for o in (quiet(o) for o in some) if not o.error and not o.found.fault]
+    findings = []
+    if alone and all(o.agrees for o in alone):
+        findings.append(Finding("parts", "your repulsion agrees; the score's term differs"))
+    elif alone:
+        explained = _variants(trial, alone) or _general(trial, alone)
+        says = "your repulsion differs" + (f": {explained[0].says}" if explained else "")
+        findings.append(Finding("parts", says, explained[0].variants if explained else ()))
+        rest = [o for o in numeric if o.named.get("temperature") is None]
+        if rest and all(o.agrees for o in rest):
+            findings.append(Finding("parts", "the score's term agrees"))
+    return findings
+
+
+def _rest(trial: Trial, numeric: Sequence[Outcome], answer: Finding) -> list[Finding]:
+    """Where a variant that explains most does not explain theirs."""
+    known = library()
+    variants = tuple(known[name] for name in answer.variants)
+    rows = [(_features(o), trial.variant(o, variants).agrees) for o in numeric]
+    texts = _separators(rows)
+    if not texts:
+        return []
+    said = "; ".join(t.replace("agrees", "holds").replace("differs", "fails") for t in texts)
+    return [Finding("rest", f"that variant does not account for all: {said}")]
+
+
+def _where(outcomes: Sequence[Outcome], only_exact: bool = False) -> list[Finding]:
+    """The choices that part the inputs on which theirs agrees from the others."""
+    texts = _separators([(_features(o), o.agrees) for o in outcomes], only_exact)
+    return [Finding("where", "; ".join(texts))] if texts else []
+
+
+def _separators(rows: Sequence[tuple[dict[str, Any], bool]], only_exact: bool = False) -> list[str]:
+    """The values of features that part the inputs that agree from the others, in words."""
+    found: list[tuple[int, str]] = []
+    names = dict.fromkeys(name for features, _ in rows for name in features)
+    for name in names:
+        good = {str(f[name]) for f, agrees in rows if agrees and name in f}
+        bad = {str(f[name]) for f, agrees in rows if not agrees and name in f}
+        if not good or not bad:
+            continue
+        only_good, only_bad = good - bad, bad - good
+        count = sum(agrees for f, agrees in rows if str(f.get(name)) in only_good)
+        if not good & bad:
+            found.append((10**6, f"it differs exactly where {name} is {_either(bad)}"))
+        elif only_bad == bad:
+            found.append((10**5, f"it differs only where {name} is {_either(bad)}"))
+        elif 2 * len(bad) <= len(good | bad) and len(good | bad) > 2:
+            found.append((10**4, f"it differs only where {name} is {_either(bad)}, not always"))
+        elif only_good and count >= 3:
+            found.append((count, f"it agrees wherever {name} is {_either(only_good)}"))
+    found.sort(key=lambda f: -f[0])
+    texts = [text for weight, text in found if weight >= 10**5][:2]
+    if not texts and not only_exact:
+        texts = [text for _, text in found[:2]]
+    return texts
+
+
+def _features(outcome: Outcome) -> dict[str, Any]:
+    """What may part good inputs from bad: sizes, kinds, settings."""
+    hidden = {"budget", "through", "settings", "trajectory"}
+    features = {k: v for k, v in outcome.chosen.items() if k not in hidden}
+    features["dtype"] = outcome.dtype
+    for name, value in outcome.named.items():
+        if isinstance(value, np.ndarray):
+            if name == "mask":
+                features["mask"] = "all 1" if np.all(value) else "0 somewhere"
+            continue
+        if value is None or isinstance(value, (bool, int, float, str)):
+            features[name] = value
+        elif hasattr(value, "optimiser") and hasattr(value, "step_size"):
+            for field in ("optimiser", "temperature", "bandwidth", "clip_norm", "low"):
+                features[f"budget.{field}"] = getattr(value, field)
+        elif hasattr(value, "critic_loss"):
+            for field in (
+                "method",
+                "reference_kind",
+                "critic_loss",
+                "target_update",
+                "clip_norm",
+                "target_ensemble",
+                "target_particles",
+            ):
+                features[f"settings.{field}"] = getattr(value, field)
+    return features
+
+
+def _either(values: set[str]) -> str:
+    ordered = sorted(values, key=lambda v: (len(v), v))
+    return ordered[0] if len(ordered) == 1 else f"{', '.join(ordered[:-1])} or {ordered[-1]}"

@@ -1,0 +1,415 @@
+"""The run folder and its checkpoints.
+
+    RUN/
+      config.toml          every setting; the run can be made again from it alone
+      environment.json     versions, platform, revision and command line of every start
+      metrics.csv, .jsonl, evaluations.csv, .jsonl      see vgf/runs/log.py
+      online.csv, .jsonl   of a run that goes online: one row for each collected episode
+      transitions.bin      and every transition, see vgf/data/replay.py
+      checkpoints/step-000010000/
+        state.safetensors  the agent's arrays, under names such as critic/hidden_0/kernel
+        state.json         step, task, shapes, checksum, and what else the run needs to go on
+
+A checkpoint folder is written beside its place under a hidden name and renamed when whole: what
+has a checkpoint's name is a checkpoint. Nothing is ever pickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .config import RunConfig, load_config, save_config, settings_hash, to_dict
+from ..support.errors import VGFError
+from ..support.extras import need
+from ..support.files import sync_folder, write_atomically, write_durably
+from ..spec.settings import Settings
+from ..spec.types import Array, Params
+
+CONFIG, ENVIRONMENT, CHECKPOINTS = "config.toml", "environment.json", "checkpoints"
+ARRAYS, SIDECAR = "state.safetensors", "state.json"
+FORMAT, VERSION = "vgf checkpoint", 1
+
+_PACKAGES = (
+    "numpy",
+    "scipy",
+    "torch",
+    "jax",
+    "jaxlib",
+    "optax",
+    "safetensors",
+    "gymnasium",
+    "ogbench",
+    "mujoco",
+)
+# What else decides how a framework multiplies matrices, and on how many threads.
+_VARIABLES = (
+    "JAX_DEFAULT_MATMUL_PRECISION",
+    "JAX_ENABLE_X64",
+    "JAX_PLATFORMS",
+    "XLA_FLAGS",
+    "XLA_PYTHON_CLIENT_PREALLOCATE",
+    "XLA_PYTHON_CLIENT_MEM_FRACTION",
+    "NVIDIA_TF32_OVERRIDE",
+    "CUDA_VISIBLE_DEVICES",
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "VGF_BACKEND",
+    "MUJOCO_GL",
+)
+
+
+@dataclass(frozen=True)
+class CheckpointMeta:
+    """What stands beside the arrays of a checkpoint.
+
+    Args:
+        step: updates done.
+        task: the task's name.
+        settings_hash: of the agent's settings, as :func:`vgf.runs.config.settings_hash`.
+        shapes: of every array, by its flattened name.
+        extra: what else the run needs to go on, as JSON holds it.
+    """
+
+    step: int
+    task: str
+    settings_hash: str
+    shapes: dict[str, list[int]]
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+# --- the run folder -----------------------------------------------------------------------------
+
+
+def create_run_folder(
+    path: Path | str, config: RunConfig, facts: Mapping[str, Any] | None = None
+) -> Path:
+    """Make a run folder with its config.toml and environment.json.
+
+    Args:
+        path: of the folder, which must not exist; its parents are made.
+        config: of the run.
+        facts: more to write into environment.json, such as the device's name.
+
+    Raises:
+        VGFError: the folder exists, or cannot be made.
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.mkdir()
+    except OSError as error:
+        if path.exists():
+            raise VGFError(
+                f"{path} exists; go on with it by --resume {path}, or choose another --out"
+            ) from error
+        raise VGFError(f"{path}: cannot be made: {error.strerror}") from error
+    try:
+        save_config(config, path / CONFIG)
+        record_environment(path, config, facts)
+    except BaseException:
+        shutil.rmtree(path, ignore_errors=True)
+        raise
+    return path
+
+
+def open_run_folder(path: Path | str) -> RunConfig:
+    """The configuration of a run folder that exists.
+
+    Raises:
+        VGFError: no such folder, or not one of a run.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        raise VGFError(f"{path}: no such run folder")
+    if not (path / CONFIG).is_file():
+        raise VGFError(f"{path} is not a run folder: it has no {CONFIG}")
+    return load_config(path / CONFIG)
+
+
+def seed_folders(config: RunConfig, folder: Path) -> dict[int, Path]:
+    """The folder of each seed: the run folder itself for one, folders within it for several."""
+    if config.seeds == 1:
+        return {config.seed: folder}
+    seeds = range(config.seed, config.seed + config.seeds)
+    return {seed: folder / f"seed-{seed}" for seed in seeds}
+
+
+def record_environment(
+    folder: Path | str, config: RunConfig, facts: Mapping[str, Any] | None = None
+) -> None:
+    """Add this start of the run to environment.json: a list, the first start first.
+
+    Raises:
+        VGFError: an environment.json that is not one.
+    """
+    path = Path(folder) / ENVIRONMENT
+    starts = read_json(path, list) if path.exists() else []
+    starts.append({**environment(), "backend": to_dict(config.backend), **(facts or {})})
+    write_atomically(path, json.dumps(starts, indent=2) + "\n")
+
+
+def environment() -> dict[str, Any]:
+    """What a run's numbers may depend on besides its settings, gathered without importing much."""
+    from .. import __version__
+
+    versions = {"vgf": __version__, "python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return {
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "command": sys.argv,
+        "versions": versions,
+        "git_revision": git_revision(),
+        "platform": platform.platform(),
+        "processor": platform.processor() or platform.machine(),
+        "cpu_count": os.cpu_count(),
+        "variables": {name: os.environ[name] for name in _VARIABLES if name in os.environ},
+    }
+
+
+def git_revision() -> str | None:
+    """The revision of the checkout this package runs from, "+changes" if it has any; or None."""
+    package = Path(__file__).parents[1]
+
+    def git(*words: str) -> str | None:
+        command = ["git", "-C", str(package), *words]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    # A checkout that merely contains an installed copy is not this package's own.
+    if git("ls-files", "--error-unmatch", "--", "__init__.py") is None:
+        return None
+    revision = git("rev-parse", "HEAD")
+    return f"{revision}+changes" if revision and git("status", "--porcelain") else revision
+
+
+# --- checkpoints --------------------------------------------------------------------------------
+
+
+def save_checkpoint(
+    folder: Path | str,
+    step: int,
+    tree: Params,
+    extra: Mapping[str, Any] | None = None,
+    *,
+    task: str,
+    settings: Settings,
+) -> Path:
+    """Write a checkpoint, all of it or nothing; one of the same step is replaced.
+
+    Args:
+        folder: the run folder.
+        step: updates done.
+        tree: nested dicts of NumPy arrays; dtypes are kept.
+        extra: what JSON can hold, such as the state of a random generator.
+        task: the task's name.
+        settings: the agent's.
+
+    Returns:
+        The checkpoint's folder.
+
+    Raises:
+        VGFError: a tree that cannot be stored, or a folder that cannot be written.
+    """
+    arrays = flatten(tree)
+    data = need("safetensors.numpy", "run").save(arrays)
+    meta = CheckpointMeta(step, task, settings_hash(settings), _shapes(arrays), dict(extra or {}))
+    head = {"format": FORMAT, "version": VERSION, "sha256": hashlib.sha256(data).hexdigest()}
+    sidecar = json.dumps({**head, **asdict(meta)}, indent=2) + "\n"
+    place = checkpoint_path(folder, step)
+    try:
+        place.parent.mkdir(exist_ok=True)
+        for stale in place.parent.glob(".writing-*"):  # of a run that was killed
+            shutil.rmtree(stale)
+        with tempfile.TemporaryDirectory(dir=place.parent, prefix=".writing-") as scratch:
+            fresh = Path(scratch) / "fresh"
+            fresh.mkdir()
+            write_durably(fresh / ARRAYS, data)
+            write_durably(fresh / SIDECAR, sidecar)
+            sync_folder(fresh)
+            if place.exists():
+                os.replace(place, Path(scratch) / "old")
+            os.replace(fresh, place)
+        sync_folder(place.parent)
+    except OSError as error:
+        raise VGFError(f"{place}: cannot be written: {error.strerror or error}") from error
+    return place
+
+
+def load_checkpoint(
+    folder: Path | str, step: int | None = None
+) -> tuple[dict[str, Any], CheckpointMeta]:
+    """Read a checkpoint of a run folder.
+
+    Args:
+        folder: the run folder.
+        step: which one; None is the last.
+
+    Returns:
+        The tree of NumPy arrays, its names in the order they were saved in, and what stands
+        beside it.
+
+    Raises:
+        VGFError: no checkpoint, or one that is damaged or foreign; the message names the file.
+    """
+    steps = list_steps(folder)
+    if not steps:
+        raise VGFError(f"{folder} has no checkpoint; the run ended before its first one")
+    step = steps[-1] if step is None else step
+    if step not in steps:
+        raise VGFError(
+            f"{folder} has no checkpoint of step {step}; it has {', '.join(map(str, steps))}"
+        )
+    place = checkpoint_path(folder, step)
+    earlier = [f"step {other}" for other in steps if other < step]
+    way_out = f"delete {place} to go on from {(earlier or ['the beginning'])[-1]}"
+    try:
+        head = read_json(place / SIDECAR, dict)
+    except VGFError as error:
+        raise VGFError(f"{error}; {way_out}") from error
+    if (head.get("format"), head.get("version")) != (FORMAT, VERSION):
+        raise VGFError(f"{place / SIDECAR}: not a {FORMAT} of version {VERSION}")
+    try:
+        data = (place / ARRAYS).read_bytes()
+        meta = CheckpointMeta(
+            int(head["step"]), head["task"], head["settings_hash"], head["shapes"], head["extra"]
+        )
+    except KeyError as error:
+        raise VGFError(f"{place / SIDECAR} is damaged: it lacks {error}; {way_out}") from error
+    except (TypeError, ValueError) as error:
+        raise VGFError(f"{place / SIDECAR} is damaged: {error}; {way_out}") from error
+    except OSError as error:
+        raise VGFError(f"{place / ARRAYS}: {error.strerror}; {way_out}") from error
+    if hashlib.sha256(data).hexdigest() != head.get("sha256") or meta.step != step:
+        raise VGFError(f"{place / ARRAYS} is damaged or of another checkpoint; {way_out}")
+    arrays: dict[str, Array] = need("safetensors.numpy", "run").load(data)
+    if set(arrays) != set(meta.shapes):
+        raise VGFError(f"{place / SIDECAR} is damaged: its shapes are of other arrays; {way_out}")
+    # In the order in which they were saved, which the file does not keep: sums depend on it.
+    return unflatten({name: arrays[name] for name in meta.shapes}), meta
+
+
+def check_checkpoint(
+    meta: CheckpointMeta, tree: Params, expected: Params, task: str | None = None
+) -> None:
+    """Check that a checkpoint fits the run that wants it.
+
+    Args:
+        meta, tree: as :func:`load_checkpoint` returns them.
+        expected: a tree of the shapes that are wanted, such as a new agent's state.
+        task: the task's name; None takes any.
+
+    Raises:
+        VGFError: another task, or other names or shapes; the message names the first.
+    """
+    if task is not None and meta.task != task:
+        raise VGFError(f"the checkpoint is of task {meta.task}, not {task}; use --env {meta.task}")
+    got, wanted = _shapes(flatten(tree)), _shapes(flatten(expected))
+    for name in [*wanted, *got]:
+        if got.get(name) != wanted.get(name):
+            have, want = (shapes.get(name, "absent") for shapes in (got, wanted))
+            raise VGFError(
+                f"checkpoint of step {meta.step}: {name} is {have}, but these settings need "
+                f"{want}; use the networks and the task that it was trained with"
+            )
+
+
+def list_steps(folder: Path | str) -> list[int]:
+    """The steps of a run folder's checkpoints, ascending."""
+    names = (entry.name for entry in (Path(folder) / CHECKPOINTS).glob("step-*"))
+    return sorted(int(name[5:]) for name in names if re.fullmatch(r"step-\d+", name))
+
+
+def latest_step(folder: Path | str) -> int | None:
+    """The step of the last checkpoint, or None."""
+    return max(list_steps(folder), default=None)
+
+
+def checkpoint_path(folder: Path | str, step: int) -> Path:
+    """Where the checkpoint of a step is."""
+    return Path(folder) / CHECKPOINTS / f"step-{step:09d}"
+
+
+# --- helpers ------------------------------------------------------------------------------------
+
+
+def flatten(tree: Params, prefix: str = "") -> dict[str, Array]:
+    """Nested dicts of arrays as one dict, its names joined by "/".
+
+    Raises:
+        VGFError: an empty dict, a name with "/", or something that is no array of numbers.
+    """
+    flat: dict[str, Array] = {}
+    for key, value in tree.items():
+        name = f"{prefix}{key}"
+        if not isinstance(key, str) or "/" in key or not key:
+            raise VGFError(f"cannot store {name}: a name must be text without '/'")
+        if isinstance(value, Mapping):
+            if not value:
+                raise VGFError(f"cannot store {name}: it is empty")
+            flat |= flatten(dict(value), f"{name}/")
+            continue
+        # C order, and this machine's byte order; 0-d stays 0-d.
+        array = np.asarray(value, order="C")
+        if array.dtype.kind not in "biuf":
+            raise VGFError(f"cannot store {name}: its dtype is {array.dtype}")
+        flat[name] = array.astype(array.dtype.newbyteorder("="), copy=False)
+    return flat
+
+
+def unflatten(flat: Mapping[str, Array]) -> dict[str, Any]:
+    """The nested dicts that :func:`flatten` made one of."""
+    tree: dict[str, Any] = {}
+    for name, array in flat.items():
+        *parents, last = name.split("/")
+        node = tree
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[last] = array
+    return tree
+
+
+def _shapes(arrays: Mapping[str, Array]) -> dict[str, list[int]]:
+    return {name: list(array.shape) for name, array in arrays.items()}
+
+
+def read_json(path: Path, kind: type) -> Any:
+    """Read a JSON file that holds a `kind`.
+
+    Raises:
+        VGFError: a file that is missing, cut off, or holds something else.
+    """
+    try:
+        value = json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise VGFError(f"{path}: no such file") from error
+    except OSError as error:
+        raise VGFError(f"{path}: cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise VGFError(f"{path}: not JSON, or cut off: {error}") from error
+    if not isinstance(value, kind):
+        raise VGFError(f"{path}: holds a {type(value).__name__}, not a {kind.__name__}")
+    return value

@@ -1,0 +1,422 @@
+"""Evaluation: rollouts of a policy at several test budgets, from the same start states.
+
+The protocol. Episode e of an evaluation with seed s has its own seed, made from (s, e), and its
+own generator of the policy's noise, made from that seed; at each of its steps it draws standard
+normal ``[N, d]`` and a uniform number. So an episode depends on (s, e) and on the policy alone,
+not on which episodes run beside it nor on how many processes step them; and every budget starts
+from the same states and is given the same noise, step by step.
+
+The episodes of all budgets wait in one queue, budget by budget, and an environment that is free
+takes the next. With 16 environments or more, these are two groups that take turns: while
+processes step the one, the policy answers the other. At each turn of a group the policy is called
+once for each budget that episodes of the group are at, with one row for each of the group's
+environments. The number of rows never changes (rows of another budget, or whose episode is over,
+are carried along, and what they are answered is dropped), so that a compiled policy is compiled
+once and sums in the same order. Another `num_envs` is another shape of matrix product, which may
+round differently.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, Protocol, TypedDict, TypeVar
+
+import numpy as np
+
+from ..data.common import Progress
+from ..data.pool import EnvironmentPool, Step, default_workers
+from ..support.errors import VGFError
+from ..support.statistics import SUCCESS, interval
+from ..spec.theory import wasserstein2
+from ..spec.types import Array
+from ..benchmarks.tasks import Task
+
+# Environments in a group, at least: fewer rows make poor matrix products.
+_GROUP = 8
+
+BudgetT = TypeVar("BudgetT")
+BudgetT_contra = TypeVar("BudgetT_contra", contravariant=True)
+
+
+class Policy(Protocol[BudgetT_contra]):
+    """What is evaluated; a function of its arguments alone."""
+
+    def __call__(
+        self, observations: Array, budget: BudgetT_contra, noise: Mapping[str, Array]
+    ) -> tuple[Array, Mapping[str, Any]]:
+        """Pick actions.
+
+        Args:
+            observations: ``[B, o]`` float32, as the environment gives them.
+            budget: one of the budgets under evaluation.
+            noise: particles: standard normal ``[B, N, d]``; select: uniform ``[B]``, as
+                :func:`vgf.spec.draw_act_noise` makes them and `act` takes them. A policy that
+                wants fewer particles takes the first.
+
+        Returns:
+            Actions ``[B, d]`` and a dict. Where that has the particles before and after transport,
+            start and moved ``[B, N, d]``, the distance moved is measured.
+        """
+
+
+# One finished episode: the label of its budget, its number, its seed, the sum of its rewards,
+# whether it succeeded (1 or 0; None where the environment does not say), its score as the task
+# names it, its length in decisions, and how far the particles moved in a decision, on average: the
+# mean of |moved - start| over particles, and W2, in units of the action; None where the policy
+# does not say.
+EpisodeRecord = TypedDict(
+    "EpisodeRecord",
+    {
+        "budget": str,
+        "episode": int,
+        "seed": int,
+        "return": float,
+        "success": float | None,
+        "score": float,
+        "length": int,
+        "displacement": float | None,
+        "w2": float | None,
+    },
+)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The episodes of one budget taken together.
+
+    Args:
+        budget: its label.
+        episodes: how many there were.
+        score: the mean score, by the name that the task has for it.
+        low, high: its 95 % interval; see :func:`vgf.support.statistics.interval`. None for one return.
+        success_rate: the share that succeeded; None where the environment does not say.
+        mean_return, mean_length: over episodes; lengths in decisions.
+        displacement, w2: mean distance moved in a decision, averaged over episodes, in units of
+            the action; None where it was not measured.
+    """
+
+    budget: str
+    episodes: int
+    score: float
+    low: float | None
+    high: float | None
+    success_rate: float | None
+    mean_return: float
+    mean_length: float
+    displacement: float | None
+    w2: float | None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What :func:`evaluate` found: every episode, and a summary for each budget, in order."""
+
+    records: list[EpisodeRecord]
+    summaries: list[Summary]
+
+
+def evaluate(
+    policy: Policy[BudgetT],
+    task: Task,
+    budgets: Mapping[str, BudgetT],
+    *,
+    particles: int,
+    episodes: int = 50,
+    seed: int = 0,
+    num_envs: int | None = None,
+    workers: int | None = 0,
+    pool: EnvironmentPool | None = None,
+    progress: Progress | None = None,
+) -> Evaluation:
+    """Roll a policy out on a task at several test budgets.
+
+    Args:
+        policy: see :class:`Policy`.
+        task: what to roll it out on.
+        budgets: label -> budget; a budget is anything the policy understands.
+        particles: N, of the noise that the policy is given; the most that any budget wants.
+        episodes: for each budget.
+        seed: of the episodes; equal seeds give equal start states and noise.
+        num_envs, workers: environments and processes; see :func:`make_pool`.
+        pool: environments to use instead of making some and closing them afterwards, from
+            :func:`make_pool`; `num_envs` and `workers` are then the pool's.
+        progress: called after each episode, with how many are over and how many there are.
+
+    Raises:
+        VGFError: no budget, a number out of its range, or a policy that returns actions of a
+            wrong shape or with NaN.
+    """
+    for name, value in {"episodes": episodes, "particles": particles}.items():
+        if value < 1:
+            raise VGFError(f"{name} is {value}; it must be 1 or more")
+    if seed < 0:
+        raise VGFError(f"seed is {seed}; it must be 0 or more")
+    if not budgets:
+        raise VGFError("no test budget to evaluate; name at least one")
+    with contextlib.ExitStack() as stack:
+        if pool is None:
+            pool = stack.enter_context(make_pool(task, episodes, num_envs, workers))
+        evaluation = _Evaluation(policy, task, budgets, pool, particles, episodes, seed, progress)
+        evaluation.run()
+    order = list(budgets)
+    records = sorted(evaluation.records, key=lambda r: (order.index(r["budget"]), r["episode"]))
+    return Evaluation(records, summarise(records, task.score_name))
+
+
+def make_pool(
+    task: Task, episodes: int, num_envs: int | None = None, workers: int | None = 0
+) -> EnvironmentPool:
+    """Environments of a task, for several evaluations; a context manager.
+
+    Args:
+        task: whose environments.
+        episodes: for each test budget.
+        num_envs: environments that run at once; None for one for each episode, but as many as the
+            task's environments allow at most.
+        workers: processes that step them; 0 to step them in this one, None for one on each core.
+
+    Raises:
+        VGFError: the task has none.
+    """
+    if task.make_env is None:
+        raise VGFError(f"{task.name} has no environment, so there is nothing to evaluate in")
+    size = min(episodes, task.environments_together) if num_envs is None else num_envs
+    if workers is None:
+        workers = default_workers(size)
+    return EnvironmentPool(task.make_env, task.success, size, workers)
+
+
+def summarise(records: Sequence[EpisodeRecord], score_name: str = SUCCESS) -> list[Summary]:
+    """Summaries of the budgets in records, in the order of their first episodes."""
+    labels = dict.fromkeys(record["budget"] for record in records)
+    return [_summary([r for r in records if r["budget"] == label], score_name) for label in labels]
+
+
+def _summary(records: Sequence[EpisodeRecord], score_name: str) -> Summary:
+    scores = np.array([record["score"] for record in records])
+    low, high = interval([scores], score_name)
+    return Summary(
+        budget=records[0]["budget"],
+        episodes=len(records),
+        score=float(np.mean(scores)),
+        low=low,
+        high=high,
+        success_rate=_mean([record["success"] for record in records]),
+        mean_return=float(np.mean([record["return"] for record in records])),
+        mean_length=float(np.mean([record["length"] for record in records])),
+        displacement=_mean([record["displacement"] for record in records]),
+        w2=_mean([record["w2"] for record in records]),
+    )
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    """The mean of what was measured, or None."""
+    measured = [value for value in values if value is not None]
+    return float(np.mean(measured)) if measured else None
+
+
+def episode_seed(seed: int, episode: int) -> int:
+    """The seed of an episode, below 2^32: of its environment and, with more, of its noise."""
+    return int(np.random.SeedSequence([seed, episode]).generate_state(1)[0])
+
+
+@dataclass
+class _Episode:
+    """An episode under way; its observation is None until the environment has answered."""
+
+    budget: str
+    number: int
+    seed: int
+    generator: np.random.Generator
+    observation: Array | None = None
+    total: float = 0.0
+    success: float | None = None
+    length: int = 0
+    displacements: list[float] = field(default_factory=list)
+    distances: list[float] = field(default_factory=list)
+
+
+class _Group:
+    """Environments that take their steps together, and the episodes in them by their slots."""
+
+    def __init__(self, slots: range) -> None:
+        self.slots = slots
+        self.episodes: dict[int, _Episode] = {}
+        self.calls = 0  # to the pool, that it has not answered
+
+    def ready(self, budget: str) -> dict[int, _Episode]:
+        """The episodes of a budget that wait for an action."""
+        return {
+            slot: episode
+            for slot, episode in self.episodes.items()
+            if episode.budget == budget and episode.observation is not None
+        }
+
+
+class _Evaluation(Generic[BudgetT]):
+    """The episodes of all budgets, as many at once as the pool has environments."""
+
+    def __init__(
+        self,
+        policy: Policy[BudgetT],
+        task: Task,
+        budgets: Mapping[str, BudgetT],
+        pool: EnvironmentPool,
+        particles: int,
+        episodes: int,
+        seed: int,
+        progress: Progress | None,
+    ) -> None:
+        self.records: list[EpisodeRecord] = []
+        self._policy = policy
+        self._task = task
+        self._budgets = budgets
+        self._pool = pool
+        self._shape = (particles, task.action_dim)
+        self._seed = seed
+        self._progress = progress
+        self._total = episodes * len(budgets)
+        self._waiting = ((label, number) for label in budgets for number in range(episodes))
+        number = max(1, min(2, pool.size // _GROUP))
+        # all of one size, so that the policy sees one shape; the last may lack environments
+        self._rows = -(-pool.size // number)
+        self._groups = [
+            _Group(range(first, min(first + self._rows, pool.size)))
+            for first in range(0, pool.size, self._rows)
+        ]
+
+    def run(self) -> None:
+        """All episodes, to their ends."""
+        self._pool.drain()  # what an evaluation that was broken off left
+        for group in self._groups:
+            self._start(group)
+        while any(group.episodes for group in self._groups):
+            for group in self._groups:
+                self._receive(group)
+                self._act(group)
+
+    def _start(self, group: _Group) -> None:
+        """Start waiting episodes in free slots."""
+        free = [slot for slot in group.slots if slot not in group.episodes]
+        seeds = {}
+        for slot, (label, number) in zip(free, self._waiting, strict=False):
+            seeds[slot] = episode_seed(self._seed, number)
+            generator = np.random.default_rng([seeds[slot], 1])
+            group.episodes[slot] = _Episode(label, number, seeds[slot], generator)
+        if seeds:
+            self._pool.send_reset(seeds)
+            group.calls += 1
+
+    def _receive(self, group: _Group) -> None:
+        """Book what the environments answered since the group's last turn."""
+        over = False
+        for _ in range(group.calls):
+            for slot, answer in self._pool.receive().items():
+                if isinstance(answer, Step):
+                    over |= self._advance(group, slot, answer)
+                else:
+                    group.episodes[slot].observation = answer
+        group.calls = 0
+        if over:
+            self._start(group)
+
+    def _act(self, group: _Group) -> None:
+        """Take one step in every episode that has an observation."""
+        moves: dict[int, Array] = {}
+        infos: list[tuple[dict[int, _Episode], Mapping[str, Any]]] = []
+        for label, budget in self._budgets.items():
+            episodes = group.ready(label)
+            if not episodes:
+                continue
+            observations, noise = self._inputs(group, episodes)
+            actions, info = self._policy(observations, budget, noise)
+            moves |= self._actions(group, label, np.asarray(actions), episodes)
+            infos.append((episodes, info))
+        if moves:
+            self._pool.send_step(moves)
+            group.calls += 1
+        for episodes, info in infos:  # while the environments are at work
+            self._measure(group, episodes, info)
+
+    def _inputs(
+        self, group: _Group, episodes: Mapping[int, _Episode]
+    ) -> tuple[Array, dict[str, Array]]:
+        """Observations and noise of the next step; the other rows are zeros."""
+        observations = np.zeros((self._rows, self._task.observation_dim), np.float32)
+        drawn = np.zeros((self._rows, *self._shape))
+        select = np.zeros(self._rows)
+        for slot, episode in episodes.items():
+            row = slot - group.slots.start
+            observations[row] = episode.observation
+            episode.generator.standard_normal(out=drawn[row])
+            select[row] = episode.generator.random()
+        return observations, {"particles": drawn, "select": select}
+
+    def _actions(
+        self, group: _Group, label: str, actions: Array, episodes: Mapping[int, _Episode]
+    ) -> dict[int, Array]:
+        """What a policy answered, checked and clipped, for the slots of a budget's episodes."""
+        expected = (self._rows, self._shape[1])
+        if actions.shape != expected:
+            raise VGFError(
+                f"the policy returned actions of shape {list(actions.shape)}, "
+                f"expected {list(expected)}"
+            )
+        rows = [slot - group.slots.start for slot in episodes]
+        if not np.isfinite(actions[rows]).all():
+            raise VGFError(
+                f"the policy returned NaN or infinity at budget {label!r}: training has "
+                "diverged; lower the learning rate or the step size"
+            )
+        moves = np.clip(actions[rows], -1.0, 1.0).astype(np.float32)
+        return dict(zip(episodes, moves, strict=True))
+
+    def _measure(
+        self, group: _Group, episodes: Mapping[int, _Episode], info: Mapping[str, Any]
+    ) -> None:
+        """Measure how far the particles moved."""
+        if "start" not in info or "moved" not in info:
+            return
+        rows = [slot - group.slots.start for slot in episodes]
+        start, moved = (
+            np.asarray(info[key])[rows].astype(np.float64) for key in ("start", "moved")
+        )
+        distances = np.mean(np.linalg.norm(moved - start, axis=-1), axis=-1)
+        # Sets that did not move need no matching.
+        w2 = np.zeros(len(rows))
+        went = distances > 0.0
+        if went.any():
+            w2[went] = wasserstein2(start[went], moved[went])
+        for episode, distance, length in zip(episodes.values(), distances, w2, strict=True):
+            episode.displacements.append(float(distance))
+            episode.distances.append(float(length))
+
+    def _advance(self, group: _Group, slot: int, step: Step) -> bool:
+        """Book a step; whether the episode is over."""
+        episode = group.episodes[slot]
+        episode.total += step.reward
+        if step.success is not None:
+            episode.success = max(episode.success or 0.0, step.success)
+        episode.length += 1
+        episode.observation = step.observation
+        if not (step.terminated or step.truncated):
+            return False
+        del group.episodes[slot]
+        self.records.append(
+            {
+                "budget": episode.budget,
+                "episode": episode.number,
+                "seed": episode.seed,
+                "return": episode.total,
+                "success": episode.success,
+                "score": self._task.score(episode.total, episode.success),
+                "length": episode.length,
+                "displacement": _mean(episode.displacements),
+                "w2": _mean(episode.distances),
+            }
+        )
+        if self._progress is not None:
+            self._progress(f"evaluating {episode.budget}", len(self.records), self._total)
+        return True

@@ -1,0 +1,235 @@
+"""Command line flags, made from the tree of settings.
+
+One flag for one setting: the last part of its key, ``agent.budget.step_size`` -> ``--step-size``.
+Where several settings share a last part, the table's name goes in front, ``--budget-steps``,
+``--critic-hidden``; the few other names stand in :data:`NAMES`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import NoneType
+from typing import Any, NoReturn, get_args, get_origin
+
+from .config import NONE, RunConfig, Setting, all_settings, convert, describe, nearest, resolve
+from ..support.errors import VGFError
+
+# The only flags that the rule does not name.
+NAMES = {
+    "train.steps": "steps",
+    "agent.particles": "particles",
+    "backend.name": "backend",
+    "start.run": "from",
+}
+# What --help shows, in a line each; --help-all shows everything, with the settings' own texts.
+SHOWN = {
+    "preset": "a task of the paper; vgf presets lists them",
+    "task.env": "task",
+    "task.data": "file of data, .npz or .hdf5",
+    "task.action_repeat": "simulator steps for each decision",
+    "task.data_dir": "folder of data sets",
+    "agent.method": "vgf, avgf (amortised), bc, weighted_bc or fql",
+    "agent.particles": "particles N",
+    "agent.budget.steps": "flow steps in training, L_train",
+    "agent.budget.step_size": "size of a flow step, epsilon",
+    "agent.budget.temperature": "alpha; none drops the repulsion",
+    "agent.discount": "gamma",
+    "train.steps": "training updates",
+    "train.batch_size": "transitions in an update",
+    "train.evaluate_every": "updates between evaluations",
+    "online.steps": "environment steps after the offline updates",
+    "online.mixing": "iql, rlpd or wsrl: where the batches come from",
+    "start.run": "start from the checkpoint of this run folder",
+    "start.checkpoint": "which, by its updates; default: the last one",
+    "evaluation.steps": "test budgets, L_test",
+    "evaluation.episodes": "for each test budget",
+    "evaluation.workers": "processes of environments",
+    "backend.name": "numpy, torch or jax",
+    "backend.device": "auto, cpu, gpu or gpu:<index>",
+    "backend.dtype": "float32 or float64",
+    "logging.tensorboard": "write TensorBoard files too",
+    "logging.wandb": "log to Weights & Biases too, offline",
+    "seed": "the first seed",
+    "seeds": "number of runs, one for each seed",
+    "out": "run folder to make; default: a new one in runs/",
+}
+TABLES = ("task", "agent", "train", "online", "start", "evaluation", "backend", "logging", "")
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose every complaint is one VGFError, and that takes no abbreviated flag."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{"allow_abbrev": False, **kwargs})
+
+    def error(self, message: str) -> NoReturn:
+        raise VGFError(f"{self.prog}: {message}; --help lists the flags")
+
+    def parse_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> argparse.Namespace:
+        """As argparse does; an unknown flag or word is named with the one that comes nearest."""
+        parsed, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            word = next((word for word in unknown if word.startswith("-")), unknown[0])
+            word = word.partition("=")[0]
+            near = nearest(word, _all_options(self)) if word.startswith("--") else None
+            hint = f"did you mean {near}?" if near else "--help lists what there is"
+            raise VGFError(f"{self.prog}: {word} is unknown; {hint}")
+        return parsed
+
+
+def _all_options(parser: argparse.ArgumentParser) -> list[str]:
+    options: list[str] = []
+    for action in parser._actions:
+        options += [option for option in action.option_strings if option.startswith("--")]
+        if isinstance(action, argparse._SubParsersAction):
+            for child in action.choices.values():
+                options += _all_options(child)
+    return list(dict.fromkeys(options))
+
+
+def flag_names(config: Any = None, names: Mapping[str, str] = NAMES) -> dict[str, str]:
+    """The flag of every setting, by its key: one each, none twice.
+
+    Args:
+        config: the tree of settings; None is a run's.
+        names: those that the rule does not name.
+    """
+    keys = [setting.key for setting in all_settings(config)]
+    lasts = Counter(key.rpartition(".")[2] for key in keys if key not in names)
+    taken = set(names.values())
+    flags = {}
+    for key in keys:
+        *tables, last = key.split(".")
+        alone = lasts[last] == 1 and last not in taken
+        name = names.get(key) or (last if alone else f"{tables[-1]}_{last}")
+        flags[key] = "--" + name.replace("_", "-")
+    return flags
+
+
+def add_flags(
+    parser: argparse.ArgumentParser,
+    tables: Sequence[str] = TABLES,
+    names: Mapping[str, str] | None = None,
+    shown: Mapping[str, str] = SHOWN,
+    of_run: bool = False,
+    config: Any = None,
+) -> None:
+    """Add ``--config``, ``--help-all`` and a flag for every setting of some tables.
+
+    Args:
+        parser: of one command.
+        tables: the top tables whose settings become flags; "" stands for those in none.
+        names: other flags for some keys, as ``{"evaluation.steps": "--steps"}``.
+        shown: one line for each key that ``--help`` shows.
+        of_run: what is not given is as a run folder has it, not as the defaults say; no --config.
+        config: the tree of settings; None is a run's, with the flags of :data:`NAMES`.
+
+    A flag that is not given leaves no trace in the namespace; :func:`given` collects the others.
+    """
+    known = NAMES if config is None else {}
+    flags = {**flag_names(config, known), **(names or {})}
+    parser.usage = parser.usage or "%(prog)s [--config FILE] [flags]"
+    full: dict[argparse.Action, str] = {}
+    if not of_run:
+        parser.add_argument(
+            "--config", metavar="FILE", type=Path, help="TOML file of settings; flags win over it"
+        )
+    for setting in all_settings(config):
+        if (setting.key.partition(".")[0] if "." in setting.key else "") not in tables:
+            continue
+        action = _add_flag(parser, flags[setting.key], setting)
+        default = "the run's" if of_run else spell(setting.default)
+        text = f"{setting.help.rstrip('.')} [{setting.key}; default {default}]"
+        full[action] = text.replace("``None``", NONE).replace("%", "%%")
+        action.help = argparse.SUPPRESS
+        if setting.key in shown:
+            quiet = of_run or setting.default is None or isinstance(setting.default, bool)
+            action.help = shown[setting.key] + ("" if quiet else f" [{default}]")
+    parser.add_argument(
+        "--help-all", action=_HelpAll, texts=full, help="show every flag, its TOML key and default"
+    )
+
+
+def _add_flag(parser: argparse.ArgumentParser, flag: str, setting: Setting) -> argparse.Action:
+    options: dict[str, Any] = {"dest": setting.key, "default": argparse.SUPPRESS}
+    hint = setting.hint
+    if hint is bool:
+        return parser.add_argument(flag, action=argparse.BooleanOptionalAction, **options)
+    if get_origin(hint) is tuple:
+        hint = get_args(hint)[0]
+        options["nargs"] = "+"
+    kinds = {*get_args(hint), hint}
+    options["metavar"] = "N" if int in kinds else "X" if float in kinds else "TEXT"
+    return parser.add_argument(flag, type=lambda text: read_word(text, hint), **options)
+
+
+class _HelpAll(argparse.Action):
+    def __init__(
+        self,
+        option_strings: Sequence[str],
+        dest: str,
+        texts: Mapping[argparse.Action, str],
+        help: str | None = None,
+    ) -> None:
+        super().__init__(option_strings, argparse.SUPPRESS, nargs=0, help=help)
+        self.texts = texts
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        for action, text in self.texts.items():
+            action.help = text
+        parser.print_help()
+        parser.exit()
+
+
+def read_word(text: str, hint: Any) -> Any:
+    """One word of the command line, as the type `hint`.
+
+    Raises:
+        argparse.ArgumentTypeError: it is of another type.
+    """
+    kinds = {*get_args(hint), hint}
+    value: Any = text
+    try:
+        if not (NoneType in kinds and text.lower() == NONE) and kinds & {int, float}:
+            value = int(text) if re.fullmatch(r"[+-]?\d[\d_]*", text) else float(text)
+        return convert(value, hint)
+    except (ValueError, OverflowError) as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not {describe(hint)}") from error
+
+
+def spell(value: Any) -> str:
+    """A setting's value as its flag takes it."""
+    if value is None:
+        return NONE
+    if isinstance(value, tuple):
+        return " ".join(map(spell, value))
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def given(namespace: argparse.Namespace, config: Any = None) -> dict[str, Any]:
+    """The settings that flags were given for, nested as the tree is (None: a run's)."""
+    keys = {setting.key for setting in all_settings(config)}
+    values: dict[str, Any] = {}
+    for key, value in vars(namespace).items():
+        if key in keys:
+            *tables, last = key.split(".")
+            table = values
+            for name in tables:
+                table = table.setdefault(name, {})
+            table[last] = value
+    return values
+
+
+def config_from_flags(namespace: argparse.Namespace) -> RunConfig:
+    """Defaults, then the preset, then ``--config``, then the flags.
+
+    Raises:
+        VGFError: as :func:`vgf.runs.config.resolve`.
+    """
+    return resolve(given(namespace), namespace.config)

@@ -1,0 +1,277 @@
+"""The online phase of a run: an agent acts in the environment and learns from what it collects.
+
+Every environment step adds one transition, first to a file, then to the replay buffer. Everything
+random is a pure function of the seed and of the number of the environment step or of the episode.
+A run that goes on from a checkpoint takes what was collected after it from the file, and makes
+the same updates on the same buffer as before; it steps the environment only where the file ends.
+So nothing that was collected is lost, and a run that was stopped, or killed, equals one that
+never stopped.
+
+Where the file ends, the episode under way is restored by resetting the environment with the
+episode's seed and repeating its recorded actions. If the simulator then shows other observations
+than those on record, the trajectory ends with its last recorded transition, with mask 1, and a new
+episode starts.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from .acting import agent_policy
+from ..backends.base import Backend, Tree
+from .config import OnlineSettings, RunConfig
+from ..data.dataset import KEYS, Dataset, batch_at
+from ..data.pool import EnvironmentPool
+from ..data.replay import ReplayBuffer, TransitionFile
+from ..data.scaling import Scaling
+from ..support.errors import VGFError
+from .evaluation import make_pool
+from .log import RunLog
+from ..spec.types import Array
+from ..benchmarks.tasks import Task
+
+TRANSITIONS = "transitions.bin"  # in the run folder
+# Separate the random numbers of acting and of starting episodes from those of updates.
+ACTING, EPISODES = 5, 6
+_CHUNK = 65_536
+
+
+def check_online(settings: OnlineSettings, task: Task) -> None:
+    """Check that a task can be trained on online.
+
+    Raises:
+        VGFError: no environment, or a replay buffer that does not hold what is to be in it.
+    """
+    if not settings.steps:
+        return
+    if task.make_env is None:
+        raise VGFError(
+            f"{task.name} has no environment to take {settings.steps:,} steps in; drop "
+            "--online-steps"
+        )
+    offline = len(task.dataset) if task.dataset is not None and settings.mixing == "iql" else 0
+    wanted = offline + settings.steps
+    if offline and settings.buffer_size < wanted:
+        raise VGFError(
+            f"mixing 'iql' keeps {offline:,} offline and {settings.steps:,} collected transitions, "
+            f"and the replay buffer holds {settings.buffer_size:,}; use --buffer-size {wanted}, or "
+            "--mixing rlpd"
+        )
+
+
+def episode_seed(seed: int, episode: int) -> int:
+    """The seed of a collected episode, below 2^32; other than those of evaluation."""
+    return int(np.random.SeedSequence([seed, EPISODES, episode, 1]).generate_state(1)[0])
+
+
+class Collector:
+    """Takes environment steps, and makes batches of what came of them; a context manager.
+
+    Args:
+        config: of the run.
+        folder: of the run.
+        backend: computes the agent's actions.
+        task: to collect on.
+        dataset: the offline data, scaled; None for mixing "wsrl" without them.
+        scaling: of what the environment says.
+        log: of the run; every collected episode is a row of it.
+        taken: environment steps of the checkpoint that the run goes on from.
+        say: takes a line for the person at the terminal.
+
+    Raises:
+        VGFError: a file of transitions that is damaged, or of another run; a replay buffer that
+            does not fit into memory.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        folder: Path,
+        backend: Backend,
+        task: Task,
+        dataset: Dataset | None,
+        scaling: Scaling,
+        log: RunLog,
+        taken: int,
+        say: Callable[[str], None],
+    ) -> None:
+        self.taken = taken
+        self._config, self._backend, self._task = config, backend, task
+        self._dataset, self._scaling, self._log, self._say = dataset, scaling, log, say
+        agent, steps = config.agent, config.online.collect_steps
+        self._budget = agent.budget
+        if steps is not None:
+            self._budget = dataclasses.replace(agent.budget, steps=steps)
+        self._particles = agent.particles if agent.transports else 1
+        sizes = task.observation_dim, task.action_dim
+        starts_with = dataset if config.online.mixing == "iql" else None
+        most = config.online.steps + (0 if starts_with is None else len(starts_with))
+        self._buffer = ReplayBuffer(min(config.online.buffer_size, most), *sizes)
+        if starts_with is not None:
+            self._buffer.add({key: getattr(starts_with, key) for key in KEYS})
+        self._file = TransitionFile(folder / TRANSITIONS, *sizes, at_least=taken)
+        self._episode = 0
+        self._rows: list[Array] = []  # of the episode under way
+        for start in range(0, taken, _CHUNK):
+            self._restore(self._file.read(start, min(start + _CHUNK, taken)))
+        ahead = len(self._file) - taken
+        if ahead:
+            say(f"{ahead:,} transitions that were collected after that checkpoint are kept")
+        self._pool: EnvironmentPool = make_pool(task, 1, 1)
+        self._observation: Array | None = None  # None where the environment is elsewhere
+
+    def _restore(self, rows: Array) -> None:
+        """Take rows that a checkpoint has seen."""
+        self._buffer.add(self._scaled(rows))
+        ends = np.flatnonzero(rows["terminals"])
+        if len(ends):
+            self._rows, rows = [], rows[ends[-1] + 1 :]
+        self._episode += len(ends)
+        self._rows += list(rows)
+
+    def step(self, state: Tree, step: int) -> None:
+        """One environment step: the one on record, or a new one.
+
+        Args:
+            state: of the agent that acts.
+            step: its updates.
+
+        Raises:
+            VGFError: actions that are not finite, or a file that cannot be written.
+        """
+        if self.taken < len(self._file):
+            row = self._file.read(self.taken, self.taken + 1)[0]
+        else:
+            if self._observation is None:
+                self._observation = self._enter(step)
+            row = self._act(state, self._observation)
+        self.taken += 1
+        self._buffer.add(self._scaled(row[None]))
+        self._rows.append(row)
+        if row["terminals"]:
+            self._end(step)
+
+    def batch(self, step: int, size: int) -> dict[str, Array]:
+        """The batch of one update: a pure function of the seed, its number and the buffer.
+
+        Args:
+            step: of the update.
+            size: B.
+        """
+        seed = self._config.seed
+        if self._config.online.mixing != "rlpd" or self._dataset is None:
+            return self._buffer.batch(seed, step, size)
+        offline = batch_at(self._dataset, seed, step, size // 2)
+        online = self._buffer.batch(seed, step, size - size // 2)
+        return {key: np.concatenate([offline[key], online[key]]) for key in online}
+
+    def sync(self) -> None:
+        """Wait until all that was collected is on the disk."""
+        self._file.sync()
+
+    def _enter(self, step: int) -> Array:
+        """Reset the environment to where the record ends; its observation."""
+        observation = self._reset()
+        for row in self._rows:
+            if not np.array_equal(observation, row["observations"]):
+                break
+            observation = self._pool.step({0: row["actions"]})[0].observation.copy()
+        if not self._rows or np.array_equal(observation, self._rows[-1]["next_observations"]):
+            return observation
+        self._say(
+            f"the simulator does not repeat episode {self._episode}: it ends with its "
+            f"{len(self._rows):,} recorded transitions, and a new one starts"
+        )
+        self._file.end_trajectory()
+        self._buffer.end_trajectory()
+        self._end(step)
+        return self._reset()
+
+    def _reset(self) -> Array:
+        return np.array(self._pool.reset({0: self._seed()})[0])
+
+    def _seed(self) -> int:
+        return episode_seed(self._config.seed, self._episode)
+
+    def _act(self, state: Tree, observation: Array) -> Array:
+        """Take a step with the agent, and record it; its row."""
+        rng = np.random.default_rng([self._config.seed, ACTING, self.taken])
+        noise = {
+            "particles": rng.standard_normal((1, self._particles, self._task.action_dim)),
+            "select": rng.random(1),
+        }
+        policy = agent_policy(
+            self._backend, state, self._config.agent, self._scaling, self._particles
+        )
+        action = policy(observation[None], self._budget, noise)[0][0]
+        if not np.isfinite(action).all():
+            raise VGFError(
+                f"the agent's action at environment step {self.taken + 1:,} has NaN or infinity: "
+                "training has diverged; lower the learning rate or the step size"
+            )
+        action = np.clip(action, -1.0, 1.0).astype(np.float32)
+        step = self._pool.step({0: action})[0]
+        over = step.terminated or step.truncated
+        self._observation = None if over else step.observation.copy()
+        return self._file.append(
+            {
+                "observations": observation,
+                "actions": action,
+                "rewards": step.reward,
+                "masks": not step.terminated,
+                "terminals": over,
+                "next_observations": step.observation,
+                "success": np.nan if step.success is None else step.success,
+            }
+        )
+
+    def _scaled(self, rows: Array) -> dict[str, Any]:
+        """Rows of the file as the networks see them."""
+        fields = {key: rows[key] for key in KEYS}
+        return fields | {
+            "observations": self._scaling(fields["observations"]),
+            "next_observations": self._scaling(fields["next_observations"]),
+            "rewards": self._scaling.rewards(fields["rewards"]),
+        }
+
+    def _end(self, step: int) -> None:
+        """Book the episode whose last transition was taken."""
+        successes = [float(row["success"]) for row in self._rows]
+        success = None if np.isnan(successes).all() else float(np.nanmax(successes))
+        total = sum(float(row["rewards"]) for row in self._rows)
+        self._log.episode(
+            step,
+            {
+                "environment_steps": self.taken,
+                "episode": self._episode,
+                "seed": self._seed(),
+                "return": total,
+                "success": success,
+                "score": self._task.score(total, success),
+                "length": len(self._rows),
+            },
+        )
+        self._episode += 1
+        self._rows = []
+
+    def close(self) -> None:
+        """Close the file and the environment."""
+        self._pool.close()
+        self._file.close()
+
+    def __enter__(self) -> Collector:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()

@@ -1,0 +1,296 @@
+"""The paper's tasks as named settings, each with its source: :func:`find_preset`, by name.
+
+The settings are data, the TOML files beside this module: common.toml says how they are read. A
+preset's name is its task's, without the version, and its method: ``cube-single-task2-avgf``,
+``hopper-medium-vgf``; ``-online`` stands at the end of an offline-to-online run's.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import json
+import re
+import textwrap
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ..config import all_settings, read_toml
+from ...support.errors import VGFError
+from ...spec.settings import Settings, method_settings
+
+FAMILIES = ("d4rl-vgf", "d4rl-avgf", "ogbench-avgf", "ogbench-vgf")
+TITLES = {"vgf": "VGF", "avgf": "A-VGF"}
+_TASKS = range(1, 6)  # of an environment of OGBench
+# What the families' files have of published scores, each under a key of its own.
+_FIGURE = "read off the paper's figure"
+_PUBLISHED = {
+    "table": "normalised score, the paper's table",
+    "mean": "success in %, mean over the environment's five tasks, the paper's table",
+    "offline": f"success in % after 1M updates, {_FIGURE}",
+    "online": f"success in % after 1M updates and 1M online steps, {_FIGURE}",
+    "by_budget": f"normalised score at L_test {{}}, {_FIGURE}",
+}
+
+
+class Source(NamedTuple):
+    """Where a setting comes from: a mark, such as "script" or "ours", and what it says here."""
+
+    mark: str
+    text: str
+
+
+class Published(NamedTuple):
+    """A score that the paper has, in percent or as D4RL normalises it, and what it is of."""
+
+    score: float
+    what: str
+
+
+@dataclass(frozen=True, eq=False)
+class Preset:
+    """A task of the paper, as a run's settings.
+
+    Args:
+        name: of the preset.
+        benchmark: "D4RL" or "OGBench".
+        env: the task, as its benchmark spells it.
+        method: "vgf" or "avgf".
+        online: environment steps follow the updates on the data.
+        aliases: other words that mean this preset: its task alone, under either name.
+        settings: nested as :class:`vgf.runs.config.RunConfig` is.
+        sources: of every setting, by its dotted key.
+        marks: what each mark of the sources stands for.
+        published: scores to hold a run against.
+    """
+
+    name: str
+    benchmark: str
+    env: str
+    method: str
+    online: bool
+    aliases: tuple[str, ...]
+    settings: Mapping[str, Any]
+    sources: Mapping[str, Source]
+    marks: Mapping[str, str]
+    published: tuple[Published, ...]
+
+    @property
+    def description(self) -> str:
+        """The preset in words."""
+        kind = "offline, then online" if self.online else "offline"
+        return f"{TITLES[self.method]} on {self.env}, {kind}"
+
+    def of_method(self, method: str) -> Preset:
+        """The same task's preset of another method where there is one, else this one."""
+        name = self.name.replace(f"-{self.method}", f"-{method}")
+        return presets().get(name, self)
+
+    def settings_for(self, method: str) -> dict[str, Any]:
+        """The settings, nested, for a run of `method`.
+
+        A method that the preset is not of keeps its task, networks, training and evaluation, but
+        brings its own particles, budget and clipping, and whatever else makes it its authors'
+        form; see :func:`vgf.spec.settings.method_settings`.
+        """
+        values = {key: value for key, value in self.settings.items() if key != "agent"}
+        agent = dict(self.settings["agent"])
+        if method != self.method:
+            authors, plain = method_settings(method), Settings()
+            own = {name for name in agent if getattr(authors, name) != getattr(plain, name)}
+            for name in own | {"method", "particles", "budget", "clip_norm"}:
+                agent.pop(name, None)
+        return {**values, "agent": agent}
+
+
+def preset_names() -> list[str]:
+    """The names of all presets, in the order of their files."""
+    return list(presets())
+
+
+def find_preset(name: str, source: str = "preset") -> Preset:
+    """The preset of a name, or of a task's name, which stands for its first preset.
+
+    Args:
+        name: ``cube-single-task2-avgf``, ``cube-single-task2``, or
+            ``cube-single-play-singletask-task2-v0``; the latter two may end in ``-online``.
+        source: who asks, for the message.
+
+    Raises:
+        VGFError: there is none of that name; the message has those that come near.
+    """
+    known = presets()
+    found = known.get(name) or _aliases().get(name)
+    if found is not None:
+        return found
+    if any(name in word for word in known) and name:
+        raise VGFError(
+            f"{source}: {name!r} is a part of several names; vgf presets {name} lists them"
+        )
+    words = {word: word for word in known} | {word: p.name for word, p in _aliases().items()}
+    close = difflib.get_close_matches(name.lower(), words, n=3, cutoff=0.6)
+    near = list(dict.fromkeys(words[word] for word in close))
+    hint = f"did you mean {' or '.join(near)}?" if near else "vgf presets lists them"
+    raise VGFError(f"{source}: there is no preset {name!r}; {hint}")
+
+
+@functools.cache
+def _aliases() -> Mapping[str, Preset]:
+    aliases: dict[str, Preset] = {}
+    for preset in presets().values():
+        for alias in preset.aliases:
+            aliases.setdefault(alias, preset)
+    return aliases
+
+
+@functools.cache
+def presets() -> Mapping[str, Preset]:
+    """All presets by name, in the order of their files."""
+    common = _read("common")
+    made = [preset for family in FAMILIES for preset in _family(common, _read(family))]
+    return {preset.name: preset for preset in made}
+
+
+def dump_preset(preset: Preset) -> str:
+    """A preset as TOML with every setting's source beside it; a file for ``vgf run --config``."""
+    head = [f"{preset.name}: {preset.description}"]
+    head += [f"published: {score:g}, {what}" for score, what in preset.published]
+    head += ["", f"Sources, in {revision()} unless they say otherwise:"]
+    head += [f"{mark}: {text}" for mark, text in preset.marks.items()]
+    lines = [line for text in head for line in _comment(text)]
+    lines += ["", f'preset = "{preset.name}"']
+    keys = [setting.key for setting in all_settings() if setting.key in preset.sources]
+    for table in dict.fromkeys(key.rpartition(".")[0] for key in keys):
+        lines += ["", f"[{table}]"]
+        for key in keys:
+            parent, _, name = key.rpartition(".")
+            if parent == table:
+                source = preset.sources[key]
+                if source.text != preset.marks[source.mark]:
+                    lines += _comment(f"{source.text}:")
+                value = json.dumps(_get(preset.settings, key))
+                lines.append(f"{name} = {value}  # {source.mark}")
+    return "\n".join(lines) + "\n"
+
+
+def _comment(text: str) -> list[str]:
+    return textwrap.wrap(
+        text, 79, initial_indent="# ", subsequent_indent="#   ", break_on_hyphens=False
+    ) or ["#"]
+
+
+def revision() -> str:
+    """The revision of the authors' code that the settings were taken from."""
+    common = _read("common")
+    return f"{common['repository']} at {common['revision'][:7]}"
+
+
+@functools.cache
+def _read(name: str) -> dict[str, Any]:
+    return read_toml(Path(__file__).parent / f"{name}.toml")
+
+
+class _Row(NamedTuple):
+    """A task in a family's file: its short name and its own, and its table there."""
+
+    short: str
+    env: str
+    is_default: bool  # of its environment's tasks, or the only one
+    table: Mapping[str, Any]
+
+
+def _rows(tasks: Mapping[str, Any]) -> Iterator[_Row]:
+    for short, table in tasks.items():
+        if "default" not in table:
+            yield _Row(short, table["env"], True, table)
+            continue
+        for task in _TASKS:
+            is_default = task == table["default"]
+            yield _Row(f"{short}-task{task}", table["env"].format(task=task), is_default, table)
+
+
+def _family(common: Mapping[str, Any], family: Mapping[str, Any]) -> Iterator[Preset]:
+    """The presets of a file: each task offline, then each offline to online."""
+    for online in (False, True):
+        for row in _rows(family["tasks"]):
+            yield _preset(common, family, row, online)
+
+
+def _preset(
+    common: Mapping[str, Any], family: Mapping[str, Any], row: _Row, online: bool
+) -> Preset:
+    marks = {**common["sources"], **family["sources"]}
+    of_task = {mark: row.table[mark] for mark in marks if mark in row.table}
+    if "carried" in marks and not row.is_default:
+        of_task["carried"] = of_task.pop("script")
+    layers = [common["settings"], common[family["method"]], family["settings"], of_task]
+    layers.append({"paper" if "carried" in of_task else "script": {"task": {"env": row.env}}})
+    if online:
+        layers += [table.get("online", {}) for table in (common, family, row.table)]
+    settings: dict[str, Any] = {}
+    sources: dict[str, Source] = {}
+    for layer in layers:
+        for mark, table in layer.items():
+            for key, value in _leaves(table):
+                _put(settings, key, value)
+                sources[key] = Source(mark, _source_text(common, family, mark, key))
+    last = "-online" if online else ""
+    words = (row.short, row.env, re.sub(r"-task\d", "", row.env) if row.is_default else row.env)
+    return Preset(
+        name=f"{row.short}-{family['method']}{last}",
+        benchmark=family["benchmark"],
+        env=row.env,
+        method=family["method"],
+        online=online,
+        aliases=tuple(f"{word}{last}" for word in words),
+        settings=settings,
+        sources=sources,
+        marks={
+            mark: marks[mark] for mark in marks if any(s.mark == mark for s in sources.values())
+        },
+        published=tuple(_published(row, online)),
+    )
+
+
+def _source_text(common: Mapping[str, Any], family: Mapping[str, Any], mark: str, key: str) -> str:
+    """What there is to say of a setting's source: the setting's own reason, or the source's."""
+    for file in (family, common):
+        reason = file.get("reasons", {}).get(mark, {}).get(key)
+        if reason is not None:
+            return str(reason)
+    return str({**common["sources"], **family["sources"]}[mark])
+
+
+def _published(row: _Row, online: bool) -> Iterator[Published]:
+    """The scores of a task's table that a preset of it can be held against."""
+    for name, scores in row.table.get("published", {}).items():
+        of_this_task = row.is_default or name not in ("offline", "online")
+        if of_this_task and online == (name == "online"):
+            for steps, score in enumerate(scores if name == "by_budget" else [scores]):
+                yield Published(float(score), _PUBLISHED[name].format(steps))
+
+
+def _leaves(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The settings of a nested table by their dotted keys."""
+    for name, value in table.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _get(settings: Mapping[str, Any], key: str) -> Any:
+    """The setting of a dotted key in a nested dict."""
+    for name in key.split("."):
+        settings = settings[name]
+    return settings
+
+
+def _put(settings: dict[str, Any], key: str, value: Any) -> None:
+    """Set the setting of a dotted key in a nested dict."""
+    *tables, last = key.split(".")
+    for name in tables:
+        settings = settings.setdefault(name, {})
+    settings[last] = value

@@ -1,0 +1,638 @@
+"""Tables, figures and report.html, made from run folders alone.
+
+The headline is the last evaluation. The best one, chosen with hindsight, is shown apart.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .checkpoint import CONFIG, ENVIRONMENT, read_json
+from .config import NONE, RunConfig, load_config, read_toml
+from ..support.errors import VGFError
+from ..support.extras import need
+from ..support.files import write_atomically
+from .log import EVALUATIONS, METRICS, POLICIES, Row, Scalar, by_budget, mean, read_rows
+from ..support.statistics import NORMALISED, RETURN, SUCCESS, interval
+
+REPORT, LEARNING, LOSSES, SCALING = "report.html", "learning", "losses", "scaling"
+
+# Of the columns of tables, which must fit in 80.
+_HEADINGS = {NORMALISED: "norm. score"}
+# Legible in grey: every line has its own marker and its own dashes, and the shades differ.
+_MARKERS = "osD^vPX*"
+_DASHES = ("-", "--", "-.", ":")
+_COLOURS = ("#1b1b1b", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#8a6d00", "#56b4e9", "#7a7a7a")
+_STYLE = {
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#dddddd",
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    "svg.hashsalt": "vgf",
+    "figure.constrained_layout.use": True,
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one run folder holds.
+
+    Args:
+        folder: where it is.
+        config: as its config.toml says, nested; config_text is the file itself.
+        starts: of environment.json, one for each time the run was started.
+        metrics, evaluations: the rows of its logs.
+    """
+
+    folder: Path
+    config: dict[str, Any]
+    config_text: str
+    starts: list[dict[str, Any]]
+    metrics: list[Row]
+    evaluations: list[Row]
+
+
+@dataclass(frozen=True)
+class Score:
+    """The result at one test budget.
+
+    Args:
+        budget: L_test, or a name such as "bc".
+        step: updates done at that evaluation, the least of the runs.
+        value: the mean score, see `kind`; success from 0 to 1.
+        low, high: its 95 % confidence interval; see :func:`vgf.support.statistics.interval`.
+        kind: "success", "normalised score" or "return".
+        returns, length, displacement, w2: means over the episodes, or None where not recorded.
+        episodes: how many, over all runs.
+        runs: how many runs.
+    """
+
+    budget: Scalar
+    step: int
+    value: float
+    low: float | None
+    high: float | None
+    kind: str
+    returns: float | None
+    length: float | None
+    displacement: float | None
+    w2: float | None
+    episodes: int
+    runs: int
+
+
+# --- reading ------------------------------------------------------------------------------------
+
+
+def find_runs(folder: Path | str) -> list[Run]:
+    """The run in a folder, or the runs of several seeds in its subfolders.
+
+    Raises:
+        VGFError: no run there, or a file of it that is damaged.
+    """
+    folder = Path(folder)
+    here = [folder] if (folder / f"{METRICS}.jsonl").exists() else []
+    below = [path.parent for path in folder.glob(f"*/{METRICS}.jsonl")]
+    below.sort(key=lambda path: (len(path.name), path.name))  # seed-2 before seed-10
+    runs = [read_run(path) for path in here or below]
+    if not runs:
+        raise VGFError(
+            f"{folder} is not a run folder: neither it nor a subfolder has {METRICS}.jsonl"
+        )
+    return runs
+
+
+def read_run(folder: Path) -> Run:
+    """Read one run folder.
+
+    Raises:
+        VGFError: a file that is missing or damaged.
+    """
+    evaluations = folder / f"{EVALUATIONS}.jsonl"
+    return Run(
+        folder,
+        read_toml(folder / CONFIG),
+        (folder / CONFIG).read_text(encoding="utf-8"),
+        read_json(folder / ENVIRONMENT, list),
+        read_rows(folder / f"{METRICS}.jsonl"),
+        read_rows(evaluations) if evaluations.exists() else [],
+    )
+
+
+# --- scores -------------------------------------------------------------------------------------
+
+
+def scores(groups: Sequence[Sequence[Row]], kind: str | None = None) -> list[Score]:
+    """The score at each test budget.
+
+    Args:
+        groups: for each run, its rows of one evaluation.
+        kind: what the rows' score is, as the task calls it. None, for rows that have none, is the
+            success where every row has one, and the return otherwise.
+    """
+    groups = [group for group in groups if group]
+    rows = [row for group in groups for row in group]
+    column = "score"
+    if kind is None:
+        column = SUCCESS if all(row.get(SUCCESS) is not None for row in rows) else RETURN
+        kind = column
+    step = min((_step(row) for row in rows), default=0)
+    result = []
+    for budget, pooled in by_budget(rows).items():
+        by_run = [by_budget(group).get(budget, []) for group in groups]
+        values = [np.array([float(row[column] or 0) for row in run]) for run in by_run if run]
+        low, high = interval(values, kind)
+        result.append(
+            Score(
+                budget=budget,
+                step=step,
+                value=float(np.mean([run.mean() for run in values])),
+                low=low,
+                high=high,
+                kind=kind,
+                returns=mean(pooled, "return"),
+                length=mean(pooled, "length"),
+                displacement=mean(pooled, "displacement"),
+                w2=mean(pooled, "w2"),
+                episodes=len(pooled),
+                runs=len(values),
+            )
+        )
+    return result
+
+
+def last_scores(runs: Sequence[Run]) -> list[Score]:
+    """The headline: the scores of every run's last evaluation."""
+    last = [_at(run.evaluations, max(_steps(run), default=0)) for run in runs]
+    return scores(last, _kind(runs))
+
+
+def score_curves(runs: Sequence[Run]) -> dict[Scalar, list[Score]]:
+    """For each test budget, the scores at every step that all runs were evaluated at."""
+    shared = sorted(set.intersection(*(set(_steps(run)) for run in runs)))
+    curves: dict[Scalar, list[Score]] = {}
+    for step in shared:
+        for score in scores([_at(run.evaluations, step) for run in runs], _kind(runs)):
+            curves.setdefault(score.budget, []).append(score)
+    return {
+        score.budget: curves[score.budget] for score in last_scores(runs) if score.budget in curves
+    }
+
+
+def best_scores(runs: Sequence[Run]) -> list[Score]:
+    """For each test budget the best evaluation, the earliest of equals: a choice of hindsight."""
+    curves = score_curves(runs).values()
+    return [max(curve, key=lambda score: (score.value, -score.step)) for curve in curves]
+
+
+def _kind(runs: Sequence[Run]) -> str | None:
+    """What the score of some runs is called; None where they do not say, all alike."""
+    kinds = {start.get("score") for run in runs for start in run.starts}
+    return kinds.pop() if len(kinds) == 1 else None
+
+
+def _step(row: Mapping[str, Any]) -> int:
+    return int(row["step"])
+
+
+def _steps(run: Run) -> list[int]:
+    return sorted({_step(row) for row in run.evaluations})
+
+
+def _at(rows: Sequence[Row], step: int) -> list[Row]:
+    return [row for row in rows if _step(row) == step]
+
+
+# --- tables -------------------------------------------------------------------------------------
+
+
+def format_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """A table for the terminal: the first row's names, a rule, and a line for each row.
+
+    The first column stands left, the others right. The tables of this module fit in 80 columns.
+    """
+    names = list(rows[0]) if rows else []
+    cells = [names, *([str(row.get(name, "")) for name in names] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    cells.insert(1, ["-" * width for width in widths])
+    lines = (
+        "  ".join(
+            cell.rjust(width) if column else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+        )
+        for line in cells
+    )
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def score_table(results: Sequence[Score], with_step: bool = False) -> list[dict[str, str]]:
+    """Scores as rows of text, for :func:`format_table`."""
+    return [
+        {
+            "budget": budget_name(score.budget),
+            **({"update": f"{score.step:,}"} if with_step else {}),
+            _HEADINGS.get(score.kind, score.kind): _value(score.value, score.kind),
+            "95 % interval": _interval(score),
+            **({} if score.kind == RETURN or with_step else {"return": _short(score.returns)}),
+            "length": _short(score.length),
+            "moved": _short(score.displacement, 3),
+            "W2": _short(score.w2, 3),
+            "episodes": str(score.episodes),
+        }
+        for score in results
+    ]
+
+
+def budget_name(budget: Scalar) -> str:
+    """A test budget in few letters."""
+    if isinstance(budget, str):
+        return POLICIES.get(budget, (budget,))[0]
+    return f"L = {budget:g}" if budget is not None else "?"
+
+
+def _budget_title(budget: Scalar) -> str:
+    if isinstance(budget, str):
+        return POLICIES.get(budget, (budget,))[-1]
+    return f"{budget_name(budget)} (best of N)" if budget == 0 else budget_name(budget)
+
+
+def _value(value: float, kind: str) -> str:
+    return f"{100 * value:.1f} %" if kind == SUCCESS else _short(value)
+
+
+def _interval(score: Score) -> str:
+    if score.low is None or score.high is None:
+        return "-"
+    if score.kind == SUCCESS:
+        return f"{100 * score.low:.1f} to {100 * score.high:.1f}"
+    return f"{_short(score.low)} to {_short(score.high)}"
+
+
+def _short(value: float | None, digits: int = 4) -> str:
+    if value is None:
+        return "-"
+    return f"{value:,.0f}" if abs(value) >= 10**digits else f"{value:.{digits}g}"
+
+
+# --- figures ------------------------------------------------------------------------------------
+
+
+@contextmanager
+def figure(
+    stem: Path | str, width: float = 6.4, height: float = 4.0, kinds: Sequence[str] = ("png", "svg")
+) -> Iterator[Any]:
+    """A new matplotlib figure, written to ``STEM.png`` and ``STEM.svg`` at the end.
+
+    The same numbers give the same SVG, byte for byte.
+
+    Raises:
+        VGFError: matplotlib is missing.
+    """
+    matplotlib = need("matplotlib", "run")
+    figures = need("matplotlib.figure", "run")
+    stem = Path(stem)
+    with matplotlib.rc_context(_STYLE):
+        drawing = figures.Figure(figsize=(width, height))
+        yield drawing
+        options: dict[str, Any] = {"png": {"dpi": 160}, "svg": {"metadata": {"Date": None}}}
+        for kind in kinds:
+            data = io.BytesIO()
+            drawing.savefig(data, format=kind, **options[kind])
+            write_atomically(stem.with_name(f"{stem.name}.{kind}"), data.getvalue())
+
+
+def save_learning(runs: Sequence[Run], stem: Path | str) -> None:
+    """Learning curves: the score against updates, a line for each test budget."""
+    with figure(stem) as drawing:
+        axes = drawing.subplots()
+        for i, (budget, curve) in enumerate(score_curves(runs).items()):
+            x = [score.step for score in curve]
+            factor = _factor(curve[0])
+            low = [factor * _or(score.low, score.value) for score in curve]
+            high = [factor * _or(score.high, score.value) for score in curve]
+            line = {**_line(i), "label": _budget_title(budget)}
+            axes.plot(x, [factor * score.value for score in curve], **line)
+            axes.vlines(x, low, high, color=line["color"], linewidth=1, alpha=0.6)
+            _label_score(axes, curve[0].kind)
+        axes.set_xlabel("updates")
+        start = min(_config(run).start.checkpoint or 0 for run in runs)
+        axes.set_xlim(left=None if start else 0)
+        _mark_online(axes, runs, start)
+        axes.xaxis.set_major_formatter(_thousands)
+        drawing.legend(loc="outside upper center", ncols=3, handlelength=3.5)
+
+
+def _mark_online(axes: Any, runs: Sequence[Run], start: int) -> None:
+    """A line, with its words, where offline training ends and online training begins."""
+    for end in sorted({_config(run).offline_end for run in runs if _config(run).online.steps}):
+        axes.axvline(end, color="#555555", linestyle=":", linewidth=1.2)
+        words = {
+            "xycoords": axes.get_xaxis_transform(),
+            "textcoords": "offset points",
+            "va": "bottom",
+            "color": "#555555",
+            "fontsize": 9,
+        }
+        axes.annotate("online", (end, 1.0), (4, 2), ha="left", **words)
+        if end > start:
+            axes.annotate("offline", (end, 1.0), (-4, 2), ha="right", **words)
+
+
+def _config(run: Run) -> RunConfig:
+    return load_config(run.folder / CONFIG)
+
+
+def save_losses(runs: Sequence[Run], stem: Path | str) -> None:
+    """Every metric of training against updates, a panel for each, a line for each run."""
+    rows = [row for run in runs for row in run.metrics]
+    counts = ("step", "seconds", "environment_steps")
+    names = dict.fromkeys(name for row in rows for name in row if name not in counts)
+    order = sorted(names, key=lambda name: not name.endswith("_loss"))
+    columns = max(1, min(3, len(order)))
+    lines = max(1, math.ceil(len(order) / columns))
+    with figure(stem, 2.9 * columns + 0.3, 2.3 * lines + 0.3) as drawing:
+        panels = drawing.subplots(lines, columns, squeeze=False).flatten()
+        for panel, name in zip(panels, order, strict=False):
+            for i, run in enumerate(runs):
+                points = [
+                    (row["step"], row[name])
+                    for row in run.metrics
+                    if isinstance(row.get(name), int | float)
+                ]
+                x, y = zip(*points, strict=True) if points else ((), ())
+                panel.plot(x, y, **{**_line(i), "marker": "", "label": run.folder.name})
+            for end in {_config(run).offline_end for run in runs if _config(run).online.steps}:
+                panel.axvline(end, color="#555555", linestyle=":", linewidth=1)
+            panel.set_title(name.replace("_", " "), fontsize=10)
+            panel.xaxis.set_major_formatter(_thousands)
+            panel.xaxis.set_major_locator(need("matplotlib.ticker", "run").MaxNLocator(4))
+        for panel in panels[len(order) :]:
+            panel.set_visible(False)
+        drawing.supxlabel("updates", fontsize=10)
+        if len(runs) > 1:
+            handles, labels = panels[0].get_legend_handles_labels()
+            drawing.legend(
+                handles, labels, loc="outside upper center", ncols=min(6, len(runs)), handlelength=3
+            )
+
+
+def save_scaling(results: Sequence[Score], stem: Path | str) -> None:
+    """Test-time scaling: score and distance moved against L_test.
+
+    Budgets with a name, such as "bc", are level lines.
+    """
+    named = [score for score in results if isinstance(score.budget, str)]
+    counted = [score for score in results if not isinstance(score.budget, str)]
+    with figure(stem) as drawing:
+        axes = drawing.subplots()
+        x = [float(score.budget or 0) for score in counted]
+        if counted:
+            factor = _factor(counted[0])
+            y = [factor * score.value for score in counted]
+            low = [factor * _or(score.low, score.value) for score in counted]
+            high = [factor * _or(score.high, score.value) for score in counted]
+            spread = np.maximum([np.subtract(y, low), np.subtract(high, y)], 0)
+            axes.errorbar(
+                x, y, spread, **_line(0), capsize=4, label="score, 95 % interval", zorder=3
+            )
+        for i, score in enumerate(named, 3):
+            level = _factor(score) * score.value
+            axes.axhline(
+                level,
+                color=_COLOURS[-1],
+                linestyle=_DASHES[i % 4],
+                label=_budget_title(score.budget),
+            )
+        moved = [
+            (float(score.budget or 0), score.displacement)
+            for score in counted
+            if score.displacement is not None
+        ]
+        if moved:
+            other = axes.twinx()
+            other.spines["right"].set_visible(True)
+            other.grid(False)
+            other.plot(*zip(*moved, strict=True), **_line(1), label="distance moved")
+            other.set_ylabel("mean distance moved\n(units of the action)", color=_COLOURS[1])
+            other.tick_params(axis="y", labelcolor=_COLOURS[1])
+            furthest = max(distance for _, distance in moved) or 1.0
+            other.set_ylim(-0.04 * furthest, 1.04 * furthest)  # level with 0 and 100 %
+            other.margins(x=0.06)
+        if results:
+            _label_score(axes, results[0].kind)
+        axes.set_xlabel("flow steps at test time, L_test")
+        axes.set_xticks(x)
+        axes.margins(x=0.06)
+        drawing.legend(loc="outside upper center", ncols=3, handlelength=3.5)
+
+
+def _line(i: int) -> dict[str, Any]:
+    return {
+        "color": _COLOURS[i % len(_COLOURS)],
+        "marker": _MARKERS[i % len(_MARKERS)],
+        "linestyle": _DASHES[i % len(_DASHES)],
+        "markersize": 6,
+        "markerfacecolor": "white" if i % 2 else _COLOURS[i % len(_COLOURS)],
+    }
+
+
+def _label_score(axes: Any, kind: str) -> None:
+    axes.set_ylabel("success (%)" if kind == SUCCESS else kind)
+    if kind == SUCCESS:
+        axes.set_ylim(-4, 104)
+        axes.set_yticks(range(0, 101, 20))
+
+
+def _factor(score: Score) -> float:
+    return 100.0 if score.kind == SUCCESS else 1.0
+
+
+def _or(value: float | None, other: float) -> float:
+    return other if value is None else value
+
+
+def _thousands(value: float, _position: int | None = None) -> str:
+    return f"{value:,.0f}"
+
+
+# --- the report ---------------------------------------------------------------------------------
+
+
+def report(folder: Path | str) -> Path:
+    """Write the figures and report.html of a run folder, or of a folder of runs of one task.
+
+    Writes learning, losses and scaling as PNG and SVG, where there is something to draw, and
+    report.html, which needs no other file.
+
+    Returns:
+        The path of report.html.
+
+    Raises:
+        VGFError: no run there, a damaged file, or a package that is missing.
+    """
+    folder = Path(folder)
+    runs = find_runs(folder)
+    last = last_scores(runs)
+    figures: list[tuple[str, str]] = []
+    if last:
+        save_learning(runs, folder / LEARNING)
+        save_scaling(last, folder / SCALING)
+        bars = "bars: 95 % confidence intervals"
+        figures += [
+            (SCALING, f"Test-time scaling at the last evaluation; {bars}."),
+            (LEARNING, f"Score against training updates, by test budget; {bars}."),
+        ]
+    if any(run.metrics for run in runs):
+        save_losses(runs, folder / LOSSES)
+        figures.append((LOSSES, "Training."))
+    write_atomically(folder / REPORT, _page(folder, runs, last, figures))
+    return folder / REPORT
+
+
+def headline(runs: Sequence[Run], last: Sequence[Score]) -> str:
+    """One sentence: the last evaluation at the training budget, or at the first that there is."""
+    if not last and runs[0].starts and runs[0].starts[-1].get("score", "") is None:
+        return "Not evaluated: there is no environment to evaluate in."
+    if not last:
+        return "Not evaluated yet."
+    train = runs[0].config["agent"]["budget"]["steps"]
+    counted = [score for score in last if not isinstance(score.budget, str)]
+    score = next((score for score in counted if score.budget == train), [*counted, *last][0])
+    seeds = f", {score.runs} seeds" if score.runs > 1 else ""
+    bounds = "" if score.low is None else f" (95 % interval {_interval(score)})"
+    taken = [
+        int(row.get("environment_steps") or 0)
+        for run in runs
+        for row in _at(run.evaluations, score.step)
+    ]
+    online = f" and {min(taken):,} environment steps" if any(taken) else ""
+    return (
+        f"{score.kind} {_value(score.value, score.kind)}{bounds} at {budget_name(score.budget)}, "
+        f"last evaluation, after {score.step:,} updates{online}; "
+        f"{score.episodes} episodes{seeds}"
+    )
+
+
+def _page(
+    folder: Path, runs: Sequence[Run], last: Sequence[Score], figures: Sequence[tuple[str, str]]
+) -> str:
+    settings = runs[0].config["task"]
+    task = settings["env"] if settings["env"] != NONE else Path(settings["data"]).name
+    body = [f"<h1>{_text(task)}</h1>", f"<p class=headline>{_text(headline(runs, last))}.</p>"]
+    body += [f"<p class=warning>{_text(line)}</p>" for line in _warnings(runs)]
+    notes = dict.fromkeys(n for run in runs for start in run.starts for n in start.get("notes", []))
+    if notes:
+        body.append(f"<ul class=note>{''.join(f'<li>{_text(note)}</li>' for note in notes)}</ul>")
+    if last:
+        body.append("<h2>Last evaluation</h2>" + _html_table(score_table(last)))
+        body.append(
+            "<p class=note>moved: mean distance between a particle's start and its end; W2: the "
+            "Wasserstein distance between the particles before and after; both in units of the "
+            f"action. length: in decisions. {_text(_interval_note(last))}</p>"
+        )
+    for name, caption in figures:
+        picture = base64.b64encode((folder / f"{name}.svg").read_bytes()).decode()
+        source = f"data:image/svg+xml;base64,{picture}"
+        body.append(
+            f'<figure><img alt="{_text(caption)}" src="{source}">'
+            f"<figcaption>{_text(caption)}</figcaption></figure>"
+        )
+    if last:
+        best = score_table(best_scores(runs), with_step=True)
+        body.append("<h2>Best evaluation of each budget</h2>" + _html_table(best))
+        body.append("<p class=note>Chosen with hindsight: not the result of the run.</p>")
+    for run in runs:
+        body.append(f"<h2>{_text(run.folder.resolve().name)}</h2>")
+        for start in run.starts:
+            command = " ".join(map(str, start.get("command", [])))
+            body.append(f"<h3>Command</h3><pre>{_text(command)}</pre>")
+            facts = [
+                {
+                    "what": key,
+                    "value": json.dumps(value) if isinstance(value, dict | list) else str(value),
+                }
+                for key, value in _facts(start).items()
+            ]
+            body.append("<h3>Versions and machine</h3>" + _html_table(facts))
+        body.append(f"<h3>Configuration</h3><pre>{_text(run.config_text)}</pre>")
+    return _PAGE.format(title=_text(f"VGF: {task}"), body="\n".join(body))
+
+
+def _facts(start: Mapping[str, Any]) -> dict[str, Any]:
+    rest = {
+        key: value for key, value in start.items() if key not in ("command", "versions", "notes")
+    }
+    return {**start.get("versions", {}), **rest}
+
+
+def _warnings(runs: Sequence[Run]) -> list[str]:
+    lines = []
+    for run in runs:
+        steps = _config(run).updates
+        done = max((_step(row) for row in [*run.metrics, *run.evaluations]), default=0)
+        if done < steps:
+            lines.append(f"{run.folder.name}: unfinished, {done:,} of {steps:,} updates.")
+    if len({json.dumps(run.config["task"], sort_keys=True) for run in runs}) > 1:
+        lines.append("These runs are not of one task; their scores should not be pooled.")
+    return lines
+
+
+def _interval_note(results: Sequence[Score]) -> str:
+    if results[0].runs > 1:
+        return "Intervals: over the means of the seeds, and at least as wide as over the episodes."
+    kind = "Wilson's" if results[0].kind == SUCCESS else "Student's"
+    return f"Intervals: {kind}, over the episodes of one seed; they say nothing of other seeds."
+
+
+def _html_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    names = list(rows[0])
+    head = "".join(f"<th>{_text(name)}</th>" for name in names)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{_text(str(row.get(name, '')))}</td>" for name in names) + "</tr>\n"
+        for row in rows
+    )
+    return f"<table>\n<tr>{head}</tr>\n{body}</table>"
+
+
+def _text(text: str) -> str:
+    return html.escape(text)
+
+
+_PAGE = """<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+<style>
+body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 52rem; margin: 2rem auto;
+  padding: 0 1rem; color: #1b1b1b; }}
+h1 {{ font-size: 1.4rem; overflow-wrap: anywhere; }} h2 {{ font-size: 1.15rem; margin-top: 2rem; }}
+h3 {{ font-size: 1rem; }}
+.headline {{ font-size: 1.15rem; }} .note {{ color: #555; font-size: .9rem; }}
+.warning {{ border-left: 4px solid #d55e00; padding-left: .6rem; }}
+table {{ border-collapse: collapse; display: block; overflow-x: auto; }}
+th, td {{ text-align: left; vertical-align: top; padding: .2rem .8rem .2rem 0;
+  border-bottom: 1px solid #ddd; }}
+figure {{ margin: 1.5rem 0; }} img {{ max-width: 100%; height: auto; }}
+figcaption {{ color: #555; font-size: .9rem; }}
+pre {{ background: #f5f5f5; padding: .8rem; overflow-x: auto; }}
+</style>
+<body>
+{body}
+</body>
+</html>
+"""

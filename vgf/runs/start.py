@@ -1,0 +1,153 @@
+"""Starting from another run's checkpoint: `vgf run --from RUN`.
+
+The new run has the task, the agent, the evaluation and the backend of that run, unless its own
+file or flags say otherwise; how long it trains (--steps, --online-steps) it says itself. The agent
+goes along whole, its optimiser included, onto any backend; what that run collected online stays
+there. The new run's config.toml records where it came from, with the checkpoint's number.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from .checkpoint import load_checkpoint, open_run_folder, seed_folders
+from .config import NONE, BackendSettings, OnlineSettings, RunConfig, StartSettings, asked_for, override, read_toml, resolve, to_dict
+from ..support.errors import VGFError
+from .flags import flag_names
+
+# What an agent is, and what it was trained on: a checkpoint does not go along with anything else.
+_KEPT = (
+    "preset",
+    "task.env",
+    "task.action_repeat",
+    "task.normalise_rewards",
+    "task.standardise",
+    "agent.method",
+    "agent.critic",
+    "agent.reference",
+    "agent.gradient_field",
+    "agent.policy",
+    "agent.ensemble",
+    "agent.reference_kind",
+    "agent.reference_tanh",
+)
+
+
+# What one method alone reads; networks that a method does not train are no contradiction.
+_OF_METHOD = {
+    "distillation": "fql",
+    "weight_temperature": "weighted_bc",
+    "weight_maximum": "weighted_bc",
+}
+
+
+def configuration(flags: Mapping[str, Any], path: Path | str | None = None) -> RunConfig:
+    """Defaults, or the run that is started from; then the TOML file `path`, then `flags`.
+
+    Raises:
+        VGFError: as :func:`vgf.runs.config.resolve`, and :func:`check_start`; or flags of an online
+            phase that is not asked for, or of another method.
+    """
+    config = _resolved(flags, path)
+    of_online = [name for name in flags.get("online", {}) if name != "steps"]
+    if of_online and not config.online.steps:
+        raise VGFError(
+            f"{flag_names()[f'online.{of_online[0]}']} is of the online phase, which has no steps; "
+            "ask for them by --online-steps, or drop it"
+        )
+    for name, method in _OF_METHOD.items():
+        if name in flags.get("agent", {}) and config.agent.method != method:
+            raise VGFError(
+                f"{flag_names()[f'agent.{name}']} is of method {method}, and this is "
+                f"{config.agent.method}; drop it, or add --method {method}"
+            )
+    check_start(config)
+    return config
+
+
+def _resolved(flags: Mapping[str, Any], path: Path | str | None) -> RunConfig:
+    """The configuration, each of its settings checked, and where it starts not yet."""
+    file = read_toml(path) if path is not None else {}
+    folder = asked_for("start.run", (file, flags), "")
+    if not folder or folder.lower() == NONE:
+        return resolve(flags, path)
+    place = Path(os.path.abspath(os.path.expanduser(folder)))
+    source = open_run_folder(place)
+    known = source.backend.name
+    other = asked_for("backend.name", (file, flags), known or "") != known
+    base = replace(
+        source,
+        train=replace(source.train, steps=0),
+        online=OnlineSettings(),
+        start=StartSettings(),
+        # another backend has a dtype and a device of its own
+        backend=BackendSettings() if other else source.backend,
+        out=None,
+    )
+    config = override(override(base, file, str(path)), flags, "flags")
+    return replace(config, start=replace(config.start, run=str(place)))
+
+
+def check_start(config: RunConfig) -> None:
+    """Check that a run has something to do, and that it may start where it is to.
+
+    Raises:
+        VGFError: nothing to do; no checkpoint to start from; or settings that contradict it, each
+            with the way out.
+    """
+    if not config.train.steps and not config.online.steps:
+        hint = "more updates by --steps" if config.start.run else "updates by --steps"
+        raise VGFError(f"nothing to do: ask for {hint}, or for environment steps by --online-steps")
+    if config.start.run is None:
+        return
+    source = open_run_folder(config.start.run)
+    for key in _KEPT:
+        here, there = (_value(tree, key) for tree in (config, source))
+        if here != there:
+            part = (
+                next((name for name in there if there[name] != here[name]), "")
+                if isinstance(there, dict)
+                else ""
+            )
+            full = f"{key}.{part}" if part else key
+            here, there = (tree[part] if part else tree for tree in (here, there))
+            raise VGFError(
+                f"{full} is {here!r}, and the agent of {config.start.run} has {there!r}; drop "
+                f"{flag_names()[full]}"
+            )
+    for seed in range(config.seed, config.seed + config.seeds):
+        starting_point(config, seed)
+
+
+def _value(config: RunConfig, key: str) -> Any:
+    value: Any = to_dict(config)
+    for name in key.split("."):
+        value = value[name]
+    return value
+
+
+def starting_point(config: RunConfig, seed: int) -> StartSettings:
+    """The checkpoint that the run of one seed starts from: a run of one seed, and a number.
+
+    Of several runs, one for each seed, it is the one of the same seed.
+
+    Raises:
+        VGFError: no such run, or no such checkpoint.
+    """
+    if config.start.run is None:
+        return config.start
+    folder = Path(config.start.run)
+    source = open_run_folder(folder)
+    places = seed_folders(source, folder)
+    if source.seeds > 1 and seed not in places:
+        raise VGFError(
+            f"{folder} holds seeds {min(places)} to {max(places)}, not {seed}; choose among them "
+            "by --seed and --seeds, or start from one of its folders"
+        )
+    place = places[seed] if source.seeds > 1 else folder
+    _, meta = load_checkpoint(place, config.start.checkpoint)
+    return StartSettings(str(place), meta.step)

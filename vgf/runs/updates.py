@@ -1,0 +1,197 @@
+"""The offline updates of runs: many in one call of the backend, of one seed or of several.
+
+A run (vgf/runs/loop.py) is a generator: it yields a :class:`Request` where it wants updates, and is
+sent what came of them. :func:`drive` takes one such run to its end, or several seeds side by side.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..backends.base import Backend, Tree
+from ..data.dataset import Dataset, batch_rows, gather
+from ..support.errors import VGFError
+from ..spec.settings import Settings
+
+# One call makes at most this many updates, and takes about this long at most: so often Ctrl-C is
+# heard and the progress shown.
+UPDATES_PER_CALL = 64
+SECONDS_PER_CALL = 0.5
+# Of a device's free memory, what data may take.
+DEVICE_SHARE = 0.5
+
+
+@dataclass(frozen=True)
+class Request:
+    """Offline updates that a run wants made.
+
+    Args:
+        state: of its agent.
+        settings: of its agent.
+        dataset: to take batches from, scaled.
+        seed: of the run, which decides the batches.
+        step: updates done.
+        limit: the most that may be made before the run has something else to do.
+        size: of a batch, B.
+    """
+
+    state: Tree
+    settings: Settings
+    dataset: Dataset
+    seed: int
+    step: int
+    limit: int
+    size: int
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What came of a request: the new state, the last update's metrics, and how many were made."""
+
+    state: Tree
+    metrics: Tree
+    count: int
+
+
+Run = Generator[Request, Reply, None]
+
+
+class Interrupted(VGFError):  # noqa: N818  (it is what happened, not what went wrong)
+    """The run was stopped from the keyboard."""
+
+
+class StopRunError(Exception):
+    """Sent to a run that is to stop where it is, and to keep what it has."""
+
+
+class Batches:
+    """The batches of updates, and the updates on them.
+
+    On a device that has room for them the data lie there, and batches are gathered there.
+    Otherwise they stay where they are, and the batches of a call are gathered into one block.
+
+    Args:
+        dataset: of M transitions.
+        backend: of the run.
+        rows: the most that a call takes.
+    """
+
+    def __init__(self, dataset: Dataset, backend: Backend, rows: int) -> None:
+        self.dataset, self._backend = dataset, backend
+        self._arrays = dataset.arrays()
+        free = backend.free_memory()
+        needed = sum(array.nbytes for array in self._arrays.values())
+        self.on_device = free is not None and needed < free * DEVICE_SHARE
+        self._data: Tree = backend.asarray(self._arrays) if self.on_device else None
+        one = gather(self._arrays, np.zeros(1, np.int64))
+        self._block = {
+            name: np.zeros((0 if self.on_device else rows, *array.shape[1:]), array.dtype)
+            for name, array in one.items()
+        }
+
+    def serves(self, dataset: Dataset) -> bool:
+        """Whether a data set's batches are these."""
+        own = self.dataset
+        return dataset.states is own.states and all(
+            np.array_equal(getattr(dataset, name), getattr(own, name)) for name in ("mean", "std")
+        )
+
+    def update(self, requests: Sequence[Request], count: int) -> list[Reply]:
+        """`count` updates for each request; requests differ in state, seed and step alone."""
+        rows = np.array(
+            [
+                [batch_rows(r.seed, r.step + i, len(self.dataset), r.size) for i in range(count)]
+                for r in requests
+            ]
+        )
+        states, settings = [r.state for r in requests], requests[0].settings
+        if self.on_device:
+            found = self._backend.updates_together(states, self._data, rows, settings, gather)
+        else:
+            for name, array in gather(self._arrays, rows.ravel()).items():
+                self._block[name][: rows.size] = array
+            numbers = np.arange(rows.size).reshape(rows.shape)
+            data = self._backend.asarray(self._block)
+            found = self._backend.updates_together(states, data, numbers, settings)
+        return [Reply(state, metrics, count) for state, metrics in found]
+
+
+def drive(backend: Backend, runs: Sequence[Run]) -> None:
+    """Take runs to their ends, making their offline updates side by side.
+
+    Args:
+        backend: of all of them.
+        runs: generators, of agents that differ in their seeds and weights alone.
+
+    Where one of them raises, the others stop where they are, so that they can go on from there.
+    """
+    waiting: dict[Run, Reply | None] = dict.fromkeys(runs)
+    batches: list[Batches] = []
+    pace, count = 1, 0
+    metrics: list[Tree] = []
+    since = time.perf_counter()
+    while requests := _requests(waiting):
+        try:
+            before, count = count, min(pace, *(request.limit for request in requests.values()))
+            waiting = _made(backend, batches, requests, count)
+            # a device computes one call while the batches of the next are gathered, and no more
+            backend.synchronise(metrics)
+        except BaseException as error:
+            _send_all(requests, error)
+            raise
+        metrics = [reply.metrics for reply in waiting.values() if reply is not None]
+        now = time.perf_counter()
+        within, since = SECONDS_PER_CALL / max(now - since, 1e-9) * before, now
+        pace = int(min(max(within, 1), 2 * pace, UPDATES_PER_CALL))
+
+
+def _send_all(runs: Iterable[Run], error: BaseException) -> None:
+    """Raise an error in every run, where it waits for updates; each does what it does then."""
+    for run in runs:
+        with suppress(type(error), Interrupted):
+            run.throw(error)
+
+
+def _requests(waiting: dict[Run, Reply | None]) -> dict[Run, Request]:
+    """Every run taken to where it next wants updates; those that end are left out.
+
+    Raises:
+        Exception: the first of a run's; after every other run was given its reply.
+    """
+    requests: dict[Run, Request] = {}
+    errors: list[Exception] = []
+    for run, reply in waiting.items():
+        try:
+            requests[run] = next(run) if reply is None else run.send(reply)
+        except StopIteration:
+            continue
+        except Exception as error:
+            errors.append(error)
+    if errors:
+        _send_all(requests, StopRunError())
+        raise errors[0]
+    return requests
+
+
+def _made(
+    backend: Backend, batches: list[Batches], requests: dict[Run, Request], count: int
+) -> dict[Run, Reply | None]:
+    """What came of requests, those on the same data together."""
+    made: dict[Run, Reply | None] = {}
+    groups: dict[int, list[Run]] = {}
+    for run, request in requests.items():
+        found = next((i for i, feed in enumerate(batches) if feed.serves(request.dataset)), None)
+        if found is None:
+            found = len(batches)
+            rows = UPDATES_PER_CALL * request.size * len(requests)
+            batches.append(Batches(request.dataset, backend, rows))
+        groups.setdefault(found, []).append(run)
+    for found, group in groups.items():
+        replies = batches[found].update([requests[run] for run in group], count)
+        made |= zip(group, replies, strict=True)
+    return made

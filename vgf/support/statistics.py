@@ -1,0 +1,46 @@
+"""What the result of an episode is called, and how sure its mean is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ..spec.types import Array
+
+SUCCESS, NORMALISED, RETURN = "success", "normalised score", "return"
+CONFIDENCE = 0.95
+
+
+def interval(values: Sequence[Array], kind: str) -> tuple[float | None, float | None]:
+    """The 95 % confidence interval of a mean over runs; None where there is one number only.
+
+    Of one run: Wilson's over the episodes for success, Student's for other scores. Of several:
+    Student's over their means, and Wilson's over all episodes where that reaches further.
+
+    Args:
+        values: for each run, the scores of its episodes; of success 0 or 1.
+        kind: "success" or another score.
+    """
+    from scipy import stats
+
+    bounds = []
+    if kind == SUCCESS:
+        pooled = np.concatenate(values)
+        test = stats.binomtest(int(np.sum(pooled >= 1.0)), len(pooled))
+        wilson = test.proportion_ci(confidence_level=CONFIDENCE, method="wilson")
+        bounds.append((float(wilson.low), float(wilson.high)))
+    sample = np.array([run.mean() for run in values]) if len(values) > 1 else values[0]
+    if (kind != SUCCESS or len(values) > 1) and len(sample) > 1:
+        quantile = stats.t.ppf((1 + CONFIDENCE) / 2, len(sample) - 1)
+        half = float(quantile * stats.sem(sample))
+        bounds.append((float(sample.mean()) - half, float(sample.mean()) + half))
+    if not bounds:
+        return None, None
+    low, high = min(low for low, _ in bounds), max(high for _, high in bounds)
+    return (max(low, 0.0), min(high, 1.0)) if kind == SUCCESS else (low, high)
+
+
+def normalised(value: float, low: float, high: float) -> float:
+    """100 (value - low) / (high - low): the score of a return between two reference returns."""
+    return 100.0 * (value - low) / (high - low)
