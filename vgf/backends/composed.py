@@ -8,16 +8,20 @@ tests compare two programs and not one with itself.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
+from ..methods import find_method
+from ..spec.agent import check_batch
+from ..spec.parts import Kernel, ParticleStep, Sampler, find_kernel
+from ..spec.registry import find
 from ..spec.settings import Budget, Settings
 from ..spec.shapes import check_shapes
 from ..spec.text import LENGTH_MIN, SEQUENCE_KERNELS, within_lengths
-from ..spec.update import check_batch, check_network
 from ..spec.update import init_state as spec_init_state
-from .base import Array, Backend, Tree, VectorField
+from .base import Array, Backend, Tree
 
 
 def check_layer(name: str, widths: Sequence[int], kernel: Array, bias: Array) -> None:
@@ -45,18 +49,93 @@ def check_times(x: Array, t: Array) -> None:
 
 
 class ComposedBackend(Backend):
-    """A backend whose agent is composed from its own equations."""
+    """What torch and JAX have in common: equations and the agent, composed of other equations."""
+
+    # what no other equation calls on a framework, where networks are computed as a whole
+    uncalled = frozenset({"mlp", "mlp_vjp", "ensemble", "ensemble_vjp", "layer_norm"})
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for name in cls.uncalled & vars(cls).keys():
+            if any(name in vars(base) for base in cls.__mro__[1:] if base not in Backend.__mro__):
+                raise TypeError(
+                    f"{cls.__name__}.{name} would never be called: this backend computes networks "
+                    "as a whole; override activate, critic_values or flow_velocity instead"
+                )
 
     def stack(self, arrays: list[Array]) -> Array:
         """Arrays of one shape ``[*]`` -> ``[n, *]``."""
         raise NotImplementedError
 
-    # --- transport ------------------------------------------------------------------------------
+    def full(self, shape: tuple[int, ...], value: float, like: Array) -> Array:
+        """An array of one value, of the dtype of another and where that is."""
+        raise NotImplementedError
 
-    def follow(
-        self, velocity: VectorField, a: Array, budget: Budget, trajectory: bool = False
-    ) -> Array:
-        state = self.adam_init(a) if budget.optimiser == "adam" else None
+    def matmul(self, x: Array, y: Array) -> Array:
+        """A matrix product in the backend's precision."""
+        raise NotImplementedError
+
+    # --- flow -----------------------------------------------------------------------------------
+
+    def phi(self, a, g, temperature, bandwidth, bandwidth_gradient, kernel):
+        n = check_shapes("phi", a=(a, "* N d"), g=(g, "* N d"))["N"]
+        if bandwidth is not None and bandwidth_gradient:
+            raise ValueError("phi: bandwidth_gradient needs the median bandwidth; drop bandwidth")
+        if bandwidth is None:
+            sigma_squared = self.bandwidth_squared(a)
+        else:
+            sigma_squared = self.full(a.shape[:-2], bandwidth**2, a)
+        own = None if kernel == "rbf" else find_kernel(kernel)
+        if own is None:
+            k = self.rbf_kernel(a, a, sigma_squared)
+        else:
+            k = own.value(self, a, a, sigma_squared).swapaxes(-1, -2)  # k(a_j, a_i)
+        if temperature is None:
+            return self.matmul(k, g) / n
+        if own is not None:
+            entropy = self._own_repulsion(own, a, sigma_squared)
+        elif bandwidth_gradient:
+            entropy = self.repulsion_through_bandwidth(a)
+        else:
+            entropy = self.repulsion(a, sigma_squared)
+        return self.matmul(k, g / temperature) / n + entropy
+
+    def _own_repulsion(self, kernel: Kernel, a: Array, sigma_squared: Array) -> Array:
+        """(1/N) sum_j grad_{a_j} k(a_j, a_i), the derivative with respect to the first argument.
+
+        It is the gradient, with respect to a shift d_i of them all, of sum_j k(a_j + d_i, a_i).
+        """
+
+        def total(shift: Array) -> Array:
+            shifted = a[..., None, :, :] + shift[..., :, None, :]  # [*, i, j, d]
+            sigma = sigma_squared[..., None] + 0 * shift[..., 0]
+            return kernel.value(self, shifted, a[..., :, None, :], sigma).sum()
+
+        return self.value_and_gradient(total, a * 0)[1] / a.shape[-2]
+
+    def flow_step(self, a, velocity, state, budget):
+        check_shapes("flow_step", a=(a, "* N d"), velocity=(velocity, "* N d"))
+        if budget.clip_norm is not None:
+            velocity = self.clip_velocity(velocity, budget.clip_norm, budget.clip_scope)
+        if budget.optimiser == "plain":
+            moved = a + budget.step_size * velocity
+        elif budget.optimiser == "adam":
+            moved, state = self.adam_step(a, -velocity, state, budget.step_size)
+        else:
+            step = find(ParticleStep, budget.optimiser, "optimiser").step
+            moved, state = step(self, a, velocity, state, budget)
+        return self.project(moved, budget.low, budget.high), state
+
+    def step_state(self, a: Array, budget: Budget) -> Tree:
+        """What a particle step keeps, before the first step of a transport."""
+        if budget.optimiser == "adam":
+            return self.adam_init(a)
+        if budget.optimiser == "plain":
+            return None
+        return find(ParticleStep, budget.optimiser, "optimiser").init(self, a)
+
+    def follow(self, velocity, a, budget, trajectory):
+        state = self.step_state(a, budget)
         path = [a]
         for _ in range(budget.steps):
             a, state = self.flow_step(a, velocity(a), state, budget)
@@ -64,56 +143,61 @@ class ComposedBackend(Backend):
                 path.append(a)
         return self.stack(path) if trajectory else a
 
-    def transport(
-        self, score: VectorField, a: Array, budget: Budget, trajectory: bool = False
-    ) -> Array:
+    def transport(self, score, a, budget, trajectory):
         def velocity(a: Array) -> Array:
             return self.phi(
-                a, score(a), budget.temperature, budget.bandwidth, budget.bandwidth_gradient
+                a,
+                score(a),
+                budget.temperature,
+                budget.bandwidth,
+                budget.bandwidth_gradient,
+                budget.kernel,
             )
 
         return self.follow(velocity, a, budget, trajectory)
 
-    def critic_transport(
-        self,
-        params: Tree,
-        s: Array,
-        a: Array,
-        budget: Budget,
-        how: str = "mean",
-        activation: str = "relu",
-        trajectory: bool = False,
-    ) -> Array:
+    def critic_transport(self, params, s, a, budget, how, activation, trajectory):
         def score(a: Array) -> Array:
             return self.action_gradient(params, s, a, how, activation)
 
         return self.transport(score, a, budget, trajectory)
 
-    def amortised_transport(
-        self,
-        params: Tree,
-        s: Array,
-        a: Array,
-        budget: Budget,
-        activation: str = "relu",
-        trajectory: bool = False,
-    ) -> Array:
+    def amortised_transport(self, params, s, a, budget, activation, trajectory):
         def velocity(a: Array) -> Array:
             return self.gradient_field(params, s, a, activation)
 
         return self.follow(velocity, a, budget, trajectory)
 
+    # --- gradients, by automatic differentiation -------------------------------------------------
+
+    def flow_matching_gradient(self, params: Tree, *args: Any, **kwargs: Any) -> Any:
+        return self._gradient(self.flow_matching_loss, params, *args, **kwargs)
+
+    def gaussian_gradient(self, params: Tree, *args: Any, **kwargs: Any) -> Any:
+        return self._gradient(self.gaussian_loss, params, *args, **kwargs)
+
+    def gradient_field_gradient(self, params: Tree, *args: Any, **kwargs: Any) -> Any:
+        return self._gradient(self.gradient_field_loss, params, *args, **kwargs)
+
+    def policy_gradient(self, params: Tree, *args: Any, **kwargs: Any) -> Any:
+        return self._gradient(self.policy_loss, params, *args, **kwargs)
+
+    def critic_gradient(self, params, s, a, y, loss, expectile, activation):
+        check_shapes("critic_gradient", s=(s, "B o"), a=(a, "B d"), y=(y, "B"))
+
+        def objective(params: Tree) -> Array:
+            return self.critic_loss(
+                self.critic_values(params, s, a, activation), y, loss, expectile
+            )
+
+        return self.value_and_gradient(objective, params)
+
+    def _gradient(self, loss: Callable[..., Array], params: Tree, *args: Any, **kwargs: Any) -> Any:
+        return self.value_and_gradient(lambda p: loss(p, *args, **kwargs), params)
+
     # --- text -----------------------------------------------------------------------------------
 
-    def sequence_phi(
-        self,
-        u: Array,
-        g: Array,
-        lengths: tuple[int, ...],
-        kernel: str | None = "sequence",
-        temperature: float | None = None,
-        bandwidth: float | None = None,
-    ) -> Array:
+    def sequence_phi(self, u, g, lengths, kernel, temperature, bandwidth):
         size = check_shapes("sequence_phi", u=(u, "N T d"), g=(g, "N T d"))
         n, t, d = size["N"], size["T"], size["d"]
         there = self._within_lengths("sequence_phi", lengths, n, t)
@@ -150,9 +234,7 @@ class ComposedBackend(Backend):
             columns += [self.stack([row[k] for row in rows]) for k in range(stop - start)]
         return self.stack(columns).swapaxes(0, 1)
 
-    def rescale_sequences(
-        self, v: Array, lengths: tuple[int, ...], like: Array | None = None
-    ) -> Array:
+    def rescale_sequences(self, v, lengths, like):
         n = check_shapes("rescale_sequences", v=(v, "N T d"))["N"]
         self._within_lengths("rescale_sequences", lengths, n, v.shape[1])
         if like is None:
@@ -173,56 +255,36 @@ class ComposedBackend(Backend):
 
     # --- the agent ------------------------------------------------------------------------------
 
-    def init_state(
-        self, seed: int, observation_dim: int, action_dim: int, settings: Settings
-    ) -> Tree:
+    def init_state(self, seed, observation_dim, action_dim, settings):
         return self.asarray(spec_init_state(seed, observation_dim, action_dim, settings))
 
-    def sample_reference(self, params: Tree, s: Array, noise: Array, settings: Settings) -> Array:
+    def sample_reference(self, params, s, noise, settings):
         activation = settings.reference.activation
+        if settings.sampler != "euler":
+            sampler = find(Sampler, settings.sampler, "sampler")
+            return sampler.sample(self, params, s, noise, settings)
         if settings.reference_kind == "gaussian":
             return self.gaussian_sample(params, s, noise, settings.reference_tanh, activation)
         return self.flow_sample(params, s, noise, settings.sampling_steps, activation)
 
-    def propose(self, state: Tree, s: Array, noise: Array, settings: Settings) -> Array:
-        if settings.method == "fql":
-            check_network(state, "policy", "method 'fql'")
-            activation = settings.policy.activation
-            return self.project(self.policy_actions(state["policy"], s, noise, activation))
-        return self.sample_reference(state["reference"], s, noise, settings)
+    def propose(self, state, s, noise, settings):
+        return find_method(settings.method).propose(self, state, s, noise, settings)
 
-    def move(
-        self,
-        state: Tree,
-        s: Array,
-        a: Array,
-        budget: Budget,
-        settings: Settings,
-        trajectory: bool = False,
-    ) -> Array:
-        if settings.method == "avgf":
-            check_network(state, "gradient_field", "method 'avgf'")
-            field, activation = state["gradient_field"], settings.gradient_field.activation
-            return self.amortised_transport(field, s, a, budget, activation, trajectory)
-        if not budget.steps:
-            return self.stack([a]) if trajectory else a
-        check_network(state, "critic", f"moving particles in method {settings.method!r}")
-        critic, activation = state["critic"], settings.critic.activation
-        return self.critic_transport(
-            critic, s, a, budget, settings.value_ensemble, activation, trajectory
-        )
+    def move(self, state, s, a, budget, settings, trajectory):
+        return find_method(settings.method).move(self, state, s, a, budget, settings, trajectory)
+
+    def mean_over_shares(self, tree: Tree) -> Tree:
+        """What several cores found for their shares of a batch, meaned; here one has all of it."""
+        return tree
 
     def update_from_noise(
         self, state: Tree, batch: Tree, noise: Tree, settings: Settings
     ) -> tuple[Tree, Tree]:
         """One update with its random numbers given: what a framework compiles whole."""
-        metrics: dict[str, Array] = {}
-        gradients: dict[str, Tree] = {}
-        for name in settings.networks:
-            fit = getattr(self, f"_fit_{name}")
-            gradients[name], found = fit(state, batch, noise, settings)
-            metrics |= found
-
+        method = find_method(settings.method)
+        gradients, metrics = self.mean_over_shares(
+            method.gradients(self, state, batch, noise, settings)
+        )
         new = dict(state)
         new["step"] = state["step"] + 1
         new["optimiser"] = {}
@@ -237,125 +299,19 @@ class ComposedBackend(Backend):
             new["target_critic"] = self.polyak(online, state["target_critic"], settings.polyak)
         return new, metrics
 
-    # one for each network that a method may train: its gradient, and what is reported of it
-
-    def _fit_critic(
-        self, state: Tree, batch: Tree, noise: Tree, settings: Settings
-    ) -> tuple[Tree, dict[str, Array]]:
-        s_next, activation = batch["next_observations"], settings.critic.activation
-        start = self.propose(state, s_next, noise["particles"], settings)
-        moved = self.move(state, s_next, start, settings.budget, settings)
-        y = self.td_target(
-            self.critic_values(state["target_critic"], s_next, moved, activation),
-            batch["rewards"],
-            batch["masks"],
-            settings.discount,
-            settings.target_ensemble,
-            settings.target_particles,
-        )
-        loss, gradient = self.critic_gradient(
-            state["critic"],
-            batch["observations"],
-            batch["actions"],
-            y,
-            settings.critic_loss,
-            settings.expectile,
-            activation,
-        )
-        return gradient, {
-            "critic_loss": loss,
-            "target_mean": y.mean(),
-            "displacement": (((moved - start) ** 2).sum(-1) ** 0.5).mean(),
-            "spread_start": self._spread(start),
-            "spread_moved": self._spread(moved),
-        }
-
-    def _fit_reference(
-        self, state: Tree, batch: Tree, noise: Tree, settings: Settings
-    ) -> tuple[Tree, dict[str, Array]]:
-        params, activation = state["reference"], settings.reference.activation
-        s, a = batch["observations"], batch["actions"]
-        metrics: dict[str, Array] = {}
-        weight = None
-        if settings.method == "weighted_bc":
-            own = self.sample_reference(params, s, noise["baseline"], settings)
-            q, baseline = (
-                self.critic_values(state["critic"], s, actions, settings.critic.activation)
-                for actions in (a, own)
-            )
-            weight = self.advantage_weights(
-                q,
-                baseline,
-                settings.value_ensemble,
-                settings.weight_temperature,
-                settings.weight_maximum,
-            )
-            metrics["weight_mean"] = weight.mean()
-        if settings.reference_kind == "gaussian":
-            loss, gradient = self.gaussian_gradient(
-                params, s, a, settings.reference_tanh, activation, weight
-            )
-        else:
-            x0, t = noise["reference_start"], noise["reference_time"]
-            loss, gradient = self.flow_matching_gradient(params, s, a, x0, t, activation, weight)
-        return gradient, {**metrics, "reference_loss": loss}
-
-    def _fit_gradient_field(
-        self, state: Tree, batch: Tree, noise: Tree, settings: Settings
-    ) -> tuple[Tree, dict[str, Array]]:
-        s, a = batch["observations"], batch["actions"]
-        score = self.action_gradient(state["critic"], s, a, "mean", settings.critic.activation)
-        loss, gradient = self.gradient_field_gradient(
-            state["gradient_field"],
-            s,
-            a,
-            score,
-            settings.normalise_gradients,
-            settings.gradient_field.activation,
-        )
-        return gradient, {"gradient_field_loss": loss}
-
-    def _fit_policy(
-        self, state: Tree, batch: Tree, noise: Tree, settings: Settings
-    ) -> tuple[Tree, dict[str, Array]]:
-        s, z = batch["observations"], noise["policy"]
-        target = self.sample_reference(state["reference"], s, z, settings)
-        loss, gradient = self.policy_gradient(
-            state["policy"],
-            state["critic"],
-            s,
-            z,
-            target,
-            settings.distillation,
-            settings.normalise_values,
-            settings.policy.activation,
-            settings.critic.activation,
-        )
-        return gradient, {"policy_loss": loss}
-
-    def _spread(self, a: Array) -> Array:
-        """The variance over a state's particles (no N - 1), meaned over states and dimensions."""
-        return ((a - a.mean(-2)[..., None, :]) ** 2).mean()
-
     def act_from_noise(
         self, state: Tree, s: Array, noise: Tree, budget: Budget, settings: Settings
     ) -> tuple[Array, Tree]:
         """Acting with its random numbers given: what a framework compiles whole."""
         start = self.propose(state, s, noise["particles"], settings)
         moved = self.move(state, s, start, budget, settings)
-        if settings.method == "bc":
-            q = moved[..., 0] * 0
-        else:
-            values = self.critic_values(state["critic"], s, moved, settings.critic.activation)
-            q = self.aggregate(values, settings.target_ensemble)
+        q = find_method(settings.method).values(self, state, s, moved, settings)
         a, index = self.select(
             moved, q, noise["select"], settings.selection, settings.selection_temperature
         )
         return a, {"start": start, "moved": moved, "q": q, "index": index}
 
-    def update(
-        self, state: Tree, batch: Tree, settings: Settings, noise: Tree | None = None
-    ) -> tuple[Tree, Tree]:
+    def update(self, state, batch, settings, noise):
         sizes = check_batch(batch)
         if noise is None:
             noise = self.draw_update_noise(
@@ -363,19 +319,10 @@ class ComposedBackend(Backend):
             )
         return self.update_from_noise(state, batch, noise, settings)
 
-    def act(
-        self,
-        state: Tree,
-        s: Array,
-        budget: Budget,
-        settings: Settings,
-        particles: int | None = None,
-        noise: Tree | None = None,
-        draw: int = 0,
-    ) -> tuple[Array, Tree]:
+    def act(self, state, s, budget, settings, particles, noise, draw):
         b = check_shapes("act", s=(s, "B o"))["B"]
         if noise is None:
             n = settings.particles if particles is None else particles
-            d = state["reference"]["output"]["bias"].shape[0]
+            d = find_method(settings.method).action_dim(state)
             noise = self.draw_act_noise(state["seed"], draw, b, n, d)
         return self.act_from_noise(state, s, noise, budget, settings)

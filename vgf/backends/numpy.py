@@ -7,68 +7,22 @@ from typing import Any
 import numpy as np
 
 from .. import spec
-from ..spec.settings import Settings
+from ..equations import EQUATIONS
 from .base import Array, Backend, Tree
 from .errors import BackendError
+from .rebinding import rebound_specification
 
 
 class NumpyBackend(Backend):
-    """NumPy: the specification, in float64 or float32, on the CPU."""
+    """NumPy: the specification, in float64 or float32, on the CPU.
+
+    The functions of the specification call each other and not a backend. Where a subclass
+    overrides some, they are made again over a table of names in which the overrides stand.
+    """
 
     name = "numpy"
     device = "cpu"
-
-    squared_distances = staticmethod(spec.squared_distances)
-    bandwidth_squared = staticmethod(spec.bandwidth_squared)
-    rbf_kernel = staticmethod(spec.rbf_kernel)
-    repulsion = staticmethod(spec.repulsion)
-    repulsion_through_bandwidth = staticmethod(spec.repulsion_through_bandwidth)
-    phi = staticmethod(spec.phi)
-    project = staticmethod(spec.project)
-    clip_velocity = staticmethod(spec.clip_velocity)
-    flow_step = staticmethod(spec.flow_step)
-    follow = staticmethod(spec.follow)
-    transport = staticmethod(spec.transport)
-    activate = staticmethod(spec.activate)
-    layer_norm = staticmethod(spec.layer_norm)
-    mlp = staticmethod(spec.mlp)
-    mlp_vjp = staticmethod(spec.mlp_vjp)
-    ensemble = staticmethod(spec.ensemble)
-    ensemble_vjp = staticmethod(spec.ensemble_vjp)
-    flow_velocity = staticmethod(spec.flow_velocity)
-    flow_matching_loss = staticmethod(spec.flow_matching_loss)
-    flow_matching_gradient = staticmethod(spec.flow_matching_gradient)
-    flow_sample = staticmethod(spec.flow_sample)
-    gaussian_loss = staticmethod(spec.gaussian_loss)
-    gaussian_gradient = staticmethod(spec.gaussian_gradient)
-    gaussian_sample = staticmethod(spec.gaussian_sample)
-    critic_values = staticmethod(spec.critic_values)
-    aggregate = staticmethod(spec.aggregate)
-    action_gradient = staticmethod(spec.action_gradient)
-    critic_transport = staticmethod(spec.critic_transport)
-    td_target = staticmethod(spec.td_target)
-    critic_loss = staticmethod(spec.critic_loss)
-    critic_gradient = staticmethod(spec.critic_gradient)
-    gradient_field = staticmethod(spec.gradient_field)
-    gradient_field_loss = staticmethod(spec.gradient_field_loss)
-    gradient_field_gradient = staticmethod(spec.gradient_field_gradient)
-    amortised_transport = staticmethod(spec.amortised_transport)
-    advantage_weights = staticmethod(spec.advantage_weights)
-    policy_actions = staticmethod(spec.policy_actions)
-    policy_loss = staticmethod(spec.policy_loss)
-    policy_gradient = staticmethod(spec.policy_gradient)
-    select = staticmethod(spec.select)
-    adam_init = staticmethod(spec.adam_init)
-    adam_step = staticmethod(spec.adam_step)
-    global_norm = staticmethod(spec.global_norm)
-    clip_by_global_norm = staticmethod(spec.clip_by_global_norm)
-    polyak = staticmethod(spec.polyak)
-    sequence_phi = staticmethod(spec.sequence_phi)
-    rescale_sequences = staticmethod(spec.rescale_sequences)
-    decoding_scores = staticmethod(spec.decoding_scores)
-    sample_reference = staticmethod(spec.sample_reference)
-    propose = staticmethod(spec.propose)
-    move = staticmethod(spec.move)
+    xp = np
 
     def __init__(self, device: str, dtype: str | None, matmul_precision: str) -> None:
         if device not in ("auto", "cpu"):
@@ -83,6 +37,15 @@ class NumpyBackend(Backend):
             )
         self.dtype = dtype or "float64"
         self.matmul_precision = matmul_precision
+        own = {
+            name: getattr(self, name)
+            for name in set(EQUATIONS) - _IN_ITS_DTYPE
+            if getattr(type(self), name) is not getattr(NumpyBackend, name)
+        }
+        self._functions = rebound_specification(own) if own else vars(spec)
+        if own:
+            for name in set(EQUATIONS) - _IN_ITS_DTYPE - own.keys():
+                setattr(self, name, self._functions[name])
 
     def asarray(self, tree: Tree) -> Tree:
         def convert(leaf: Any) -> Array:
@@ -97,43 +60,33 @@ class NumpyBackend(Backend):
     def synchronise(self, tree: Tree) -> Tree:
         return tree
 
-    def init_state(
-        self, seed: int, observation_dim: int, action_dim: int, settings: Settings
-    ) -> Tree:
+    # what starts an agent and draws its noise does so in this backend's dtype
+
+    def init_state(self, seed, observation_dim, action_dim, settings):
         return self.asarray(spec.init_state(seed, observation_dim, action_dim, settings))
 
-    def draw_update_noise(
-        self, seed: int, step: int, batch_size: int, action_dim: int, settings: Settings
-    ) -> Tree:
+    def draw_update_noise(self, seed, step, batch_size, action_dim, settings):
         return self.asarray(
             spec.draw_update_noise(int(seed), int(step), batch_size, action_dim, settings)
         )
 
-    def draw_act_noise(
-        self, seed: int, draw: int, batch_size: int, particles: int, action_dim: int
-    ) -> Tree:
+    def draw_act_noise(self, seed, draw, batch_size, particles, action_dim):
         return self.asarray(spec.draw_act_noise(int(seed), draw, batch_size, particles, action_dim))
 
-    def update(
-        self, state: Tree, batch: Tree, settings: Settings, noise: Tree | None = None
-    ) -> tuple[Tree, Tree]:
+    def update(self, state, batch, settings, noise):
         if noise is None:
             b, d = spec.check_batch(batch)["B"], batch["actions"].shape[1]
             noise = self.draw_update_noise(state["seed"], state["step"], b, d, settings)
-        return spec.update(state, batch, settings, noise)
+        return self._functions["update"](state, batch, settings, noise)
 
-    def act(
-        self,
-        state: Tree,
-        s: Array,
-        budget: spec.Budget,
-        settings: Settings,
-        particles: int | None = None,
-        noise: Tree | None = None,
-        draw: int = 0,
-    ) -> tuple[Array, Tree]:
+    def act(self, state, s, budget, settings, particles, noise, draw):
         if noise is None:
             n = settings.particles if particles is None else particles
-            d = state["reference"]["output"]["bias"].shape[0]
+            d = settings.declared.action_dim(state)
             noise = self.draw_act_noise(state["seed"], draw, len(s), n, d)
-        return spec.act(state, s, budget, settings, noise=noise)
+        return self._functions["act"](state, s, budget, settings, noise=noise)
+
+
+_IN_ITS_DTYPE = {"init_state", "draw_update_noise", "draw_act_noise", "update", "act"}
+for _name in set(EQUATIONS) - _IN_ITS_DTYPE:
+    setattr(NumpyBackend, _name, staticmethod(getattr(spec, _name)))

@@ -5,14 +5,17 @@ to its function. NumPy and SciPy only, no automatic differentiation: each gradie
 hand beside its formula. Written to be read; the backends are written to be fast, and equal it.
 """
 
-from .amortised import (
-    amortised_transport,
-    gradient_field,
-    gradient_field_gradient,
-    gradient_field_loss,
-    normalise_rows,
+import numpy as xp  # for parts of your own, which have it on every backend
+
+from .agent import (
+    check_batch,
+    check_network,
+    fit_critic,
+    fit_reference,
+    optimise,
+    sample_reference,
+    transport_metrics,
 )
-from .baselines import advantage_weights, policy_actions, policy_gradient, policy_loss
 from .critic import (
     action_gradient,
     aggregate,
@@ -31,6 +34,16 @@ from .kernel import (
     repulsion_through_bandwidth,
     squared_distances,
 )
+from .methods.avgf import (
+    amortised_transport,
+    gradient_field,
+    gradient_field_gradient,
+    gradient_field_loss,
+    normalise_rows,
+)
+from .methods.base import Declaration, Draw, NetworkShape, Specification, normal, uniform
+from .methods.fql import fit_policy, policy_actions, policy_gradient, policy_loss
+from .methods.weighted_bc import advantage_weights, weigh
 from .networks import (
     activate,
     activate_derivative,
@@ -77,21 +90,14 @@ from .theory import (
 from .types import Array, Params, VectorField
 from .update import (
     act,
-    check_batch,
-    check_network,
     draw_act_noise,
     draw_update_noise,
-    fit_critic,
-    fit_policy,
-    fit_reference,
     init_state,
     move,
-    optimise,
     propose,
-    sample_reference,
-    transport_metrics,
+    specification,
     update,
-    weigh,
+    update_draws,
 )
 
 __all__ = [name for name in dir() if not name.startswith("_")]

@@ -6,7 +6,9 @@ import numpy as np
 
 from .flow import transport
 from .networks import ensemble, ensemble_vjp
+from .parts import TARGETS, CriticLoss, Target, equations
 from .reference import repeat_states
+from .registry import find
 from .settings import CRITIC_LOSSES, Budget
 from .shapes import check_shapes
 from .types import Array, Params
@@ -118,13 +120,20 @@ def critic_transport(
 
 
 def td_target(
-    q: Array, r: Array, mask: Array, discount: float, how: str = "min", particles: str = "mean"
+    q: Array,
+    r: Array,
+    mask: Array,
+    discount: float,
+    how: str = "min",
+    particles: str = "mean",
+    target: str = "td",
 ) -> Array:
     """The temporal-difference target from the target critics' values of the moved particles.
 
     Shapes:
         q: ``[E, B, N]``, Qtarget_e(s', a_i); r: ``[B]``; mask: ``[B]``, 0 where the task is done
-        and nothing follows, 1 elsewhere (at a timeout too). Returns ``[B]``.
+        and nothing follows, 1 elsewhere (at a timeout too); target: "td", or the name of a target
+        of your own. Returns ``[B]``.
 
     Equation:
         y = r + discount * mask * agg_i( agg_e Qtarget_e(s', a_i) ),  agg_i mean or max
@@ -136,6 +145,9 @@ def td_target(
         Paper, Algorithm 1; authors' code, `critic_loss_fn`.
     """
     check_shapes("td_target", q=(q, "E B N"), r=(r, "B"), mask=(mask, "B"))
+    if target != "td":
+        own = find(Target, target, "target", TARGETS)
+        return own.value(equations(), q, r, mask, discount, how, particles)
     value = aggregate(q, how)
     if particles not in ("mean", "max"):
         raise ValueError(f"particle aggregation is {particles!r}; choose mean or max")
@@ -172,7 +184,8 @@ def critic_loss(q: Array, y: Array, loss: str = "squared", expectile: float = 0.
     elif loss == "sparse":
         value = expectile * np.maximum(x / (2 * expectile) + 1, 0) ** 2 - x
     else:
-        raise ValueError(f"critic_loss is {loss!r}; choose one of {', '.join(CRITIC_LOSSES)}")
+        own = find(CriticLoss, loss, "critic_loss", CRITIC_LOSSES)
+        return own.value(equations(), q, y, expectile)
     return np.mean(np.sum(value, axis=0))
 
 
@@ -202,7 +215,7 @@ def critic_loss_derivative(q: Array, y: Array, loss: str, expectile: float) -> A
     elif loss == "sparse":
         slope = np.maximum(x / (2 * expectile) + 1, 0) - 1
     else:
-        raise ValueError(f"critic_loss is {loss!r}; choose one of {', '.join(CRITIC_LOSSES)}")
+        return find(CriticLoss, loss, "critic_loss", CRITIC_LOSSES).derivative(q, y, expectile)
     return -slope / len(y)
 
 

@@ -12,6 +12,8 @@ import numpy as np
 
 from .kernel import bandwidth_squared, rbf_kernel, repulsion, repulsion_through_bandwidth
 from .optimiser import adam_init, adam_step
+from .parts import ParticleStep, equations, find_kernel
+from .registry import find
 from .settings import Budget
 from .shapes import check_shapes
 from .types import Array, VectorField
@@ -23,13 +25,14 @@ def phi(
     temperature: float | None = None,
     bandwidth: float | None = None,
     bandwidth_gradient: bool = False,
+    kernel: str = "rbf",
 ) -> Array:
     """The direction of steepest descent of KL(q || pi*) in the unit ball of the kernel's space.
 
     Shapes:
         a: particles ``[*, N, d]``; g: their scores ``[*, N, d]``; temperature: alpha, in units of
         Q, or None for the form without entropy; bandwidth: sigma, or None for the median
-        heuristic; returns ``[*, N, d]``.
+        heuristic; kernel: "rbf", or the name of a kernel of your own. Returns ``[*, N, d]``.
 
     Equation:
         phi(a_i) = (1/N) sum_j [ k(a_j, a_i) g_j / alpha + grad_{a_j} k(a_j, a_i) ]
@@ -50,10 +53,19 @@ def phi(
         sigma_squared = bandwidth_squared(a)
     else:
         sigma_squared = np.full(a.shape[:-2], bandwidth**2, a.dtype)
-    k = rbf_kernel(a, a, sigma_squared)
+    own = None if kernel == "rbf" else find_kernel(kernel)
+    if own is None:
+        k = rbf_kernel(a, a, sigma_squared)
+    else:
+        k = own.value(equations(), a, a, sigma_squared).swapaxes(-1, -2)  # k(a_j, a_i)
     if temperature is None:
         return k @ g / n
-    entropy = repulsion_through_bandwidth(a) if bandwidth_gradient else repulsion(a, sigma_squared)
+    if own is not None:
+        entropy = np.mean(own.gradient(a, a, sigma_squared), axis=-3)
+    elif bandwidth_gradient:
+        entropy = repulsion_through_bandwidth(a)
+    else:
+        entropy = repulsion(a, sigma_squared)
     return k @ (g / temperature) / n + entropy
 
 
@@ -122,9 +134,32 @@ def flow_step(a: Array, velocity: Array, state: Any, budget: Budget) -> tuple[Ar
         velocity = clip_velocity(velocity, budget.clip_norm, budget.clip_scope)
     if budget.optimiser == "plain":
         moved = a + budget.step_size * velocity
+    elif budget.optimiser != "adam":
+        step = find(ParticleStep, budget.optimiser, "optimiser").step
+        moved, state = step(equations(), a, velocity, state, budget)
     else:
         moved, state = adam_step(a, -velocity, state, budget.step_size)
     return project(moved, budget.low, budget.high), state
+
+
+def step_state(a: Array, budget: Budget) -> Any:
+    """What a particle step keeps, before the first step of a transport.
+
+    Shapes:
+        a: ``[*, N, d]``. Returns `adam_init(a)` for Adam, None for plain ascent, and what a
+        particle step of your own says.
+
+    Equation:
+        None.
+
+    Source:
+        As :func:`flow_step`.
+    """
+    if budget.optimiser == "adam":
+        return adam_init(a)
+    if budget.optimiser == "plain":
+        return None
+    return find(ParticleStep, budget.optimiser, "optimiser").init(equations(), a)
 
 
 def follow(velocity: VectorField, a: Array, budget: Budget, trajectory: bool = False) -> Array:
@@ -141,7 +176,7 @@ def follow(velocity: VectorField, a: Array, budget: Budget, trajectory: bool = F
     Source:
         Paper, Algorithm 1.
     """
-    state = adam_init(a) if budget.optimiser == "adam" else None
+    state = step_state(a, budget)
     path = [a]
     for _ in range(budget.steps):
         a, state = flow_step(a, velocity(a), state, budget)
@@ -170,6 +205,8 @@ def transport(score: VectorField, a: Array, budget: Budget, trajectory: bool = F
 
     def velocity(a: Array) -> Array:
         g = score(a)
-        return phi(a, g, budget.temperature, budget.bandwidth, budget.bandwidth_gradient)
+        return phi(
+            a, g, budget.temperature, budget.bandwidth, budget.bandwidth_gradient, budget.kernel
+        )
 
     return follow(velocity, a, budget, trajectory)

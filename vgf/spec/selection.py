@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from .parts import SelectionRule, equations
+from .registry import find
 from .settings import SELECTION_RULES
 from .shapes import check_shapes
 from .types import Array
@@ -51,7 +53,8 @@ def select(
         best:     i = argmax q, the first of equals
         softmax:  i = the first particle with p_1 + ... + p_i > u
         uniform:  i = floor(u N) + 1
-        so that particle i is picked with probability p_i of selection_probabilities
+        so that particle i is picked with probability p_i of selection_probabilities;
+        or a SelectionRule of your own, by its name
 
     Raises:
         ValueError: shapes that do not match, or an unknown rule.
@@ -61,6 +64,9 @@ def select(
         function stands in for the authors' categorical draw.
     """
     n = check_shapes("select", a=(a, "* N d"), q=(q, "* N"), u=(u, "*"))["N"]
+    if ":" in rule:
+        index = find(SelectionRule, rule, "selection").pick(equations(), q, u, temperature)
+        return np.take_along_axis(a, index[..., None, None], axis=-2)[..., 0, :], index
     p = selection_probabilities(q, rule, temperature)
     if rule == "best":
         index = np.argmax(p, axis=-1)

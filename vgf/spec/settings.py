@@ -8,13 +8,26 @@ from __future__ import annotations
 
 import math
 import operator
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from typing import Any
 
-METHODS = ("vgf", "avgf", "bc", "weighted_bc", "fql")
+from .parts import (
+    KERNELS,
+    SAMPLERS,
+    TARGETS,
+    CriticLoss,
+    Kernel,
+    ParticleStep,
+    Sampler,
+    SelectionRule,
+    Target,
+)
+from .registry import Declared, find, name_of, names
+
 ACTIVATIONS = ("relu", "gelu", "gelu_tanh", "swish")
 CRITIC_LOSSES = ("squared", "expectile", "sparse")
 SELECTION_RULES = ("best", "softmax", "uniform")
+PARTICLE_STEPS = ("plain", "adam")
 
 
 def _one_of(name: str, value: Any, choices: tuple[str, ...]) -> None:
@@ -22,7 +35,16 @@ def _one_of(name: str, value: Any, choices: tuple[str, ...]) -> None:
         raise ValueError(f"{name} is {value!r}; choose one of {', '.join(choices)}")
 
 
-def _at_least(name: str, value: float, low: float, *, strict: bool = False) -> None:
+def _part(settings: Any, name: str, kind: type, choices: tuple[str, ...], prefix: str = "") -> None:
+    """Check a setting that is one of our choices, or names a part of your own."""
+    given = getattr(settings, name)
+    if not isinstance(given, str):
+        object.__setattr__(settings, name, name_of(kind, given, f"{prefix}{name}"))
+    elif given not in choices:
+        find(kind, given, f"{prefix}{name}", choices)
+
+
+def at_least(name: str, value: float, low: float, *, strict: bool = False) -> None:
     if not math.isfinite(value) or value < low or (strict and value == low):
         bound = f"above {low}" if strict else f"{low} or more"
         raise ValueError(f"{name} is {value!r}; it must be {bound}")
@@ -64,7 +86,8 @@ class Budget:
         temperature: alpha, in units of the value Q. It balances the value's pull against the
             repulsion. ``None`` drops the entropy term, as the paper's experiments do.
         optimiser: "plain" ascent, or "adam" (the authors' code), with fresh moments for every
-            transport.
+            transport; or a :class:`~vgf.spec.parts.ParticleStep` of your own.
+        kernel: "rbf", or a :class:`~vgf.spec.parts.Kernel` of your own.
         bandwidth: the kernel's sigma, in units of the action; ``None`` is the median heuristic.
         bandwidth_gradient: let the repulsion differentiate the median bandwidth too, as the
             authors' code does by accident of automatic differentiation. Off: the paper's equation.
@@ -81,6 +104,7 @@ class Budget:
     step_size: float = 0.1
     temperature: float | None = 0.1
     optimiser: str = "adam"
+    kernel: str = "rbf"
     bandwidth: float | None = None
     bandwidth_gradient: bool = False
     clip_norm: float | None = None
@@ -90,17 +114,22 @@ class Budget:
 
     def __post_init__(self) -> None:
         _numbers(self, "budget.")
-        _at_least("budget.steps", self.steps, 0)
-        _at_least("budget.step_size", self.step_size, 0.0)
-        _one_of("budget.optimiser", self.optimiser, ("plain", "adam"))
+        at_least("budget.steps", self.steps, 0)
+        at_least("budget.step_size", self.step_size, 0.0)
+        _part(self, "optimiser", ParticleStep, PARTICLE_STEPS, "budget.")
+        _part(self, "kernel", Kernel, KERNELS, "budget.")
         _one_of("budget.clip_scope", self.clip_scope, ("state", "batch"))
         for name in ("temperature", "bandwidth", "clip_norm"):
             value = getattr(self, name)
             if value is not None:
-                _at_least(f"budget.{name}", value, 0.0, strict=True)
+                at_least(f"budget.{name}", value, 0.0, strict=True)
         if self.bandwidth is not None and self.bandwidth_gradient:
             raise ValueError(
                 "budget.bandwidth_gradient needs the median bandwidth; drop budget.bandwidth"
+            )
+        if self.kernel != "rbf" and self.bandwidth_gradient:
+            raise ValueError(
+                "budget.bandwidth_gradient belongs to budget.kernel 'rbf'; drop one of them"
             )
         if self.low is not None and self.high is not None and self.low >= self.high:
             raise ValueError(f"budget.low {self.low} must lie below budget.high {self.high}")
@@ -132,24 +161,79 @@ class Network:
         _one_of("network.activation", self.activation, ACTIVATIONS)
 
 
+class _ByMethod(type):
+    """Makes settings of the class that their method declares.
+
+    So ``Settings(method="fql", distillation=3.0)`` is an ``FQLSettings``. Settings of another
+    method are left out where they say nothing: sizes of its networks, and its own defaults.
+    """
+
+    def __call__(cls, *values: Any, **named: Any) -> Any:
+        method = values[0] if values else named.get("method", _method_of(cls))
+        name = name_of(Declared, method, "method")
+        made = find(Declared, name, "method").Settings
+        values, named = values[1:], {**named, "method": name}
+        own = {entry.name for entry in fields(made)}
+        for key in sorted(set(named) - own):
+            known = [f for f in _settings_of_methods() if f.name == key]
+            if not known:
+                break  # the class itself says that it has no such setting
+            value, owner = named.pop(key), known[0].owner
+            if value != known[0].default and not isinstance(value, Network):
+                raise ValueError(f"{key} belongs to method {owner!r}, not {name!r}; drop it")
+        placed = dict(zip(_names_of(made), values, strict=False))
+        return super(_ByMethod, made).__call__(**placed, **named)
+
+
 @dataclass(frozen=True)
-class Settings:
-    """Everything one training update depends on, of VGF or of a baseline on the same path.
+class _Own:
+    """A setting that one method alone has."""
+
+    name: str
+    owner: str
+    default: Any
+
+
+def _settings_of_methods() -> list[_Own]:
+    """The settings that only one method has, of all that are known."""
+    common = set(_names_of(Settings)) | {"method"}
+    return [
+        _Own(entry.name, name, _default(entry))
+        for name in names(Declared)
+        for entry in fields(find(Declared, name, "method").Settings)
+        if entry.name not in common
+    ]
+
+
+def _default(entry: Any) -> Any:
+    return entry.default_factory() if entry.default is MISSING else entry.default
+
+
+def _names_of(settings: type) -> list[str]:
+    """The fields after `method`, in order."""
+    return [entry.name for entry in fields(settings) if entry.name != "method"]
+
+
+def _method_of(settings: type) -> str:
+    """The method whose settings a class is; of those that share it, the first."""
+    return next(
+        name for name in names(Declared) if find(Declared, name, "method").Settings is settings
+    )
+
+
+@dataclass(frozen=True)
+class Settings(metaclass=_ByMethod):
+    """Everything one training update depends on. A method may add settings of its own.
 
     Args:
-        method: what is trained, and what acts.
-            "vgf": the flow follows the critic through the kernel.
-            "avgf": the flow follows f(s, a) alone, trained on the critic's action gradient.
-            "bc": behaviour cloning; the reference alone, without a critic.
-            "weighted_bc": the reference is fitted with the weights of the critic's advantages,
-            and is itself the policy.
-            "fql": a one-step policy, distilled from the flow reference and trained through the
-            critic.
-        critic, reference, gradient_field, policy: the networks Q, v (or the Gaussian's mean), f,
-            and the one-step policy of "fql".
+        method: what is trained, and what acts: "vgf", "avgf", "bc", "weighted_bc", "fql" (see
+            :mod:`vgf.spec.methods`), or ``module:object``, a method of your own.
+        critic, reference: the networks Q, and v (or the Gaussian's mean).
         ensemble: number of critics E.
         reference_kind: "flow" (flow matching) or "gaussian".
         reference_tanh: squash the Gaussian with tanh.
+        sampler: how the flow reference is integrated: "euler", or a
+            :class:`~vgf.spec.parts.Sampler` of your own.
         sampling_steps: K, Euler steps of the flow reference.
         particles: N.
         budget: the training budget (L_train, epsilon, alpha).
@@ -159,17 +243,15 @@ class Settings:
             "before" it (the authors' code).
         target_ensemble: "min" or "mean" over the target critics in the TD target.
         target_particles: "mean" or "max" over the particles in the TD target.
+        target: how the target is formed: "td", or a :class:`~vgf.spec.parts.Target` of your own.
         value_ensemble: "mean" or "min" over the critics the flow climbs.
-        critic_loss: "squared", "expectile" or "sparse".
+        critic_loss: "squared", "expectile" or "sparse", or a
+            :class:`~vgf.spec.parts.CriticLoss` of your own.
         expectile: tau_e of the expectile and sparse losses.
-        normalise_gradients: A-VGF regresses on gradients normalised to unit length, row by row.
-        distillation: FQL's weight of staying near the flow reference (alpha in its paper).
-        normalise_values: FQL divides its value term by the mean of |Q|.
-        weight_temperature: beta of weighted behaviour cloning, in units of Q.
-        weight_maximum: its largest weight.
         learning_rate: Adam's, the same for all networks.
         clip_norm: global-norm clip of each network's gradient before Adam; ``None`` for none.
-        selection: how acting picks a particle: "best", "softmax" or "uniform".
+        selection: how acting picks a particle: "best", "softmax" or "uniform", or a
+            :class:`~vgf.spec.parts.SelectionRule` of your own.
         selection_temperature: of the softmax, in units of Q.
 
     Raises:
@@ -179,11 +261,10 @@ class Settings:
     method: str = "vgf"
     critic: Network = field(default_factory=lambda: Network(layer_norm=True))
     reference: Network = field(default_factory=Network)
-    gradient_field: Network = field(default_factory=lambda: Network(layer_norm=True))
-    policy: Network = field(default_factory=Network)
     ensemble: int = 2
     reference_kind: str = "flow"
     reference_tanh: bool = False
+    sampler: str = "euler"
     sampling_steps: int = 10
     particles: int = 10
     budget: Budget = field(default_factory=Budget)
@@ -192,14 +273,10 @@ class Settings:
     target_update: str = "after"
     target_ensemble: str = "min"
     target_particles: str = "mean"
+    target: str = "td"
     value_ensemble: str = "mean"
     critic_loss: str = "squared"
     expectile: float = 0.9
-    normalise_gradients: bool = False
-    distillation: float = 10.0
-    normalise_values: bool = False
-    weight_temperature: float = 1.0
-    weight_maximum: float = 20.0
     learning_rate: float = 3e-4
     clip_norm: float | None = None
     selection: str = "best"
@@ -207,89 +284,64 @@ class Settings:
 
     def __post_init__(self) -> None:
         _numbers(self)
-        _one_of("method", self.method, METHODS)
         for name in ("ensemble", "sampling_steps", "particles"):
-            _at_least(name, getattr(self, name), 1)
+            at_least(name, getattr(self, name), 1)
         _one_of("reference_kind", self.reference_kind, ("flow", "gaussian"))
         _one_of("target_update", self.target_update, ("after", "before"))
         _one_of("target_ensemble", self.target_ensemble, ("min", "mean"))
         _one_of("target_particles", self.target_particles, ("mean", "max"))
         _one_of("value_ensemble", self.value_ensemble, ("mean", "min"))
-        _one_of("critic_loss", self.critic_loss, CRITIC_LOSSES)
-        _one_of("selection", self.selection, SELECTION_RULES)
+        _part(self, "critic_loss", CriticLoss, CRITIC_LOSSES)
+        _part(self, "selection", SelectionRule, SELECTION_RULES)
+        _part(self, "sampler", Sampler, SAMPLERS)
+        _part(self, "target", Target, TARGETS)
         for name in ("discount", "polyak"):
             _within(name, getattr(self, name), 0.0, 1.0)
         if not 0.0 < self.expectile < 1.0:
             raise ValueError(f"expectile is {self.expectile!r}; it must lie in (0, 1)")
-        _at_least("learning_rate", self.learning_rate, 0.0)
-        _at_least("distillation", self.distillation, 0.0)
-        for name in ("selection_temperature", "weight_temperature", "weight_maximum"):
-            _at_least(name, getattr(self, name), 0.0, strict=True)
+        at_least("learning_rate", self.learning_rate, 0.0)
+        at_least("selection_temperature", self.selection_temperature, 0.0, strict=True)
         if self.clip_norm is not None:
-            _at_least("clip_norm", self.clip_norm, 0.0, strict=True)
+            at_least("clip_norm", self.clip_norm, 0.0, strict=True)
         if self.reference_tanh and self.reference_kind == "flow":
             raise ValueError("reference_tanh belongs to reference_kind 'gaussian'")
-        self._check_method()
+        if self.sampler != "euler" and self.reference_kind != "flow":
+            raise ValueError("sampler belongs to reference_kind 'flow'")
+        self.declared.refuse(self)
 
-    def _check_method(self) -> None:
-        """Refuse settings that contradict the method."""
-        for name, method in (("normalise_gradients", "avgf"), ("normalise_values", "fql")):
-            if getattr(self, name) and self.method != method:
-                raise ValueError(f"{name} belongs to method {method!r}")
-        if self.method == "avgf" and self.value_ensemble == "min":
-            raise ValueError(
-                "method 'avgf' learns the gradient of the mean critic; "
-                "value_ensemble 'min' has no part in it"
-            )
-        if self.method == "fql" and self.reference_kind != "flow":
-            raise ValueError(
-                "method 'fql' distils the flow reference; reference_kind must be 'flow'"
-            )
-        if not self.transports and self.budget.steps > 0:
-            raise ValueError(
-                f"method {self.method!r} moves no particles; budget.steps must be 0, "
-                f"as method_settings({self.method!r}) has it"
-            )
+    @property
+    def declared(self) -> Any:
+        """What the method declares: a :class:`vgf.spec.methods.Declaration`."""
+        return find(Declared, self.method, "method")
 
     @property
     def transports(self) -> bool:
         """Whether the method moves particles along the value's gradient."""
-        return self.method in ("vgf", "avgf")
+        return bool(self.declared.transports)
 
     @property
     def networks(self) -> tuple[str, ...]:
         """The networks that the method trains."""
-        critic = () if self.method == "bc" else ("critic",)
-        own = {"avgf": ("gradient_field",), "fql": ("policy",)}
-        return (*critic, "reference", *own.get(self.method, ()))
+        return tuple(self.declared.trains)
 
 
 def method_settings(method: str, **overrides: Any) -> Settings:
     """A method as its authors run it, in all that is not a choice task by task.
 
-    "avgf": N = 5, no entropy term, gradients and velocities clipped to norm 1 before Adam.
-    "fql": one action, and the mean of the critics in its target. The baselines move no particles.
-
     Shapes:
-        method: one of METHODS; overrides: fields of :class:`Settings`.
+        method: its name, or one of your own (a class or an object); overrides: settings of it.
 
     Equation:
         None.
 
     Raises:
-        TypeError: a field that does not exist.
+        TypeError: a setting that does not exist.
         ValueError: an unknown method, or a setting out of its range.
 
     Source:
-        Authors' code, `a_vgf.py` and its run scripts; Park et al. 2025 (FQL), its code's `fql.py`.
+        The method's `defaults`; see :mod:`vgf.spec.methods`.
     """
-    _one_of("method", method, METHODS)
-    defaults: dict[str, Any] = {"method": method}
-    if method == "avgf":
-        defaults |= {"particles": 5, "clip_norm": 1.0}
-        defaults["budget"] = Budget(steps=5, step_size=0.1, temperature=None, clip_norm=1.0)
-    elif method != "vgf":
-        defaults["budget"] = Budget(steps=0)
-    if method == "fql":
-        defaults |= {"particles": 1, "target_ensemble": "mean"}
-    return Settings(**{**defaults, **overrides})
+    name = name_of(Declared, method, "method")
+    defaults = find(Declared, name, "method").defaults
+    settings: Settings = Settings(**{"method": name, **defaults, **overrides})
+    return settings

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-Array = npt.NDArray[Any]
+# In the specification a NumPy array. The backends have its signatures, with arrays of their own,
+# which a type checker accepts for the sake of the second part.
+if TYPE_CHECKING:
+    Array = npt.NDArray[Any] | Any
+else:
+    Array = npt.NDArray[Any]
 
 # A parameter tree: nested dicts of arrays. See networks.py for the names of the keys.
 Params = dict[str, Any]

@@ -1,4 +1,4 @@
-"""Functions of a user's own, by name: ``module:name`` or ``path/to/file.py:name``."""
+"""Objects of a user's own, by name: ``module:name`` or ``path/to/file.py:name``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,20 @@ from .errors import VGFError
 
 
 def load_function(target: str) -> Callable[..., Any]:
-    """A function by ``module:name`` or ``path/to/file.py:name``; the name may have dots in it.
+    """A function by its name; see :func:`load_object`.
+
+    Raises:
+        VGFError: as :func:`load_object`, or an object that cannot be called.
+    """
+    found = load_object(target)
+    if not callable(found):
+        raise VGFError(f"{target} is a {type(found).__name__}, not a function")
+    function: Callable[..., Any] = found
+    return function
+
+
+def load_object(target: str) -> Any:
+    """An object by ``module:name`` or ``path/to/file.py:name``; the name may have dots in it.
 
     Raises:
         VGFError: what cannot be found or imported, with near names.
@@ -40,8 +53,6 @@ def load_function(target: str) -> Callable[..., Any]:
             )
             raise VGFError(f"{place} has no {part}; {hint}")
         found = getattr(found, part)
-    if not callable(found):
-        raise VGFError(f"{target} is a {type(found).__name__}, not a function")
     return found
 
 

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+from typing import Any
+
 import numpy as np
 
-from .flow import follow
-from .networks import mlp, mlp_vjp
-from .reference import repeat_states
-from .settings import Budget
-from .shapes import check_shapes
-from .types import Array, Params
+from ..agent import check_network
+from ..critic import action_gradient
+from ..flow import follow
+from ..networks import mlp, mlp_vjp
+from ..reference import repeat_states
+from ..settings import Budget, Network, Settings
+from ..shapes import check_shapes
+from ..types import Array, Params
+from .base import NetworkShape, Specification
 
 
 def gradient_field(params: Params, s: Array, a: Array, activation: str = "relu") -> Array:
@@ -115,3 +121,90 @@ def amortised_transport(
         Paper, amortised VGF; authors' A-VGF, `SVGD_VGF.step`.
     """
     return follow(lambda a: gradient_field(params, s, a, activation), a, budget, trajectory)
+
+
+@dataclass(frozen=True)
+class AVGFSettings(Settings):
+    """The settings of A-VGF.
+
+    Args:
+        gradient_field: the network f.
+        normalise_gradients: regress on gradients normalised to unit length, row by row.
+    """
+
+    gradient_field: Network = field(default_factory=lambda: Network(layer_norm=True))
+    normalise_gradients: bool = False
+
+
+class AVGF(Specification):
+    """Amortised VGF: f(s, a) learns the critic's action gradient, and the flow follows f alone."""
+
+    name = "avgf"
+    title = "A-VGF"
+    Settings = AVGFSettings
+    # authors' code, a_vgf.py and its run scripts
+    defaults = {
+        "particles": 5,
+        "clip_norm": 1.0,
+        "budget": Budget(steps=5, step_size=0.1, temperature=None, clip_norm=1.0),
+    }
+    trains = ("critic", "reference", "gradient_field")
+    transports = True
+
+    def networks(self, o: int, d: int, settings: Any) -> dict[str, NetworkShape]:
+        return {"gradient_field": NetworkShape(o + d, d, settings.gradient_field)}
+
+    def refuse(self, settings: Settings) -> None:
+        super().refuse(settings)
+        if settings.value_ensemble == "min":
+            raise ValueError(
+                "method 'avgf' learns the gradient of the mean critic; "
+                "value_ensemble 'min' has no part in it"
+            )
+
+    def gradients(
+        self, state: Params, batch: Params, noise: Params, settings: Any
+    ) -> tuple[Params, Params]:
+        """Those of VGF, and the gradient of f.
+
+        Shapes:
+            As :meth:`Specification.gradients`.
+
+        Equation:
+            gradient_field_gradient against grad_a mean_e Q_e(s, a)
+
+        Source:
+            Paper, amortised VGF; authors' A-VGF, `q_grad_loss_fn`.
+        """
+        gradients, metrics = super().gradients(state, batch, noise, settings)
+        s, a = batch["observations"], batch["actions"]
+        g = action_gradient(state["critic"], s, a, "mean", settings.critic.activation)
+        activation = settings.gradient_field.activation
+        loss, gradients["gradient_field"] = gradient_field_gradient(
+            state["gradient_field"], s, a, g, settings.normalise_gradients, activation
+        )
+        return gradients, {**metrics, "gradient_field_loss": loss}
+
+    def move(
+        self,
+        state: Params,
+        s: Array,
+        a: Array,
+        budget: Budget,
+        settings: Any,
+        trajectory: bool = False,
+    ) -> Array:
+        """Transport along f.
+
+        Shapes:
+            As :meth:`Specification.move`.
+
+        Equation:
+            amortised_transport
+
+        Source:
+            Paper, amortised VGF.
+        """
+        check_network(state, "gradient_field", "method 'avgf'")
+        activation = settings.gradient_field.activation
+        return amortised_transport(state["gradient_field"], s, a, budget, activation, trajectory)

@@ -1,0 +1,40 @@
+"""The JAX backend: every function compiled, the whole update in one piece; on the CPU or a GPU.
+
+Gradients come from jax.grad, the optimiser from optax. The traps that separate JAX from the
+specification are met where they occur: float64 has to be switched on (device.py), matrix products
+state their precision (networks.py), and ReLU and clip say their gradients at ties (losses.py).
+
+    device.py       devices, arrays, compiled methods
+    flow.py         the kernel and the flow
+    networks.py     networks
+    losses.py       the reference, the critic, and what methods add
+    selection.py    selection, the optimiser, decoding
+    updates.py      updates and acting, and their random numbers
+"""
+
+from __future__ import annotations
+
+from ...equations import EQUATIONS
+from ..composed import ComposedBackend
+from .device import compiled
+from .losses import JaxLosses
+from .selection import JaxSelection
+from .updates import JaxUpdates
+
+
+class JaxBackend(JaxLosses, JaxSelection, JaxUpdates):
+    """JAX. `jit=False` runs operation by operation, for debugging.
+
+    `cores=2` has two cores of a CPU make many updates (`updates`) together, each with half of the
+    states: what they share is then the gradient, once an update, and not every matrix product, for
+    which cores with caches of their own have to wait. It sums in another order. It needs JAX not to
+    be in use before, jax 0.6, a batch that divides, and settings in which states do not meet;
+    where that is not so, one device does it all, as with `cores=1`.
+    """
+
+
+# what is composed for both frameworks is compiled too
+for _name in ("phi", "flow_step", *(name for name in EQUATIONS if name.endswith("_gradient"))):
+    if _name in vars(ComposedBackend):
+        _method = compiled(*EQUATIONS[_name].settings)(vars(ComposedBackend)[_name])
+        setattr(JaxBackend, _name, _method)

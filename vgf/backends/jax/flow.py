@@ -1,0 +1,121 @@
+"""The kernel and the flow in JAX."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from ...spec.kernel import SIGMA_SQUARED_MIN
+from ...spec.shapes import check_shapes
+from ..base import Tree
+from .device import JaxDevice
+
+Array = jax.Array
+
+# On a GPU, so many steps of a sampler or of a flow are compiled as one at the most.
+STEPS_TOGETHER = 16
+# Up to this many pairs of particles, counting finds the median faster than sorting.
+COUNTED_PAIRS = 128
+
+
+class JaxFlow(JaxDevice):
+    """The kernel and the flow.
+
+    `transport` and `follow` with a function of yours are traced at every call; put jax.jit around
+    a function that calls them to compile once.
+    """
+
+    def squared_distances(self, x, y):
+        check_shapes("squared_distances", x=(x, "* N d"), y=(y, "* M d"))
+        return jnp.sum(jnp.square(x[..., :, None, :] - y[..., None, :, :]), axis=-1)
+
+    def bandwidth_squared(self, a):
+        n = check_shapes("bandwidth_squared", a=(a, "* N d"))["N"]
+        median = _median_distance(self.squared_distances(a, a), n)
+        return lax.stop_gradient(jnp.maximum(median / (2 * math.log(n + 1)), SIGMA_SQUARED_MIN))
+
+    def rbf_kernel(self, x, y, sigma_squared):
+        check_shapes(
+            "rbf_kernel", x=(x, "* N d"), y=(y, "* M d"), sigma_squared=(sigma_squared, "*")
+        )
+        return jnp.exp(-self.squared_distances(x, y) / (2 * sigma_squared[..., None, None]))
+
+    def repulsion(self, a, sigma_squared):
+        n = check_shapes("repulsion", a=(a, "* N d"), sigma_squared=(sigma_squared, "*"))["N"]
+        k = self.rbf_kernel(a, a, sigma_squared)
+        away = (a[..., :, None, :] - a[..., None, :, :]) / sigma_squared[..., None, None, None]
+        return jnp.sum(k[..., None] * away, axis=-2) / n
+
+    def repulsion_through_bandwidth(self, a):
+        n = check_shapes("repulsion_through_bandwidth", a=(a, "* N d"))["N"]
+
+        # as the authors' code does it: automatic differentiation, the median included
+        def total(moving: Array) -> Array:
+            distances = self.squared_distances(moving, a)
+            flat = distances.reshape(*distances.shape[:-2], n * n)
+            order = jnp.argsort(lax.stop_gradient(flat), axis=-1, stable=True)
+            ordered = jnp.take_along_axis(flat, order, axis=-1)
+            median = (ordered[..., (n * n - 1) // 2] + ordered[..., n * n // 2]) / 2
+            sigma_squared = jnp.maximum(median / (2 * math.log(n + 1)), SIGMA_SQUARED_MIN)
+            return jnp.sum(jnp.exp(-distances / (2 * sigma_squared[..., None, None])))
+
+        return -jax.grad(total)(a) / n
+
+    def follow(self, velocity, a, budget, trajectory):
+        def step(carry: tuple[Array, Tree], _: None) -> tuple[tuple[Array, Tree], Any]:
+            a, state = carry
+            a, state = self.flow_step(a, velocity(a), state, budget)
+            return (a, state), a if trajectory else ()
+
+        def run(a: Array) -> Array:
+            state = self.step_state(a, budget)
+            (last, _), path = lax.scan(
+                step, (a, state), length=budget.steps, unroll=self._unrolled(budget.steps)
+            )
+            return jnp.concatenate([a[None], path]) if trajectory else last
+
+        return self.in_own_precision(run)(a)
+
+    def project(self, a, low, high):
+        return jnp.clip(a, low, high)
+
+    def clip_velocity(self, velocity, max_norm, scope):
+        check_shapes("clip_velocity", velocity=(velocity, "* N d"))
+        if scope not in ("state", "batch"):
+            raise ValueError(f"clip scope is {scope!r}; choose state or batch")
+        axes = (-2, -1) if scope == "state" else None
+        norm = jnp.sqrt(jnp.sum(jnp.square(velocity), axis=axes, keepdims=True))
+        return velocity * (max_norm / jnp.maximum(norm, max_norm))
+
+    def _unrolled(self, steps: int) -> int:
+        """How many steps of a loop are compiled as one: a GPU waits between those that are not."""
+        return 1 if self.device == "cpu" else min(max(steps, 1), STEPS_TOGETHER)
+
+
+def _median_distance(distances: Array, n: int) -> Array:
+    """The median of ``[*, N, N]`` squared distances of N particles from each other -> ``[*]``.
+
+    In order they are N zeros, the diagonal, and then each pair's distance twice.
+    """
+    rows, columns = np.triu_indices(n, 1)
+    pairs = distances[..., rows, columns]
+    if len(rows) > COUNTED_PAIRS:
+        ordered = jnp.sort(pairs, axis=-1)
+    else:
+        one, other = pairs[..., :, None], pairs[..., None, :]
+        first = np.tri(len(rows), k=-1, dtype=bool)  # of two that tie
+        rank = jnp.sum((other < one) | ((other == one) & first), axis=-1)
+
+    def at(place: int) -> Array:
+        if place < n:
+            return jnp.zeros_like(distances[..., 0, 0])
+        if len(rows) > COUNTED_PAIRS:
+            return ordered[..., (place - n) // 2]
+        return jnp.sum(jnp.where(rank == (place - n) // 2, pairs, 0), axis=-1)
+
+    return (at((n * n - 1) // 2) + at(n * n // 2)) / 2

@@ -1,0 +1,27 @@
+"""The torch backend: eager by default, or compiled whole; on the CPU or a CUDA GPU.
+
+Gradients come from torch.func, the optimiser from torch.optim. The traps that separate torch from
+the specification are met where they occur: the lower median (flow.py), LayerNorm's epsilon
+(networks.py), TF32 (device.py).
+
+    device.py       devices, arrays, the precision of matrix products
+    flow.py         the kernel and the flow
+    networks.py     networks
+    losses.py       the reference, the critic, and what methods add
+    selection.py    selection, the optimiser, decoding
+    updates.py      updates and acting, and their random numbers
+"""
+
+from __future__ import annotations
+
+from .losses import TorchLosses
+from .selection import TorchSelection
+from .updates import TorchUpdates
+
+
+class TorchBackend(TorchLosses, TorchSelection, TorchUpdates):
+    """torch. `compile=True` passes the update whole through torch.compile.
+
+    Compiled is what measures fastest in long training; it takes half a minute for every new
+    combination of settings and shapes and needs a C++ compiler, so eager is the default.
+    """

@@ -1,0 +1,123 @@
+"""Networks in torch: matrix products in the backend's precision, LayerNorm, ensembles."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812  (torch's own name for it)
+
+from ...spec.networks import LAYER_NORM_EPSILON, hidden_layers
+from ...spec.optimiser import tree_map
+from ...spec.settings import ACTIVATIONS
+from ...spec.shapes import check_shapes, check_states
+from ..base import Tree
+from ..composed import check_layer
+from .device import TorchDevice, with_precision
+
+# A network's input, in parts that are set side by side; their leading axes broadcast.
+Parts = tuple[Tensor, ...]
+
+
+class TorchNetworks(TorchDevice):
+    """Networks."""
+
+    def matmul(self, x: Tensor, y: Tensor) -> Tensor:
+        """A matrix product in the backend's precision."""
+        if self.matmul_precision == "bf16":
+            return (x.bfloat16() @ y.bfloat16()).to(x.dtype)
+        return x @ y
+
+    def activate(self, x, activation):
+        if activation == "relu":
+            return F.relu(x)
+        if activation == "gelu":
+            return x * torch.special.erfc(x * -math.sqrt(0.5)) / 2
+        if activation == "gelu_tanh":
+            return F.gelu(x, approximate="tanh")
+        if activation == "swish":
+            return F.silu(x)
+        raise ValueError(f"activation is {activation!r}; choose one of {', '.join(ACTIVATIONS)}")
+
+    def layer_norm(self, x, scale, offset):
+        check_shapes("layer_norm", x=(x, "* h"), scale=(scale, "h"), offset=(offset, "h"))
+        return self._normalise(x, scale, offset)
+
+    def _normalise(
+        self, x: Tensor, scale: Tensor | None = None, offset: Tensor | None = None
+    ) -> Tensor:
+        return F.layer_norm(x, x.shape[-1:], scale, offset, LAYER_NORM_EPSILON)
+
+    def _network(self, params: Tree, x: Tensor | Parts, activation: str) -> Tensor:
+        """A network on ``[*, in]`` or parts of it; an ensemble's result has one more axis."""
+        if params["output"]["kernel"].ndim == 2:
+            return self._member(params, x, activation)
+        members = functools.partial(self._member, x=x, activation=activation)
+        if self.torch_device.type != "cpu":
+            batched: Tensor = torch.func.vmap(members)(params)
+            return batched
+        count = len(params["output"]["kernel"])
+        return torch.stack([members(tree_map(lambda p, e=e: p[e], params)) for e in range(count)])
+
+    def _member(self, params: Tree, x: Tensor | Parts, activation: str) -> Tensor:
+        parts = x if isinstance(x, tuple) else (x,)
+        for name in [*hidden_layers(params), "output"]:
+            layer = params[name]
+            kernel, bias = layer["kernel"], layer["bias"]
+            widths = [part.shape[-1] for part in parts]
+            check_layer(name, widths, kernel, bias)
+            # what belongs to a state is multiplied once, and not once for each particle
+            y = bias + sum(map(self.matmul, parts, kernel.split(widths)))
+            if "norm_scale" in layer:
+                y = self._normalise(y, layer["norm_scale"], layer["norm_offset"])
+            if name != "output":
+                y = self.activate(y, activation)
+            parts = (y,)
+        return parts[0]
+
+    @with_precision
+    def mlp(self, params, x, activation):
+        return self._network(params, x, activation)
+
+    def mlp_vjp(self, params, x, cotangent, activation):
+        out = params["output"]["kernel"].shape[-1]
+        check_shapes("mlp_vjp", x=(x, "M in"), cotangent=(cotangent, f"M {out}"))
+        return self._network_vjp(params, x, cotangent, activation)
+
+    @with_precision
+    def ensemble(self, params, x, activation):
+        return self._network(params, x, activation)
+
+    def ensemble_vjp(self, params, x, cotangent, activation):
+        size, out = params["output"]["bias"].shape
+        check_shapes("ensemble_vjp", x=(x, "M in"), cotangent=(cotangent, f"{size} M {out}"))
+        return self._network_vjp(params, x, cotangent, activation)
+
+    @with_precision
+    def _network_vjp(
+        self, params: Tree, x: Tensor, cotangent: Tensor, activation: str
+    ) -> tuple[Tree, Tensor]:
+        networks = {name: params[name] for name in params if name != "log_std"}
+
+        def pullback(tree: Tree, x: Tensor) -> Tensor:
+            return (self._network(tree, x, activation) * cotangent).sum()
+
+        _, (gradient, dx) = self._value_and_gradient(pullback, networks, x)
+        return gradient, dx
+
+    def _value_and_gradient(
+        self, function: Callable[..., Tensor], *trees: Tree
+    ) -> tuple[Tensor, tuple[Tree, ...]]:
+        """A scalar function of some trees, and its gradient with respect to all their arrays."""
+        gradients, value = torch.func.grad_and_value(function, argnums=tuple(range(len(trees))))(
+            *trees
+        )
+        return value, gradients
+
+    def _parts(self, s: Tensor, *others: Tensor) -> Parts:
+        """A network's input: states, and what goes with each of them or with its particles."""
+        check_states("network input", s, others[0])
+        return (s if others[0].ndim == s.ndim else s.unsqueeze(-2), *others)

@@ -1,0 +1,23 @@
+"""Behaviour cloning: the reference alone, without a critic."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ..spec import methods as specified
+from .base import Array, Method, Tree
+
+if TYPE_CHECKING:
+    from ..backends.base import Backend
+
+
+class BC(Method):
+    """Behaviour cloning: particles are the reference's, none is moved, and all count the same."""
+
+    specification = specified.BC()
+
+    def gradients(
+        self, eq: Backend, state: Tree, batch: Tree, noise: Tree, settings: Any
+    ) -> tuple[dict[str, Tree], dict[str, Array]]:
+        reference, metrics = self.reference_gradient(eq, state, batch, noise, settings)
+        return {"reference": reference}, metrics

@@ -1,0 +1,12 @@
+"""Methods, one file each: what a method declares, and its equations in NumPy."""
+
+from ..registry import Declared, register
+from .avgf import AVGF, AVGFSettings
+from .base import Declaration, Draw, NetworkShape, Specification, normal, uniform
+from .bc import BC
+from .fql import FQL, FQLSettings
+from .vgf import VGF
+from .weighted_bc import WeightedBC, WeightedBCSettings
+
+for _method in (VGF(), AVGF(), BC(), WeightedBC(), FQL()):
+    register(Declared, _method.name, _method)

@@ -1,0 +1,153 @@
+"""Methods and parts of them by name: those of this package, and ``module:object`` for yours.
+
+A setting that names one of these is a text, so that it can stand on a command line, in a file and
+in a compiled program's key. Given an object instead of a text, :func:`name_of` registers it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+class Declared:
+    """A method, as settings know it; see :class:`vgf.spec.methods.Declaration`."""
+
+    Settings: type
+    defaults: dict[str, Any]
+    trains: tuple[str, ...]
+    transports: bool
+
+
+_KNOWN: dict[tuple[type, str], Any] = {}
+
+
+def load_from_module(name: str) -> Any:
+    """The object that ``module:object`` names.
+
+    Shapes:
+        None.
+
+    Equation:
+        None.
+
+    Raises:
+        ValueError: no such module, or nothing of that name in it.
+
+    Source:
+        The spelling of Python's entry points.
+    """
+    module, _, path = name.partition(":")
+    try:
+        found: Any = importlib.import_module(module)
+        for part in path.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"{name!r} cannot be imported: {error}") from error
+    return found
+
+
+# How a name with a colon is loaded; vgf.methods puts in its own, which takes files of code too.
+load: Callable[[str], Any] = load_from_module
+
+
+def register(kind: type, name: str, value: Any) -> None:
+    """Let an object be found under a name.
+
+    Shapes:
+        None.
+
+    Equation:
+        None.
+
+    Source:
+        Ours.
+    """
+    _KNOWN[kind, name] = value
+
+
+def names(kind: type) -> list[str]:
+    """The names of what is registered of a kind, in order.
+
+    Shapes:
+        None.
+
+    Equation:
+        None.
+
+    Source:
+        Ours.
+    """
+    return [name for known, name in _KNOWN if known is kind]
+
+
+def find(kind: type[T], name: str, what: str, choices: Iterable[str] = ()) -> T:
+    """The object of a kind that a name stands for.
+
+    Shapes:
+        name: of one that was registered, or ``module:object``, an object of `kind` or a class of
+        such; what: the setting's name, for the message; choices: what it may be instead.
+
+    Equation:
+        None.
+
+    Raises:
+        ValueError: an unknown name, or an object of another kind.
+
+    Source:
+        Ours.
+    """
+    if (kind, name) in _KNOWN:
+        found: T = _KNOWN[kind, name]
+        return found
+    if ":" not in name:
+        known = [*choices, *(n for k, n in _KNOWN if k is kind and n not in choices)]
+        raise ValueError(
+            f"{what} is {name!r}; choose one of {', '.join(known)}, or module:object of your own"
+        )
+    return _made(kind, load(name), name, what)
+
+
+def name_of(kind: type, given: Any, what: str) -> str:
+    """The name of what is given: a text as it is; an object or class of `kind`, now registered.
+
+    Shapes:
+        what: the setting's name, for the message.
+
+    Equation:
+        None.
+
+    Raises:
+        ValueError: neither a text nor of that kind.
+
+    Source:
+        Ours.
+    """
+    if isinstance(given, str):
+        return given
+    cls = given if isinstance(given, type) else type(given)
+    name = f"{cls.__module__}:{cls.__qualname__}"
+    if not isinstance(given, type) and vars(given):
+        name = f"{name}#{id(given):x}"  # an object with a state of its own is itself alone
+    _made(kind, given, name, what)
+    return name
+
+
+def _made(kind: type[T], found: Any, name: str, what: str) -> T:
+    """An object of a kind, made of its class where a class was found; registered."""
+    if inspect.isclass(found) and issubclass(found, kind):
+        try:
+            found = found()
+        except TypeError as error:
+            raise ValueError(f"{what} is {name!r}, which cannot be made: {error}") from error
+    if not isinstance(found, kind):
+        raise ValueError(
+            f"{what} is {name!r}, a {type(found).__name__}; it must be a class derived from "
+            f"{kind.__module__}.{kind.__qualname__}"
+        )
+    register(kind, name, found)
+    return found
