@@ -46,7 +46,6 @@ CONTROLS = [
             params, variants._negated(variants._negated(critic)), *args
         ),
     ),
-    control("_fit_policy", lambda b, original, *args: original(*args), "update"),
     control("update_from_noise", lambda b, original, *args: original(*args), "update"),
 ]
 

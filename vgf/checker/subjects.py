@@ -116,6 +116,8 @@ SYNONYMS = {
     "activation": "activate",
     "clip": "project",
 }
+# The argument that names a part of one's own, which has no place in a function under check.
+_NAMES_A_PART = {"phi": "kernel", "td_target": "target"}
 # What an argument is held at when the function does not take it: the first that agrees is meant.
 CHOICES: dict[str, tuple[Any, ...]] = {
     "temperature": (None, 1.0),
@@ -304,6 +306,8 @@ def _subject(form: str, equation: Equation) -> Subject:
     parameters = _NAMES.get(form) or tuple(inspect.signature(getattr(spec, name)).parameters)
     if name == "adam_step":
         parameters = parameters[:4]
+    if name in _NAMES_A_PART:
+        parameters = tuple(p for p in parameters if p != _NAMES_A_PART[name])
     return Subject(name, form, equation, parameters, _axes(AXES.get(form, "")))
 
 

@@ -27,7 +27,8 @@ from ..data.npz import DATA_MEMORY
 from ..support.errors import VGFError
 from ..support.extras import need
 from ..support.files import write_atomically
-from ..spec.settings import METHODS, Budget, Network, Settings, method_settings
+from ..methods import method_names
+from ..spec.settings import Budget, Network, Settings, method_settings
 
 DEMO_ENV = "pointmaze-medium-navigate-singletask-task1-v0"
 NONE = "none"
@@ -621,7 +622,7 @@ def resolve(flags: Mapping[str, Any], path: Path | str | None = None) -> RunConf
     preset = _preset_asked_for(file, flags, str(path))
     layers = (preset.settings if preset else {}, file, flags)
     env = asked_for("task.env", layers, DEMO_ENV)
-    method = asked_for("agent.method", layers, "vgf", METHODS)
+    method = asked_for("agent.method", layers, "vgf", method_names())
     config = default_config(env, method)
     if preset is not None:
         preset = preset.of_method(method)

@@ -15,7 +15,6 @@ import numpy as np
 from hypothesis import strategies as st
 
 from ..backends.base import Backend
-from ..backends.composed import ComposedBackend
 from ..backends.numpy import NumpyBackend
 from ..spec.networks import init_ensemble, init_mlp
 from ..spec.optimiser import tree_map
@@ -137,22 +136,6 @@ class Jittered(NumpyBackend):
     particles alike. Where that decides the outcome (a sign that Adam takes of nearly nothing,
     particles on the verge of parting), the input does not determine the result in that dtype.
     """
-
-    stack = staticmethod(np.stack)
-    follow = ComposedBackend.follow
-    transport = ComposedBackend.transport
-    critic_transport = ComposedBackend.critic_transport
-    amortised_transport = ComposedBackend.amortised_transport
-    move = ComposedBackend.move
-    update = ComposedBackend.update
-    update_from_noise = ComposedBackend.update_from_noise
-    act = ComposedBackend.act
-    act_from_noise = ComposedBackend.act_from_noise
-    _fit_critic = ComposedBackend._fit_critic
-    _fit_reference = ComposedBackend._fit_reference
-    _fit_gradient_field = ComposedBackend._fit_gradient_field
-    _fit_policy = ComposedBackend._fit_policy
-    _spread = ComposedBackend._spread
 
     def __init__(self, u: float, seed: int) -> None:
         super().__init__("cpu", "float64", "float32")

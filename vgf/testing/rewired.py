@@ -1,14 +1,8 @@
-"""The specification with some of its functions replaced, felt by every function that calls them.
-
-The functions of `vgf.spec` call each other as globals of their modules. Here each of them is made
-again over one private table of names, so that a variant planted in the median is at work in phi,
-in transport and in a whole update, and the specification itself is left alone.
-"""
+"""The specification with variants planted in it, one into the other."""
 
 from __future__ import annotations
 
 import functools
-import importlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -18,75 +12,47 @@ from typing import Any
 import numpy as np
 
 from ..backends.numpy import NumpyBackend
+from ..backends.rebinding import rebound, rebound_specification, specification_names
+from ..equations import EQUATIONS
+from ..spec.methods import Specification
+from ..spec.registry import Declared, find, names
 from ..spec.settings import Budget
 from .compare import MACHINE_EPSILON, perturb
-
-_MODULES = [
-    importlib.import_module(f"vgf.spec.{name}")
-    for name in (
-        "shapes",
-        "settings",
-        "optimiser",
-        "networks",
-        "kernel",
-        "flow",
-        "reference",
-        "critic",
-        "amortised",
-        "baselines",
-        "selection",
-        "update",
-        "text",
-        "theory",
-    )
-]
-_NAMES: dict[str, Any] = {
-    name: value for module in _MODULES for name, value in vars(module).items()
-}
-_HOME = {module.__name__ for module in _MODULES}
-
-
-def fresh_names() -> dict[str, Any]:
-    """Every name of the specification; its functions call each other through this very table."""
-    names = dict(_NAMES)
-    for name, value in _NAMES.items():
-        if isinstance(value, FunctionType) and value.__module__ in _HOME:
-            names[name] = rebound(value, names)
-    return names
 
 
 @functools.cache
 def reached_from(name: str) -> frozenset[str]:
     """The functions and constants of the specification that a function depends on, itself too."""
+    every = specification_names()
     found, left = {name}, [name]
     while left:
-        value = _NAMES.get(left.pop())
-        if not isinstance(value, FunctionType):
-            continue
-        codes = [value.__code__]
+        now = left.pop()
+        value = every.get(now)
+        functions = _of_methods() if now == "specification" else [value]
+        codes = [f.__code__ for f in functions if isinstance(f, FunctionType)]
         for code in codes:  # functions inside functions
             codes += [c for c in code.co_consts if isinstance(c, CodeType)]
-        new = {n for code in codes for n in code.co_names if n in _NAMES} - found
+        new = {n for code in codes for n in code.co_names if n in every} - found
         found |= new
         left += new
     return frozenset(found | {seam for seam, inside in _INSIDE.items() if inside in found})
 
 
+def _of_methods() -> list[FunctionType]:
+    """The functions of every method's specification."""
+    classes = [type(find(Declared, name, "method")) for name in names(Declared)]
+    return [
+        value
+        for cls in classes
+        if issubclass(cls, Specification)
+        for base in cls.__mro__
+        for value in vars(base).values()
+        if isinstance(value, FunctionType)
+    ]
+
+
 # Names under which variants replace a part of a function, and the function.
-_INSIDE = {
-    "_network": "mlp",
-    "_normalise": "layer_norm",
-    "update_from_noise": "update",
-    "_fit_policy": "fit_policy",
-}
-
-
-def rebound(function: FunctionType, names: dict[str, Any]) -> FunctionType:
-    """A function made again so that it finds its globals in another table."""
-    code, defaults = function.__code__, function.__defaults__
-    made = FunctionType(code, names, function.__name__, defaults, function.__closure__)
-    made.__kwdefaults__ = function.__kwdefaults__
-    return made
+_INSIDE = {"_network": "mlp", "_normalise": "layer_norm", "update_from_noise": "update"}
 
 
 class Rewired(NumpyBackend):
@@ -101,7 +67,7 @@ class Rewired(NumpyBackend):
 
     def __init__(self, variants: Sequence[Any] = (), rounding: tuple[str, int] | None = None):
         super().__init__("cpu", "float64", "float32")
-        self._names = names = fresh_names()
+        self._names = names = rebound_specification({})
         whole = names["update"]
         names["update_from_noise"] = lambda state, batch, noise, settings: whole(
             state, batch, settings, noise
@@ -113,7 +79,7 @@ class Rewired(NumpyBackend):
             original = names[variant.method]
             if variant.method == "repulsion" and isinstance(original, FunctionType):
                 # the differentiated one is built on the right one
-                through = _NAMES["repulsion_through_bandwidth"]
+                through = specification_names()["repulsion_through_bandwidth"]
                 names["repulsion_through_bandwidth"] = rebound(through, dict(names))
             if callable(original):
                 names[variant.method] = partial(variant.replacement, self, original)
@@ -159,7 +125,7 @@ class Rewired(NumpyBackend):
 
 
 # What the interface lends from the specification, and what variants reach for.
-_LENT = {name for name, value in vars(NumpyBackend).items() if isinstance(value, staticmethod)} | {
+_LENT = {name for name in EQUATIONS if isinstance(vars(NumpyBackend)[name], staticmethod)} | {
     "_normalise",
     "_network",
     "selection_probabilities",
@@ -194,25 +160,7 @@ def _own_normalise(names: dict[str, Any]) -> None:
     names["layer_norm"] = lambda x, scale, offset: scale * names["_normalise"](x) + offset
 
 
-def _own_fit_policy(names: dict[str, Any]) -> None:
-    """Let variants take the place of the policy's fit under the backends' name for it."""
-    if "_fit_policy" in names:
-        return
-    fit = names["fit_policy"]
-
-    def backends(state: Any, batch: Any, noise: Any, settings: Any) -> Any:
-        loss, gradient = fit(state, batch, noise, settings)
-        return gradient, {"policy_loss": loss}
-
-    def specification(*args: Any) -> Any:
-        gradient, metrics = names["_fit_policy"](*args)
-        return metrics["policy_loss"], gradient
-
-    names["_fit_policy"], names["fit_policy"] = backends, specification
-
-
 _SEAMS: dict[str, Callable[[dict[str, Any]], None]] = {
-    "_fit_policy": _own_fit_policy,
     "_network": _own_network,
     "_normalise": _own_normalise,
 }

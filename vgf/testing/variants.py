@@ -453,27 +453,6 @@ def _(
     return original(params, critic, s, noise, target, distillation, False, *args)
 
 
-@variant(
-    "distilled from the data",
-    "_fit_policy",
-    "your policy is distilled from the data's actions",
-    "update",
-)
-def _(b: Any, original: Any, state: Any, batch: Any, noise: Any, settings: Any) -> Any:
-    loss, gradient = b.policy_gradient(
-        state["policy"],
-        state["critic"],
-        batch["observations"],
-        noise["policy"],
-        batch["actions"],
-        settings.distillation,
-        settings.normalise_values,
-        settings.policy.activation,
-        settings.critic.activation,
-    )
-    return gradient, {"policy_loss": loss}
-
-
 @variant("FQL acting by its reference", "propose", "your next actions are the flow reference's")
 def _(b: Any, original: Any, state: Any, s: Any, noise: Any, settings: Any) -> Any:
     return b.sample_reference(state["reference"], s, noise, settings)
@@ -662,3 +641,33 @@ def _(b: Any, original: Any, state: Any, batch: Any, noise: Any, settings: Any) 
 def _(b: Any, original: Any, state: Any, batch: Any, noise: Any, settings: Any) -> Any:
     new, metrics = original(state, batch, noise, settings)
     return {**new, "step": state["step"]}, metrics
+
+
+@variant(
+    "distilled from the data",
+    "update_from_noise",
+    "your policy is distilled from the data's actions",
+    "update",
+)
+def _(b: Any, original: Any, state: Any, batch: Any, noise: Any, settings: Any) -> Any:
+    new, metrics = original(state, batch, noise, settings)
+    if "policy" not in settings.networks:
+        return new, metrics
+    loss, gradient = b.policy_gradient(
+        state["policy"],
+        state["critic"],
+        batch["observations"],
+        noise["policy"],
+        batch["actions"],
+        settings.distillation,
+        settings.normalise_values,
+        settings.policy.activation,
+        settings.critic.activation,
+    )
+    if settings.clip_norm is not None:
+        gradient = b.clip_by_global_norm(gradient, settings.clip_norm)
+    policy, adam = b.adam_step(
+        state["policy"], gradient, state["optimiser"]["policy"], settings.learning_rate
+    )
+    optimiser = {**new["optimiser"], "policy": adam}
+    return {**new, "policy": policy, "optimiser": optimiser}, {**metrics, "policy_loss": loss}
