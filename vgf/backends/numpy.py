@@ -17,12 +17,28 @@ class NumpyBackend(Backend):
     """NumPy: the specification, in float64 or float32, on the CPU.
 
     The functions of the specification call each other and not a backend. Where a subclass
-    overrides some, they are made again over a table of names in which the overrides stand.
+    overrides some, they are made again over a table of names in which the overrides stand. What
+    has its gradient derived by hand beside it cannot be overridden alone.
     """
+
+    # another function than these would keep the old one's gradient
+    hand_derived = frozenset(
+        {"activate", "layer_norm", "mlp", "ensemble", "flow_velocity", "critic_values", "aggregate"}
+        | {"gradient_field", "policy_actions"}
+        | {name for name in EQUATIONS if name.endswith("_loss")}
+    )
 
     name = "numpy"
     device = "cpu"
     xp = np
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for name in sorted(cls.hand_derived & vars(cls).keys()):
+            raise TypeError(
+                f"{cls.__name__}.{name} would not be called: NumPy's gradients are derived by hand "
+                "from the specification's own; override the gradient, or use torch or jax"
+            )
 
     def __init__(self, device: str, dtype: str | None, matmul_precision: str) -> None:
         if device not in ("auto", "cpu"):
