@@ -19,11 +19,11 @@ import pytest
 
 from vgf import cli
 from vgf.backends import missing_packages
+from vgf.runs import agent, updates
 from vgf.runs import loop as train
-from vgf.runs import updates
 from vgf.runs.checkpoint import list_steps, load_checkpoint
-from vgf.runs.config import load_config
-from vgf.runs.log import read_rows
+from vgf.runs.resolve import load_config
+from vgf.support.rows import read_rows
 
 if not os.environ.get("CI"):
     pytest.importorskip("ogbench")
@@ -289,7 +289,7 @@ def test_ctrl_c_anywhere_loses_nothing(
     straight, folder = tmp_path / "straight", tmp_path / "stopped"
     assert vgf("run", *flags, "--out", straight) == 0
     calls = 0
-    where_from, name = (updates, "batch_rows") if where == "update" else (train, "evaluate")
+    where_from, name = (updates, "batch_rows") if where == "update" else (agent, "evaluate")
     real = getattr(where_from, name)
 
     def pressed(*args: object, **options: object) -> object:

@@ -15,11 +15,25 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from vgf.runs import checkpoint
-from vgf.runs.checkpoint import check_checkpoint, checkpoint_path, create_run_folder, flatten, git_revision, latest_step, list_steps, load_checkpoint, open_run_folder, record_environment, save_checkpoint, unflatten
-from vgf.runs.config import RunConfig, load_config, settings_hash
-from vgf.support.errors import VGFError
+from vgf.runs.checkpoint import (
+    check_checkpoint,
+    checkpoint_path,
+    create_run_folder,
+    flatten,
+    git_revision,
+    latest_step,
+    list_steps,
+    load_checkpoint,
+    open_run_folder,
+    record_environment,
+    save_checkpoint,
+    unflatten,
+)
+from vgf.runs.config import RunConfig, settings_hash
+from vgf.runs.resolve import load_config
 from vgf.spec.settings import Network, Settings
 from vgf.spec.update import init_state
+from vgf.support.errors import VGFError
 
 SMALL = Settings(critic=Network((3, 2), layer_norm=True), reference=Network((3,)), particles=2)
 TASK = "some-task-v0"

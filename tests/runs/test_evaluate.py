@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from vgf.benchmarks.tasks import Task, make_task, success
 from vgf.data.pool import default_workers
-from vgf.support.errors import VGFError
 from vgf.runs.evaluation import Evaluation, episode_seed, evaluate, make_pool, summarise
 from vgf.spec import wasserstein2
-from vgf.benchmarks.tasks import Task, make_task, success
+from vgf.support.errors import VGFError
 
 
 class Line:

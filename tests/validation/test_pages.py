@@ -20,8 +20,9 @@ from validation.pages import Heading, Picture, Points, Table, Text, to_html, to_
 from validation.record import RESULTS
 from vgf.runs.checkpoint import create_run_folder
 from vgf.runs.config import RunConfig
-from vgf.runs.log import EVALUATION_COLUMNS, EVALUATIONS, RowLog, RunLog
+from vgf.runs.log import EVALUATION_COLUMNS, EVALUATIONS, RunLog
 from vgf.support.errors import VGFError
+from vgf.support.rows import RowLog
 
 SMALL = replace(
     choose(CLAIMS, "best-of-n"),

@@ -35,8 +35,9 @@ _WANTED = {"decoding_weight": "--unmoved-change", "step_size": "--moved-change"}
 
 
 def main(words: list[str]) -> int:
-    from ..runs.config import override, read_toml
     from ..runs.flags import Parser, add_flags, given
+    from ..support.settings_tree import override
+    from ..support.toml import read_toml
     from ..text.settings import AlignSettings
 
     parser = Parser(

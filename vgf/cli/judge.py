@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 def main(words: list[str]) -> int:
     from ..runs.flags import Parser
-    from ..runs.report import format_table
     from ..support.files import write_atomically
+    from ..support.tables import format_table
     from ..text.judging import judge, load_judge, methods
 
     parser = Parser(

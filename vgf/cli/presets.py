@@ -66,7 +66,7 @@ def _says(preset: Preset, word: str) -> bool:
 
 def _print_list(found: list[Preset]) -> None:
     from ..runs.presets import revision
-    from ..runs.report import format_table
+    from ..support.tables import format_table
 
     print(f"{len(found)} presets; settings from the authors' code, {revision()}")
     table = format_table([_row(preset) for preset in found]).splitlines()

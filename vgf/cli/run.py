@@ -70,7 +70,7 @@ def _train_all(config: RunConfig, folder: Path, resume: bool) -> int:
         _train_seeds(config, folder, resume)
         page = report(folder)
     except KeyboardInterrupt:
-        from ..runs.updates import Interrupted
+        from ..support.interrupts import Interrupted
 
         way_on = f"go on with: vgf run --resume {folder}"
         raise Interrupted(
@@ -85,7 +85,7 @@ def _train_all(config: RunConfig, folder: Path, resume: bool) -> int:
 def _train_seeds(config: RunConfig, folder: Path, resume: bool) -> None:
     from ..runs.checkpoint import CONFIG, create_run_folder, seed_folders
     from ..runs.loop import finished, prepare, train_together
-    from ..runs.updates import Interrupted
+    from ..support.interrupts import Interrupted
 
     folders = seed_folders(config, folder)
     runs = {place: _of_seed(config, seed, place) for seed, place in folders.items()}

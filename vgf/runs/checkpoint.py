@@ -34,12 +34,14 @@ from typing import Any
 
 import numpy as np
 
-from .config import RunConfig, load_config, save_config, settings_hash, to_dict
+from ..spec.settings import Settings
+from ..spec.types import Array, Params
 from ..support.errors import VGFError
 from ..support.extras import need
 from ..support.files import sync_folder, write_atomically, write_durably
-from ..spec.settings import Settings
-from ..spec.types import Array, Params
+from ..support.settings_tree import to_dict
+from .config import RunConfig, save_config, settings_hash
+from .resolve import load_config
 
 CONFIG, ENVIRONMENT, CHECKPOINTS = "config.toml", "environment.json", "checkpoints"
 ARRAYS, SIDECAR = "state.safetensors", "state.json"

@@ -25,13 +25,14 @@ from typing import Any, Generic, Protocol, TypedDict, TypeVar
 
 import numpy as np
 
+from ..benchmarks.tasks import Task
 from ..data.common import Progress
 from ..data.pool import EnvironmentPool, Step, default_workers
-from ..support.errors import VGFError
-from ..support.statistics import SUCCESS, interval
 from ..spec.theory import wasserstein2
 from ..spec.types import Array
-from ..benchmarks.tasks import Task
+from ..support.errors import VGFError
+from ..support.statistics import SUCCESS, mean_measured
+from .scores import Score, scores
 
 # Environments in a group, at least: fewer rows make poor matrix products.
 _GROUP = 8
@@ -83,38 +84,11 @@ EpisodeRecord = TypedDict(
 
 
 @dataclass(frozen=True)
-class Summary:
-    """The episodes of one budget taken together.
-
-    Args:
-        budget: its label.
-        episodes: how many there were.
-        score: the mean score, by the name that the task has for it.
-        low, high: its 95 % interval; see :func:`vgf.support.statistics.interval`. None for one return.
-        success_rate: the share that succeeded; None where the environment does not say.
-        mean_return, mean_length: over episodes; lengths in decisions.
-        displacement, w2: mean distance moved in a decision, averaged over episodes, in units of
-            the action; None where it was not measured.
-    """
-
-    budget: str
-    episodes: int
-    score: float
-    low: float | None
-    high: float | None
-    success_rate: float | None
-    mean_return: float
-    mean_length: float
-    displacement: float | None
-    w2: float | None
-
-
-@dataclass(frozen=True)
 class Evaluation:
-    """What :func:`evaluate` found: every episode, and a summary for each budget, in order."""
+    """What :func:`evaluate` found: every episode, and the score at each budget, in order."""
 
     records: list[EpisodeRecord]
-    summaries: list[Summary]
+    summaries: list[Score]
 
 
 def evaluate(
@@ -188,33 +162,10 @@ def make_pool(
     return EnvironmentPool(task.make_env, task.success, size, workers)
 
 
-def summarise(records: Sequence[EpisodeRecord], score_name: str = SUCCESS) -> list[Summary]:
-    """Summaries of the budgets in records, in the order of their first episodes."""
-    labels = dict.fromkeys(record["budget"] for record in records)
-    return [_summary([r for r in records if r["budget"] == label], score_name) for label in labels]
-
-
-def _summary(records: Sequence[EpisodeRecord], score_name: str) -> Summary:
-    scores = np.array([record["score"] for record in records])
-    low, high = interval([scores], score_name)
-    return Summary(
-        budget=records[0]["budget"],
-        episodes=len(records),
-        score=float(np.mean(scores)),
-        low=low,
-        high=high,
-        success_rate=_mean([record["success"] for record in records]),
-        mean_return=float(np.mean([record["return"] for record in records])),
-        mean_length=float(np.mean([record["length"] for record in records])),
-        displacement=_mean([record["displacement"] for record in records]),
-        w2=_mean([record["w2"] for record in records]),
-    )
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    """The mean of what was measured, or None."""
-    measured = [value for value in values if value is not None]
-    return float(np.mean(measured)) if measured else None
+def summarise(records: Sequence[EpisodeRecord], score_name: str = SUCCESS) -> list[Score]:
+    """The score at each budget in records, in the order of their first episodes."""
+    order = list(dict.fromkeys(record["budget"] for record in records))
+    return sorted(scores([records], score_name), key=lambda score: order.index(str(score.budget)))
 
 
 def episode_seed(seed: int, episode: int) -> int:
@@ -413,8 +364,8 @@ class _Evaluation(Generic[BudgetT]):
                 "success": episode.success,
                 "score": self._task.score(episode.total, episode.success),
                 "length": episode.length,
-                "displacement": _mean(episode.displacements),
-                "w2": _mean(episode.distances),
+                "displacement": mean_measured(episode.displacements),
+                "w2": mean_measured(episode.distances),
             }
         )
         if self._progress is not None:

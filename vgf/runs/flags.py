@@ -15,8 +15,11 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, NoReturn, get_args, get_origin
 
-from .config import NONE, RunConfig, Setting, all_settings, convert, describe, nearest, resolve
 from ..support.errors import VGFError
+from ..support.settings_tree import NONE, Setting, convert, describe
+from ..support.suggestions import did_you_mean, nearest
+from .config import RunConfig, all_settings
+from .resolve import resolve
 
 # The only flags that the rule does not name.
 NAMES = {
@@ -78,7 +81,7 @@ class Parser(argparse.ArgumentParser):
             word = next((word for word in unknown if word.startswith("-")), unknown[0])
             word = word.partition("=")[0]
             near = nearest(word, _all_options(self)) if word.startswith("--") else None
-            hint = f"did you mean {near}?" if near else "--help lists what there is"
+            hint = did_you_mean(near, "--help lists what there is")
             raise VGFError(f"{self.prog}: {word} is unknown; {hint}")
         return parsed
 
@@ -230,6 +233,6 @@ def config_from_flags(namespace: argparse.Namespace) -> RunConfig:
     """Defaults, then the preset, then ``--config``, then the flags.
 
     Raises:
-        VGFError: as :func:`vgf.runs.config.resolve`.
+        VGFError: as :func:`vgf.runs.resolve.resolve`.
     """
     return resolve(given(namespace), namespace.config)

@@ -14,197 +14,42 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-import signal
 import sys
-import threading
 from collections.abc import Callable, Container, Generator, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import numpy as np
 
-from .acting import agent_policy
-from ..backends import default_backend, get_backend
 from ..backends.base import Backend, Tree
-from .checkpoint import CONFIG, CheckpointMeta, check_checkpoint, checkpoint_path, create_run_folder, latest_step, load_checkpoint, open_run_folder, record_environment, save_checkpoint
-from .config import BackendSettings, EvaluationSettings, RunConfig, settings_hash
-from ..data.pool import EnvironmentPool, usable_cores
+from ..benchmarks.tasks import Task
+from ..data.common import Say
+from ..data.pool import EnvironmentPool
 from ..data.scaling import Scaling
 from ..support.errors import VGFError
-from .evaluation import Evaluation, evaluate, make_pool
 from ..support.extras import need
-from .log import METRICS, POLICIES, RunLog, progress, shown_progress
-from .online import Collector, check_online
-from ..spec.settings import Budget, Settings
-from .start import check_start, starting_point
-from ..benchmarks.tasks import Task, make_task
-from .updates import Interrupted, Reply, Request, Run, StopRunError, drive
-
-BEHAVIOUR_CLONING = "bc"
-# What a checkpoint of an agent has beside it.
-_EXTRA = (
-    "scaling",
-    "transitions",
-    "environment_steps",
-    "evaluation_due",
-    "observation_dim",
-    "action_dim",
+from ..support.interrupts import Interrupted, StopRunError, deferred_interrupt
+from ..support.progress import progress, say_line
+from .agent import check_agent_checkpoint, evaluate_agent, make_backend
+from .checkpoint import (
+    CONFIG,
+    CheckpointMeta,
+    check_checkpoint,
+    create_run_folder,
+    latest_step,
+    load_checkpoint,
+    record_environment,
+    save_checkpoint,
 )
-
-Say = Callable[[str], None]
-
-
-@contextmanager
-def deferred_interrupt() -> Iterator[Callable[[], None]]:
-    """Hold Ctrl-C back; yields a function that raises where it was pressed before.
-
-    A second Ctrl-C interrupts at once. In another thread than the main one, or where Ctrl-C is
-    ignored or handled otherwise already, this changes nothing.
-    """
-    asked = False
-
-    def hold(number: int, frame: FrameType | None) -> None:
-        nonlocal asked
-        if asked:
-            signal.default_int_handler(number, frame)
-        asked = True
-
-    def check() -> None:
-        if asked:
-            raise StopRunError
-
-    ours = (
-        threading.current_thread() is threading.main_thread()
-        and signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    )
-    if ours:
-        signal.signal(signal.SIGINT, hold)
-    try:
-        yield check
-    finally:
-        if ours:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-def say_line(line: str) -> None:
-    """Print a line, at once even into a file."""
-    print(line, flush=True)
-
-
-def make_backend(settings: BackendSettings, training: bool = True) -> Backend:
-    """The backend that a run asks for; in training, compiled unless `eager`.
-
-    Raises:
-        BackendError: as :func:`vgf.backends.get_backend`.
-    """
-    name = settings.name or default_backend()
-    options: dict[str, Any] = {}
-    if name == "torch":
-        options["compile"] = training and not settings.eager
-    elif name == "jax":
-        options["jit"] = not settings.eager
-        options["cores"] = usable_cores() if training else 1
-    return get_backend(
-        settings.name,
-        device=settings.device,
-        dtype=settings.dtype,
-        matmul_precision=settings.matmul_precision,
-        **options,
-    )
-
-
-def test_budgets(agent: Settings, steps: tuple[int, ...]) -> dict[str, Budget]:
-    """The budgets that an agent is evaluated at, by their labels.
-
-    One sample of behaviour cloning ("bc") comes first, then each L_test with the training
-    budget's other settings; L_test = 0 is best-of-N. A method that moves no particles has one
-    sample of its policy alone, under the method's name.
-    """
-    if not agent.transports:
-        return {agent.method: agent.budget}
-    budgets = {BEHAVIOUR_CLONING: dataclasses.replace(agent.budget, steps=0)}
-    return budgets | {str(n): dataclasses.replace(agent.budget, steps=n) for n in steps}
-
-
-def evaluate_agent(
-    backend: Backend,
-    state: Tree,
-    agent: Settings,
-    task: Task,
-    scaling: Scaling,
-    settings: EvaluationSettings,
-    seed: int,
-    pool: EnvironmentPool,
-    check: Callable[[], None] = lambda: None,
-) -> Evaluation:
-    """Evaluate an agent at its test budgets: the same start states and noise for each.
-
-    Args:
-        backend, state: the agent.
-        agent: its settings.
-        task: whose environments `pool` holds.
-        scaling: of its observations.
-        settings: budgets, episodes and particles.
-        seed: of the episodes.
-        pool: of environments of the task.
-        check: called before every step; what it raises ends the evaluation.
-    """
-    particles = settings.particles or agent.particles
-    budgets = test_budgets(agent, settings.steps)
-    several = agent_policy(backend, state, agent, scaling, particles)
-    single = agent_policy(backend, state, agent, scaling, 1)
-
-    def policy(
-        observations: np.ndarray, budget: str, noise: Mapping[str, np.ndarray]
-    ) -> tuple[np.ndarray, Mapping[str, Any]]:
-        check()
-        return (several if budget.isdigit() else single)(observations, budgets[budget], noise)
-
-    shown = 0
-    with progress(settings.episodes * len(budgets), "evaluating", "episode") as bar:
-
-        def advance(_: str, done: int, __: int) -> None:
-            nonlocal shown
-            bar.update(done - shown)
-            shown = done
-
-        found = evaluate(
-            policy,
-            task,
-            {label: label for label in budgets},
-            particles=particles,
-            episodes=settings.episodes,
-            seed=seed,
-            pool=pool,
-            progress=advance,
-        )
-    for record in found.records:
-        if record["budget"].isdigit():
-            record["budget"] = int(record["budget"])  # type: ignore[typeddict-item]
-    return found
-
-
-def load_task(config: RunConfig, with_dataset: bool = True) -> Task:
-    """The task of a run, its data generated or downloaded where they are not there.
-
-    Raises:
-        VGFError: as :func:`vgf.benchmarks.tasks.make_task`.
-    """
-    with shown_progress("episode") as show:
-        return make_task(
-            config.task.env,
-            config.task.action_repeat,
-            config.task.data_dir,
-            config.task.data_episodes,
-            data=config.task.data,
-            normalise_rewards=config.task.normalise_rewards,
-            data_memory=config.task.data_memory,
-            with_dataset=with_dataset,
-            progress=show,
-            say=say_line,
-        )
+from .config import RunConfig, settings_hash
+from .evaluation import make_pool
+from .log import METRICS, RunLog
+from .online import Collector, check_online
+from .scores import POLICIES
+from .start import check_start, starting_point
+from .task import load_task
+from .updates import Reply, Request, Training, drive
 
 
 def prepare(config: RunConfig) -> tuple[RunConfig, Backend, Task]:
@@ -313,7 +158,7 @@ def _training(
     prepared: tuple[RunConfig, Backend, Task],
     pool: EnvironmentPool | None,
     check: Callable[[], None],
-) -> Run:
+) -> Training:
     """One run from its start to its end; see :mod:`vgf.runs.updates`."""
     settled, backend, task = prepared
     config = dataclasses.replace(config, backend=settled.backend)
@@ -463,17 +308,8 @@ def _load(
     sizes = task.observation_dim, task.action_dim
     fresh = backend.init_state(config.seed, *sizes, config.agent)
     check_checkpoint(meta, tree, backend.to_numpy(fresh), config.task.env)
-    _check_extra(folder, meta)
+    check_agent_checkpoint(folder, meta)
     return tree, meta
-
-
-def _check_extra(folder: Path, meta: CheckpointMeta) -> None:
-    """Check that a checkpoint is one of a run's agent."""
-    missing = [key for key in _EXTRA if key not in meta.extra]
-    if missing:
-        raise VGFError(
-            f"{checkpoint_path(folder, meta.step)} lacks {', '.join(missing)}; it is no agent's"
-        )
 
 
 def finished(config: RunConfig, folder: Path) -> bool:
@@ -508,7 +344,7 @@ class _Loop:
         self.pool, self.check = pool, check
         self.dataset = None if task.dataset is None else scaling.dataset(task.dataset)
 
-    def run(self, point: _Point) -> Run:
+    def run(self, point: _Point) -> Training:
         """From a point to the end."""
         plan, online = self.config.train, self.config.online
         done = point.environment_steps + min(point.step - self.config.offline_end, 0) + plan.steps
@@ -678,24 +514,3 @@ class _Loop:
             task=self.config.task.env or self.task.name,
             settings=self.config.agent,
         )
-
-
-def load_agent(
-    folder: Path, backend: Backend, step: int | None = None
-) -> tuple[Tree, Scaling, RunConfig, int]:
-    """An agent out of a run folder, on any backend.
-
-    Returns:
-        Its state, the scaling of its observations, the run's configuration, and its updates.
-
-    Raises:
-        VGFError: as :func:`vgf.runs.checkpoint.load_checkpoint`, or a checkpoint that does not fit
-            the folder's configuration.
-    """
-    config = open_run_folder(folder)
-    tree, meta = load_checkpoint(folder, step)
-    _check_extra(folder, meta)
-    sizes = meta.extra["observation_dim"], meta.extra["action_dim"]
-    expected = backend.to_numpy(backend.init_state(0, *sizes, config.agent))
-    check_checkpoint(meta, tree, expected, config.task.env)
-    return backend.asarray(tree), Scaling.from_json(meta.extra["scaling"]), config, meta.step

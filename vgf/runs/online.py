@@ -23,18 +23,18 @@ from typing import Any
 
 import numpy as np
 
-from .acting import agent_policy
 from ..backends.base import Backend, Tree
-from .config import OnlineSettings, RunConfig
+from ..benchmarks.tasks import Task
 from ..data.dataset import KEYS, Dataset, batch_at
 from ..data.pool import EnvironmentPool
 from ..data.replay import ReplayBuffer, TransitionFile
 from ..data.scaling import Scaling
+from ..spec.types import Array
 from ..support.errors import VGFError
+from .agent import agent_policy
+from .config import OnlineSettings, RunConfig
 from .evaluation import make_pool
 from .log import RunLog
-from ..spec.types import Array
-from ..benchmarks.tasks import Task
 
 TRANSITIONS = "transitions.bin"  # in the run folder
 # Separate the random numbers of acting and of starting episodes from those of updates.

@@ -14,10 +14,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from .checkpoint import load_checkpoint, open_run_folder, seed_folders
-from .config import NONE, BackendSettings, OnlineSettings, RunConfig, StartSettings, asked_for, override, read_toml, resolve, to_dict
 from ..support.errors import VGFError
+from ..support.settings_tree import NONE, override, to_dict
+from ..support.toml import read_toml
+from .checkpoint import load_checkpoint, open_run_folder, seed_folders
+from .config import BackendSettings, OnlineSettings, RunConfig, StartSettings
 from .flags import flag_names
+from .resolve import asked_for, resolve
 
 # What an agent is, and what it was trained on: a checkpoint does not go along with anything else.
 _KEPT = (
@@ -49,8 +52,8 @@ def configuration(flags: Mapping[str, Any], path: Path | str | None = None) -> R
     """Defaults, or the run that is started from; then the TOML file `path`, then `flags`.
 
     Raises:
-        VGFError: as :func:`vgf.runs.config.resolve`, and :func:`check_start`; or flags of an online
-            phase that is not asked for, or of another method.
+        VGFError: as :func:`vgf.runs.resolve.resolve` and :func:`check_start`; or flags of an
+            online phase without steps, or of another method.
     """
     config = _resolved(flags, path)
     of_online = [name for name in flags.get("online", {}) if name != "steps"]

@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from ..runs.log import progress, read_lines
 from ..support.errors import VGFError
 from ..support.extras import need
 from ..support.objects import load_function
-from ..support.statistics import CONFIDENCE
+from ..support.progress import progress
+from ..support.rows import read_lines
+from ..support.statistics import wilson
 
 # Prompts and responses -> a score for each, the higher the better
 Judge = Callable[[Sequence[str], Sequence[str]], Sequence[float]]
@@ -48,13 +49,7 @@ class Verdict:
     @property
     def interval(self) -> tuple[float, float] | None:
         """Wilson's 95 % interval of the rate."""
-        from scipy.stats import binomtest
-
-        if self.rate is None:
-            return None
-        test = binomtest(self.wins, self.wins + self.losses)
-        found = test.proportion_ci(confidence_level=CONFIDENCE, method="wilson")
-        return float(found.low), float(found.high)
+        return None if self.rate is None else wilson(self.wins, self.wins + self.losses)
 
 
 def methods(path: Path | str) -> tuple[list[str], dict[str, list[str]]]:

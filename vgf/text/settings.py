@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..backends import parse_device
-from ..runs.config import check, check_choice, check_whole, short_hash, to_dict
 from ..spec.text import SEQUENCE_KERNELS
+from ..support.checks import check, check_choice, check_whole
+from ..support.settings_tree import short_hash, to_dict
 
 PARTICLE_STEPS = ("normalised", "plain", "adam")
 DIRECTIONS = ("reward", "random", "negative")

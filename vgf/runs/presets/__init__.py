@@ -17,9 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..config import all_settings, read_toml
-from ...support.errors import VGFError
 from ...spec.settings import Settings, method_settings
+from ...support.errors import VGFError
+from ...support.suggestions import did_you_mean
+from ...support.toml import read_toml
+from ..config import all_settings
 
 FAMILIES = ("d4rl-vgf", "d4rl-avgf", "ogbench-avgf", "ogbench-vgf")
 TITLES = {"vgf": "VGF", "avgf": "A-VGF"}
@@ -132,7 +134,7 @@ def find_preset(name: str, source: str = "preset") -> Preset:
     words = {word: word for word in known} | {word: p.name for word, p in _aliases().items()}
     close = difflib.get_close_matches(name.lower(), words, n=3, cutoff=0.6)
     near = list(dict.fromkeys(words[word] for word in close))
-    hint = f"did you mean {' or '.join(near)}?" if near else "vgf presets lists them"
+    hint = did_you_mean(near, "vgf presets lists them")
     raise VGFError(f"{source}: there is no preset {name!r}; {hint}")
 
 
