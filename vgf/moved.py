@@ -15,7 +15,7 @@ from typing import Any
 # The old name, and where its contents are now; the first of several that has a name wins.
 MOVED: dict[str, tuple[str, ...]] = {
     "vgf.acting": ("vgf.runs.agent",),
-    "vgf.checkpoint": ("vgf.runs.checkpoint",),
+    "vgf.checkpoint": ("vgf.runs.checkpoint", "vgf.runs.folder", "vgf.support.files"),
     "vgf.config": (
         "vgf.runs.config",
         "vgf.runs.resolve",

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from vgf.runs.checkpoint import create_run_folder
 from vgf.runs.config import OnlineSettings, RunConfig, StartSettings, TrainSettings
+from vgf.runs.folder import create_run_folder
 from vgf.runs.log import RunLog
 from vgf.runs.report import (
     best_scores,

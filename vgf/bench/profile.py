@@ -18,7 +18,7 @@ from typing import Any
 from ..backends.base import Backend
 from ..data.dataset import Dataset, batch_at, check_dataset
 from ..runs.agent import make_backend
-from ..runs.checkpoint import environment
+from ..runs.folder import environment
 from ..support.progress import progress
 from . import limits, roofs
 from .interleave import Timer, Worker, calibrate, take_turns

@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
-from ..runs.checkpoint import environment
+from ..runs.folder import environment
 from ..support.errors import VGFError
 from ..support.progress import progress
 from . import evaluation, roofs

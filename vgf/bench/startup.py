@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from ..runs.checkpoint import environment
 from ..runs.config import RunConfig, TaskSettings, TrainSettings, save_config
+from ..runs.folder import environment
 from ..runs.log import METRICS
 from ..support.errors import VGFError
 from ..support.progress import progress

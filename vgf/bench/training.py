@@ -19,7 +19,7 @@ import numpy as np
 
 from ..backends import available_backends
 from ..data.pool import usable_cores
-from ..runs.checkpoint import environment
+from ..runs.folder import environment
 from ..support.errors import VGFError
 from ..support.progress import progress
 from . import ours, peers, roofs

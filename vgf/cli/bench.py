@@ -234,7 +234,7 @@ def _evaluation(words: list[str]) -> int:
 
 def _memory(words: list[str]) -> int:
     from ..bench.memory import ROWS, measure, table_rows
-    from ..runs.checkpoint import environment
+    from ..runs.folder import environment
     from ..support.progress import progress
     from ..support.tables import format_table
 

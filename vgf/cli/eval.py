@@ -44,9 +44,9 @@ def main(words: list[str]) -> int:
 
 def _evaluate(folder: Path, changes: dict[str, Any], step: int | None, seed: int | None) -> int:
     from ..runs.agent import evaluate_agent, load_agent, make_backend
-    from ..runs.checkpoint import environment, open_run_folder, seed_folders
     from ..runs.config import BackendSettings
     from ..runs.evaluation import make_pool
+    from ..runs.folder import environment, open_run_folder, seed_folders
     from ..runs.report import score_table
     from ..runs.scores import scores
     from ..runs.task import load_task
@@ -82,7 +82,7 @@ def _evaluate(folder: Path, changes: dict[str, Any], step: int | None, seed: int
         "notes": list(task.notes),
     }
     rows = [{"step": updates, **record} for record in found.records]
-    results = scores([rows], task.score_name)  # type: ignore[list-item]
+    results = scores([rows], task.score_name)
     place = _write_evaluation(folder / EVAL, rows, facts, results)
     print(f"\n{task.name} after {updates:,} updates, {backend.name} {backend.dtype}")
     if task.notes:

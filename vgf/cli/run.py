@@ -83,7 +83,7 @@ def _train_all(config: RunConfig, folder: Path, resume: bool) -> int:
 
 
 def _train_seeds(config: RunConfig, folder: Path, resume: bool) -> None:
-    from ..runs.checkpoint import CONFIG, create_run_folder, seed_folders
+    from ..runs.folder import CONFIG, create_run_folder, seed_folders
     from ..runs.loop import finished, prepare, train_together
     from ..support.interrupts import Interrupted
 
@@ -121,7 +121,7 @@ def _train_seeds(config: RunConfig, folder: Path, resume: bool) -> None:
 
 def _of_seed(config: RunConfig, seed: int, place: Path) -> RunConfig:
     """The configuration of one seed; one that was begun starts where it started then."""
-    from ..runs.checkpoint import CONFIG, open_run_folder
+    from ..runs.folder import CONFIG, open_run_folder
 
     begun = (place / CONFIG).is_file()
     start = open_run_folder(place).start if begun else config.start
@@ -129,6 +129,6 @@ def _of_seed(config: RunConfig, seed: int, place: Path) -> RunConfig:
 
 
 def _resume(folder: Path) -> int:
-    from ..runs.checkpoint import open_run_folder
+    from ..runs.folder import open_run_folder
 
     return _train_all(open_run_folder(folder), folder, resume=True)

@@ -262,7 +262,8 @@ class RunPolicy:
         Raises:
             VGFError: no such run, checkpoint or backend, or steps below 0.
         """
-        from ..runs.checkpoint import ARRAYS, checkpoint_path, load_checkpoint, open_run_folder
+        from ..runs.checkpoint import ARRAYS, checkpoint_path, load_checkpoint
+        from ..runs.folder import open_run_folder
 
         config = open_run_folder(folder)
         _, meta = load_checkpoint(folder, checkpoint)
@@ -290,8 +291,8 @@ class RunPolicy:
         import dataclasses
 
         from ..runs.agent import load_agent, make_backend
-        from ..runs.checkpoint import open_run_folder
         from ..runs.config import BackendSettings
+        from ..runs.folder import open_run_folder
 
         settings = open_run_folder(self.folder).backend
         if self.backend != settings.name:  # another has a dtype and a device of its own

@@ -18,15 +18,10 @@ from ..spec.settings import Budget, Settings
 from ..spec.types import Array
 from ..support.errors import VGFError
 from ..support.progress import progress
-from .checkpoint import (
-    CheckpointMeta,
-    check_checkpoint,
-    checkpoint_path,
-    load_checkpoint,
-    open_run_folder,
-)
+from .checkpoint import CheckpointMeta, check_checkpoint, checkpoint_path, load_checkpoint
 from .config import BackendSettings, EvaluationSettings, RunConfig
 from .evaluation import Evaluation, Policy, evaluate
+from .folder import open_run_folder
 
 BEHAVIOUR_CLONING = "bc"
 # What a checkpoint of an agent has beside it.

@@ -33,17 +33,15 @@ from ..support.interrupts import Interrupted, StopRunError, deferred_interrupt
 from ..support.progress import progress, say_line
 from .agent import check_agent_checkpoint, evaluate_agent, make_backend
 from .checkpoint import (
-    CONFIG,
     CheckpointMeta,
     check_checkpoint,
-    create_run_folder,
     latest_step,
     load_checkpoint,
-    record_environment,
     save_checkpoint,
 )
 from .config import RunConfig, settings_hash
 from .evaluation import make_pool
+from .folder import CONFIG, create_run_folder, record_environment
 from .log import METRICS, RunLog
 from .online import Collector, check_online
 from .scores import POLICIES
@@ -489,9 +487,10 @@ class _Loop:
         )
         counted = self._counted(point)
         self.log.evaluations(point.step, [{**record, **counted} for record in found.records])
+        names = {budget: short for budget, (short, _) in POLICIES.items()}
         scores = "  ".join(
-            f"{POLICIES.get(s.budget, (f'L={s.budget}',))[0]} {s.score:.2f}"
-            for s in found.summaries
+            f"{names.get(str(score.budget), f'L={score.budget}')} {score.value:.2f}"
+            for score in found.summaries
         )
         taken = f"  {point.environment_steps:,} steps" if point.environment_steps else ""
         write(f"{point.step:>9,} updates{taken}  {self.task.score_name}  {scores}")

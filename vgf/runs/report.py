@@ -18,14 +18,14 @@ import numpy as np
 from ..support.errors import VGFError
 from ..support.extras import need
 from ..support.figures import COLOURS, DASHES, figure, line_look
-from ..support.files import write_atomically
+from ..support.files import read_json, write_atomically
 from ..support.pages import html_figure, html_page, html_table
 from ..support.rows import Row, Scalar, read_rows
 from ..support.settings_tree import NONE
 from ..support.statistics import NORMALISED, RETURN, SUCCESS
 from ..support.toml import read_toml
-from .checkpoint import CONFIG, ENVIRONMENT, read_json
 from .config import RunConfig
+from .folder import CONFIG, ENVIRONMENT
 from .log import EVALUATIONS, METRICS
 from .resolve import load_config
 from .scores import POLICIES, Score, scores, step_of

@@ -17,9 +17,10 @@ from typing import Any
 from ..support.errors import VGFError
 from ..support.settings_tree import NONE, override, to_dict
 from ..support.toml import read_toml
-from .checkpoint import load_checkpoint, open_run_folder, seed_folders
+from .checkpoint import load_checkpoint
 from .config import BackendSettings, OnlineSettings, RunConfig, StartSettings
 from .flags import flag_names
+from .folder import open_run_folder, seed_folders
 from .resolve import asked_for, resolve
 
 # What an agent is, and what it was trained on: a checkpoint does not go along with anything else.

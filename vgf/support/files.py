@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from .errors import VGFError
 
@@ -102,3 +103,22 @@ def check_writable(folder: Path) -> None:
         raise VGFError(f"cannot write into {folder}: {there} is not a folder; choose another")
     if not os.access(there, os.W_OK | os.X_OK):
         raise VGFError(f"cannot write into {folder}: {there} is read-only; choose another folder")
+
+
+def read_json(path: Path, kind: type) -> Any:
+    """Read a JSON file that holds a `kind`.
+
+    Raises:
+        VGFError: a file that is missing, cut off, or holds something else.
+    """
+    try:
+        value = json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise VGFError(f"{path}: no such file") from error
+    except OSError as error:
+        raise VGFError(f"{path}: cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise VGFError(f"{path}: not JSON, or cut off: {error}") from error
+    if not isinstance(value, kind):
+        raise VGFError(f"{path}: holds a {type(value).__name__}, not a {kind.__name__}")
+    return value

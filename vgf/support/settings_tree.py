@@ -69,8 +69,9 @@ def _arguments(docstring: str) -> dict[str, str]:
 
 def settings_of(tree: Any, prefix: str = "") -> Iterator[Setting]:
     """Every setting of a tree, in order; the defaults are the tree's values."""
-    texts = documented(type(tree))
-    for name, hint in types_of(type(tree)).items():
+    cls: Any = type(tree)
+    texts = documented(cls)
+    for name, hint in types_of(cls).items():
         value = getattr(tree, name)
         if is_dataclass(value):
             yield from settings_of(value, f"{prefix}{name}.")
@@ -141,7 +142,8 @@ def override(config: T, values: Mapping[str, Any], source: str) -> T:
 
 def _override(config: T, values: Mapping[str, Any], source: str, prefix: str, root: Any) -> T:
     """:func:`override` of the branch of `root` whose dotted key, with its dot, is `prefix`."""
-    hints, changes = types_of(type(config)), {}
+    cls: Any = type(config)
+    hints, changes = types_of(cls), {}
     for name, value in values.items():
         key = f"{prefix}{name}"
         if name not in hints:
