@@ -455,8 +455,11 @@ BAD = [
     (["--dtype", "float64", "--matmul-precision", "bf16"], "contradicts dtype 'float64'"),
     (["--method", "avgf", "--value-ensemble", "min"], "value_ensemble 'min'"),
     (["--normalise-gradients"], "normalise_gradients"),
-    (["--distillation", "3"], "--distillation is of method fql, and this is vgf; drop it, or add"),
-    (["--method", "bc", "--weight-maximum", "3"], "--weight-maximum is of method weighted_bc"),
+    (
+        ["--distillation", "3"],
+        "--distillation belongs to method fql, and this run's is vgf; drop it, or add",
+    ),
+    (["--method", "bc", "--weight-maximum", "3"], "--weight-maximum belongs to method weighted_bc"),
     (["--workers", "9"], "workers 9 is more than the 2 environments"),
     (["--evaluation-steps", "1", "1"], "names a test budget twice"),
     (["--device", "gpu"], "backend 'numpy' runs on the CPU"),

@@ -181,7 +181,7 @@ def test_evaluation_rows(tmp_path: Path) -> None:
 def test_what_is_no_scalar_is_refused(tmp_path: Path) -> None:
     log = RunLog(tmp_path, RunConfig())
     for value in (np.zeros(2), [1.0], object()):
-        with pytest.raises(VGFError, match="cannot log loss: it is no scalar"):
+        with pytest.raises(VGFError, match="cannot log loss: it is not a scalar"):
             log.metrics(1, {"loss": value})
     assert read_rows(tmp_path / "metrics.jsonl") == []
 

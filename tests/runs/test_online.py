@@ -755,7 +755,10 @@ def refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Iterator[Any]
         (["--online-steps", "9", "--checkpoint", "7"], "no checkpoint of step 7; it has 6"),
         (["--online-stps", "9"], "--online-stps is unknown; did you mean --online-steps?"),
         (["--online-steps", "9", "--collect-steps", "-1"], "collect_steps is -1; it must be 0"),
-        (["--steps", "4", "--mixing", "rlpd"], "--mixing is of the online phase, which has no"),
+        (
+            ["--steps", "4", "--mixing", "rlpd"],
+            "--mixing belongs to the online phase, which has no",
+        ),
         (["--steps", "4", "--online-steps", "0", "--warmup", "2"], "--warmup is of the online"),
     ],
 )

@@ -514,7 +514,7 @@ def test_filters(words: list[str], number: int, capsys: pytest.CaptureFixture[st
     [
         (["presets", "qwertyuiop"], "no preset 'qwertyuiop'; vgf presets lists them"),
         (["presets", "cube-singel-task2"], "did you mean cube-single-task2-avgf"),
-        (["presets", "cube", "hopper"], "no preset is all of cube hopper"),
+        (["presets", "cube", "hopper"], "no preset matches cube hopper"),
         (["presets", "--method", "sac"], "invalid choice: 'sac'"),
         (["presets", "--onlin"], "--onlin is unknown; did you mean --online"),
         (["run", "--preset", "cube-singel-task2"], "did you mean cube-single-task2-avgf"),

@@ -53,7 +53,7 @@ def test_no_padding_token(made, tmp_path):
 def test_no_head_of_one_output(made, folders, tmp_path):
     with pytest.raises(VGFError, match="has 2 outputs"):
         pair(made.sft, reward_model(num_labels=2), made.tokenizer)
-    with pytest.raises(VGFError, match=r"no reward model: it has no .*score"):
+    with pytest.raises(VGFError, match=r"not a reward model: it lacks .*score"):
         load_reward_model(str(folders.sft), "cpu", None)
     reward_model(num_labels=3).save_pretrained(tmp_path)
     with pytest.raises(VGFError, match="has 3 outputs"):

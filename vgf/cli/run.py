@@ -100,7 +100,7 @@ def _train_seeds(config: RunConfig, folder: Path, resume: bool) -> None:
     prepared = prepare(config)
     several = len(folders) > 1
     if several and not resume:
-        # what --resume goes on from, and what names the seeds that are not begun yet
+        # for --resume: it names the seeds that have not begun
         create_run_folder(folder, dataclasses.replace(prepared[0], out=str(folder)))
     going_on = {place for place in pending if resume and (place / CONFIG).is_file()}
     turns = [pending] if config.together else [{place: run} for place, run in pending.items()]
@@ -120,7 +120,7 @@ def _train_seeds(config: RunConfig, folder: Path, resume: bool) -> None:
 
 
 def _of_seed(config: RunConfig, seed: int, place: Path) -> RunConfig:
-    """The configuration of one seed; one that was begun starts where it started then."""
+    """The configuration of one seed; where it has begun, it keeps its starting point."""
     from ..runs.folder import CONFIG, open_run_folder
 
     begun = (place / CONFIG).is_file()

@@ -79,12 +79,15 @@ def load_agent(
 
 
 def check_agent_checkpoint(folder: Path, meta: CheckpointMeta) -> None:
-    """Check that a checkpoint is one of a run's agent."""
+    """Check that a checkpoint is of an agent.
+
+    Raises:
+        VGFError: it lacks what stands beside an agent's.
+    """
     missing = [key for key in _EXTRA if key not in meta.extra]
     if missing:
-        raise VGFError(
-            f"{checkpoint_path(folder, meta.step)} lacks {', '.join(missing)}; it is no agent's"
-        )
+        place = checkpoint_path(folder, meta.step)
+        raise VGFError(f"{place} is not the checkpoint of an agent: it lacks {', '.join(missing)}")
 
 
 def agent_policy(

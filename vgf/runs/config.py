@@ -70,12 +70,12 @@ class TrainSettings:
     """The training loop, counted in updates.
 
     Args:
-        steps: updates on the offline data; 0 leaves them out, where the run starts from another
-            one's checkpoint or goes online.
+        steps: updates on the offline data; 0 skips them, in a run that starts from another one's
+            checkpoint or goes online.
         batch_size: transitions in one update.
         log_every: updates between two rows of metrics; online, environment steps.
         evaluate_every: updates between two evaluations; the last update is always evaluated.
-            Online, environment steps, once updates are made.
+            Online, environment steps, from the first update on.
         checkpoint_every: updates between two checkpoints; the last update is always kept. Online,
             environment steps.
 
@@ -100,13 +100,13 @@ _WARMUP = 5_000
 
 @dataclass(frozen=True)
 class OnlineSettings:
-    """Training goes on in the environment, after the updates on the offline data.
+    """Training that continues in the environment, after the updates on the offline data.
 
     Args:
-        steps: environment steps (decisions) to take; 0 is offline training alone.
+        steps: environment steps (decisions) to take; 0 trains offline only.
         mixing: where the batches come from. "iql": a replay buffer that starts with the offline
             data. "rlpd": half the offline data, half the replay buffer. "wsrl": the replay buffer,
-            of collected transitions alone.
+            of collected transitions only.
         warmup: environment steps before the first update, taken by the agent as it came from
             offline training; none is 5000, or a tenth of the steps where that is less.
         updates_per_step: updates after each environment step.
@@ -155,7 +155,7 @@ class OnlineSettings:
 
 @dataclass(frozen=True)
 class StartSettings:
-    """The checkpoint of another run that a run starts from; none of it for a new agent.
+    """The checkpoint of another run that a run starts from.
 
     Args:
         run: a run folder whose checkpoint to start from, of any backend; none is a new agent.
@@ -173,7 +173,7 @@ class StartSettings:
             check_whole("checkpoint", self.checkpoint, 0)
         check(
             self.checkpoint is None or self.run is not None,
-            "checkpoint is of the run that this one starts from, which is not given",
+            "checkpoint is one of the run to start from, which is not given",
         )
 
 
@@ -185,10 +185,10 @@ class EvaluationSettings:
         steps: test budgets: numbers of flow steps L_test; 0 is best-of-N.
         episodes: episodes for each test budget.
         particles: N at test time; none is the training N.
-        num_envs: environments stepped together; none is one for each episode, 50 at most, and of
-            OGBench's robot arm, which takes much memory, 20 at most.
-        workers: processes the environments are spread over; none is one on each core, for two
-            environments or more each; 0 is this process.
+        num_envs: environments stepped together; none is one for each episode, at most 50, or at
+            most 20 of OGBench's robot arm, which needs much memory.
+        workers: processes the environments are spread over; none is one on each core, with at
+            least two environments each; 0 steps them in this process.
 
     Raises:
         ValueError: a setting out of its range, or a contradiction, named.
@@ -318,9 +318,9 @@ class RunConfig:
         logging: logs besides CSV and JSONL.
         seed: the first seed; it fixes every random number of a run.
         seeds: number of runs, with seeds seed, seed + 1, ...
-        together: train the seeds side by side, in JAX in one compiled program, and not one after
-            another; takes the memory of all of them.
-        out: the run folder, which must not exist; none is a new one under runs/.
+        together: train the seeds side by side, in JAX in one compiled program, instead of one after
+            another; needs the memory of all of them.
+        out: the run folder, which must not exist yet; none is a new one under runs/.
 
     Raises:
         ValueError: a setting out of its range, named.

@@ -1,19 +1,18 @@
 """Evaluation: rollouts of a policy at several test budgets, from the same start states.
 
 The protocol. Episode e of an evaluation with seed s has its own seed, made from (s, e), and its
-own generator of the policy's noise, made from that seed; at each of its steps it draws standard
-normal ``[N, d]`` and a uniform number. So an episode depends on (s, e) and on the policy alone,
-not on which episodes run beside it nor on how many processes step them; and every budget starts
-from the same states and is given the same noise, step by step.
+own generator of the policy's noise, made from that seed; each of its steps draws standard normal
+``[N, d]`` and a uniform number. So an episode depends only on (s, e) and on the policy, not on the
+episodes that run beside it or on the number of processes; and every budget starts from the same
+states and is given the same noise, step by step.
 
 The episodes of all budgets wait in one queue, budget by budget, and an environment that is free
-takes the next. With 16 environments or more, these are two groups that take turns: while
-processes step the one, the policy answers the other. At each turn of a group the policy is called
-once for each budget that episodes of the group are at, with one row for each of the group's
-environments. The number of rows never changes (rows of another budget, or whose episode is over,
-are carried along, and what they are answered is dropped), so that a compiled policy is compiled
-once and sums in the same order. Another `num_envs` is another shape of matrix product, which may
-round differently.
+takes the next. 16 environments or more form two groups that take turns: while processes step the
+one, the policy answers the other. At each turn of a group the policy is called once for each budget
+that its episodes are at, with one row for each of its environments. The number of rows never
+changes, so that a compiled policy is compiled once and sums in the same order; answers to rows of
+another budget, or whose episode is over, are dropped. Another `num_envs` is another shape of matrix
+product, which may round differently.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ BudgetT_contra = TypeVar("BudgetT_contra", contravariant=True)
 
 
 class Policy(Protocol[BudgetT_contra]):
-    """What is evaluated; a function of its arguments alone."""
+    """What is evaluated: a function of nothing but its arguments."""
 
     def __call__(
         self, observations: Array, budget: BudgetT_contra, noise: Mapping[str, Array]
@@ -240,7 +239,7 @@ class _Evaluation(Generic[BudgetT]):
 
     def run(self) -> None:
         """All episodes, to their ends."""
-        self._pool.drain()  # what an evaluation that was broken off left
+        self._pool.drain()  # left by an evaluation that was interrupted
         for group in self._groups:
             self._start(group)
         while any(group.episodes for group in self._groups):
@@ -261,7 +260,7 @@ class _Evaluation(Generic[BudgetT]):
             group.calls += 1
 
     def _receive(self, group: _Group) -> None:
-        """Book what the environments answered since the group's last turn."""
+        """Take what the environments answered since the group's last turn."""
         over = False
         for _ in range(group.calls):
             for slot, answer in self._pool.receive().items():
@@ -345,7 +344,7 @@ class _Evaluation(Generic[BudgetT]):
             episode.distances.append(float(length))
 
     def _advance(self, group: _Group, slot: int, step: Step) -> bool:
-        """Book a step; whether the episode is over."""
+        """Take a step into account; whether the episode is over."""
         episode = group.episodes[slot]
         episode.total += step.reward
         if step.success is not None:

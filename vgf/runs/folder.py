@@ -130,7 +130,7 @@ def record_environment(
 
 
 def environment() -> dict[str, Any]:
-    """What a run's numbers may depend on besides its settings, gathered without importing much."""
+    """What a run's numbers may depend on besides its settings; imports no framework."""
     from .. import __version__
 
     versions = {"vgf": __version__, "python": platform.python_version()}

@@ -2,12 +2,12 @@
 
 Everything random is a pure function of (seed, step): the batch's indices (vgf/data/dataset.py),
 the update's noise in the backend, an episode's noise in the evaluation. So the state of a run is
-the agent's state and nothing else, and a run that stops and goes on equals one that never stopped.
-Online (vgf/runs/online.py) that holds with the file of what was collected beside it.
+the agent's state and nothing else, and a run that is stopped and resumed equals one that never
+stopped. Online (vgf/runs/online.py) the file of collected transitions is part of that state.
 
-Ctrl-C is heard between updates, and between the steps of an evaluation, so that what it leaves is
-the state of a whole update with all of its logs. A second Ctrl-C stops at once; the run then goes
-on from its last checkpoint.
+Ctrl-C takes effect between updates, and between the steps of an evaluation, so that it leaves the
+state of a whole update with all of its logs. A second Ctrl-C stops at once; the run is then resumed
+from its last checkpoint.
 """
 
 from __future__ import annotations
@@ -51,11 +51,11 @@ from .updates import Reply, Request, Training, drive
 
 
 def prepare(config: RunConfig) -> tuple[RunConfig, Backend, Task]:
-    """What runs of `config` share whatever their seeds; writes nothing but data.
+    """What runs of `config` share, whatever their seeds; writes nothing but data.
 
     Returns:
-        The configuration with the backend's name and dtype as they were found here, so that a run
-        goes on, or is made again, on the same; the backend; the task with its data.
+        The configuration with the backend's name and dtype as found here, so that the run is
+        resumed or repeated on the same; the backend; the task with its data.
 
     Raises:
         VGFError: what is wrong with the request, or not installed.
@@ -113,7 +113,7 @@ def train_together(
     say: Say = say_line,
     prepared: tuple[RunConfig, Backend, Task] | None = None,
 ) -> None:
-    """Train agents that differ in their seeds alone, their offline updates side by side.
+    """Train agents that differ only in their seeds, their offline updates side by side.
 
     Args:
         runs: the folder to make or to go on with, and the configuration with one seed, of each.
@@ -127,7 +127,7 @@ def train_together(
         Interrupted: Ctrl-C, after a checkpoint was written.
         KeyboardInterrupt: Ctrl-C twice, or before the first update.
 
-    A new run that fails before it has anything to show leaves no folder.
+    A new run that fails before its first row or checkpoint leaves no folder.
     """
     first = next(iter(runs.values()))
     prepared = prepared or prepare(first)
@@ -157,7 +157,7 @@ def _training(
     pool: EnvironmentPool | None,
     check: Callable[[], None],
 ) -> Training:
-    """One run from its start to its end; see :mod:`vgf.runs.updates`."""
+    """The training of one run, from start to end; see :mod:`vgf.runs.updates`."""
     settled, backend, task = prepared
     config = dataclasses.replace(config, backend=settled.backend)
     if not resume:
@@ -243,7 +243,7 @@ class _Point:
 
 
 def _done(config: RunConfig, point: _Point, of: bool = False) -> str:
-    """What was done, in words; `of` how much."""
+    """What was done, in words; with `of`, out of how much."""
     whole = f" of {config.updates:,}" if of else ""
     text = f"{point.step:,}{whole} updates"
     if not config.online.steps:
@@ -354,7 +354,7 @@ class _Loop:
         ):
             try:
                 while point.due or point.step < self.config.updates:
-                    keep = point.due  # it was due in a checkpoint, to say no longer that it is
+                    keep = point.due  # it was due in the checkpoint, which must be saved again
                     if not point.due:
                         if point.step < self.config.offline_end:
                             before = point.step
@@ -447,10 +447,10 @@ class _Loop:
         return metrics
 
     def _now(self, point: _Point, every: int) -> bool:
-        """Whether it is time for what is done every so often, and at the end of each phase.
+        """Whether it is time for something done at intervals and at the end of each phase.
 
-        Offline that is counted in updates. Online it is counted in environment steps, and nothing
-        is done while the agent is as it was.
+        Intervals are counted in updates offline, in environment steps online; online, nothing is
+        done while the agent does not change.
         """
         taken = point.environment_steps
         if taken:
@@ -469,7 +469,7 @@ class _Loop:
             )
 
     def _counted(self, point: _Point) -> dict[str, Any]:
-        """What tells the rows of a run that goes online apart, besides their updates."""
+        """What rows of a run with an online phase are counted by, besides their updates."""
         online = self.config.online.steps
         return {"environment_steps": point.environment_steps} if online else {}
 

@@ -46,7 +46,7 @@ def check_online(settings: OnlineSettings, task: Task) -> None:
     """Check that a task can be trained on online.
 
     Raises:
-        VGFError: no environment, or a replay buffer that does not hold what is to be in it.
+        VGFError: no environment, or a replay buffer that is too small.
     """
     if not settings.steps:
         return
@@ -71,7 +71,7 @@ def episode_seed(seed: int, episode: int) -> int:
 
 
 class Collector:
-    """Takes environment steps, and makes batches of what came of them; a context manager.
+    """Takes environment steps, and makes batches of the transitions; a context manager.
 
     Args:
         config: of the run.
@@ -79,7 +79,7 @@ class Collector:
         backend: computes the agent's actions.
         task: to collect on.
         dataset: the offline data, scaled; None for mixing "wsrl" without them.
-        scaling: of what the environment says.
+        scaling: of the environment's observations and rewards.
         log: of the run; every collected episode is a row of it.
         taken: environment steps of the checkpoint that the run goes on from.
         say: takes a line for the person at the terminal.
@@ -124,10 +124,10 @@ class Collector:
         if ahead:
             say(f"{ahead:,} transitions that were collected after that checkpoint are kept")
         self._pool: EnvironmentPool = make_pool(task, 1, 1)
-        self._observation: Array | None = None  # None where the environment is elsewhere
+        self._observation: Array | None = None  # None where the environment must be reset
 
     def _restore(self, rows: Array) -> None:
-        """Take rows that a checkpoint has seen."""
+        """Take rows from before the checkpoint."""
         self._buffer.add(self._scaled(rows))
         ends = np.flatnonzero(rows["terminals"])
         if len(ends):
@@ -241,7 +241,7 @@ class Collector:
         }
 
     def _end(self, step: int) -> None:
-        """Book the episode whose last transition was taken."""
+        """Log the episode whose last transition was taken."""
         successes = [float(row["success"]) for row in self._rows]
         success = None if np.isnan(successes).all() else float(np.nanmax(successes))
         total = sum(float(row["rewards"]) for row in self._rows)

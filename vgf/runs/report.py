@@ -1,4 +1,4 @@
-"""Tables, figures and report.html, made from run folders alone.
+"""Tables, figures and report.html, made from run folders and nothing else.
 
 The headline is the last evaluation. The best one, chosen with hindsight, is shown apart.
 """
@@ -115,7 +115,7 @@ def score_curves(runs: Sequence[Run]) -> dict[Scalar, list[Score]]:
 
 
 def best_scores(runs: Sequence[Run]) -> list[Score]:
-    """For each test budget the best evaluation, the earliest of equals: a choice of hindsight."""
+    """For each test budget the best evaluation, the earliest of equals: chosen with hindsight."""
     curves = score_curves(runs).values()
     return [max(curve, key=lambda score: (score.value, -score.step)) for curve in curves]
 

@@ -65,8 +65,8 @@ Training = Generator[Request, Reply, None]
 class Batches:
     """The batches of updates, and the updates on them.
 
-    On a device that has room for them the data lie there, and batches are gathered there.
-    Otherwise they stay where they are, and the batches of a call are gathered into one block.
+    The data are put on the device where they fit, and batches are gathered there. Otherwise they
+    stay in main memory, and the batches of a call are gathered into one block.
 
     Args:
         dataset: of M transitions.
@@ -95,7 +95,7 @@ class Batches:
         )
 
     def update(self, requests: Sequence[Request], count: int) -> list[Reply]:
-        """`count` updates for each request; requests differ in state, seed and step alone."""
+        """`count` updates for each request; requests differ only in state, seed and step."""
         rows = np.array(
             [
                 [batch_rows(r.seed, r.step + i, len(self.dataset), r.size) for i in range(count)]
@@ -119,9 +119,9 @@ def drive(backend: Backend, runs: Sequence[Training]) -> None:
 
     Args:
         backend: of all of them.
-        runs: generators, of agents that differ in their seeds and weights alone.
+        runs: trainings of agents that differ only in their seeds and weights.
 
-    Where one of them raises, the others stop where they are, so that they can go on from there.
+    Where one of them raises, the others stop where they are, so that they can be resumed.
     """
     waiting: dict[Training, Reply | None] = dict.fromkeys(runs)
     batches: list[Batches] = []

@@ -1,4 +1,4 @@
-"""Files that are whole or not there at all."""
+"""Files that appear whole or not at all; JSON files; the cache."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def write_durably(path: Path, data: bytes | str) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Wait until the folder's list of names is on the disk, where the system can be asked to."""
+    """Wait until the folder's list of names is on the disk, where the system allows it."""
     if os.name == "nt":
         return
     descriptor = os.open(folder, os.O_RDONLY)
@@ -33,7 +33,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def cache_folder() -> Path:
-    """Where what can be made again is kept from run to run; not made yet.
+    """The folder of what can be computed again, kept from run to run; it may not exist yet.
 
     The environment variable VGF_CACHE_DIR, or else the folder vgf in the user's cache:
     XDG_CACHE_HOME, or ~/.cache.

@@ -1,4 +1,4 @@
-"""Ctrl-C, heard only where what it leaves is whole."""
+"""Ctrl-C that takes effect only where the work so far is whole."""
 
 from __future__ import annotations
 

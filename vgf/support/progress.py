@@ -1,4 +1,4 @@
-"""How far something is, on the screen: a bar on a terminal, plain lines elsewhere."""
+"""The progress of long work: a bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .extras import need
 
 
 class ProgressBar(Protocol):
-    """A running count of something that takes a while; a context manager."""
+    """The progress of something that takes a while; a context manager."""
 
     def update(self, n: int = 1) -> None:
         """`n` more are done."""
@@ -33,7 +33,7 @@ class ProgressBar(Protocol):
 def progress(
     total: int, what: str, unit: str = "it", done: int = 0, stream: TextIO | None = None
 ) -> ProgressBar:
-    """Show how far something is.
+    """Show the progress of something.
 
     On a terminal, a bar with rate and time left. Elsewhere plain whole lines, without control
     characters: one for every 10 % or 30 s, never two within a second.
@@ -55,10 +55,10 @@ def progress(
 
 @contextmanager
 def shown_progress(unit: str) -> Iterator[Callable[[str, int, int], None]]:
-    """A function that shows how far things are, each under its own label, until the block ends.
+    """A function that shows the progress of several things, by label, until the block ends.
 
-    It takes what is being done, how much of it is done, and how much there is; what is done in
-    its first call was done before.
+    Its arguments are a label, how much is done, and how much there is; what its first call reports
+    counts as done before.
 
     Args:
         unit: one of what is counted, as in "episode".

@@ -62,7 +62,7 @@ class RowLog:
         """Add rows, each a mapping of names to scalars, and hand them to the system.
 
         Raises:
-            VGFError: a value that is no scalar.
+            VGFError: a value that is not a scalar.
         """
         fresh = [{name: scalar(name, value) for name, value in row.items()} for row in rows]
         if not fresh:
@@ -126,7 +126,7 @@ def scalar(name: str, value: Any) -> Scalar:
     """A value as a row holds it.
 
     Raises:
-        VGFError: it is no scalar.
+        VGFError: it is not a scalar.
     """
     if value is None:
         return None
@@ -135,7 +135,7 @@ def scalar(name: str, value: Any) -> Scalar:
     array = np.asarray(value)
     if array.ndim or array.dtype.kind not in "biuf":
         shown = f"shape {list(array.shape)}, dtype {array.dtype}"
-        raise VGFError(f"cannot log {name}: it is no scalar but {shown}")
+        raise VGFError(f"cannot log {name}: it is not a scalar; it has {shown}")
     return float(array) if array.dtype.kind == "f" else int(array)
 
 

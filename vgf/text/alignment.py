@@ -1,4 +1,4 @@
-"""Aligning a language model's responses at test time, and the file that says what came of it."""
+"""Aligning a language model's responses at test time, and the file of the results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who wins: responses of `vgf align`, scored by judges that had no part in making them."""
+"""Win rates: responses of `vgf align`, scored by judges that had no part in making them."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Verdict:
 
     @property
     def rate(self) -> float | None:
-        """Wins among the prompts that are no ties; None if all are."""
+        """Wins among the prompts without a tie; None if all are ties."""
         decided = self.wins + self.losses
         return self.wins / decided if decided else None
 

@@ -26,7 +26,7 @@ from ..config import all_settings
 FAMILIES = ("d4rl-vgf", "d4rl-avgf", "ogbench-avgf", "ogbench-vgf")
 TITLES = {"vgf": "VGF", "avgf": "A-VGF"}
 _TASKS = range(1, 6)  # of an environment of OGBench
-# What the families' files have of published scores, each under a key of its own.
+# The published scores in the families' files, by their keys.
 _FIGURE = "read off the paper's figure"
 _PUBLISHED = {
     "table": "normalised score, the paper's table",
@@ -61,7 +61,7 @@ class Preset:
         env: the task, as its benchmark spells it.
         method: "vgf" or "avgf".
         online: environment steps follow the updates on the data.
-        aliases: other words that mean this preset: its task alone, under either name.
+        aliases: other names of this preset: its task's names.
         settings: nested as :class:`vgf.runs.config.RunConfig` is.
         sources: of every setting, by its dotted key.
         marks: what each mark of the sources stands for.
@@ -94,8 +94,8 @@ class Preset:
         """The settings, nested, for a run of `method`.
 
         A method that the preset is not of keeps its task, networks, training and evaluation, but
-        brings its own particles, budget and clipping, and whatever else makes it its authors'
-        form; see :func:`vgf.spec.settings.method_settings`.
+        brings its own particles, budget and clipping, and everything else that belongs to its
+        authors' form; see :func:`vgf.spec.settings.method_settings`.
         """
         values = {key: value for key, value in self.settings.items() if key != "agent"}
         agent = dict(self.settings["agent"])
@@ -121,7 +121,7 @@ def find_preset(name: str, source: str = "preset") -> Preset:
         source: who asks, for the message.
 
     Raises:
-        VGFError: there is none of that name; the message has those that come near.
+        VGFError: there is none of that name; the message suggests similar ones.
     """
     known = presets()
     found = known.get(name) or _aliases().get(name)
