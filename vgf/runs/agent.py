@@ -134,7 +134,7 @@ def evaluate_agent(
     settings: EvaluationSettings,
     seed: int,
     pool: EnvironmentPool,
-    check: Callable[[], None] = lambda: None,
+    before_step: Callable[[], None] = lambda: None,
 ) -> Evaluation:
     """Evaluate an agent at its test budgets: the same start states and noise for each.
 
@@ -146,7 +146,7 @@ def evaluate_agent(
         settings: budgets, episodes and particles.
         seed: of the episodes.
         pool: of environments of the task.
-        check: called before every step; what it raises ends the evaluation.
+        before_step: called before every step; what it raises ends the evaluation.
     """
     particles = settings.particles or agent.particles
     budgets = test_budgets(agent, settings.steps)
@@ -156,7 +156,7 @@ def evaluate_agent(
     def policy(
         observations: np.ndarray, budget: str, noise: Mapping[str, np.ndarray]
     ) -> tuple[np.ndarray, Mapping[str, Any]]:
-        check()
+        before_step()
         return (several if budget.isdigit() else single)(observations, budgets[budget], noise)
 
     shown = 0

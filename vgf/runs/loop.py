@@ -132,17 +132,17 @@ def train_together(
     first = next(iter(runs.values()))
     prepared = prepared or prepare(first)
     _, backend, task = prepared
-    plans = first.evaluation
+    evaluation = first.evaluation
     with (
-        deferred_interrupt() as check,
+        deferred_interrupt() as check_interrupt,
         nullcontext()
         if task.make_env is None
-        else make_pool(task, plans.episodes, plans.num_envs, plans.workers) as pool,
+        else make_pool(task, evaluation.episodes, evaluation.num_envs, evaluation.workers) as pool,
     ):
         drive(
             backend,
             [
-                _training(config, folder, folder in resume, say, prepared, pool, check)
+                _training(config, folder, folder in resume, say, prepared, pool, check_interrupt)
                 for folder, config in runs.items()
             ],
         )
@@ -155,7 +155,7 @@ def _training(
     say: Say,
     prepared: tuple[RunConfig, Backend, Task],
     pool: EnvironmentPool | None,
-    check: Callable[[], None],
+    check_interrupt: Callable[[], None],
 ) -> Training:
     """The training of one run, from start to end; see :mod:`vgf.runs.updates`."""
     settled, backend, task = prepared
@@ -190,9 +190,9 @@ def _training(
         with RunLog(
             folder, config, point.step if resume else None, point.due, point.environment_steps
         ) as log:
-            yield from _Loop(config, folder, backend, task, scaling, log, say, pool, check).run(
-                point
-            )
+            yield from _Loop(
+                config, folder, backend, task, scaling, log, say, pool, check_interrupt
+            ).run(point)
     except BaseException:
         if not resume and latest_step(folder) is None and not _has_rows(folder):
             shutil.rmtree(folder, ignore_errors=True)
@@ -335,21 +335,26 @@ class _Loop:
         log: RunLog,
         say: Say,
         pool: EnvironmentPool | None,
-        check: Callable[[], None],
+        check_interrupt: Callable[[], None],
     ) -> None:
         self.config, self.folder, self.backend, self.task = config, folder, backend, task
         self.scaling, self.log, self.say = scaling, log, say
-        self.pool, self.check = pool, check
+        self.pool, self.check_interrupt = pool, check_interrupt
         self.dataset = None if task.dataset is None else scaling.dataset(task.dataset)
 
     def run(self, point: _Point) -> Training:
         """From a point to the end."""
-        plan, online = self.config.train, self.config.online
-        done = point.environment_steps + min(point.step - self.config.offline_end, 0) + plan.steps
+        settings, online = self.config.train, self.config.online
+        done = (
+            point.environment_steps + min(point.step - self.config.offline_end, 0) + settings.steps
+        )
         with (
             self._collector(point) as collector,
             progress(
-                plan.steps + online.steps, "training", "step" if online.steps else "update", done
+                settings.steps + online.steps,
+                "training",
+                "step" if online.steps else "update",
+                done,
             ) as bar,
         ):
             try:
@@ -363,15 +368,15 @@ class _Loop:
                         else:
                             metrics = self._update_online(point, collector)
                             bar.update()
-                        if self._now(point, plan.log_every):
+                        if self._now(point, settings.log_every):
                             self._log(metrics, point)
-                        point.due = self._now(point, plan.evaluate_every)
+                        point.due = self._now(point, settings.evaluate_every)
                     if point.due and self.pool is not None:
                         self._evaluate(point, self.pool, bar.write)
                     point.due = False
-                    if keep or self._now(point, plan.checkpoint_every):
+                    if keep or self._now(point, settings.checkpoint_every):
                         self._save(point, collector)
-                    self.check()
+                    self.check_interrupt()
             except StopRunError:
                 self._save(point, collector)
                 raise Interrupted(
@@ -400,8 +405,8 @@ class _Loop:
         Returns:
             The metrics of the last.
         """
-        plan = self.config.train
-        stops = (plan.log_every, plan.evaluate_every, plan.checkpoint_every)
+        settings = self.config.train
+        stops = (settings.log_every, settings.evaluate_every, settings.checkpoint_every)
         limit = min(
             self.config.offline_end - point.step, *(every - point.step % every for every in stops)
         )
@@ -413,7 +418,7 @@ class _Loop:
             self.config.seed,
             point.step,
             limit,
-            plan.batch_size,
+            settings.batch_size,
         )
         point.state = reply.state
         point.step += reply.count
@@ -483,7 +488,7 @@ class _Loop:
             self.config.evaluation,
             self.config.seed,
             pool,
-            self.check,
+            self.check_interrupt,
         )
         counted = self._counted(point)
         self.log.evaluations(point.step, [{**record, **counted} for record in found.records])
