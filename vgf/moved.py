@@ -72,6 +72,7 @@ MOVED: dict[str, tuple[str, ...]] = {
 RENAMED = {
     ("vgf.evaluate", "Summary"): "Score",
     ("vgf.metrics", "Progress"): "ProgressBar",
+    ("vgf.online", "episode_seed"): "collection_seed",
     ("vgf.updates", "Run"): "Training",
 }
 

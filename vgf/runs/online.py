@@ -65,7 +65,7 @@ def check_online(settings: OnlineSettings, task: Task) -> None:
         )
 
 
-def episode_seed(seed: int, episode: int) -> int:
+def collection_seed(seed: int, episode: int) -> int:
     """The seed of a collected episode, below 2^32; other than those of evaluation."""
     return int(np.random.SeedSequence([seed, EPISODES, episode, 1]).generate_state(1)[0])
 
@@ -197,7 +197,7 @@ class Collector:
         return np.array(self._pool.reset({0: self._seed()})[0])
 
     def _seed(self) -> int:
-        return episode_seed(self._config.seed, self._episode)
+        return collection_seed(self._config.seed, self._episode)
 
     def _act(self, state: Tree, observation: Array) -> Array:
         """Take a step with the agent, and record it; its row."""
