@@ -73,6 +73,7 @@ RENAMED = {
     ("vgf.evaluate", "Summary"): "Score",
     ("vgf.metrics", "Progress"): "ProgressBar",
     ("vgf.online", "episode_seed"): "collection_seed",
+    ("vgf.presets", "Source"): "Origin",
     ("vgf.updates", "Run"): "Training",
 }
 

@@ -9,7 +9,7 @@ from ..support.errors import VGFError
 from . import COMMANDS
 
 if TYPE_CHECKING:
-    from ..runs.presets import Preset, Source
+    from ..runs.presets import Origin, Preset
 
 # Beside a value in the list: whose choice it is, unless it is the authors' own.
 _SIGNS = {"ours": "*", "carried": "+"}
@@ -94,7 +94,7 @@ def _heading(preset: Preset) -> str:
     return textwrap.fill(text, 79, break_on_hyphens=False)
 
 
-def _budget_sources(preset: Preset) -> list[Source]:
+def _budget_sources(preset: Preset) -> list[Origin]:
     return [preset.sources[f"agent.budget.{name}"] for name in _BUDGET.values()]
 
 

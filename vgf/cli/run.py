@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..support.errors import VGFError
+from ..support.interrupts import Interrupted
 from . import COMMANDS
 from .report import print_table
 
@@ -70,8 +71,6 @@ def _train_all(config: RunConfig, folder: Path, resume: bool) -> int:
         _train_seeds(config, folder, resume)
         page = report(folder)
     except KeyboardInterrupt:
-        from ..support.interrupts import Interrupted
-
         way_on = f"go on with: vgf run --resume {folder}"
         raise Interrupted(
             f"stopped; {way_on}" if folder.exists() else "stopped before any run folder was made"
@@ -85,7 +84,6 @@ def _train_all(config: RunConfig, folder: Path, resume: bool) -> int:
 def _train_seeds(config: RunConfig, folder: Path, resume: bool) -> None:
     from ..runs.folder import CONFIG, create_run_folder, seed_folders
     from ..runs.loop import finished, prepare, train_together
-    from ..support.interrupts import Interrupted
 
     folders = seed_folders(config, folder)
     runs = {place: _of_seed(config, seed, place) for seed, place in folders.items()}

@@ -37,7 +37,7 @@ _PUBLISHED = {
 }
 
 
-class Source(NamedTuple):
+class Origin(NamedTuple):
     """Where a setting comes from: a mark, such as "script" or "ours", and what it says here."""
 
     mark: str
@@ -75,7 +75,7 @@ class Preset:
     online: bool
     aliases: tuple[str, ...]
     settings: Mapping[str, Any]
-    sources: Mapping[str, Source]
+    sources: Mapping[str, Origin]
     marks: Mapping[str, str]
     published: tuple[Published, ...]
 
@@ -232,12 +232,12 @@ def _preset(
     if online:
         layers += [table.get("online", {}) for table in (common, family, row.table)]
     settings: dict[str, Any] = {}
-    sources: dict[str, Source] = {}
+    sources: dict[str, Origin] = {}
     for layer in layers:
         for mark, table in layer.items():
             for key, value in _leaves(table):
                 _put(settings, key, value)
-                sources[key] = Source(mark, _source_text(common, family, mark, key))
+                sources[key] = Origin(mark, _source_text(common, family, mark, key))
     last = "-online" if online else ""
     words = (row.short, row.env, re.sub(r"-task\d", "", row.env) if row.is_default else row.env)
     return Preset(
