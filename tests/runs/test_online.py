@@ -759,7 +759,10 @@ def refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Iterator[Any]
             ["--steps", "4", "--mixing", "rlpd"],
             "--mixing belongs to the online phase, which has no",
         ),
-        (["--steps", "4", "--online-steps", "0", "--warmup", "2"], "--warmup is of the online"),
+        (
+            ["--steps", "4", "--online-steps", "0", "--warmup", "2"],
+            "--warmup belongs to the online",
+        ),
     ],
 )
 def test_contradictions(words: list[str], message: str, trained: Path, refused: Any) -> None:

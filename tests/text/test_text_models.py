@@ -46,7 +46,7 @@ def test_no_padding_token(made, tmp_path):
     with pytest.raises(VGFError, match="has no padding token"):
         load_tokenizer(str(tmp_path))
     assert load_tokenizer(str(tmp_path), "<end>").pad_token_id == 1
-    with pytest.raises(VGFError, match="--pad-token '<nil>' is no token"):
+    with pytest.raises(VGFError, match="--pad-token '<nil>' is not a token"):
         load_tokenizer(str(tmp_path), "<nil>")
 
 

@@ -173,7 +173,7 @@ class StartSettings:
             check_whole("checkpoint", self.checkpoint, 0)
         check(
             self.checkpoint is None or self.run is not None,
-            "checkpoint is one of the run to start from, which is not given",
+            "checkpoint is of the run that this one starts from, which is not given",
         )
 
 
