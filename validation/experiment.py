@@ -21,8 +21,8 @@ from typing import Any
 
 import numpy as np
 
-from vgf.runs.log import progress
 from vgf.support.errors import VGFError
+from vgf.support.progress import progress
 from vgf.support.statistics import interval
 
 from .figures import SUFFIXES

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from vgf.cli import main as vgf_main
-from vgf.runs.checkpoint import CONFIG
+from vgf.runs.folder import CONFIG
 from vgf.runs.report import find_runs, last_scores
 from vgf.support.errors import VGFError
 

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from vgf.cli import main as vgf_main
-from vgf.runs.log import by_budget
 from vgf.runs.report import Run, find_runs
+from vgf.runs.scores import by_budget
 from vgf.support.errors import VGFError
 
 from .experiment import Data, Experiment, Verdict, estimate, main, percent

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import base64
-import html
 import re
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
+
+from vgf.support.pages import html_figure, html_page, html_table
 
 from .record import markdown_table
 
@@ -88,7 +89,7 @@ def _cell(text: str) -> str:
 def to_html(blocks: Sequence[Block], folder: Path, title: str) -> str:
     """The page as HTML that needs no other file; figures are read from the folder."""
     body = "\n".join(_html(block, folder) for block in blocks)
-    return _PAGE.format(title=html.escape(title), body=body)
+    return html_page(title, body)
 
 
 def _html(block: Block, folder: Path) -> str:
@@ -99,47 +100,14 @@ def _html(block: Block, folder: Path) -> str:
     if isinstance(block, Points):
         return "<ul>" + "".join(f"<li>{_inline(item)}</li>" for item in block.items) + "</ul>"
     if isinstance(block, Table):
-        caption = f"<caption>{_inline(block.caption)}</caption>" if block.caption else ""
-        rows = "".join(_row("td", row) for row in block.rows)
-        return f"<div class=wide><table>{caption}{_row('th', block.header)}{rows}</table></div>"
-    data = base64.b64encode((folder / f"{block.name}.svg").read_bytes()).decode()
-    return (
-        f'<figure><img alt="{html.escape(block.alt)}" src="data:image/svg+xml;base64,{data}">'
-        f"<figcaption>{_inline(block.caption)}</figcaption></figure>"
-    )
-
-
-def _row(tag: str, cells: Sequence[str]) -> str:
-    return "<tr>" + "".join(f"<{tag}>{_inline(cell)}</{tag}>" for cell in cells) + "</tr>\n"
+        rows = [[_inline(cell) for cell in row] for row in block.rows]
+        return html_table(list(map(_inline, block.header)), rows, _inline(block.caption))
+    return html_figure(folder / f"{block.name}.svg", block.alt, _inline(block.caption))
 
 
 def _inline(text: str) -> str:
     """Text of a line: `code`, **bold** and [links](to) as in Markdown."""
-    text = html.escape(text)
+    text = escape(text)
     text = re.sub(r"`([^`]+)`", r"<code>\1</code>", text)
     text = re.sub(r"\*\*([^*]+)\*\*", r"<b>\1</b>", text)
     return re.sub(r"\[([^\]]+)\]\(([^)\s]+)\)", r'<a href="\2">\1</a>', text)
-
-
-_PAGE = """<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<style>
-body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto;
-  padding: 0 1rem; color: #1b1b1b; }}
-h1 {{ font-size: 1.5rem; }} h2 {{ font-size: 1.2rem; margin-top: 2.5rem;
-  border-top: 1px solid #ccc; padding-top: 1rem; }} h3 {{ font-size: 1.05rem; }}
-.wide {{ overflow-x: auto; margin: 1rem 0; }} table {{ border-collapse: collapse; }}
-caption {{ text-align: left; color: #555; padding-bottom: .3rem; }}
-th, td {{ text-align: left; vertical-align: top; padding: .2rem .9rem .2rem 0;
-  border-bottom: 1px solid #ddd; font-size: .92rem; }}
-figure {{ margin: 1.5rem 0; }} img {{ max-width: 100%; height: auto; }}
-figcaption {{ color: #555; font-size: .9rem; }} code {{ font-size: .9em; background: #f4f4f4; }}
-</style>
-<body>
-{body}
-</body>
-</html>
-"""

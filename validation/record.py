@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vgf.bench.machine import processor
-from vgf.runs.checkpoint import git_revision
+from vgf.runs.folder import git_revision
 from vgf.support.files import write_atomically
 
 RESULTS = Path(__file__).parent / "results"

@@ -27,9 +27,10 @@ from pathlib import Path
 from typing import Any
 
 from vgf.cli import main as vgf_main
-from vgf.runs.log import Row, read_rows
-from vgf.runs.report import Run, budget_name, find_runs, scores
+from vgf.runs.report import Run, budget_name, find_runs
+from vgf.runs.scores import scores
 from vgf.support.errors import VGFError
+from vgf.support.rows import Row, read_rows
 
 from .experiment import (
     Data,

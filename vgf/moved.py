@@ -14,9 +14,16 @@ from typing import Any
 
 # The old name, and where its contents are now; the first of several that has a name wins.
 MOVED: dict[str, tuple[str, ...]] = {
-    "vgf.acting": ("vgf.runs.acting",),
-    "vgf.checkpoint": ("vgf.runs.checkpoint",),
-    "vgf.config": ("vgf.runs.config",),
+    "vgf.acting": ("vgf.runs.agent",),
+    "vgf.checkpoint": ("vgf.runs.checkpoint", "vgf.runs.folder", "vgf.support.files"),
+    "vgf.config": (
+        "vgf.runs.config",
+        "vgf.runs.resolve",
+        "vgf.support.settings_tree",
+        "vgf.support.toml",
+        "vgf.support.checks",
+        "vgf.support.suggestions",
+    ),
     "vgf.data.collect": ("vgf.recording.collect",),
     "vgf.data.d4rl": ("vgf.benchmarks.d4rl",),
     "vgf.data.environments": ("vgf.benchmarks.environments",),
@@ -28,15 +35,20 @@ MOVED: dict[str, tuple[str, ...]] = {
     "vgf.data.source": ("vgf.benchmarks.source",),
     "vgf.data.stand_ins": ("vgf.benchmarks.stand_ins",),
     "vgf.errors": ("vgf.support.errors",),
-    "vgf.evaluate": ("vgf.runs.evaluation",),
+    "vgf.evaluate": ("vgf.runs.evaluation", "vgf.runs.scores"),
     "vgf.extras": ("vgf.support.extras",),
     "vgf.files": ("vgf.support.files",),
     "vgf.flags": ("vgf.runs.flags",),
     "vgf.functions": ("vgf.support.objects",),
-    "vgf.metrics": ("vgf.runs.log",),
+    "vgf.metrics": ("vgf.runs.log", "vgf.runs.scores", "vgf.support.rows", "vgf.support.progress"),
     "vgf.online": ("vgf.runs.online",),
     "vgf.presets": ("vgf.runs.presets",),
-    "vgf.report": ("vgf.runs.report",),
+    "vgf.report": (
+        "vgf.runs.report",
+        "vgf.runs.scores",
+        "vgf.support.figures",
+        "vgf.support.tables",
+    ),
     "vgf.scores": ("vgf.support.statistics",),
     "vgf.start": ("vgf.runs.start",),
     "vgf.tasks": ("vgf.benchmarks.tasks",),
@@ -46,8 +58,23 @@ MOVED: dict[str, tuple[str, ...]] = {
     "vgf.testing.diagnosis": ("vgf.checker.diagnosis",),
     "vgf.testing.subjects": ("vgf.checker.subjects",),
     "vgf.testing.trial": ("vgf.checker.trial",),
-    "vgf.train": ("vgf.runs.loop",),
-    "vgf.updates": ("vgf.runs.updates",),
+    "vgf.train": (
+        "vgf.runs.loop",
+        "vgf.runs.agent",
+        "vgf.runs.task",
+        "vgf.support.interrupts",
+        "vgf.support.progress",
+    ),
+    "vgf.updates": ("vgf.runs.updates", "vgf.support.interrupts"),
+}
+
+# What has another name there.
+RENAMED = {
+    ("vgf.evaluate", "Summary"): "Score",
+    ("vgf.metrics", "Progress"): "ProgressBar",
+    ("vgf.online", "episode_seed"): "collection_seed",
+    ("vgf.presets", "Source"): "Origin",
+    ("vgf.updates", "Run"): "Training",
 }
 
 
@@ -67,10 +94,11 @@ class OldNames(MetaPathFinder, Loader):
         def find(attribute: str) -> Any:
             if attribute.startswith("__"):
                 raise AttributeError(attribute)
+            now = RENAMED.get((name, attribute), attribute)
             for home in homes:
                 found = importlib.import_module(home)
-                if hasattr(found, attribute):
-                    return getattr(found, attribute)
+                if hasattr(found, now):
+                    return getattr(found, now)
             raise AttributeError(f"{name}, now {' and '.join(homes)}, has no {attribute!r}")
 
         module.__getattr__ = find  # type: ignore[method-assign]

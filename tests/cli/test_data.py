@@ -11,8 +11,8 @@ import pytest
 
 from vgf import cli
 from vgf.benchmarks import d4rl, minari
-from vgf.runs.log import read_rows
 from vgf.runs.report import find_runs, last_scores
+from vgf.support.rows import read_rows
 
 if not os.environ.get("CI"):
     for module in ("gymnasium_robotics", "mujoco", "h5py"):

@@ -19,11 +19,11 @@ import pytest
 
 from vgf import cli
 from vgf.backends import missing_packages
+from vgf.runs import agent, updates
 from vgf.runs import loop as train
-from vgf.runs import updates
 from vgf.runs.checkpoint import list_steps, load_checkpoint
-from vgf.runs.config import load_config
-from vgf.runs.log import read_rows
+from vgf.runs.resolve import load_config
+from vgf.support.rows import read_rows
 
 if not os.environ.get("CI"):
     pytest.importorskip("ogbench")
@@ -289,7 +289,7 @@ def test_ctrl_c_anywhere_loses_nothing(
     straight, folder = tmp_path / "straight", tmp_path / "stopped"
     assert vgf("run", *flags, "--out", straight) == 0
     calls = 0
-    where_from, name = (updates, "batch_rows") if where == "update" else (train, "evaluate")
+    where_from, name = (updates, "batch_rows") if where == "update" else (agent, "evaluate")
     real = getattr(where_from, name)
 
     def pressed(*args: object, **options: object) -> object:
@@ -455,8 +455,11 @@ BAD = [
     (["--dtype", "float64", "--matmul-precision", "bf16"], "contradicts dtype 'float64'"),
     (["--method", "avgf", "--value-ensemble", "min"], "value_ensemble 'min'"),
     (["--normalise-gradients"], "normalise_gradients"),
-    (["--distillation", "3"], "--distillation is of method fql, and this is vgf; drop it, or add"),
-    (["--method", "bc", "--weight-maximum", "3"], "--weight-maximum is of method weighted_bc"),
+    (
+        ["--distillation", "3"],
+        "--distillation belongs to method fql, and this run's is vgf; drop it, or add",
+    ),
+    (["--method", "bc", "--weight-maximum", "3"], "--weight-maximum belongs to method weighted_bc"),
     (["--workers", "9"], "workers 9 is more than the 2 environments"),
     (["--evaluation-steps", "1", "1"], "names a test budget twice"),
     (["--device", "gpu"], "backend 'numpy' runs on the CPU"),

@@ -15,11 +15,20 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from vgf.runs import checkpoint
-from vgf.runs.checkpoint import check_checkpoint, checkpoint_path, create_run_folder, flatten, git_revision, latest_step, list_steps, load_checkpoint, open_run_folder, record_environment, save_checkpoint, unflatten
-from vgf.runs.config import RunConfig, load_config, settings_hash
-from vgf.support.errors import VGFError
+from vgf.runs.checkpoint import (
+    check_checkpoint,
+    checkpoint_path,
+    flatten,
+    latest_step,
+    list_steps,
+    load_checkpoint,
+    save_checkpoint,
+    unflatten,
+)
+from vgf.runs.config import settings_hash
 from vgf.spec.settings import Network, Settings
 from vgf.spec.update import init_state
+from vgf.support.errors import VGFError
 
 SMALL = Settings(critic=Network((3, 2), layer_norm=True), reference=Network((3,)), particles=2)
 TASK = "some-task-v0"
@@ -261,63 +270,6 @@ def test_check_checkpoint(tmp_path: Path) -> None:
 def test_no_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(VGFError, match="has no checkpoint"):
         load_checkpoint(tmp_path)
-
-
-def test_run_folder(tmp_path: Path) -> None:
-    config = RunConfig(seed=3)
-    folder = create_run_folder(tmp_path / "runs" / "one", config, {"gpu": "none"})
-    assert open_run_folder(folder) == config
-    starts = json.loads((folder / "environment.json").read_text())
-    assert len(starts) == 1
-    assert starts[0]["versions"]["numpy"] == np.__version__
-    assert {"python", "scipy", "vgf"} <= set(starts[0]["versions"])
-    assert starts[0]["gpu"] == "none"
-    assert starts[0]["backend"]["matmul_precision"] == "float32"
-    assert starts[0]["command"]
-    record_environment(folder, config)
-    assert len(json.loads((folder / "environment.json").read_text())) == 2
-    assert sorted(entry.name for entry in folder.iterdir()) == ["config.toml", "environment.json"]
-
-
-def test_an_existing_folder_is_refused_and_left_alone(tmp_path: Path) -> None:
-    folder = create_run_folder(tmp_path / "one", RunConfig())
-    before = {entry: entry.read_bytes() for entry in folder.iterdir()}
-    with pytest.raises(VGFError, match=f"{folder} exists.*--resume {folder}"):
-        create_run_folder(folder, RunConfig(seed=1))
-    assert {entry: entry.read_bytes() for entry in folder.iterdir()} == before
-    assert load_config(folder / "config.toml").seed == 0
-    with pytest.raises(VGFError, match="cannot be made"):
-        create_run_folder(folder / "config.toml" / "below", RunConfig())
-
-
-def test_a_folder_that_cannot_be_filled_is_taken_away(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def broken(*_: Any) -> None:
-        raise VGFError("broken")
-
-    monkeypatch.setattr(checkpoint, "record_environment", broken)
-    with pytest.raises(VGFError, match="broken"):
-        create_run_folder(tmp_path / "one", RunConfig())
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_folders_that_are_not_runs(tmp_path: Path) -> None:
-    with pytest.raises(VGFError, match="no such run folder"):
-        open_run_folder(tmp_path / "absent")
-    with pytest.raises(VGFError, match=r"not a run folder: it has no config\.toml"):
-        open_run_folder(tmp_path)
-
-
-def test_git_revision_is_of_this_package_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if (Path(checkpoint.__file__).parent.parent / ".git").exists() and shutil.which("git"):
-        assert git_revision() is not None
-    monkeypatch.setattr(checkpoint, "__file__", str(tmp_path / "checkpoint.py"))
-    assert git_revision() is None
-    monkeypatch.setenv("PATH", "")
-    assert git_revision() is None
 
 
 def test_names_come_back_in_their_order(tmp_path: Path) -> None:

@@ -15,10 +15,20 @@ from hypothesis import given as for_all
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from vgf.runs.config import DEMO_ENV, RunConfig, all_settings, default_config, dump_config, load_config, override, resolve, save_config, settings_hash, to_dict
-from vgf.support.errors import VGFError
+from vgf.runs.config import (
+    DEMO_ENV,
+    RunConfig,
+    all_settings,
+    default_config,
+    dump_config,
+    save_config,
+    settings_hash,
+)
 from vgf.runs.flags import SHOWN, Parser, add_flags, config_from_flags, flag_names, given, spell
+from vgf.runs.resolve import load_config, resolve
 from vgf.spec.settings import ACTIVATIONS, CRITIC_LOSSES, SELECTION_RULES, Budget, Network
+from vgf.support.errors import VGFError
+from vgf.support.settings_tree import override, to_dict
 
 # What a text setting may be; every other text setting takes any text.
 CHOICES: dict[str, tuple[str, ...]] = {
@@ -314,7 +324,8 @@ def test_missing_toml_writer_names_the_extra(monkeypatch: pytest.MonkeyPatch) ->
 def test_importing_brings_in_no_framework() -> None:
     code = """
 import sys
-import vgf.runs.config, vgf.runs.flags, vgf.runs.checkpoint, vgf.runs.log, vgf.runs.report, vgf.text.settings
+import vgf.runs.config, vgf.runs.flags, vgf.runs.checkpoint, vgf.runs.log, vgf.runs.report
+import vgf.text.settings
 heavy = {"torch", "jax", "matplotlib", "tqdm", "safetensors", "tensorboardX", "wandb",
          "gymnasium", "scipy.stats", "tomli_w", "transformers"} & set(sys.modules)
 assert not heavy, heavy

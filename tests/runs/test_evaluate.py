@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from vgf.benchmarks.tasks import Task, make_task, success
 from vgf.data.pool import default_workers
-from vgf.support.errors import VGFError
 from vgf.runs.evaluation import Evaluation, episode_seed, evaluate, make_pool, summarise
 from vgf.spec import wasserstein2
-from vgf.benchmarks.tasks import Task, make_task, success
+from vgf.support.errors import VGFError
 
 
 class Line:
@@ -78,9 +78,15 @@ def test_episodes_and_their_sums() -> None:
         # Success is tested before the action: the last step of a success costs nothing.
         assert record["return"] == record["success"] - record["length"]
     still, slow, fast = found.summaries
-    assert (still.success_rate, still.mean_length, still.mean_return) == (0.0, 12.0, -12.0)
+    assert (still.success_rate, still.length, still.returns) == (0.0, 12.0, -12.0)
     assert fast.success_rate == 1.0
-    assert fast.mean_length < slow.mean_length
+    assert fast.length < slow.length
+    # the names up to version 0.1
+    assert (fast.score, fast.mean_return, fast.mean_length) == (
+        fast.value,
+        fast.returns,
+        fast.length,
+    )
     assert still.displacement == still.w2 == 0.0
     assert fast.displacement == pytest.approx(0.5)
     assert fast.w2 == pytest.approx(0.5)
@@ -98,7 +104,7 @@ def test_the_interval_is_wilsons() -> None:
         half = z / (1 + z**2 / n) * np.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
         assert summary.low == pytest.approx(max(0.0, centre - half), abs=1e-12)
         assert summary.high == pytest.approx(min(1.0, centre + half), abs=1e-12)
-        assert summary.score == wins / episodes
+        assert summary.value == wins / episodes
 
 
 def test_other_scores() -> None:
@@ -111,12 +117,12 @@ def test_other_scores() -> None:
     assert {record["success"] for record in plain.records} == {None}
     np.testing.assert_allclose([r["score"] for r in scaled.records], 10 * (returns + 12))
     (summary,), (other,) = plain.summaries, scaled.summaries
-    assert (summary.success_rate, summary.score) == (None, returns.mean())
+    assert (summary.success_rate, summary.value) == (None, returns.mean())
     half = 2.306004 * returns.std(ddof=1) / 3  # Student's t(0.975, 8)
     np.testing.assert_allclose(
         (summary.low, summary.high), returns.mean() + np.array([-half, half])
     )
-    assert other.score == pytest.approx(10 * (summary.score + 12))
+    assert other.value == pytest.approx(10 * (summary.value + 12))
     odd = dataclasses.replace(SILENT, score_name="success")
     with pytest.raises(VGFError, match="info has no 'success' to score by"):
         evaluate(push, odd, {"slow": 0.2}, particles=3, episodes=1)

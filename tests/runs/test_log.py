@@ -1,20 +1,17 @@
-"""Logs that survive a crash and a resume, and progress on a terminal and off it."""
+"""Logs that survive a crash and a resume."""
 
 from __future__ import annotations
 
 import csv
 import dataclasses
-import fcntl
 import importlib
-import io
 import math
 import os
-import pty
 import re
 import struct
 import subprocess
 import sys
-import termios
+import time
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +20,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vgf.runs import log as metrics
 from vgf.runs.config import LoggingSettings, RunConfig
+from vgf.runs.log import EVALUATION_COLUMNS, RunLog
+from vgf.runs.scores import by_budget, mean
 from vgf.support.errors import VGFError
-from vgf.runs.log import EVALUATION_COLUMNS, RowLog, RunLog, by_budget, mean, progress, read_rows, shown_progress
+from vgf.support.rows import RowLog, read_rows
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
@@ -130,7 +128,7 @@ def test_a_resumed_log_equals_a_straight_one(checkpoint: int, crash: str, tmp_pa
 
 def test_seconds_go_on_after_a_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
-    monkeypatch.setattr(metrics.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
     log = RunLog(tmp_path, RunConfig())
     for step in (1, 2):
         now[0] += 10
@@ -183,7 +181,7 @@ def test_evaluation_rows(tmp_path: Path) -> None:
 def test_what_is_no_scalar_is_refused(tmp_path: Path) -> None:
     log = RunLog(tmp_path, RunConfig())
     for value in (np.zeros(2), [1.0], object()):
-        with pytest.raises(VGFError, match="cannot log loss: it is no scalar"):
+        with pytest.raises(VGFError, match="cannot log loss: it is not a scalar"):
             log.metrics(1, {"loss": value})
     assert read_rows(tmp_path / "metrics.jsonl") == []
 
@@ -264,115 +262,3 @@ def test_missing_packages_name_the_extra(
     with pytest.raises(VGFError, match=rf"{package} is not installed.*vgf\[{extra}\]"):
         RunLog(tmp_path, config)
     assert list(tmp_path.iterdir()) == []
-
-
-# --- progress -----------------------------------------------------------------------------------
-
-
-class Clock:
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.now = 0.0
-        monkeypatch.setattr(metrics.time, "monotonic", lambda: self.now)
-
-
-def test_lines_off_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock, out = Clock(monkeypatch), io.StringIO()
-    with progress(1000, "training", "update", stream=out) as bar:
-        for _ in range(1000):
-            clock.now += 0.1
-            bar.update()
-    lines = out.getvalue().splitlines()
-    assert len(lines) == 10
-    assert lines[0] == "training: 10 % (100/1000), 10 update/s, 0:01:30 left"
-    assert lines[-1] == "training: 100 % (1000/1000), 10 update/s, 0:01:40"
-    assert all(line.isascii() and line.isprintable() for line in lines)
-
-
-def test_lines_every_30_seconds_when_slow(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock, out = Clock(monkeypatch), io.StringIO()
-    with progress(10_000, "slow", stream=out) as bar:
-        for _ in range(100):
-            clock.now += 1
-            bar.update()
-    shares = [line.split("(")[1].split("/")[0] for line in out.getvalue().splitlines()]
-    assert shares == ["30", "60", "90", "100"]
-
-
-def test_one_line_when_fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    Clock(monkeypatch)
-    out = io.StringIO()
-    bar = progress(100, "fast", stream=out)
-    for _ in range(100):
-        bar.update()
-    bar.close()
-    bar.close()
-    assert out.getvalue() == "fast: 100 % (100/100), 0 it/s, 0:00:00\n"
-
-
-def test_progress_that_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock, out = Clock(monkeypatch), io.StringIO()
-    with progress(100, "training", done=50, stream=out) as bar:
-        clock.now += 10
-        bar.update(10)
-    assert out.getvalue() == "training: 60 % (60/100), 1 it/s, 0:00:40 left\n"
-
-
-SCRIPT = """
-import time
-from vgf.runs.log import progress
-with progress(50, "training", "update") as bar:
-    for i in range(50):
-        time.sleep(0.01)
-        bar.update()
-        if i == 25:
-            bar.write("a line")
-            with progress(2, "evaluation") as inner:
-                inner.update(2)
-"""
-
-
-def test_a_pipe_gets_no_control_characters() -> None:
-    done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, check=True)
-    assert done.stdout == b"a line\n"
-    assert set(done.stderr) - {10} <= set(range(32, 127))
-    assert done.stderr.splitlines()[-1].startswith(b"training: 100 % (50/50), ")
-
-
-@pytest.mark.parametrize("size", [(40, 100), (0, 0)])  # some terminals do not know their size
-def test_a_terminal_gets_a_bar(size: tuple[int, int]) -> None:
-    ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", *size, 0, 0))
-    child = subprocess.Popen([sys.executable, "-c", SCRIPT], stdout=theirs, stderr=theirs)
-    os.close(theirs)
-    output = b""
-    while True:
-        try:
-            piece = os.read(ours, 65536)
-        except OSError:  # the terminal is closed at the other end
-            break
-        if not piece:
-            break
-        output += piece
-    os.close(ours)
-    assert child.wait() == 0
-    assert b"a line\r\n" in output
-    assert b"\rtraining" in output
-    assert re.search(rb"50/50 \[\d\d:\d\d<\d\d:\d\d, +[0-9.]+ update/s\]", output)
-
-
-def test_a_terminal_without_tqdm_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "tqdm", None)
-    stream = io.StringIO()
-    monkeypatch.setattr(stream, "isatty", lambda: True)
-    with pytest.raises(VGFError, match=r"pip install 'vgf\[run\]'"):
-        progress(3, "training", stream=stream)
-
-
-def test_several_things_are_shown_at_once(capsys: pytest.CaptureFixture[str]) -> None:
-    with shown_progress("episode") as show:
-        for done in range(3, 6):
-            show("making", done, 5)
-        show("fetching", 1, 4)
-    said = capsys.readouterr().err
-    assert "making: 100 % (5/5), " in said
-    assert "fetching" not in said  # What is done in the first call was done before.

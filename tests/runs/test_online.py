@@ -22,16 +22,26 @@ import numpy as np
 import pytest
 
 from vgf import cli
-from vgf.runs import online, loop as train
 from vgf.backends import get_backend, missing_packages
-from vgf.runs.checkpoint import list_steps, load_checkpoint
-from vgf.runs.config import BackendSettings, EvaluationSettings, OnlineSettings, RunConfig, TaskSettings, TrainSettings, load_config
+from vgf.benchmarks.tasks import Task, success
 from vgf.data.dataset import Dataset, batch_at, check_dataset
 from vgf.data.replay import read_transitions
-from vgf.support.errors import VGFError
-from vgf.runs.log import read_rows
+from vgf.runs import loop as train
+from vgf.runs import online
+from vgf.runs.checkpoint import list_steps, load_checkpoint
+from vgf.runs.config import (
+    BackendSettings,
+    EvaluationSettings,
+    OnlineSettings,
+    RunConfig,
+    TaskSettings,
+    TrainSettings,
+)
+from vgf.runs.resolve import load_config
 from vgf.spec.settings import Budget, Network, Settings
-from vgf.benchmarks.tasks import Task, success
+from vgf.support.errors import VGFError
+from vgf.support.interrupts import Interrupted
+from vgf.support.rows import read_rows
 
 LIMIT = 7
 SMALL = Network(hidden=(6,))
@@ -165,7 +175,7 @@ def plane_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
     def make(*_: Any, with_dataset: bool = True, **__: Any) -> Task:
         return PLANE if with_dataset else dataclasses.replace(PLANE, dataset=None)
 
-    monkeypatch.setattr(train, "make_task", make)
+    monkeypatch.setattr("vgf.runs.task.make_task", make)
 
 
 @pytest.fixture
@@ -384,7 +394,7 @@ def test_ctrl_c_anywhere_loses_nothing(
             try:
                 run(folder, config, resume=bool(stops))
                 break
-            except train.Interrupted as stop:
+            except Interrupted as stop:
                 stops.append(str(stop))
     finally:
         signal.signal(signal.SIGINT, before)
@@ -402,7 +412,7 @@ import os, signal, sys
 sys.path.insert(0, {tests!r})
 from pathlib import Path
 from test_online import CONFIG, Plane, run, with_online
-from vgf import train
+from vgf.runs import loop as train
 from vgf.data import replay
 
 folder, config = Path({folder!r}), with_online(mixing={mixing!r})
@@ -674,7 +684,7 @@ def test_wsrl_needs_no_data(trained: Path, tmp_path: Path, monkeypatch: pytest.M
         assert not with_dataset
         return dataclasses.replace(PLANE, dataset=None)
 
-    monkeypatch.setattr(train, "make_task", make)
+    monkeypatch.setattr("vgf.runs.task.make_task", make)
     assert vgf("run", "--from", trained, *words, "--out", tmp_path / "without") == 0
     assert_equal_runs(tmp_path / "without", tmp_path / "with")
     assert load_checkpoint(tmp_path / "with")[1].extra["scaling"]["reward_scale"] == 2.0
@@ -745,8 +755,14 @@ def refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Iterator[Any]
         (["--online-steps", "9", "--checkpoint", "7"], "no checkpoint of step 7; it has 6"),
         (["--online-stps", "9"], "--online-stps is unknown; did you mean --online-steps?"),
         (["--online-steps", "9", "--collect-steps", "-1"], "collect_steps is -1; it must be 0"),
-        (["--steps", "4", "--mixing", "rlpd"], "--mixing is of the online phase, which has no"),
-        (["--steps", "4", "--online-steps", "0", "--warmup", "2"], "--warmup is of the online"),
+        (
+            ["--steps", "4", "--mixing", "rlpd"],
+            "--mixing belongs to the online phase, which has no",
+        ),
+        (
+            ["--steps", "4", "--online-steps", "0", "--warmup", "2"],
+            "--warmup belongs to the online",
+        ),
     ],
 )
 def test_contradictions(words: list[str], message: str, trained: Path, refused: Any) -> None:

@@ -12,10 +12,12 @@ import pytest
 
 from vgf import cli
 from vgf.runs import presets as package
-from vgf.runs.config import DEMO_ENV, RunConfig, all_settings, load_config, read_toml, resolve
-from vgf.support.errors import VGFError
+from vgf.runs.config import DEMO_ENV, RunConfig, all_settings
 from vgf.runs.presets import FAMILIES, Preset, dump_preset, find_preset, presets
+from vgf.runs.resolve import load_config, resolve
 from vgf.spec.settings import Budget, Network, method_settings
+from vgf.support.errors import VGFError
+from vgf.support.toml import read_toml
 
 ALL = tuple(presets().values())
 D4RL = [
@@ -512,7 +514,7 @@ def test_filters(words: list[str], number: int, capsys: pytest.CaptureFixture[st
     [
         (["presets", "qwertyuiop"], "no preset 'qwertyuiop'; vgf presets lists them"),
         (["presets", "cube-singel-task2"], "did you mean cube-single-task2-avgf"),
-        (["presets", "cube", "hopper"], "no preset is all of cube hopper"),
+        (["presets", "cube", "hopper"], "no preset matches cube hopper"),
         (["presets", "--method", "sac"], "invalid choice: 'sac'"),
         (["presets", "--onlin"], "--onlin is unknown; did you mean --online"),
         (["run", "--preset", "cube-singel-task2"], "did you mean cube-single-task2-avgf"),

@@ -13,11 +13,24 @@ from typing import Any
 import numpy as np
 import pytest
 
-from vgf.runs.checkpoint import create_run_folder
 from vgf.runs.config import OnlineSettings, RunConfig, StartSettings, TrainSettings
+from vgf.runs.folder import create_run_folder
+from vgf.runs.log import RunLog
+from vgf.runs.report import (
+    best_scores,
+    find_runs,
+    headline,
+    last_scores,
+    report,
+    save_scaling,
+    score_curves,
+    score_table,
+)
+from vgf.runs.scores import scores
 from vgf.support.errors import VGFError
-from vgf.runs.log import Row, RunLog, read_rows
-from vgf.runs.report import best_scores, figure, find_runs, format_table, headline, last_scores, report, save_scaling, score_curves, score_table, scores
+from vgf.support.figures import figure
+from vgf.support.rows import Row, read_rows
+from vgf.support.tables import format_table
 
 BUDGETS = ("bc", 0, 1, 2, 3)
 STEPS = (5_000, 10_000, 15_000, 20_000)

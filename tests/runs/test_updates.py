@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 
 from vgf import cli, get_backend, spec
-from vgf.runs import updates
-from vgf.runs.checkpoint import load_checkpoint
 from vgf.data.dataset import batch_at, check_dataset
 from vgf.data.scaling import Scaling
-from vgf.runs.log import read_rows
+from vgf.runs import updates
+from vgf.runs.checkpoint import load_checkpoint
+from vgf.runs.updates import Batches, Reply, Request, drive
+from vgf.support.interrupts import Interrupted, StopRunError
+from vgf.support.rows import read_rows
 from vgf.testing.training import TRAININGS
-from vgf.runs.updates import Batches, Interrupted, Reply, Request, drive
 
 SETTINGS = TRAININGS["vgf flow squared"]
 TINY = [
@@ -132,7 +133,7 @@ def test_where_one_run_fails_the_others_keep_what_they_have(
         try:
             while True:
                 yield request_of()
-        except updates.StopRunError:
+        except StopRunError:
             kept.append("kept")
             raise Interrupted("stopped") from None
 

@@ -199,7 +199,7 @@ def test_what_was_calibrated_is_said(folders, prompt_file, tmp_path, capsys):
     shown = capsys.readouterr().out
     assert "--decoding-weight calibrated" not in shown
     assert "--step-size calibrated to 9.8" in shown
-    assert "the end of what is tried: --moved-change is not reached" in shown
+    assert "the end of the range: --moved-change is not reached" in shown
 
 
 def test_settings_come_from_a_file_and_flags_win(folders, prompt_file, tmp_path):

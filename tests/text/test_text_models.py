@@ -46,14 +46,14 @@ def test_no_padding_token(made, tmp_path):
     with pytest.raises(VGFError, match="has no padding token"):
         load_tokenizer(str(tmp_path))
     assert load_tokenizer(str(tmp_path), "<end>").pad_token_id == 1
-    with pytest.raises(VGFError, match="--pad-token '<nil>' is no token"):
+    with pytest.raises(VGFError, match="--pad-token '<nil>' is not a token"):
         load_tokenizer(str(tmp_path), "<nil>")
 
 
 def test_no_head_of_one_output(made, folders, tmp_path):
     with pytest.raises(VGFError, match="has 2 outputs"):
         pair(made.sft, reward_model(num_labels=2), made.tokenizer)
-    with pytest.raises(VGFError, match=r"no reward model: it has no .*score"):
+    with pytest.raises(VGFError, match=r"not a reward model: it lacks .*score"):
         load_reward_model(str(folders.sft), "cpu", None)
     reward_model(num_labels=3).save_pretrained(tmp_path)
     with pytest.raises(VGFError, match="has 3 outputs"):

@@ -18,10 +18,11 @@ from validation.claims import CLAIMS, best_of_n, distance
 from validation.experiment import choose, main, run
 from validation.pages import Heading, Picture, Points, Table, Text, to_html, to_markdown
 from validation.record import RESULTS
-from vgf.runs.checkpoint import create_run_folder
 from vgf.runs.config import RunConfig
-from vgf.runs.log import EVALUATION_COLUMNS, EVALUATIONS, RowLog, RunLog
+from vgf.runs.folder import create_run_folder
+from vgf.runs.log import EVALUATION_COLUMNS, EVALUATIONS, RunLog
 from vgf.support.errors import VGFError
+from vgf.support.rows import RowLog
 
 SMALL = replace(
     choose(CLAIMS, "best-of-n"),

@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from vgf.runs.config import short_hash
 from vgf.spec import bandwidth_squared, mmd_squared, wasserstein2
 from vgf.support.extras import installed_version
 from vgf.support.files import write_atomically
+from vgf.support.settings_tree import short_hash
 from vgf.text import align, calibrate, load_judge
 from vgf.text.flow import best, log_likelihoods, rewards, sample
 from vgf.text.judging import Judge, compare

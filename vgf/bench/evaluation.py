@@ -65,9 +65,8 @@ class Ours:
     ) -> None:
         from vgf.benchmarks.tasks import make_task
         from vgf.data.scaling import Scaling
-        from vgf.runs.acting import agent_policy
+        from vgf.runs.agent import agent_policy, make_backend
         from vgf.runs.config import BackendSettings
-        from vgf.runs.loop import make_backend
         from vgf.spec.settings import Network, Settings
 
         found = make_task(task, with_dataset=False)

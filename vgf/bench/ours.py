@@ -9,8 +9,8 @@ import numpy as np
 
 from ..backends.base import Backend
 from ..data.dataset import Dataset, check_dataset
+from ..runs.agent import make_backend
 from ..runs.config import BackendSettings
-from ..runs.loop import make_backend
 from ..runs.updates import UPDATES_PER_CALL, Batches, Request
 from .work import Work
 

@@ -17,9 +17,9 @@ from typing import Any
 
 from ..backends.base import Backend
 from ..data.dataset import Dataset, batch_at, check_dataset
-from ..runs.checkpoint import environment
-from ..runs.log import progress
-from ..runs.loop import make_backend
+from ..runs.agent import make_backend
+from ..runs.folder import environment
+from ..support.progress import progress
 from . import limits, roofs
 from .interleave import Timer, Worker, calibrate, take_turns
 from .machine import machine
@@ -287,7 +287,7 @@ def parts(backend: Backend, work: Work, dataset: Dataset) -> dict[str, Part]:
 
 def profile_text(found: Data) -> str:
     """A profile as a table, in 80 columns."""
-    from ..runs.report import format_table
+    from ..support.tables import format_table
 
     lines = []
     for name, row in found["parts"].items():

@@ -10,9 +10,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
-from ..runs.checkpoint import environment
-from ..runs.log import progress
+from ..runs.folder import environment
 from ..support.errors import VGFError
+from ..support.progress import progress
 from . import evaluation, roofs
 from .interleave import MissingPackageError, Timer, Worker, calibrate, ratio, take_turns
 from .limits import Product, decision_flops
@@ -220,7 +220,7 @@ def _start(plan: Plan, stack: ExitStack) -> dict[str, Worker]:
 
 def evaluation_text(row: Data) -> str:
     """One task as a table of its sides, in 80 columns."""
-    from ..runs.report import format_table
+    from ..support.tables import format_table
     from .training import spell_ratio
 
     lines = []

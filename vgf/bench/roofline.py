@@ -19,7 +19,7 @@ def save(record: Data, stem: Path) -> None:
     Raises:
         VGFError: matplotlib is missing, or the files cannot be written.
     """
-    from ..runs.report import figure
+    from ..support.figures import figure
 
     with figure(stem) as drawing:
         draw(drawing.subplots(), record)

@@ -15,10 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from ..runs.checkpoint import environment
 from ..runs.config import RunConfig, TaskSettings, TrainSettings, save_config
-from ..runs.log import METRICS, progress
+from ..runs.folder import environment
+from ..runs.log import METRICS
 from ..support.errors import VGFError
+from ..support.progress import progress
 from .interleave import PAUSE, Timer, package_path, take_turns
 from .machine import machine
 from .ours import backend_settings
@@ -147,7 +148,7 @@ def _until_logged(config: Path, out: Path, variables: Mapping[str, str]) -> floa
 
 def startup_text(row: Data) -> str:
     """One work as a table, in 80 columns."""
-    from ..runs.report import format_table
+    from ..support.tables import format_table
 
     return f"{row['title']}\n{format_table(table_rows(row['seconds']))}\n"
 

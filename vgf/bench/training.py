@@ -19,9 +19,9 @@ import numpy as np
 
 from ..backends import available_backends
 from ..data.pool import usable_cores
-from ..runs.checkpoint import environment
-from ..runs.log import progress
+from ..runs.folder import environment
 from ..support.errors import VGFError
+from ..support.progress import progress
 from . import ours, peers, roofs
 from .interleave import MissingPackageError, Worker, calibrate, ratio, take_turns
 from .limits import flops, intensity, limit, state_bytes
@@ -552,7 +552,7 @@ def spell_rate(rate: float) -> str:
 
 def roof_text(found: Data) -> str:
     """The machine's limits, in 80 columns."""
-    from ..runs.report import format_table
+    from ..support.tables import format_table
 
     rows: dict[tuple[str, str], dict[str, str]] = {}
     for product in found["products"]:
@@ -583,7 +583,7 @@ def roof_text(found: Data) -> str:
 
 def row_text(row: Data) -> str:
     """One work as a table of its sides, in 80 columns."""
-    from ..runs.report import format_table
+    from ..support.tables import format_table
 
     lines = []
     for name, side in row["sides"].items():

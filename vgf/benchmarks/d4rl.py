@@ -180,7 +180,7 @@ def normalised_score(name: str, value: float) -> float:
     """
     tasks = d4rl_table().tasks
     if name not in tasks:
-        from ..runs.config import nearest
+        from ..support.suggestions import nearest
 
         near = nearest(name, tasks)
         hint = f"; did you mean {near}?" if near else ""

@@ -13,6 +13,8 @@ import sys
 from collections.abc import Sequence
 
 from ..support.errors import VGFError
+from ..support.interrupts import Interrupted
+from ..support.suggestions import did_you_mean, nearest
 
 COMMANDS = {
     "run": "train and evaluate an agent; without a flag, the demo",
@@ -43,20 +45,19 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"vgf {__version__}")
             return 0
         if words[0] not in COMMANDS:
-            import difflib
-
-            near = difflib.get_close_matches(words[0], COMMANDS, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(COMMANDS)}"
-            raise VGFError(f"vgf: {words[0]} is no command; {hint}")
+            hint = did_you_mean(nearest(words[0], COMMANDS), f"choose one of {', '.join(COMMANDS)}")
+            raise VGFError(f"vgf: {words[0]} is not a command; {hint}")
         if words[0] in _COMPUTING:
             keep_compilations()
         status: int = importlib.import_module(f".{words[0]}", __name__).main(words[1:])
         sys.stdout.flush()
         return status
+    except Interrupted as stop:
+        print(stop, file=sys.stderr)
+        return 130
     except VGFError as error:
-        from_keyboard = type(error).__name__ == "Interrupted"
-        print(error if from_keyboard else f"error: {error}", file=sys.stderr)
-        return 130 if from_keyboard else 2
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return 130

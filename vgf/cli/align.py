@@ -35,15 +35,16 @@ _WANTED = {"decoding_weight": "--unmoved-change", "step_size": "--moved-change"}
 
 
 def main(words: list[str]) -> int:
-    from ..runs.config import override, read_toml
     from ..runs.flags import Parser, add_flags, given
+    from ..support.settings_tree import override
+    from ..support.toml import read_toml
     from ..text.settings import AlignSettings
 
     parser = Parser(
         prog="vgf align",
         usage="vgf align --sft MODEL --rm MODEL --prompts FILE --out FILE [flags]",
         description=COMMANDS["align"],
-        epilog="Started again with the same flags it goes on where it stopped. A MODEL is a "
+        epilog="Started again with the same flags, it continues where it stopped. A MODEL is a "
         "folder, a name, or a .gguf file (needs the package gguf).",
     )
     for flag, text in (("--sft", "base model, causal"), ("--rm", "reward model, a classifier")):
@@ -81,8 +82,6 @@ def _align(sft: str, rm: str, prompts: Path, out: Path, settings: AlignSettings)
         flag, value = f"--{name.replace('_', '-')}", records[0][name]
         print(f"{flag} calibrated to {value:.3g}")
         if at_an_end(value):
-            print(
-                f"  the end of what is tried: {_WANTED[name]} is not reached; ask for another share"
-            )
+            print(f"  the end of the range: {_WANTED[name]} is not reached; give another share")
     print(f"vgf judge {out} --judge ... says who wins")
     return 0

@@ -16,8 +16,8 @@ _EXTRAS = {
 def main(words: list[str]) -> int:
     from ..backends import BACKENDS, BackendError, default_backend, get_backend, missing_packages
     from ..runs.flags import Parser
-    from ..runs.report import format_table
     from ..support.extras import installed_version, is_installed
+    from ..support.tables import format_table
 
     Parser(prog="vgf backends", description=COMMANDS["backends"]).parse_args(words)
     rows = []

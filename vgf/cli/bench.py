@@ -57,7 +57,7 @@ def main(words: list[str]) -> int:
     named = bool(words) and not words[0].startswith("-")
     kind, rest = (words[0], words[1:]) if named else ("training", words)
     if kind not in KINDS:
-        from ..runs.config import nearest
+        from ..support.suggestions import nearest
 
         near = nearest(kind, KINDS)
         hint = f"did you mean {near}?" if near else f"choose one of {', '.join(KINDS)}"
@@ -234,9 +234,9 @@ def _evaluation(words: list[str]) -> int:
 
 def _memory(words: list[str]) -> int:
     from ..bench.memory import ROWS, measure, table_rows
-    from ..runs.checkpoint import environment
-    from ..runs.log import progress
-    from ..runs.report import format_table
+    from ..runs.folder import environment
+    from ..support.progress import progress
+    from ..support.tables import format_table
 
     parser = _parser("memory")
     parser.add_argument(

@@ -185,8 +185,8 @@ def _mapping(path: Path | None) -> tuple[Any, str | None, dict[str, int]]:
 
     if path is None:
         return Adapter(), None, {}
-    from ..runs.config import nearest
     from ..support.extras import need
+    from ..support.suggestions import nearest
 
     tomllib = need("tomllib" if sys.version_info >= (3, 11) else "tomli", "run")
     if not path.is_file():

@@ -19,7 +19,7 @@ def main(words: list[str]) -> int:
         _top().print_help()
         return 0
     if words[0] not in SUBCOMMANDS:
-        from ..runs.config import nearest
+        from ..support.suggestions import nearest
 
         near = nearest(words[0], SUBCOMMANDS)
         hint = f"did you mean {near}?" if near else f"choose {' or '.join(SUBCOMMANDS)}"

@@ -233,7 +233,7 @@ def _as_json(found: Inspection, picture: Path | None) -> dict[str, Any]:
 
 
 def _print(found: Inspection, picture: Path | None) -> None:
-    from ..runs.report import format_table
+    from ..support.tables import format_table
 
     print(_wrapped("source", found.source))
     for line in found.conventions:

@@ -127,7 +127,7 @@ def _refuse(args: argparse.Namespace, names: tuple[str, ...], wanted: str) -> No
 def _make_ogbench(name: str, args: argparse.Namespace) -> int:
     from ..benchmarks.ogbench import DEFAULT_FOLDER, dataset_path, parse_task
     from ..recording.record import generate_ogbench, is_made, provenance
-    from ..runs.log import shown_progress
+    from ..support.progress import shown_progress
 
     gymnasium_only = ("policy", "noise", "max_episode_steps", "checkpoint", "steps", "backend")
     _refuse(args, gymnasium_only, "gymnasium:ID")
@@ -174,7 +174,7 @@ def _make_gymnasium(name: str, args: argparse.Namespace) -> int:
     from ..recording.collect import Collection, collect
     from ..recording.formats import parse_output
     from ..recording.policies import parse_policy
-    from ..runs.log import shown_progress
+    from ..support.progress import shown_progress
 
     _refuse(args, ("action_repeat",), "OGBench's pointmaze")
     _check_environment(name, args.name)
@@ -214,8 +214,8 @@ def _check_environment(name: str, given: str) -> None:
     from ..benchmarks.d4rl import d4rl_table
     from ..benchmarks.ogbench import ogbench_tasks, parse_task
     from ..recording.record import recipe_for
-    from ..runs.config import nearest
     from ..support.extras import need
+    from ..support.suggestions import nearest
 
     if given.startswith(PREFIX) or ":" in name:
         return

@@ -43,12 +43,16 @@ def main(words: list[str]) -> int:
 
 
 def _evaluate(folder: Path, changes: dict[str, Any], step: int | None, seed: int | None) -> int:
-    from ..runs.checkpoint import environment, open_run_folder, seed_folders
-    from ..runs.config import BackendSettings, override, to_dict
+    from ..runs.agent import evaluate_agent, load_agent, make_backend
+    from ..runs.config import BackendSettings
     from ..runs.evaluation import make_pool
-    from ..runs.loop import evaluate_agent, load_agent, load_task, make_backend
-    from ..runs.report import format_table, score_table, scores
+    from ..runs.folder import environment, open_run_folder, seed_folders
+    from ..runs.report import score_table
+    from ..runs.scores import scores
+    from ..runs.task import load_task
     from ..support.files import check_writable
+    from ..support.settings_tree import override, to_dict
+    from ..support.tables import format_table
 
     trained = open_run_folder(folder)
     if trained.seeds > 1:
@@ -78,7 +82,7 @@ def _evaluate(folder: Path, changes: dict[str, Any], step: int | None, seed: int
         "notes": list(task.notes),
     }
     rows = [{"step": updates, **record} for record in found.records]
-    results = scores([rows], task.score_name)  # type: ignore[list-item]
+    results = scores([rows], task.score_name)
     place = _write_evaluation(folder / EVAL, rows, facts, results)
     print(f"\n{task.name} after {updates:,} updates, {backend.name} {backend.dtype}")
     if task.notes:
@@ -95,9 +99,10 @@ def _write_evaluation(
     import json
     import tempfile
 
-    from ..runs.log import EVALUATION_COLUMNS, RowLog
+    from ..runs.log import EVALUATION_COLUMNS
     from ..runs.report import save_scaling
     from ..support.files import make_folder, write_durably
+    from ..support.rows import RowLog
 
     make_folder(parent)
     with tempfile.TemporaryDirectory(dir=parent, prefix=".writing-") as scratch:

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 def main(words: list[str]) -> int:
     from ..runs.flags import Parser
-    from ..runs.report import format_table
     from ..support.files import write_atomically
+    from ..support.tables import format_table
     from ..text.judging import judge, load_judge, methods
 
     parser = Parser(
@@ -24,7 +24,7 @@ def main(words: list[str]) -> int:
         usage="vgf judge FILE --judge JUDGE [--judge JUDGE ...] [flags]",
         description=COMMANDS["judge"],
         epilog="A JUDGE is a reward model (folder or name), MODULE:FUNCTION (called with lists of "
-        "prompts and of responses), or vader. The win rate is over the prompts that are no ties.",
+        "prompts and of responses), or vader. The win rate leaves ties out.",
     )
     parser.add_argument("file", metavar="FILE", type=Path, help="what vgf align wrote")
     parser.add_argument("--judge", metavar="JUDGE", action="append", required=True, dest="judges")

@@ -9,9 +9,9 @@ from ..support.errors import VGFError
 from . import COMMANDS
 
 if TYPE_CHECKING:
-    from ..runs.presets import Preset, Source
+    from ..runs.presets import Origin, Preset
 
-# Beside a value in the list: whose choice it is, where it is not simply the authors'.
+# Beside a value in the list: whose choice it is, unless it is the authors' own.
 _SIGNS = {"ours": "*", "carried": "+"}
 _MEANINGS = {
     "ours": "ours: one of the values that the script tries",
@@ -35,8 +35,8 @@ def main(words: list[str]) -> int:
     )
     parser.add_argument("--method", choices=TITLES, help="list the presets of this method")
     kind = parser.add_mutually_exclusive_group()
-    kind.add_argument("--offline", action="store_true", help="list offline runs alone")
-    kind.add_argument("--online", action="store_true", help="list offline-to-online runs alone")
+    kind.add_argument("--offline", action="store_true", help="list offline runs only")
+    kind.add_argument("--online", action="store_true", help="list offline-to-online runs only")
     args = parser.parse_args(words)
     filtered = args.method or args.offline or args.online
     if len(args.words) == 1 and not filtered and args.words[0] in presets():
@@ -55,7 +55,7 @@ def main(words: list[str]) -> int:
     elif len(args.words) == 1 and not filtered:
         print(dump_preset(find_preset(args.words[0], parser.prog)), end="")
     else:
-        raise VGFError(f"{parser.prog}: no preset is all of {' '.join(words)}; drop a word of it")
+        raise VGFError(f"{parser.prog}: no preset matches {' '.join(words)}; drop a word")
     return 0
 
 
@@ -66,7 +66,7 @@ def _says(preset: Preset, word: str) -> bool:
 
 def _print_list(found: list[Preset]) -> None:
     from ..runs.presets import revision
-    from ..runs.report import format_table
+    from ..support.tables import format_table
 
     print(f"{len(found)} presets; settings from the authors' code, {revision()}")
     table = format_table([_row(preset) for preset in found]).splitlines()
@@ -82,7 +82,7 @@ def _print_list(found: list[Preset]) -> None:
     for mark, text in _MEANINGS.items():
         if mark in marks:
             print(f"{_SIGNS[mark]} {text}")
-    print("vgf presets NAME shows one whole, with sources; vgf run --preset NAME runs it")
+    print("vgf presets NAME shows one in full, with sources; vgf run --preset NAME runs it")
 
 
 def _heading(preset: Preset) -> str:
@@ -94,7 +94,7 @@ def _heading(preset: Preset) -> str:
     return textwrap.fill(text, 79, break_on_hyphens=False)
 
 
-def _budget_sources(preset: Preset) -> list[Source]:
+def _budget_sources(preset: Preset) -> list[Origin]:
     return [preset.sources[f"agent.budget.{name}"] for name in _BUDGET.values()]
 
 

@@ -23,14 +23,8 @@ def main(words: list[str]) -> int:
 
 def print_table(folder: Path) -> None:
     """Print the last and the best scores of a run folder."""
-    from ..runs.report import (
-        best_scores,
-        find_runs,
-        format_table,
-        headline,
-        last_scores,
-        score_table,
-    )
+    from ..runs.report import best_scores, find_runs, headline, last_scores, score_table
+    from ..support.tables import format_table
 
     runs = find_runs(folder)
     last = last_scores(runs)

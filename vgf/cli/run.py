@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..support.errors import VGFError
+from ..support.interrupts import Interrupted
 from . import COMMANDS
 from .report import print_table
 
@@ -70,8 +71,6 @@ def _train_all(config: RunConfig, folder: Path, resume: bool) -> int:
         _train_seeds(config, folder, resume)
         page = report(folder)
     except KeyboardInterrupt:
-        from ..runs.updates import Interrupted
-
         way_on = f"go on with: vgf run --resume {folder}"
         raise Interrupted(
             f"stopped; {way_on}" if folder.exists() else "stopped before any run folder was made"
@@ -83,9 +82,8 @@ def _train_all(config: RunConfig, folder: Path, resume: bool) -> int:
 
 
 def _train_seeds(config: RunConfig, folder: Path, resume: bool) -> None:
-    from ..runs.checkpoint import CONFIG, create_run_folder, seed_folders
+    from ..runs.folder import CONFIG, create_run_folder, seed_folders
     from ..runs.loop import finished, prepare, train_together
-    from ..runs.updates import Interrupted
 
     folders = seed_folders(config, folder)
     runs = {place: _of_seed(config, seed, place) for seed, place in folders.items()}
@@ -100,7 +98,7 @@ def _train_seeds(config: RunConfig, folder: Path, resume: bool) -> None:
     prepared = prepare(config)
     several = len(folders) > 1
     if several and not resume:
-        # what --resume goes on from, and what names the seeds that are not begun yet
+        # for --resume: it names the seeds that have not begun
         create_run_folder(folder, dataclasses.replace(prepared[0], out=str(folder)))
     going_on = {place for place in pending if resume and (place / CONFIG).is_file()}
     turns = [pending] if config.together else [{place: run} for place, run in pending.items()]
@@ -120,8 +118,8 @@ def _train_seeds(config: RunConfig, folder: Path, resume: bool) -> None:
 
 
 def _of_seed(config: RunConfig, seed: int, place: Path) -> RunConfig:
-    """The configuration of one seed; one that was begun starts where it started then."""
-    from ..runs.checkpoint import CONFIG, open_run_folder
+    """The configuration of one seed; where it has begun, it keeps its starting point."""
+    from ..runs.folder import CONFIG, open_run_folder
 
     begun = (place / CONFIG).is_file()
     start = open_run_folder(place).start if begun else config.start
@@ -129,6 +127,6 @@ def _of_seed(config: RunConfig, seed: int, place: Path) -> RunConfig:
 
 
 def _resume(folder: Path) -> int:
-    from ..runs.checkpoint import open_run_folder
+    from ..runs.folder import open_run_folder
 
     return _train_all(open_run_folder(folder), folder, resume=True)

@@ -30,7 +30,7 @@ def save_picture(raw: RawData, found: Inspection, path: Path, maze: bool = False
     Raises:
         VGFError: matplotlib is missing, or the file cannot be written.
     """
-    from ..runs.report import figure
+    from ..support.figures import figure
 
     arrays = {
         key: np.asarray(raw.arrays[key]) for key in ("observations", "actions") if key in raw.arrays

@@ -12,10 +12,10 @@ import numpy as np
 
 from ..data.common import Progress, Say
 from ..data.parts import Episode, make_in_parts, seeded, versions
-from ..runs.config import nearest
 from ..spec.types import Array
 from ..support.errors import VGFError
 from ..support.extras import is_installed, need
+from ..support.suggestions import nearest
 from .formats import Output
 from .policies import Act, Policy
 

@@ -22,9 +22,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ..runs.config import nearest
 from ..spec.types import Array
 from ..support.errors import VGFError
+from ..support.suggestions import nearest
 
 Act = Callable[[Array, np.random.Generator], Array]
 RANDOM = "random"
@@ -262,7 +262,8 @@ class RunPolicy:
         Raises:
             VGFError: no such run, checkpoint or backend, or steps below 0.
         """
-        from ..runs.checkpoint import ARRAYS, checkpoint_path, load_checkpoint, open_run_folder
+        from ..runs.checkpoint import ARRAYS, checkpoint_path, load_checkpoint
+        from ..runs.folder import open_run_folder
 
         config = open_run_folder(folder)
         _, meta = load_checkpoint(folder, checkpoint)
@@ -289,9 +290,9 @@ class RunPolicy:
     def _load(self) -> Any:
         import dataclasses
 
-        from ..runs.checkpoint import open_run_folder
+        from ..runs.agent import load_agent, make_backend
         from ..runs.config import BackendSettings
-        from ..runs.loop import load_agent, make_backend
+        from ..runs.folder import open_run_folder
 
         settings = open_run_folder(self.folder).backend
         if self.backend != settings.name:  # another has a dtype and a device of its own
@@ -308,7 +309,7 @@ class RunPolicy:
         import dataclasses
 
         from ..benchmarks.environments import flat_size
-        from ..runs.acting import agent_policy
+        from ..runs.agent import agent_policy
         from ..runs.checkpoint import load_checkpoint
 
         backend, (state, scaling, config, _) = self._load()

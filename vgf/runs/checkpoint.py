@@ -1,14 +1,8 @@
-"""The run folder and its checkpoints.
+"""Checkpoints of a run, in its folder.
 
-    RUN/
-      config.toml          every setting; the run can be made again from it alone
-      environment.json     versions, platform, revision and command line of every start
-      metrics.csv, .jsonl, evaluations.csv, .jsonl      see vgf/runs/log.py
-      online.csv, .jsonl   of a run that goes online: one row for each collected episode
-      transitions.bin      and every transition, see vgf/data/replay.py
-      checkpoints/step-000010000/
+    RUN/checkpoints/step-000010000/
         state.safetensors  the agent's arrays, under names such as critic/hidden_0/kernel
-        state.json         step, task, shapes, checksum, and what else the run needs to go on
+        state.json         step, task, shapes, checksum, and what else the run needs to continue
 
 A checkpoint folder is written beside its place under a hidden name and renamed when whole: what
 has a checkpoint's name is a checkpoint. Nothing is ever pickled.
@@ -17,16 +11,11 @@ has a checkpoint's name is a checkpoint. Nothing is ever pickled.
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import json
 import os
-import platform
 import re
 import shutil
-import subprocess
-import sys
 import tempfile
-import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -34,45 +23,16 @@ from typing import Any
 
 import numpy as np
 
-from .config import RunConfig, load_config, save_config, settings_hash, to_dict
-from ..support.errors import VGFError
-from ..support.extras import need
-from ..support.files import sync_folder, write_atomically, write_durably
 from ..spec.settings import Settings
 from ..spec.types import Array, Params
+from ..support.errors import VGFError
+from ..support.extras import need
+from ..support.files import read_json, sync_folder, write_durably
+from .config import settings_hash
 
-CONFIG, ENVIRONMENT, CHECKPOINTS = "config.toml", "environment.json", "checkpoints"
+CHECKPOINTS = "checkpoints"
 ARRAYS, SIDECAR = "state.safetensors", "state.json"
 FORMAT, VERSION = "vgf checkpoint", 1
-
-_PACKAGES = (
-    "numpy",
-    "scipy",
-    "torch",
-    "jax",
-    "jaxlib",
-    "optax",
-    "safetensors",
-    "gymnasium",
-    "ogbench",
-    "mujoco",
-)
-# What else decides how a framework multiplies matrices, and on how many threads.
-_VARIABLES = (
-    "JAX_DEFAULT_MATMUL_PRECISION",
-    "JAX_ENABLE_X64",
-    "JAX_PLATFORMS",
-    "XLA_FLAGS",
-    "XLA_PYTHON_CLIENT_PREALLOCATE",
-    "XLA_PYTHON_CLIENT_MEM_FRACTION",
-    "NVIDIA_TF32_OVERRIDE",
-    "CUDA_VISIBLE_DEVICES",
-    "OMP_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "VGF_BACKEND",
-    "MUJOCO_GL",
-)
 
 
 @dataclass(frozen=True)
@@ -92,121 +52,6 @@ class CheckpointMeta:
     settings_hash: str
     shapes: dict[str, list[int]]
     extra: dict[str, Any] = field(default_factory=dict)
-
-
-# --- the run folder -----------------------------------------------------------------------------
-
-
-def create_run_folder(
-    path: Path | str, config: RunConfig, facts: Mapping[str, Any] | None = None
-) -> Path:
-    """Make a run folder with its config.toml and environment.json.
-
-    Args:
-        path: of the folder, which must not exist; its parents are made.
-        config: of the run.
-        facts: more to write into environment.json, such as the device's name.
-
-    Raises:
-        VGFError: the folder exists, or cannot be made.
-    """
-    path = Path(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.mkdir()
-    except OSError as error:
-        if path.exists():
-            raise VGFError(
-                f"{path} exists; go on with it by --resume {path}, or choose another --out"
-            ) from error
-        raise VGFError(f"{path}: cannot be made: {error.strerror}") from error
-    try:
-        save_config(config, path / CONFIG)
-        record_environment(path, config, facts)
-    except BaseException:
-        shutil.rmtree(path, ignore_errors=True)
-        raise
-    return path
-
-
-def open_run_folder(path: Path | str) -> RunConfig:
-    """The configuration of a run folder that exists.
-
-    Raises:
-        VGFError: no such folder, or not one of a run.
-    """
-    path = Path(path)
-    if not path.is_dir():
-        raise VGFError(f"{path}: no such run folder")
-    if not (path / CONFIG).is_file():
-        raise VGFError(f"{path} is not a run folder: it has no {CONFIG}")
-    return load_config(path / CONFIG)
-
-
-def seed_folders(config: RunConfig, folder: Path) -> dict[int, Path]:
-    """The folder of each seed: the run folder itself for one, folders within it for several."""
-    if config.seeds == 1:
-        return {config.seed: folder}
-    seeds = range(config.seed, config.seed + config.seeds)
-    return {seed: folder / f"seed-{seed}" for seed in seeds}
-
-
-def record_environment(
-    folder: Path | str, config: RunConfig, facts: Mapping[str, Any] | None = None
-) -> None:
-    """Add this start of the run to environment.json: a list, the first start first.
-
-    Raises:
-        VGFError: an environment.json that is not one.
-    """
-    path = Path(folder) / ENVIRONMENT
-    starts = read_json(path, list) if path.exists() else []
-    starts.append({**environment(), "backend": to_dict(config.backend), **(facts or {})})
-    write_atomically(path, json.dumps(starts, indent=2) + "\n")
-
-
-def environment() -> dict[str, Any]:
-    """What a run's numbers may depend on besides its settings, gathered without importing much."""
-    from .. import __version__
-
-    versions = {"vgf": __version__, "python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return {
-        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "command": sys.argv,
-        "versions": versions,
-        "git_revision": git_revision(),
-        "platform": platform.platform(),
-        "processor": platform.processor() or platform.machine(),
-        "cpu_count": os.cpu_count(),
-        "variables": {name: os.environ[name] for name in _VARIABLES if name in os.environ},
-    }
-
-
-def git_revision() -> str | None:
-    """The revision of the checkout this package runs from, "+changes" if it has any; or None."""
-    package = Path(__file__).parents[1]
-
-    def git(*words: str) -> str | None:
-        command = ["git", "-C", str(package), *words]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
-        except (OSError, subprocess.TimeoutExpired):
-            return None
-        return done.stdout.strip() if done.returncode == 0 else None
-
-    # A checkout that merely contains an installed copy is not this package's own.
-    if git("ls-files", "--error-unmatch", "--", "__init__.py") is None:
-        return None
-    revision = git("rev-parse", "HEAD")
-    return f"{revision}+changes" if revision and git("status", "--porcelain") else revision
-
-
-# --- checkpoints --------------------------------------------------------------------------------
 
 
 def save_checkpoint(
@@ -394,22 +239,3 @@ def unflatten(flat: Mapping[str, Array]) -> dict[str, Any]:
 
 def _shapes(arrays: Mapping[str, Array]) -> dict[str, list[int]]:
     return {name: list(array.shape) for name, array in arrays.items()}
-
-
-def read_json(path: Path, kind: type) -> Any:
-    """Read a JSON file that holds a `kind`.
-
-    Raises:
-        VGFError: a file that is missing, cut off, or holds something else.
-    """
-    try:
-        value = json.loads(path.read_bytes())
-    except FileNotFoundError as error:
-        raise VGFError(f"{path}: no such file") from error
-    except OSError as error:
-        raise VGFError(f"{path}: cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise VGFError(f"{path}: not JSON, or cut off: {error}") from error
-    if not isinstance(value, kind):
-        raise VGFError(f"{path}: holds a {type(value).__name__}, not a {kind.__name__}")
-    return value

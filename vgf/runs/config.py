@@ -1,58 +1,28 @@
 """Every setting of a run, in one tree of frozen dataclasses.
 
-The command's flags (vgf/runs/flags.py), the TOML files and the run folder's record are all made from
-this tree: a setting has one name from the command line to the equation. Defaults give way to the
-preset (vgf/presets/), the preset to the TOML file, and the file to the flags. Help texts are the
-docstrings' own ``Args:``.
-
-In TOML and in flags, where there is no null, ``None`` is spelled "none".
+The command's flags (vgf/runs/flags.py), the TOML files and the run folder's record are all made
+from this tree: a setting has one name from the command line to the equation.
+vgf/support/settings_tree.py walks it, and vgf/runs/resolve.py says where its values come from.
 """
 
 from __future__ import annotations
 
-import difflib
-import hashlib
-import json
-import math
-import sys
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from types import NoneType
-from typing import Any, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any
 
 from ..backends import BACKENDS, parse_device
 from ..backends.base import DTYPES, MATMUL_PRECISIONS
 from ..data.npz import DATA_MEMORY
-from ..support.errors import VGFError
+from ..spec.settings import Budget, Network, Settings, method_settings
+from ..support.checks import check, check_choice, check_whole
 from ..support.extras import need
 from ..support.files import write_atomically
-from ..methods import method_names
-from ..spec.settings import Budget, Network, Settings, method_settings
+from ..support.settings_tree import Setting, settings_of, short_hash, to_dict
 
 DEMO_ENV = "pointmaze-medium-navigate-singletask-task1-v0"
-NONE = "none"
-
-T = TypeVar("T")
-
-
-def check(condition: bool, message: str) -> None:
-    """Raise ValueError with the message if a condition does not hold."""
-    if not condition:
-        raise ValueError(message)
-
-
-def check_whole(name: str, value: int, low: int) -> None:
-    """Raise ValueError if a setting is below its least value."""
-    check(value >= low, f"{name} is {value}; it must be {low} or more")
-
-
-def check_choice(name: str, value: str | None, choices: tuple[str, ...]) -> None:
-    """Raise ValueError if a setting is none of its choices, naming the nearest of them."""
-    if value is not None and value not in choices:
-        near = nearest(value, choices)
-        hint = f"did you mean {near!r}?" if near else f"choose one of {', '.join(choices)}"
-        raise ValueError(f"{name} is {value!r}; {hint}")
+DEMO_METHOD = "vgf"
 
 
 @dataclass(frozen=True)
@@ -100,12 +70,12 @@ class TrainSettings:
     """The training loop, counted in updates.
 
     Args:
-        steps: updates on the offline data; 0 leaves them out, where the run starts from another
-            one's checkpoint or goes online.
+        steps: updates on the offline data; 0 skips them, in a run that starts from another one's
+            checkpoint or goes online.
         batch_size: transitions in one update.
         log_every: updates between two rows of metrics; online, environment steps.
         evaluate_every: updates between two evaluations; the last update is always evaluated.
-            Online, environment steps, once updates are made.
+            Online, environment steps, from the first update on.
         checkpoint_every: updates between two checkpoints; the last update is always kept. Online,
             environment steps.
 
@@ -130,13 +100,13 @@ _WARMUP = 5_000
 
 @dataclass(frozen=True)
 class OnlineSettings:
-    """Training goes on in the environment, after the updates on the offline data.
+    """Training that continues in the environment, after the updates on the offline data.
 
     Args:
-        steps: environment steps (decisions) to take; 0 is offline training alone.
+        steps: environment steps (decisions) to take; 0 trains offline only.
         mixing: where the batches come from. "iql": a replay buffer that starts with the offline
             data. "rlpd": half the offline data, half the replay buffer. "wsrl": the replay buffer,
-            of collected transitions alone.
+            of collected transitions only.
         warmup: environment steps before the first update, taken by the agent as it came from
             offline training; none is 5000, or a tenth of the steps where that is less.
         updates_per_step: updates after each environment step.
@@ -185,7 +155,7 @@ class OnlineSettings:
 
 @dataclass(frozen=True)
 class StartSettings:
-    """The checkpoint of another run that a run starts from; none of it for a new agent.
+    """The checkpoint of another run that a run starts from.
 
     Args:
         run: a run folder whose checkpoint to start from, of any backend; none is a new agent.
@@ -215,10 +185,10 @@ class EvaluationSettings:
         steps: test budgets: numbers of flow steps L_test; 0 is best-of-N.
         episodes: episodes for each test budget.
         particles: N at test time; none is the training N.
-        num_envs: environments stepped together; none is one for each episode, 50 at most, and of
-            OGBench's robot arm, which takes much memory, 20 at most.
-        workers: processes the environments are spread over; none is one on each core, for two
-            environments or more each; 0 is this process.
+        num_envs: environments stepped together; none is one for each episode, at most 50, or at
+            most 20 of OGBench's robot arm, which needs much memory.
+        workers: processes the environments are spread over; none is one on each core, with at
+            least two environments each; 0 steps them in this process.
 
     Raises:
         ValueError: a setting out of its range, or a contradiction, named.
@@ -298,21 +268,38 @@ class LoggingSettings:
     wandb: bool = False
 
 
-def demo_agent() -> Settings:
-    """The agent of the default run: small networks, for two cores and a few minutes."""
+def demo_agent(method: str = DEMO_METHOD) -> Settings:
+    """The agent of the default run: small networks, for two cores and a few minutes.
+
+    `method` brings what makes it its authors' form, as
+    :func:`vgf.spec.settings.method_settings` has it; what they chose task by task, such as
+    L_train and epsilon, stays. The baselines move no particles.
+    """
     small = Network(hidden=(64, 64, 64))
     small_normed = replace(small, layer_norm=True)
-    return Settings(
+    authors, plain = method_settings(method), Settings()
+    changed = {
+        entry.name: getattr(authors, entry.name)
+        for entry in fields(Settings)
+        if entry.name != "budget" and getattr(authors, entry.name) != getattr(plain, entry.name)
+    }
+    agent = Settings(
         critic=small_normed,
         reference=small,
         gradient_field=small_normed,
         policy=small,
         sampling_steps=5,
         particles=5,
-        budget=Budget(steps=1, step_size=0.3, temperature=1.0),
+        budget=Budget(
+            steps=1 if authors.transports else 0,
+            step_size=0.3,
+            temperature=1.0 if authors.budget.temperature else None,
+            clip_norm=authors.budget.clip_norm,
+        ),
         discount=0.98,
         polyak=0.02,
     )
+    return replace(agent, **changed)
 
 
 @dataclass(frozen=True)
@@ -331,9 +318,9 @@ class RunConfig:
         logging: logs besides CSV and JSONL.
         seed: the first seed; it fixes every random number of a run.
         seeds: number of runs, with seeds seed, seed + 1, ...
-        together: train the seeds side by side, in JAX in one compiled program, and not one after
-            another; takes the memory of all of them.
-        out: the run folder, which must not exist; none is a new one under runs/.
+        together: train the seeds side by side, in JAX in one compiled program, instead of one after
+            another; needs the memory of all of them.
+        out: the run folder, which must not exist yet; none is a new one under runs/.
 
     Raises:
         ValueError: a setting out of its range, named.
@@ -376,195 +363,23 @@ class RunConfig:
         return self.offline_end + self.online.updates
 
 
-def default_config(env: str | None = DEMO_ENV, method: str = "vgf") -> RunConfig:
-    """What a run of `env` starts from, before its TOML file and flags.
+def default_config(env: str | None = DEMO_ENV, method: str = DEMO_METHOD) -> RunConfig:
+    """What a run of `env` by `method` starts from, before its preset, TOML file and flags.
 
     Only the default task holds its actions for several simulator steps; every other task is
-    the benchmark's own, with action_repeat 1.
-
-    `method` brings what makes it its authors' form, as
-    :func:`vgf.spec.settings.method_settings` has it; what they chose task by task, such as
-    L_train and epsilon, stays. The baselines move no particles.
+    the benchmark's own, with action_repeat 1. The agent is :func:`demo_agent`'s.
     """
-    config = RunConfig()
-    authors, plain = method_settings(method), Settings()
-    changed = {
-        entry.name: getattr(authors, entry.name)
-        for entry in fields(Settings)
-        if entry.name != "budget" and getattr(authors, entry.name) != getattr(plain, entry.name)
-    }
-    budget = replace(
-        config.agent.budget,
-        temperature=config.agent.budget.temperature if authors.budget.temperature else None,
-        clip_norm=authors.budget.clip_norm,
-        steps=config.agent.budget.steps if authors.transports else 0,
-    )
-    config = replace(config, agent=replace(config.agent, **changed, budget=budget))
-    if env == config.task.env:
-        return config
-    return replace(config, task=replace(config.task, env=env, action_repeat=1))
+    task = TaskSettings() if env == DEMO_ENV else TaskSettings(env=env, action_repeat=1)
+    return RunConfig(task=task, agent=demo_agent(method))
 
 
-# --- the tree, walked ---------------------------------------------------------------------------
-
-
-class Setting(NamedTuple):
-    """One leaf of the tree: its dotted key, type, default and help."""
-
-    key: str
-    hint: Any
-    default: Any
-    help: str
-
-
-def documented(cls: type) -> dict[str, str]:
-    """What the ``Args:`` of a dataclass's docstring say of each field."""
-    texts: dict[str, str] = {}
-    names: list[str] = []
-    section = (cls.__doc__ or "").partition("Args:\n")[2].partition("\n\n")[0]
-    for line in section.splitlines():
-        text = line.strip()
-        if len(line) - len(line.lstrip()) <= 8:
-            head, _, text = text.partition(":")
-            names = [name.strip() for name in head.split(",")]
-        for name in names:
-            texts[name] = f"{texts.get(name, '')} {text.strip()}".strip()
-    return texts
-
-
-def all_settings(config: Any = None, prefix: str = "") -> Iterator[Setting]:
-    """Every setting of the tree, in order; the defaults are those of `config`."""
-    config = RunConfig() if config is None else config
-    texts = documented(type(config))
-    for name, hint in get_type_hints(type(config)).items():
-        value = getattr(config, name)
-        if is_dataclass(value):
-            yield from all_settings(value, f"{prefix}{name}.")
-        else:
-            yield Setting(f"{prefix}{name}", hint, value, texts.get(name, ""))
-
-
-def nearest(word: str, candidates: Any) -> str | None:
-    """The candidate a mistyped word most likely meant: the same last part, or similar letters."""
-    candidates = list(candidates)
-    last = word.rpartition(".")[2]
-    same = [name for name in candidates if name.rpartition(".")[2] == last]
-    if len(same) == 1:
-        return str(same[0])
-    matches = difflib.get_close_matches(word, same or candidates, n=1, cutoff=0.6)
-    if matches or same:
-        return str((matches or same)[0])
-    by_last = {name.rpartition(".")[2]: name for name in reversed(candidates)}
-    matches = difflib.get_close_matches(last, by_last, n=1, cutoff=0.7)
-    return str(by_last[matches[0]]) if matches else None
-
-
-def _unknown(key: str, source: str, root: Any) -> VGFError:
-    keys = [setting.key for setting in all_settings(root)]
-    tables = {key.rpartition(".")[0] for key in keys if "." in key}
-    near = nearest(key, [*keys, *sorted(tables)])
-    there = f"{'tables' if tables else 'settings'} are {', '.join(sorted(tables) or keys)}"
-    hint = f"did you mean {near}?" if near else f"the {there}"
-    return VGFError(f"{source}: unknown key {key}; {hint}")
-
-
-def describe(hint: Any) -> str:
-    """A type in words, as in "it must be ..."."""
-    if get_origin(hint) is tuple:
-        return f"a list, each {describe(get_args(hint)[0])}"
-    if NoneType in get_args(hint):
-        return f'{describe(_without_none(hint))}, or "{NONE}"'
-    return {int: "a whole number", float: "a finite number", bool: "true or false", str: "text"}[
-        hint
-    ]
-
-
-def _without_none(hint: Any) -> Any:
-    return next(part for part in get_args(hint) if part is not NoneType)
-
-
-def convert(value: Any, hint: Any) -> Any:
-    """A value from TOML, a flag or Python, as the type `hint`.
-
-    Raises:
-        ValueError: it is of another type; :func:`describe` says which one is meant.
-    """
-    if get_origin(hint) is tuple:
-        check(isinstance(value, list | tuple), "not a list")
-        return tuple(convert(part, get_args(hint)[0]) for part in value)
-    if NoneType in get_args(hint):
-        if value is None or (isinstance(value, str) and value.lower() == NONE):
-            return None
-        return convert(value, _without_none(hint))
-    if hint in (int, float):
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        check(number and math.isfinite(value), "not a finite number")
-        check(hint is float or value == int(value), "not whole")
-    else:
-        check(isinstance(value, hint), "of another type")
-        if hint is str:
-            value.encode()  # a UnicodeEncodeError is a ValueError: text that no file can hold
-    return hint(value)
-
-
-def override(config: T, values: Mapping[str, Any], source: str, prefix: str = "") -> T:
-    """A copy of `config` with some settings changed.
-
-    Args:
-        config: a :class:`RunConfig`, one of its tables, or another tree of settings.
-        values: nested as the tree is; what it does not name stays.
-        source: where the values come from, for the messages.
-        prefix: the dotted key of `config`, with its dot, for the messages.
-
-    Raises:
-        VGFError: an unknown key, a wrong type, or settings that are out of range or contradict.
-    """
-    hints, changes = get_type_hints(type(config)), {}
-    for name, value in values.items():
-        key = f"{prefix}{name}"
-        if name not in hints:
-            raise _unknown(key, source, None if prefix else config)
-        if is_dataclass(hints[name]):
-            if not isinstance(value, Mapping):
-                raise VGFError(f"{source}: {key} is {value!r}; it must be a table, [{key}]")
-            changes[name] = override(getattr(config, name), value, source, f"{key}.")
-            continue
-        try:
-            changes[name] = convert(value, hints[name])
-        except (ValueError, OverflowError) as error:
-            message = f"{source}: {key} is {value!r}; it must be {describe(hints[name])}"
-            raise VGFError(message) from error
-    try:
-        return replace(config, **changes)  # type: ignore[type-var]
-    except (ValueError, VGFError) as error:
-        table = f"[{prefix[:-1]}] " if prefix else ""
-        raise VGFError(f"{source}: {table}{error}") from error
-
-
-# --- TOML ---------------------------------------------------------------------------------------
-
-
-def to_dict(config: Any) -> dict[str, Any]:
-    """A tree of settings as nested dicts that TOML and JSON can hold.
-
-    Raises:
-        VGFError: a text that reads as "none", which would come back as None.
-    """
-    values: dict[str, Any] = {}
-    for entry in fields(config):
-        value = getattr(config, entry.name)
-        if isinstance(value, str) and value.lower() == NONE:
-            raise VGFError(f'{entry.name} is {value!r}, which stands for "not set"; use another')
-        if is_dataclass(value):
-            values[entry.name] = to_dict(value)
-        else:
-            as_list = list(value) if isinstance(value, tuple) else value
-            values[entry.name] = NONE if value is None else as_list
-    return values
+def all_settings(config: Any = None) -> Iterator[Setting]:
+    """Every setting of a tree, in order, with its values as defaults; None: the default run's."""
+    return settings_of(default_config() if config is None else config)
 
 
 def dump_config(config: RunConfig) -> str:
-    """The whole configuration as TOML; :func:`load_config` gives it back exactly.
+    """The whole configuration as TOML; :func:`vgf.runs.resolve.load_config` gives it back exactly.
 
     Raises:
         VGFError: the package that writes TOML is missing.
@@ -577,102 +392,6 @@ def save_config(config: RunConfig, path: Path | str) -> None:
     write_atomically(path, dump_config(config))
 
 
-def read_toml(path: Path | str) -> dict[str, Any]:
-    """Read a TOML file.
-
-    Raises:
-        VGFError: a file that is missing, unreadable or not TOML; the message says where.
-    """
-    toml = need("tomllib", "run") if sys.version_info >= (3, 11) else need("tomli", "run")
-    try:
-        values: dict[str, Any] = toml.loads(Path(path).read_bytes().decode())
-    except FileNotFoundError as error:
-        raise VGFError(f"{path}: no such file; give a TOML file of settings") from error
-    except OSError as error:
-        raise VGFError(f"{path}: cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise VGFError(f"{path}: not valid TOML: not UTF-8 text") from error
-    except toml.TOMLDecodeError as error:
-        raise VGFError(f"{path}: not valid TOML: {error}") from error
-    return values
-
-
-def load_config(path: Path | str) -> RunConfig:
-    """Read a configuration; what the file does not name is as :func:`default_config` says.
-
-    Raises:
-        VGFError: as :func:`read_toml` and :func:`override`; the message names file and key.
-    """
-    return resolve({}, path)
-
-
-def resolve(flags: Mapping[str, Any], path: Path | str | None = None) -> RunConfig:
-    """Defaults, then the preset, then the TOML file `path`, then `flags` (nested as the tree is).
-
-    The preset is the one that the flags name, or else the file. The defaults are those of the task
-    and of the method that are asked for in the end; see :func:`default_config`. With a preset, the
-    agent's defaults are the method's own, not the default run's. Where another method than the
-    preset's is asked for, the same task's preset of that method is meant; a method that has none
-    gets what :meth:`vgf.runs.presets.Preset.settings_for` says.
-
-    Raises:
-        VGFError: as :func:`read_toml`, :func:`vgf.runs.presets.find_preset` and :func:`override`.
-    """
-    file = read_toml(path) if path is not None else {}
-    preset = _preset_asked_for(file, flags, str(path))
-    layers = (preset.settings if preset else {}, file, flags)
-    env = asked_for("task.env", layers, DEMO_ENV)
-    method = asked_for("agent.method", layers, "vgf", method_names())
-    config = default_config(env, method)
-    if preset is not None:
-        preset = preset.of_method(method)
-        config = replace(config, agent=method_settings(method))
-        config = override(config, preset.settings_for(method), f"preset {preset.name}")
-    config = override(override(config, file, str(path)), flags, "flags")
-    return replace(config, preset=preset.name if preset else None)
-
-
-def _preset_asked_for(file: Mapping[str, Any], flags: Mapping[str, Any], source: str) -> Any:
-    """The :class:`vgf.runs.presets.Preset` that the flags name, or else the file, or None."""
-    from .presets import find_preset
-
-    name = (flags if "preset" in flags else file).get("preset")
-    where = "--preset" if "preset" in flags else f"{source}: preset"
-    if not isinstance(name, str) or name.lower() == NONE:
-        return None
-    return find_preset(name, where)
-
-
-def asked_for(
-    key: str, layers: Sequence[Mapping[str, Any]], default: str | None, choices: Sequence[str] = ()
-) -> Any:
-    """What the last of some nested layers of settings says of a key that decides the defaults.
-
-    It is a text, or None where that is what they say. A value that cannot be (no text, none of the
-    choices) counts as absent here; :func:`override` is what complains of it.
-    """
-    *tables, last = key.split(".")
-    found = default
-    for layer in layers:
-        table: Any = layer
-        for name in tables:
-            table = table.get(name) if isinstance(table, Mapping) else None
-        if not isinstance(table, Mapping) or last not in table:
-            continue
-        value = table[last]
-        if choices:
-            found = value if value in choices else found
-        elif value is None or (isinstance(value, str) and value.strip()):
-            found = None if value is None or value.lower() == NONE else value
-    return found
-
-
 def settings_hash(settings: Settings) -> str:
     """A short name for the agent's settings: the same for equal settings, on every machine."""
     return short_hash(to_dict(settings))
-
-
-def short_hash(values: Any) -> str:
-    """A short name for what JSON can hold."""
-    text = json.dumps(values, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,19 +1,18 @@
 """Evaluation: rollouts of a policy at several test budgets, from the same start states.
 
 The protocol. Episode e of an evaluation with seed s has its own seed, made from (s, e), and its
-own generator of the policy's noise, made from that seed; at each of its steps it draws standard
-normal ``[N, d]`` and a uniform number. So an episode depends on (s, e) and on the policy alone,
-not on which episodes run beside it nor on how many processes step them; and every budget starts
-from the same states and is given the same noise, step by step.
+own generator of the policy's noise, made from that seed; each of its steps draws standard normal
+``[N, d]`` and a uniform number. So an episode depends only on (s, e) and on the policy, not on the
+episodes that run beside it or on the number of processes; and every budget starts from the same
+states and is given the same noise, step by step.
 
 The episodes of all budgets wait in one queue, budget by budget, and an environment that is free
-takes the next. With 16 environments or more, these are two groups that take turns: while
-processes step the one, the policy answers the other. At each turn of a group the policy is called
-once for each budget that episodes of the group are at, with one row for each of the group's
-environments. The number of rows never changes (rows of another budget, or whose episode is over,
-are carried along, and what they are answered is dropped), so that a compiled policy is compiled
-once and sums in the same order. Another `num_envs` is another shape of matrix product, which may
-round differently.
+takes the next. 16 environments or more form two groups that take turns: while processes step the
+one, the policy answers the other. At each turn of a group the policy is called once for each budget
+that its episodes are at, with one row for each of its environments. The number of rows never
+changes, so that a compiled policy is compiled once and sums in the same order; answers to rows of
+another budget, or whose episode is over, are dropped. Another `num_envs` is another shape of matrix
+product, which may round differently.
 """
 
 from __future__ import annotations
@@ -25,13 +24,14 @@ from typing import Any, Generic, Protocol, TypedDict, TypeVar
 
 import numpy as np
 
+from ..benchmarks.tasks import Task
 from ..data.common import Progress
 from ..data.pool import EnvironmentPool, Step, default_workers
-from ..support.errors import VGFError
-from ..support.statistics import SUCCESS, interval
 from ..spec.theory import wasserstein2
 from ..spec.types import Array
-from ..benchmarks.tasks import Task
+from ..support.errors import VGFError
+from ..support.statistics import SUCCESS, mean_measured
+from .scores import Score, scores
 
 # Environments in a group, at least: fewer rows make poor matrix products.
 _GROUP = 8
@@ -41,7 +41,7 @@ BudgetT_contra = TypeVar("BudgetT_contra", contravariant=True)
 
 
 class Policy(Protocol[BudgetT_contra]):
-    """What is evaluated; a function of its arguments alone."""
+    """What is evaluated: a function of nothing but its arguments."""
 
     def __call__(
         self, observations: Array, budget: BudgetT_contra, noise: Mapping[str, Array]
@@ -83,38 +83,11 @@ EpisodeRecord = TypedDict(
 
 
 @dataclass(frozen=True)
-class Summary:
-    """The episodes of one budget taken together.
-
-    Args:
-        budget: its label.
-        episodes: how many there were.
-        score: the mean score, by the name that the task has for it.
-        low, high: its 95 % interval; see :func:`vgf.support.statistics.interval`. None for one return.
-        success_rate: the share that succeeded; None where the environment does not say.
-        mean_return, mean_length: over episodes; lengths in decisions.
-        displacement, w2: mean distance moved in a decision, averaged over episodes, in units of
-            the action; None where it was not measured.
-    """
-
-    budget: str
-    episodes: int
-    score: float
-    low: float | None
-    high: float | None
-    success_rate: float | None
-    mean_return: float
-    mean_length: float
-    displacement: float | None
-    w2: float | None
-
-
-@dataclass(frozen=True)
 class Evaluation:
-    """What :func:`evaluate` found: every episode, and a summary for each budget, in order."""
+    """What :func:`evaluate` found: every episode, and the score at each budget, in order."""
 
     records: list[EpisodeRecord]
-    summaries: list[Summary]
+    summaries: list[Score]
 
 
 def evaluate(
@@ -188,33 +161,10 @@ def make_pool(
     return EnvironmentPool(task.make_env, task.success, size, workers)
 
 
-def summarise(records: Sequence[EpisodeRecord], score_name: str = SUCCESS) -> list[Summary]:
-    """Summaries of the budgets in records, in the order of their first episodes."""
-    labels = dict.fromkeys(record["budget"] for record in records)
-    return [_summary([r for r in records if r["budget"] == label], score_name) for label in labels]
-
-
-def _summary(records: Sequence[EpisodeRecord], score_name: str) -> Summary:
-    scores = np.array([record["score"] for record in records])
-    low, high = interval([scores], score_name)
-    return Summary(
-        budget=records[0]["budget"],
-        episodes=len(records),
-        score=float(np.mean(scores)),
-        low=low,
-        high=high,
-        success_rate=_mean([record["success"] for record in records]),
-        mean_return=float(np.mean([record["return"] for record in records])),
-        mean_length=float(np.mean([record["length"] for record in records])),
-        displacement=_mean([record["displacement"] for record in records]),
-        w2=_mean([record["w2"] for record in records]),
-    )
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    """The mean of what was measured, or None."""
-    measured = [value for value in values if value is not None]
-    return float(np.mean(measured)) if measured else None
+def summarise(records: Sequence[EpisodeRecord], score_name: str = SUCCESS) -> list[Score]:
+    """The score at each budget in records, in the order of their first episodes."""
+    order = list(dict.fromkeys(record["budget"] for record in records))
+    return sorted(scores([records], score_name), key=lambda score: order.index(str(score.budget)))
 
 
 def episode_seed(seed: int, episode: int) -> int:
@@ -289,7 +239,7 @@ class _Evaluation(Generic[BudgetT]):
 
     def run(self) -> None:
         """All episodes, to their ends."""
-        self._pool.drain()  # what an evaluation that was broken off left
+        self._pool.drain()  # left by an evaluation that was interrupted
         for group in self._groups:
             self._start(group)
         while any(group.episodes for group in self._groups):
@@ -310,7 +260,7 @@ class _Evaluation(Generic[BudgetT]):
             group.calls += 1
 
     def _receive(self, group: _Group) -> None:
-        """Book what the environments answered since the group's last turn."""
+        """Take what the environments answered since the group's last turn."""
         over = False
         for _ in range(group.calls):
             for slot, answer in self._pool.receive().items():
@@ -394,7 +344,7 @@ class _Evaluation(Generic[BudgetT]):
             episode.distances.append(float(length))
 
     def _advance(self, group: _Group, slot: int, step: Step) -> bool:
-        """Book a step; whether the episode is over."""
+        """Take a step into account; whether the episode is over."""
         episode = group.episodes[slot]
         episode.total += step.reward
         if step.success is not None:
@@ -413,8 +363,8 @@ class _Evaluation(Generic[BudgetT]):
                 "success": episode.success,
                 "score": self._task.score(episode.total, episode.success),
                 "length": episode.length,
-                "displacement": _mean(episode.displacements),
-                "w2": _mean(episode.distances),
+                "displacement": mean_measured(episode.displacements),
+                "w2": mean_measured(episode.distances),
             }
         )
         if self._progress is not None:

@@ -15,8 +15,11 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, NoReturn, get_args, get_origin
 
-from .config import NONE, RunConfig, Setting, all_settings, convert, describe, nearest, resolve
 from ..support.errors import VGFError
+from ..support.settings_tree import NONE, Setting, convert, describe
+from ..support.suggestions import did_you_mean, nearest
+from .config import RunConfig, all_settings
+from .resolve import resolve
 
 # The only flags that the rule does not name.
 NAMES = {
@@ -72,13 +75,13 @@ class Parser(argparse.ArgumentParser):
     def parse_args(  # type: ignore[override]
         self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
     ) -> argparse.Namespace:
-        """As argparse does; an unknown flag or word is named with the one that comes nearest."""
+        """As argparse does; an unknown flag or word is named, with the nearest known one."""
         parsed, unknown = self.parse_known_args(args, namespace)
         if unknown:
             word = next((word for word in unknown if word.startswith("-")), unknown[0])
             word = word.partition("=")[0]
             near = nearest(word, _all_options(self)) if word.startswith("--") else None
-            hint = f"did you mean {near}?" if near else "--help lists what there is"
+            hint = did_you_mean(near, "--help lists the flags")
             raise VGFError(f"{self.prog}: {word} is unknown; {hint}")
         return parsed
 
@@ -127,10 +130,10 @@ def add_flags(
         tables: the top tables whose settings become flags; "" stands for those in none.
         names: other flags for some keys, as ``{"evaluation.steps": "--steps"}``.
         shown: one line for each key that ``--help`` shows.
-        of_run: what is not given is as a run folder has it, not as the defaults say; no --config.
+        of_run: defaults are those of a run folder; no --config.
         config: the tree of settings; None is a run's, with the flags of :data:`NAMES`.
 
-    A flag that is not given leaves no trace in the namespace; :func:`given` collects the others.
+    A flag that is not given is absent from the namespace; :func:`given` collects the others.
     """
     known = NAMES if config is None else {}
     flags = {**flag_names(config, known), **(names or {})}
@@ -230,6 +233,6 @@ def config_from_flags(namespace: argparse.Namespace) -> RunConfig:
     """Defaults, then the preset, then ``--config``, then the flags.
 
     Raises:
-        VGFError: as :func:`vgf.runs.config.resolve`.
+        VGFError: as :func:`vgf.runs.resolve.resolve`.
     """
     return resolve(given(namespace), namespace.config)

@@ -2,217 +2,60 @@
 
 Everything random is a pure function of (seed, step): the batch's indices (vgf/data/dataset.py),
 the update's noise in the backend, an episode's noise in the evaluation. So the state of a run is
-the agent's state and nothing else, and a run that stops and goes on equals one that never stopped.
-Online (vgf/runs/online.py) that holds with the file of what was collected beside it.
+the agent's state and nothing else, and a run that is stopped and resumed equals one that never
+stopped. Online (vgf/runs/online.py) the file of collected transitions is part of that state.
 
-Ctrl-C is heard between updates, and between the steps of an evaluation, so that what it leaves is
-the state of a whole update with all of its logs. A second Ctrl-C stops at once; the run then goes
-on from its last checkpoint.
+Ctrl-C takes effect between updates, and between the steps of an evaluation, so that it leaves the
+state of a whole update with all of its logs. A second Ctrl-C stops at once; the run is then resumed
+from its last checkpoint.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import shutil
-import signal
 import sys
-import threading
 from collections.abc import Callable, Container, Generator, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import numpy as np
 
-from .acting import agent_policy
-from ..backends import default_backend, get_backend
 from ..backends.base import Backend, Tree
-from .checkpoint import CONFIG, CheckpointMeta, check_checkpoint, checkpoint_path, create_run_folder, latest_step, load_checkpoint, open_run_folder, record_environment, save_checkpoint
-from .config import BackendSettings, EvaluationSettings, RunConfig, settings_hash
-from ..data.pool import EnvironmentPool, usable_cores
+from ..benchmarks.tasks import Task
+from ..data.common import Say
+from ..data.pool import EnvironmentPool
 from ..data.scaling import Scaling
 from ..support.errors import VGFError
-from .evaluation import Evaluation, evaluate, make_pool
 from ..support.extras import need
-from .log import METRICS, POLICIES, RunLog, progress, shown_progress
-from .online import Collector, check_online
-from ..spec.settings import Budget, Settings
-from .start import check_start, starting_point
-from ..benchmarks.tasks import Task, make_task
-from .updates import Interrupted, Reply, Request, Run, StopRunError, drive
-
-BEHAVIOUR_CLONING = "bc"
-# What a checkpoint of an agent has beside it.
-_EXTRA = (
-    "scaling",
-    "transitions",
-    "environment_steps",
-    "evaluation_due",
-    "observation_dim",
-    "action_dim",
+from ..support.interrupts import Interrupted, StopRunError, deferred_interrupt
+from ..support.progress import progress, say_line
+from .agent import check_agent_checkpoint, evaluate_agent, make_backend
+from .checkpoint import (
+    CheckpointMeta,
+    check_checkpoint,
+    latest_step,
+    load_checkpoint,
+    save_checkpoint,
 )
-
-Say = Callable[[str], None]
-
-
-@contextmanager
-def deferred_interrupt() -> Iterator[Callable[[], None]]:
-    """Hold Ctrl-C back; yields a function that raises where it was pressed before.
-
-    A second Ctrl-C interrupts at once. In another thread than the main one, or where Ctrl-C is
-    ignored or handled otherwise already, this changes nothing.
-    """
-    asked = False
-
-    def hold(number: int, frame: FrameType | None) -> None:
-        nonlocal asked
-        if asked:
-            signal.default_int_handler(number, frame)
-        asked = True
-
-    def check() -> None:
-        if asked:
-            raise StopRunError
-
-    ours = (
-        threading.current_thread() is threading.main_thread()
-        and signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    )
-    if ours:
-        signal.signal(signal.SIGINT, hold)
-    try:
-        yield check
-    finally:
-        if ours:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-def say_line(line: str) -> None:
-    """Print a line, at once even into a file."""
-    print(line, flush=True)
-
-
-def make_backend(settings: BackendSettings, training: bool = True) -> Backend:
-    """The backend that a run asks for; in training, compiled unless `eager`.
-
-    Raises:
-        BackendError: as :func:`vgf.backends.get_backend`.
-    """
-    name = settings.name or default_backend()
-    options: dict[str, Any] = {}
-    if name == "torch":
-        options["compile"] = training and not settings.eager
-    elif name == "jax":
-        options["jit"] = not settings.eager
-        options["cores"] = usable_cores() if training else 1
-    return get_backend(
-        settings.name,
-        device=settings.device,
-        dtype=settings.dtype,
-        matmul_precision=settings.matmul_precision,
-        **options,
-    )
-
-
-def test_budgets(agent: Settings, steps: tuple[int, ...]) -> dict[str, Budget]:
-    """The budgets that an agent is evaluated at, by their labels.
-
-    One sample of behaviour cloning ("bc") comes first, then each L_test with the training
-    budget's other settings; L_test = 0 is best-of-N. A method that moves no particles has one
-    sample of its policy alone, under the method's name.
-    """
-    if not agent.transports:
-        return {agent.method: agent.budget}
-    budgets = {BEHAVIOUR_CLONING: dataclasses.replace(agent.budget, steps=0)}
-    return budgets | {str(n): dataclasses.replace(agent.budget, steps=n) for n in steps}
-
-
-def evaluate_agent(
-    backend: Backend,
-    state: Tree,
-    agent: Settings,
-    task: Task,
-    scaling: Scaling,
-    settings: EvaluationSettings,
-    seed: int,
-    pool: EnvironmentPool,
-    check: Callable[[], None] = lambda: None,
-) -> Evaluation:
-    """Evaluate an agent at its test budgets: the same start states and noise for each.
-
-    Args:
-        backend, state: the agent.
-        agent: its settings.
-        task: whose environments `pool` holds.
-        scaling: of its observations.
-        settings: budgets, episodes and particles.
-        seed: of the episodes.
-        pool: of environments of the task.
-        check: called before every step; what it raises ends the evaluation.
-    """
-    particles = settings.particles or agent.particles
-    budgets = test_budgets(agent, settings.steps)
-    several = agent_policy(backend, state, agent, scaling, particles)
-    single = agent_policy(backend, state, agent, scaling, 1)
-
-    def policy(
-        observations: np.ndarray, budget: str, noise: Mapping[str, np.ndarray]
-    ) -> tuple[np.ndarray, Mapping[str, Any]]:
-        check()
-        return (several if budget.isdigit() else single)(observations, budgets[budget], noise)
-
-    shown = 0
-    with progress(settings.episodes * len(budgets), "evaluating", "episode") as bar:
-
-        def advance(_: str, done: int, __: int) -> None:
-            nonlocal shown
-            bar.update(done - shown)
-            shown = done
-
-        found = evaluate(
-            policy,
-            task,
-            {label: label for label in budgets},
-            particles=particles,
-            episodes=settings.episodes,
-            seed=seed,
-            pool=pool,
-            progress=advance,
-        )
-    for record in found.records:
-        if record["budget"].isdigit():
-            record["budget"] = int(record["budget"])  # type: ignore[typeddict-item]
-    return found
-
-
-def load_task(config: RunConfig, with_dataset: bool = True) -> Task:
-    """The task of a run, its data generated or downloaded where they are not there.
-
-    Raises:
-        VGFError: as :func:`vgf.benchmarks.tasks.make_task`.
-    """
-    with shown_progress("episode") as show:
-        return make_task(
-            config.task.env,
-            config.task.action_repeat,
-            config.task.data_dir,
-            config.task.data_episodes,
-            data=config.task.data,
-            normalise_rewards=config.task.normalise_rewards,
-            data_memory=config.task.data_memory,
-            with_dataset=with_dataset,
-            progress=show,
-            say=say_line,
-        )
+from .config import RunConfig, settings_hash
+from .evaluation import make_pool
+from .folder import CONFIG, create_run_folder, record_environment
+from .log import METRICS, RunLog
+from .online import Collector, check_online
+from .scores import POLICIES
+from .start import check_start, starting_point
+from .task import load_task
+from .updates import Reply, Request, Training, drive
 
 
 def prepare(config: RunConfig) -> tuple[RunConfig, Backend, Task]:
-    """What runs of `config` share whatever their seeds; writes nothing but data.
+    """What runs of `config` share, whatever their seeds; writes nothing but data.
 
     Returns:
-        The configuration with the backend's name and dtype as they were found here, so that a run
-        goes on, or is made again, on the same; the backend; the task with its data.
+        The configuration with the backend's name and dtype as found here, so that the run is
+        resumed or repeated on the same; the backend; the task with its data.
 
     Raises:
         VGFError: what is wrong with the request, or not installed.
@@ -270,7 +113,7 @@ def train_together(
     say: Say = say_line,
     prepared: tuple[RunConfig, Backend, Task] | None = None,
 ) -> None:
-    """Train agents that differ in their seeds alone, their offline updates side by side.
+    """Train agents that differ only in their seeds, their offline updates side by side.
 
     Args:
         runs: the folder to make or to go on with, and the configuration with one seed, of each.
@@ -284,22 +127,22 @@ def train_together(
         Interrupted: Ctrl-C, after a checkpoint was written.
         KeyboardInterrupt: Ctrl-C twice, or before the first update.
 
-    A new run that fails before it has anything to show leaves no folder.
+    A new run that fails before its first row or checkpoint leaves no folder.
     """
     first = next(iter(runs.values()))
     prepared = prepared or prepare(first)
     _, backend, task = prepared
-    plans = first.evaluation
+    evaluation = first.evaluation
     with (
-        deferred_interrupt() as check,
+        deferred_interrupt() as check_interrupt,
         nullcontext()
         if task.make_env is None
-        else make_pool(task, plans.episodes, plans.num_envs, plans.workers) as pool,
+        else make_pool(task, evaluation.episodes, evaluation.num_envs, evaluation.workers) as pool,
     ):
         drive(
             backend,
             [
-                _training(config, folder, folder in resume, say, prepared, pool, check)
+                _training(config, folder, folder in resume, say, prepared, pool, check_interrupt)
                 for folder, config in runs.items()
             ],
         )
@@ -312,9 +155,9 @@ def _training(
     say: Say,
     prepared: tuple[RunConfig, Backend, Task],
     pool: EnvironmentPool | None,
-    check: Callable[[], None],
-) -> Run:
-    """One run from its start to its end; see :mod:`vgf.runs.updates`."""
+    check_interrupt: Callable[[], None],
+) -> Training:
+    """The training of one run, from start to end; see :mod:`vgf.runs.updates`."""
     settled, backend, task = prepared
     config = dataclasses.replace(config, backend=settled.backend)
     if not resume:
@@ -347,9 +190,9 @@ def _training(
         with RunLog(
             folder, config, point.step if resume else None, point.due, point.environment_steps
         ) as log:
-            yield from _Loop(config, folder, backend, task, scaling, log, say, pool, check).run(
-                point
-            )
+            yield from _Loop(
+                config, folder, backend, task, scaling, log, say, pool, check_interrupt
+            ).run(point)
     except BaseException:
         if not resume and latest_step(folder) is None and not _has_rows(folder):
             shutil.rmtree(folder, ignore_errors=True)
@@ -400,7 +243,7 @@ class _Point:
 
 
 def _done(config: RunConfig, point: _Point, of: bool = False) -> str:
-    """What was done, in words; `of` how much."""
+    """What was done, in words; with `of`, out of how much."""
     whole = f" of {config.updates:,}" if of else ""
     text = f"{point.step:,}{whole} updates"
     if not config.online.steps:
@@ -463,17 +306,8 @@ def _load(
     sizes = task.observation_dim, task.action_dim
     fresh = backend.init_state(config.seed, *sizes, config.agent)
     check_checkpoint(meta, tree, backend.to_numpy(fresh), config.task.env)
-    _check_extra(folder, meta)
+    check_agent_checkpoint(folder, meta)
     return tree, meta
-
-
-def _check_extra(folder: Path, meta: CheckpointMeta) -> None:
-    """Check that a checkpoint is one of a run's agent."""
-    missing = [key for key in _EXTRA if key not in meta.extra]
-    if missing:
-        raise VGFError(
-            f"{checkpoint_path(folder, meta.step)} lacks {', '.join(missing)}; it is no agent's"
-        )
 
 
 def finished(config: RunConfig, folder: Path) -> bool:
@@ -501,26 +335,31 @@ class _Loop:
         log: RunLog,
         say: Say,
         pool: EnvironmentPool | None,
-        check: Callable[[], None],
+        check_interrupt: Callable[[], None],
     ) -> None:
         self.config, self.folder, self.backend, self.task = config, folder, backend, task
         self.scaling, self.log, self.say = scaling, log, say
-        self.pool, self.check = pool, check
+        self.pool, self.check_interrupt = pool, check_interrupt
         self.dataset = None if task.dataset is None else scaling.dataset(task.dataset)
 
-    def run(self, point: _Point) -> Run:
+    def run(self, point: _Point) -> Training:
         """From a point to the end."""
-        plan, online = self.config.train, self.config.online
-        done = point.environment_steps + min(point.step - self.config.offline_end, 0) + plan.steps
+        settings, online = self.config.train, self.config.online
+        done = (
+            point.environment_steps + min(point.step - self.config.offline_end, 0) + settings.steps
+        )
         with (
             self._collector(point) as collector,
             progress(
-                plan.steps + online.steps, "training", "step" if online.steps else "update", done
+                settings.steps + online.steps,
+                "training",
+                "step" if online.steps else "update",
+                done,
             ) as bar,
         ):
             try:
                 while point.due or point.step < self.config.updates:
-                    keep = point.due  # it was due in a checkpoint, to say no longer that it is
+                    keep = point.due  # it was due in the checkpoint, which must be saved again
                     if not point.due:
                         if point.step < self.config.offline_end:
                             before = point.step
@@ -529,15 +368,15 @@ class _Loop:
                         else:
                             metrics = self._update_online(point, collector)
                             bar.update()
-                        if self._now(point, plan.log_every):
+                        if self._now(point, settings.log_every):
                             self._log(metrics, point)
-                        point.due = self._now(point, plan.evaluate_every)
+                        point.due = self._now(point, settings.evaluate_every)
                     if point.due and self.pool is not None:
                         self._evaluate(point, self.pool, bar.write)
                     point.due = False
-                    if keep or self._now(point, plan.checkpoint_every):
+                    if keep or self._now(point, settings.checkpoint_every):
                         self._save(point, collector)
-                    self.check()
+                    self.check_interrupt()
             except StopRunError:
                 self._save(point, collector)
                 raise Interrupted(
@@ -566,8 +405,8 @@ class _Loop:
         Returns:
             The metrics of the last.
         """
-        plan = self.config.train
-        stops = (plan.log_every, plan.evaluate_every, plan.checkpoint_every)
+        settings = self.config.train
+        stops = (settings.log_every, settings.evaluate_every, settings.checkpoint_every)
         limit = min(
             self.config.offline_end - point.step, *(every - point.step % every for every in stops)
         )
@@ -579,7 +418,7 @@ class _Loop:
             self.config.seed,
             point.step,
             limit,
-            plan.batch_size,
+            settings.batch_size,
         )
         point.state = reply.state
         point.step += reply.count
@@ -613,10 +452,10 @@ class _Loop:
         return metrics
 
     def _now(self, point: _Point, every: int) -> bool:
-        """Whether it is time for what is done every so often, and at the end of each phase.
+        """Whether it is time for something done at intervals and at the end of each phase.
 
-        Offline that is counted in updates. Online it is counted in environment steps, and nothing
-        is done while the agent is as it was.
+        Intervals are counted in updates offline, in environment steps online; online, nothing is
+        done while the agent does not change.
         """
         taken = point.environment_steps
         if taken:
@@ -635,7 +474,7 @@ class _Loop:
             )
 
     def _counted(self, point: _Point) -> dict[str, Any]:
-        """What tells the rows of a run that goes online apart, besides their updates."""
+        """What rows of a run with an online phase are counted by, besides their updates."""
         online = self.config.online.steps
         return {"environment_steps": point.environment_steps} if online else {}
 
@@ -649,13 +488,14 @@ class _Loop:
             self.config.evaluation,
             self.config.seed,
             pool,
-            self.check,
+            self.check_interrupt,
         )
         counted = self._counted(point)
         self.log.evaluations(point.step, [{**record, **counted} for record in found.records])
+        names = {budget: short for budget, (short, _) in POLICIES.items()}
         scores = "  ".join(
-            f"{POLICIES.get(s.budget, (f'L={s.budget}',))[0]} {s.score:.2f}"
-            for s in found.summaries
+            f"{names.get(str(score.budget), f'L={score.budget}')} {score.value:.2f}"
+            for score in found.summaries
         )
         taken = f"  {point.environment_steps:,} steps" if point.environment_steps else ""
         write(f"{point.step:>9,} updates{taken}  {self.task.score_name}  {scores}")
@@ -678,24 +518,3 @@ class _Loop:
             task=self.config.task.env or self.task.name,
             settings=self.config.agent,
         )
-
-
-def load_agent(
-    folder: Path, backend: Backend, step: int | None = None
-) -> tuple[Tree, Scaling, RunConfig, int]:
-    """An agent out of a run folder, on any backend.
-
-    Returns:
-        Its state, the scaling of its observations, the run's configuration, and its updates.
-
-    Raises:
-        VGFError: as :func:`vgf.runs.checkpoint.load_checkpoint`, or a checkpoint that does not fit
-            the folder's configuration.
-    """
-    config = open_run_folder(folder)
-    tree, meta = load_checkpoint(folder, step)
-    _check_extra(folder, meta)
-    sizes = meta.extra["observation_dim"], meta.extra["action_dim"]
-    expected = backend.to_numpy(backend.init_state(0, *sizes, config.agent))
-    check_checkpoint(meta, tree, expected, config.task.env)
-    return backend.asarray(tree), Scaling.from_json(meta.extra["scaling"]), config, meta.step

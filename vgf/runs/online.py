@@ -23,18 +23,18 @@ from typing import Any
 
 import numpy as np
 
-from .acting import agent_policy
 from ..backends.base import Backend, Tree
-from .config import OnlineSettings, RunConfig
+from ..benchmarks.tasks import Task
 from ..data.dataset import KEYS, Dataset, batch_at
 from ..data.pool import EnvironmentPool
 from ..data.replay import ReplayBuffer, TransitionFile
 from ..data.scaling import Scaling
+from ..spec.types import Array
 from ..support.errors import VGFError
+from .agent import agent_policy
+from .config import OnlineSettings, RunConfig
 from .evaluation import make_pool
 from .log import RunLog
-from ..spec.types import Array
-from ..benchmarks.tasks import Task
 
 TRANSITIONS = "transitions.bin"  # in the run folder
 # Separate the random numbers of acting and of starting episodes from those of updates.
@@ -46,7 +46,7 @@ def check_online(settings: OnlineSettings, task: Task) -> None:
     """Check that a task can be trained on online.
 
     Raises:
-        VGFError: no environment, or a replay buffer that does not hold what is to be in it.
+        VGFError: no environment, or a replay buffer that is too small.
     """
     if not settings.steps:
         return
@@ -65,13 +65,13 @@ def check_online(settings: OnlineSettings, task: Task) -> None:
         )
 
 
-def episode_seed(seed: int, episode: int) -> int:
+def collection_seed(seed: int, episode: int) -> int:
     """The seed of a collected episode, below 2^32; other than those of evaluation."""
     return int(np.random.SeedSequence([seed, EPISODES, episode, 1]).generate_state(1)[0])
 
 
 class Collector:
-    """Takes environment steps, and makes batches of what came of them; a context manager.
+    """Takes environment steps, and makes batches of the transitions; a context manager.
 
     Args:
         config: of the run.
@@ -79,7 +79,7 @@ class Collector:
         backend: computes the agent's actions.
         task: to collect on.
         dataset: the offline data, scaled; None for mixing "wsrl" without them.
-        scaling: of what the environment says.
+        scaling: of the environment's observations and rewards.
         log: of the run; every collected episode is a row of it.
         taken: environment steps of the checkpoint that the run goes on from.
         say: takes a line for the person at the terminal.
@@ -124,10 +124,10 @@ class Collector:
         if ahead:
             say(f"{ahead:,} transitions that were collected after that checkpoint are kept")
         self._pool: EnvironmentPool = make_pool(task, 1, 1)
-        self._observation: Array | None = None  # None where the environment is elsewhere
+        self._observation: Array | None = None  # None where the environment must be reset
 
     def _restore(self, rows: Array) -> None:
-        """Take rows that a checkpoint has seen."""
+        """Take rows from before the checkpoint."""
         self._buffer.add(self._scaled(rows))
         ends = np.flatnonzero(rows["terminals"])
         if len(ends):
@@ -197,7 +197,7 @@ class Collector:
         return np.array(self._pool.reset({0: self._seed()})[0])
 
     def _seed(self) -> int:
-        return episode_seed(self._config.seed, self._episode)
+        return collection_seed(self._config.seed, self._episode)
 
     def _act(self, state: Tree, observation: Array) -> Array:
         """Take a step with the agent, and record it; its row."""
@@ -241,7 +241,7 @@ class Collector:
         }
 
     def _end(self, step: int) -> None:
-        """Book the episode whose last transition was taken."""
+        """Log the episode whose last transition was taken."""
         successes = [float(row["success"]) for row in self._rows]
         success = None if np.isnan(successes).all() else float(np.nanmax(successes))
         total = sum(float(row["rewards"]) for row in self._rows)

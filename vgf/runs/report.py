@@ -1,50 +1,39 @@
-"""Tables, figures and report.html, made from run folders alone.
+"""Tables, figures and report.html, made from run folders and nothing else.
 
 The headline is the last evaluation. The best one, chosen with hindsight, is shown apart.
 """
 
 from __future__ import annotations
 
-import base64
-import html
-import io
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from .checkpoint import CONFIG, ENVIRONMENT, read_json
-from .config import NONE, RunConfig, load_config, read_toml
 from ..support.errors import VGFError
 from ..support.extras import need
-from ..support.files import write_atomically
-from .log import EVALUATIONS, METRICS, POLICIES, Row, Scalar, by_budget, mean, read_rows
-from ..support.statistics import NORMALISED, RETURN, SUCCESS, interval
+from ..support.figures import COLOURS, DASHES, figure, line_look
+from ..support.files import read_json, write_atomically
+from ..support.pages import html_figure, html_page, html_table
+from ..support.rows import Row, Scalar, read_rows
+from ..support.settings_tree import NONE
+from ..support.statistics import NORMALISED, RETURN, SUCCESS
+from ..support.toml import read_toml
+from .config import RunConfig
+from .folder import CONFIG, ENVIRONMENT
+from .log import EVALUATIONS, METRICS
+from .resolve import load_config
+from .scores import POLICIES, Score, scores, step_of
 
 REPORT, LEARNING, LOSSES, SCALING = "report.html", "learning", "losses", "scaling"
 
 # Of the columns of tables, which must fit in 80.
 _HEADINGS = {NORMALISED: "norm. score"}
-# Legible in grey: every line has its own marker and its own dashes, and the shades differ.
-_MARKERS = "osD^vPX*"
-_DASHES = ("-", "--", "-.", ":")
-_COLOURS = ("#1b1b1b", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#8a6d00", "#56b4e9", "#7a7a7a")
-_STYLE = {
-    "font.size": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": "#dddddd",
-    "axes.axisbelow": True,
-    "legend.frameon": False,
-    "svg.hashsalt": "vgf",
-    "figure.constrained_layout.use": True,
-}
 
 
 @dataclass(frozen=True)
@@ -64,35 +53,6 @@ class Run:
     starts: list[dict[str, Any]]
     metrics: list[Row]
     evaluations: list[Row]
-
-
-@dataclass(frozen=True)
-class Score:
-    """The result at one test budget.
-
-    Args:
-        budget: L_test, or a name such as "bc".
-        step: updates done at that evaluation, the least of the runs.
-        value: the mean score, see `kind`; success from 0 to 1.
-        low, high: its 95 % confidence interval; see :func:`vgf.support.statistics.interval`.
-        kind: "success", "normalised score" or "return".
-        returns, length, displacement, w2: means over the episodes, or None where not recorded.
-        episodes: how many, over all runs.
-        runs: how many runs.
-    """
-
-    budget: Scalar
-    step: int
-    value: float
-    low: float | None
-    high: float | None
-    kind: str
-    returns: float | None
-    length: float | None
-    displacement: float | None
-    w2: float | None
-    episodes: int
-    runs: int
 
 
 # --- reading ------------------------------------------------------------------------------------
@@ -136,45 +96,6 @@ def read_run(folder: Path) -> Run:
 # --- scores -------------------------------------------------------------------------------------
 
 
-def scores(groups: Sequence[Sequence[Row]], kind: str | None = None) -> list[Score]:
-    """The score at each test budget.
-
-    Args:
-        groups: for each run, its rows of one evaluation.
-        kind: what the rows' score is, as the task calls it. None, for rows that have none, is the
-            success where every row has one, and the return otherwise.
-    """
-    groups = [group for group in groups if group]
-    rows = [row for group in groups for row in group]
-    column = "score"
-    if kind is None:
-        column = SUCCESS if all(row.get(SUCCESS) is not None for row in rows) else RETURN
-        kind = column
-    step = min((_step(row) for row in rows), default=0)
-    result = []
-    for budget, pooled in by_budget(rows).items():
-        by_run = [by_budget(group).get(budget, []) for group in groups]
-        values = [np.array([float(row[column] or 0) for row in run]) for run in by_run if run]
-        low, high = interval(values, kind)
-        result.append(
-            Score(
-                budget=budget,
-                step=step,
-                value=float(np.mean([run.mean() for run in values])),
-                low=low,
-                high=high,
-                kind=kind,
-                returns=mean(pooled, "return"),
-                length=mean(pooled, "length"),
-                displacement=mean(pooled, "displacement"),
-                w2=mean(pooled, "w2"),
-                episodes=len(pooled),
-                runs=len(values),
-            )
-        )
-    return result
-
-
 def last_scores(runs: Sequence[Run]) -> list[Score]:
     """The headline: the scores of every run's last evaluation."""
     last = [_at(run.evaluations, max(_steps(run), default=0)) for run in runs]
@@ -194,7 +115,7 @@ def score_curves(runs: Sequence[Run]) -> dict[Scalar, list[Score]]:
 
 
 def best_scores(runs: Sequence[Run]) -> list[Score]:
-    """For each test budget the best evaluation, the earliest of equals: a choice of hindsight."""
+    """For each test budget the best evaluation, the earliest of equals: chosen with hindsight."""
     curves = score_curves(runs).values()
     return [max(curve, key=lambda score: (score.value, -score.step)) for curve in curves]
 
@@ -205,38 +126,15 @@ def _kind(runs: Sequence[Run]) -> str | None:
     return kinds.pop() if len(kinds) == 1 else None
 
 
-def _step(row: Mapping[str, Any]) -> int:
-    return int(row["step"])
-
-
 def _steps(run: Run) -> list[int]:
-    return sorted({_step(row) for row in run.evaluations})
+    return sorted({step_of(row) for row in run.evaluations})
 
 
 def _at(rows: Sequence[Row], step: int) -> list[Row]:
-    return [row for row in rows if _step(row) == step]
+    return [row for row in rows if step_of(row) == step]
 
 
 # --- tables -------------------------------------------------------------------------------------
-
-
-def format_table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """A table for the terminal: the first row's names, a rule, and a line for each row.
-
-    The first column stands left, the others right. The tables of this module fit in 80 columns.
-    """
-    names = list(rows[0]) if rows else []
-    cells = [names, *([str(row.get(name, "")) for name in names] for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    cells.insert(1, ["-" * width for width in widths])
-    lines = (
-        "  ".join(
-            cell.rjust(width) if column else cell.ljust(width)
-            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
-        )
-        for line in cells
-    )
-    return "\n".join(line.rstrip() for line in lines)
 
 
 def score_table(results: Sequence[Score], with_step: bool = False) -> list[dict[str, str]]:
@@ -291,30 +189,6 @@ def _short(value: float | None, digits: int = 4) -> str:
 # --- figures ------------------------------------------------------------------------------------
 
 
-@contextmanager
-def figure(
-    stem: Path | str, width: float = 6.4, height: float = 4.0, kinds: Sequence[str] = ("png", "svg")
-) -> Iterator[Any]:
-    """A new matplotlib figure, written to ``STEM.png`` and ``STEM.svg`` at the end.
-
-    The same numbers give the same SVG, byte for byte.
-
-    Raises:
-        VGFError: matplotlib is missing.
-    """
-    matplotlib = need("matplotlib", "run")
-    figures = need("matplotlib.figure", "run")
-    stem = Path(stem)
-    with matplotlib.rc_context(_STYLE):
-        drawing = figures.Figure(figsize=(width, height))
-        yield drawing
-        options: dict[str, Any] = {"png": {"dpi": 160}, "svg": {"metadata": {"Date": None}}}
-        for kind in kinds:
-            data = io.BytesIO()
-            drawing.savefig(data, format=kind, **options[kind])
-            write_atomically(stem.with_name(f"{stem.name}.{kind}"), data.getvalue())
-
-
 def save_learning(runs: Sequence[Run], stem: Path | str) -> None:
     """Learning curves: the score against updates, a line for each test budget."""
     with figure(stem) as drawing:
@@ -324,9 +198,9 @@ def save_learning(runs: Sequence[Run], stem: Path | str) -> None:
             factor = _factor(curve[0])
             low = [factor * _or(score.low, score.value) for score in curve]
             high = [factor * _or(score.high, score.value) for score in curve]
-            line = {**_line(i), "label": _budget_title(budget)}
-            axes.plot(x, [factor * score.value for score in curve], **line)
-            axes.vlines(x, low, high, color=line["color"], linewidth=1, alpha=0.6)
+            look = {**line_look(i), "label": _budget_title(budget)}
+            axes.plot(x, [factor * score.value for score in curve], **look)
+            axes.vlines(x, low, high, color=look["color"], linewidth=1, alpha=0.6)
             _label_score(axes, curve[0].kind)
         axes.set_xlabel("updates")
         start = min(_config(run).start.checkpoint or 0 for run in runs)
@@ -374,7 +248,7 @@ def save_losses(runs: Sequence[Run], stem: Path | str) -> None:
                     if isinstance(row.get(name), int | float)
                 ]
                 x, y = zip(*points, strict=True) if points else ((), ())
-                panel.plot(x, y, **{**_line(i), "marker": "", "label": run.folder.name})
+                panel.plot(x, y, **{**line_look(i), "marker": "", "label": run.folder.name})
             for end in {_config(run).offline_end for run in runs if _config(run).online.steps}:
                 panel.axvline(end, color="#555555", linestyle=":", linewidth=1)
             panel.set_title(name.replace("_", " "), fontsize=10)
@@ -407,15 +281,12 @@ def save_scaling(results: Sequence[Score], stem: Path | str) -> None:
             high = [factor * _or(score.high, score.value) for score in counted]
             spread = np.maximum([np.subtract(y, low), np.subtract(high, y)], 0)
             axes.errorbar(
-                x, y, spread, **_line(0), capsize=4, label="score, 95 % interval", zorder=3
+                x, y, spread, **line_look(0), capsize=4, label="score, 95 % interval", zorder=3
             )
         for i, score in enumerate(named, 3):
             level = _factor(score) * score.value
             axes.axhline(
-                level,
-                color=_COLOURS[-1],
-                linestyle=_DASHES[i % 4],
-                label=_budget_title(score.budget),
+                level, color=COLOURS[-1], linestyle=DASHES[i % 4], label=_budget_title(score.budget)
             )
         moved = [
             (float(score.budget or 0), score.displacement)
@@ -426,9 +297,9 @@ def save_scaling(results: Sequence[Score], stem: Path | str) -> None:
             other = axes.twinx()
             other.spines["right"].set_visible(True)
             other.grid(False)
-            other.plot(*zip(*moved, strict=True), **_line(1), label="distance moved")
-            other.set_ylabel("mean distance moved\n(units of the action)", color=_COLOURS[1])
-            other.tick_params(axis="y", labelcolor=_COLOURS[1])
+            other.plot(*zip(*moved, strict=True), **line_look(1), label="distance moved")
+            other.set_ylabel("mean distance moved\n(units of the action)", color=COLOURS[1])
+            other.tick_params(axis="y", labelcolor=COLOURS[1])
             furthest = max(distance for _, distance in moved) or 1.0
             other.set_ylim(-0.04 * furthest, 1.04 * furthest)  # level with 0 and 100 %
             other.margins(x=0.06)
@@ -438,16 +309,6 @@ def save_scaling(results: Sequence[Score], stem: Path | str) -> None:
         axes.set_xticks(x)
         axes.margins(x=0.06)
         drawing.legend(loc="outside upper center", ncols=3, handlelength=3.5)
-
-
-def _line(i: int) -> dict[str, Any]:
-    return {
-        "color": _COLOURS[i % len(_COLOURS)],
-        "marker": _MARKERS[i % len(_MARKERS)],
-        "linestyle": _DASHES[i % len(_DASHES)],
-        "markersize": 6,
-        "markerfacecolor": "white" if i % 2 else _COLOURS[i % len(_COLOURS)],
-    }
 
 
 def _label_score(axes: Any, kind: str) -> None:
@@ -532,34 +393,29 @@ def _page(
 ) -> str:
     settings = runs[0].config["task"]
     task = settings["env"] if settings["env"] != NONE else Path(settings["data"]).name
-    body = [f"<h1>{_text(task)}</h1>", f"<p class=headline>{_text(headline(runs, last))}.</p>"]
-    body += [f"<p class=warning>{_text(line)}</p>" for line in _warnings(runs)]
+    body = [f"<h1>{escape(task)}</h1>", f"<p class=headline>{escape(headline(runs, last))}.</p>"]
+    body += [f"<p class=warning>{escape(line)}</p>" for line in _warnings(runs)]
     notes = dict.fromkeys(n for run in runs for start in run.starts for n in start.get("notes", []))
     if notes:
-        body.append(f"<ul class=note>{''.join(f'<li>{_text(note)}</li>' for note in notes)}</ul>")
+        body.append(f"<ul class=note>{''.join(f'<li>{escape(note)}</li>' for note in notes)}</ul>")
     if last:
-        body.append("<h2>Last evaluation</h2>" + _html_table(score_table(last)))
+        body.append("<h2>Last evaluation</h2>" + _table(score_table(last)))
         body.append(
             "<p class=note>moved: mean distance between a particle's start and its end; W2: the "
             "Wasserstein distance between the particles before and after; both in units of the "
-            f"action. length: in decisions. {_text(_interval_note(last))}</p>"
+            f"action. length: in decisions. {escape(_interval_note(last))}</p>"
         )
     for name, caption in figures:
-        picture = base64.b64encode((folder / f"{name}.svg").read_bytes()).decode()
-        source = f"data:image/svg+xml;base64,{picture}"
-        body.append(
-            f'<figure><img alt="{_text(caption)}" src="{source}">'
-            f"<figcaption>{_text(caption)}</figcaption></figure>"
-        )
+        body.append(html_figure(folder / f"{name}.svg", caption, escape(caption)))
     if last:
         best = score_table(best_scores(runs), with_step=True)
-        body.append("<h2>Best evaluation of each budget</h2>" + _html_table(best))
+        body.append("<h2>Best evaluation of each budget</h2>" + _table(best))
         body.append("<p class=note>Chosen with hindsight: not the result of the run.</p>")
     for run in runs:
-        body.append(f"<h2>{_text(run.folder.resolve().name)}</h2>")
+        body.append(f"<h2>{escape(run.folder.resolve().name)}</h2>")
         for start in run.starts:
             command = " ".join(map(str, start.get("command", [])))
-            body.append(f"<h3>Command</h3><pre>{_text(command)}</pre>")
+            body.append(f"<h3>Command</h3><pre>{escape(command)}</pre>")
             facts = [
                 {
                     "what": key,
@@ -567,9 +423,9 @@ def _page(
                 }
                 for key, value in _facts(start).items()
             ]
-            body.append("<h3>Versions and machine</h3>" + _html_table(facts))
-        body.append(f"<h3>Configuration</h3><pre>{_text(run.config_text)}</pre>")
-    return _PAGE.format(title=_text(f"VGF: {task}"), body="\n".join(body))
+            body.append("<h3>Versions and machine</h3>" + _table(facts))
+        body.append(f"<h3>Configuration</h3><pre>{escape(run.config_text)}</pre>")
+    return html_page(f"VGF: {task}", "\n".join(body))
 
 
 def _facts(start: Mapping[str, Any]) -> dict[str, Any]:
@@ -583,7 +439,7 @@ def _warnings(runs: Sequence[Run]) -> list[str]:
     lines = []
     for run in runs:
         steps = _config(run).updates
-        done = max((_step(row) for row in [*run.metrics, *run.evaluations]), default=0)
+        done = max((step_of(row) for row in [*run.metrics, *run.evaluations]), default=0)
         if done < steps:
             lines.append(f"{run.folder.name}: unfinished, {done:,} of {steps:,} updates.")
     if len({json.dumps(run.config["task"], sort_keys=True) for run in runs}) > 1:
@@ -598,41 +454,6 @@ def _interval_note(results: Sequence[Score]) -> str:
     return f"Intervals: {kind}, over the episodes of one seed; they say nothing of other seeds."
 
 
-def _html_table(rows: Sequence[Mapping[str, Any]]) -> str:
-    names = list(rows[0])
-    head = "".join(f"<th>{_text(name)}</th>" for name in names)
-    body = "".join(
-        "<tr>" + "".join(f"<td>{_text(str(row.get(name, '')))}</td>" for name in names) + "</tr>\n"
-        for row in rows
-    )
-    return f"<table>\n<tr>{head}</tr>\n{body}</table>"
-
-
-def _text(text: str) -> str:
-    return html.escape(text)
-
-
-_PAGE = """<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<style>
-body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 52rem; margin: 2rem auto;
-  padding: 0 1rem; color: #1b1b1b; }}
-h1 {{ font-size: 1.4rem; overflow-wrap: anywhere; }} h2 {{ font-size: 1.15rem; margin-top: 2rem; }}
-h3 {{ font-size: 1rem; }}
-.headline {{ font-size: 1.15rem; }} .note {{ color: #555; font-size: .9rem; }}
-.warning {{ border-left: 4px solid #d55e00; padding-left: .6rem; }}
-table {{ border-collapse: collapse; display: block; overflow-x: auto; }}
-th, td {{ text-align: left; vertical-align: top; padding: .2rem .8rem .2rem 0;
-  border-bottom: 1px solid #ddd; }}
-figure {{ margin: 1.5rem 0; }} img {{ max-width: 100%; height: auto; }}
-figcaption {{ color: #555; font-size: .9rem; }}
-pre {{ background: #f5f5f5; padding: .8rem; overflow-x: auto; }}
-</style>
-<body>
-{body}
-</body>
-</html>
-"""
+def _table(rows: Sequence[Mapping[str, Any]]) -> str:
+    cells = [[escape(str(row.get(name, ""))) for name in rows[0]] for row in rows]
+    return html_table(list(map(escape, rows[0])), cells)

@@ -1,9 +1,9 @@
 """Starting from another run's checkpoint: `vgf run --from RUN`.
 
 The new run has the task, the agent, the evaluation and the backend of that run, unless its own
-file or flags say otherwise; how long it trains (--steps, --online-steps) it says itself. The agent
-goes along whole, its optimiser included, onto any backend; what that run collected online stays
-there. The new run's config.toml records where it came from, with the checkpoint's number.
+file or flags say otherwise; its length (--steps, --online-steps) is always its own. The whole agent
+is taken over, its optimiser included, onto any backend; transitions that the other run collected
+online are not. The new run's config.toml records the run and the checkpoint that it started from.
 """
 
 from __future__ import annotations
@@ -14,12 +14,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from .checkpoint import load_checkpoint, open_run_folder, seed_folders
-from .config import NONE, BackendSettings, OnlineSettings, RunConfig, StartSettings, asked_for, override, read_toml, resolve, to_dict
 from ..support.errors import VGFError
+from ..support.settings_tree import NONE, override, to_dict
+from ..support.toml import read_toml
+from .checkpoint import load_checkpoint
+from .config import BackendSettings, OnlineSettings, RunConfig, StartSettings
 from .flags import flag_names
+from .folder import open_run_folder, seed_folders
+from .resolve import asked_for, resolve
 
-# What an agent is, and what it was trained on: a checkpoint does not go along with anything else.
+# What an agent is and what it was trained on: its checkpoint fits nothing else.
 _KEPT = (
     "preset",
     "task.env",
@@ -37,7 +41,7 @@ _KEPT = (
 )
 
 
-# What one method alone reads; networks that a method does not train are no contradiction.
+# What only one method reads. (Networks that a method does not train are no contradiction.)
 _OF_METHOD = {
     "distillation": "fql",
     "weight_temperature": "weighted_bc",
@@ -49,20 +53,20 @@ def configuration(flags: Mapping[str, Any], path: Path | str | None = None) -> R
     """Defaults, or the run that is started from; then the TOML file `path`, then `flags`.
 
     Raises:
-        VGFError: as :func:`vgf.runs.config.resolve`, and :func:`check_start`; or flags of an online
-            phase that is not asked for, or of another method.
+        VGFError: as :func:`vgf.runs.resolve.resolve` and :func:`check_start`; or flags of an
+            online phase without steps, or of another method.
     """
     config = _resolved(flags, path)
     of_online = [name for name in flags.get("online", {}) if name != "steps"]
     if of_online and not config.online.steps:
         raise VGFError(
-            f"{flag_names()[f'online.{of_online[0]}']} is of the online phase, which has no steps; "
-            "ask for them by --online-steps, or drop it"
+            f"{flag_names()[f'online.{of_online[0]}']} belongs to the online phase, which has no "
+            "steps; add --online-steps, or drop it"
         )
     for name, method in _OF_METHOD.items():
         if name in flags.get("agent", {}) and config.agent.method != method:
             raise VGFError(
-                f"{flag_names()[f'agent.{name}']} is of method {method}, and this is "
+                f"{flag_names()[f'agent.{name}']} belongs to method {method}, and this run's is "
                 f"{config.agent.method}; drop it, or add --method {method}"
             )
     check_start(config)
@@ -70,7 +74,7 @@ def configuration(flags: Mapping[str, Any], path: Path | str | None = None) -> R
 
 
 def _resolved(flags: Mapping[str, Any], path: Path | str | None) -> RunConfig:
-    """The configuration, each of its settings checked, and where it starts not yet."""
+    """The configuration; each setting is checked, its checkpoint not yet."""
     file = read_toml(path) if path is not None else {}
     folder = asked_for("start.run", (file, flags), "")
     if not folder or folder.lower() == NONE:
@@ -93,7 +97,7 @@ def _resolved(flags: Mapping[str, Any], path: Path | str | None) -> RunConfig:
 
 
 def check_start(config: RunConfig) -> None:
-    """Check that a run has something to do, and that it may start where it is to.
+    """Check that a run has something to do, and that its checkpoint fits it.
 
     Raises:
         VGFError: nothing to do; no checkpoint to start from; or settings that contradict it, each

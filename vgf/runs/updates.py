@@ -1,7 +1,8 @@
 """The offline updates of runs: many in one call of the backend, of one seed or of several.
 
-A run (vgf/runs/loop.py) is a generator: it yields a :class:`Request` where it wants updates, and is
-sent what came of them. :func:`drive` takes one such run to its end, or several seeds side by side.
+The training of a run (vgf/runs/loop.py) is a generator: it yields a :class:`Request` for updates,
+and is sent the :class:`Reply`. :func:`drive` takes one such training to its end, or those of
+several seeds side by side.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ import numpy as np
 
 from ..backends.base import Backend, Tree
 from ..data.dataset import Dataset, batch_rows, gather
-from ..support.errors import VGFError
 from ..spec.settings import Settings
+from ..support.interrupts import Interrupted, StopRunError
 
-# One call makes at most this many updates, and takes about this long at most: so often Ctrl-C is
+# One call makes at most this many updates and takes about this long: between two calls Ctrl-C is
 # heard and the progress shown.
 UPDATES_PER_CALL = 64
 SECONDS_PER_CALL = 0.5
@@ -51,29 +52,21 @@ class Request:
 
 @dataclass(frozen=True)
 class Reply:
-    """What came of a request: the new state, the last update's metrics, and how many were made."""
+    """The answer to a request: the new state, the last update's metrics, the number of updates."""
 
     state: Tree
     metrics: Tree
     count: int
 
 
-Run = Generator[Request, Reply, None]
-
-
-class Interrupted(VGFError):  # noqa: N818  (it is what happened, not what went wrong)
-    """The run was stopped from the keyboard."""
-
-
-class StopRunError(Exception):
-    """Sent to a run that is to stop where it is, and to keep what it has."""
+Training = Generator[Request, Reply, None]
 
 
 class Batches:
     """The batches of updates, and the updates on them.
 
-    On a device that has room for them the data lie there, and batches are gathered there.
-    Otherwise they stay where they are, and the batches of a call are gathered into one block.
+    The data are put on the device where they fit, and batches are gathered there. Otherwise they
+    stay in main memory, and the batches of a call are gathered into one block.
 
     Args:
         dataset: of M transitions.
@@ -102,7 +95,7 @@ class Batches:
         )
 
     def update(self, requests: Sequence[Request], count: int) -> list[Reply]:
-        """`count` updates for each request; requests differ in state, seed and step alone."""
+        """`count` updates for each request; requests differ only in state, seed and step."""
         rows = np.array(
             [
                 [batch_rows(r.seed, r.step + i, len(self.dataset), r.size) for i in range(count)]
@@ -121,16 +114,16 @@ class Batches:
         return [Reply(state, metrics, count) for state, metrics in found]
 
 
-def drive(backend: Backend, runs: Sequence[Run]) -> None:
+def drive(backend: Backend, runs: Sequence[Training]) -> None:
     """Take runs to their ends, making their offline updates side by side.
 
     Args:
         backend: of all of them.
-        runs: generators, of agents that differ in their seeds and weights alone.
+        runs: trainings of agents that differ only in their seeds and weights.
 
-    Where one of them raises, the others stop where they are, so that they can go on from there.
+    Where one of them raises, the others stop where they are, so that they can be resumed.
     """
-    waiting: dict[Run, Reply | None] = dict.fromkeys(runs)
+    waiting: dict[Training, Reply | None] = dict.fromkeys(runs)
     batches: list[Batches] = []
     pace, count = 1, 0
     metrics: list[Tree] = []
@@ -150,20 +143,20 @@ def drive(backend: Backend, runs: Sequence[Run]) -> None:
         pace = int(min(max(within, 1), 2 * pace, UPDATES_PER_CALL))
 
 
-def _send_all(runs: Iterable[Run], error: BaseException) -> None:
-    """Raise an error in every run, where it waits for updates; each does what it does then."""
+def _send_all(runs: Iterable[Training], error: BaseException) -> None:
+    """Raise an error in every run, where it waits for updates."""
     for run in runs:
         with suppress(type(error), Interrupted):
             run.throw(error)
 
 
-def _requests(waiting: dict[Run, Reply | None]) -> dict[Run, Request]:
+def _requests(waiting: dict[Training, Reply | None]) -> dict[Training, Request]:
     """Every run taken to where it next wants updates; those that end are left out.
 
     Raises:
         Exception: the first of a run's; after every other run was given its reply.
     """
-    requests: dict[Run, Request] = {}
+    requests: dict[Training, Request] = {}
     errors: list[Exception] = []
     for run, reply in waiting.items():
         try:
@@ -179,11 +172,11 @@ def _requests(waiting: dict[Run, Reply | None]) -> dict[Run, Request]:
 
 
 def _made(
-    backend: Backend, batches: list[Batches], requests: dict[Run, Request], count: int
-) -> dict[Run, Reply | None]:
-    """What came of requests, those on the same data together."""
-    made: dict[Run, Reply | None] = {}
-    groups: dict[int, list[Run]] = {}
+    backend: Backend, batches: list[Batches], requests: dict[Training, Request], count: int
+) -> dict[Training, Reply | None]:
+    """The replies to requests; those on the same data are computed together."""
+    made: dict[Training, Reply | None] = {}
+    groups: dict[int, list[Training]] = {}
     for run, request in requests.items():
         found = next((i for i, feed in enumerate(batches) if feed.serves(request.dataset)), None)
         if found is None:

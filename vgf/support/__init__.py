@@ -1,1 +1,5 @@
-"""What every part of the package uses: errors, files, extras, objects by name, statistics."""
+"""What every part of the package uses; it imports nothing else of the package.
+
+Errors and Ctrl-C, files, packages of extras, objects by name, suggestions for mistyped words;
+settings as a tree, and TOML; progress, rows of logs, tables, figures, pages, statistics.
+"""

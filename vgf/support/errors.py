@@ -1,4 +1,4 @@
-"""The one exception for mistakes a user can mend: it names the thing and the way out."""
+"""The exception for mistakes that a user can correct: its message names the way out."""
 
 
 class VGFError(Exception):

@@ -1,13 +1,14 @@
-"""Files that are whole or not there at all."""
+"""Files that appear whole or not at all; JSON files; the cache."""
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from .errors import VGFError
 
@@ -21,7 +22,7 @@ def write_durably(path: Path, data: bytes | str) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Wait until the folder's list of names is on the disk, where the system can be asked to."""
+    """Wait until the folder's list of names is on the disk, where the system allows it."""
     if os.name == "nt":
         return
     descriptor = os.open(folder, os.O_RDONLY)
@@ -32,7 +33,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def cache_folder() -> Path:
-    """Where what can be made again is kept from run to run; not made yet.
+    """The folder of what can be computed again, kept from run to run; it may not exist yet.
 
     The environment variable VGF_CACHE_DIR, or else the folder vgf in the user's cache:
     XDG_CACHE_HOME, or ~/.cache.
@@ -102,3 +103,22 @@ def check_writable(folder: Path) -> None:
         raise VGFError(f"cannot write into {folder}: {there} is not a folder; choose another")
     if not os.access(there, os.W_OK | os.X_OK):
         raise VGFError(f"cannot write into {folder}: {there} is read-only; choose another folder")
+
+
+def read_json(path: Path, kind: type) -> Any:
+    """Read a JSON file that holds a `kind`.
+
+    Raises:
+        VGFError: a file that is missing, cut off, or holds something else.
+    """
+    try:
+        value = json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise VGFError(f"{path}: no such file") from error
+    except OSError as error:
+        raise VGFError(f"{path}: cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise VGFError(f"{path}: not JSON, or cut off: {error}") from error
+    if not isinstance(value, kind):
+        raise VGFError(f"{path}: holds a {type(value).__name__}, not a {kind.__name__}")
+    return value

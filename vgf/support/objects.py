@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import importlib.util
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import VGFError
+from .suggestions import did_you_mean
 
 
 def load_function(target: str) -> Callable[..., Any]:
@@ -32,8 +34,6 @@ def load_object(target: str) -> Any:
     Raises:
         VGFError: what cannot be found or imported, with near names.
     """
-    import difflib
-
     place, colon, path = target.rpartition(":")
     if not colon or not place or not path:
         raise VGFError(
@@ -46,12 +46,8 @@ def load_object(target: str) -> Any:
             names = [name for name in dir(found) if not name.startswith("_")]
             near = difflib.get_close_matches(part, names, n=3, cutoff=0.5)
             functions = [name for name in names if callable(getattr(found, name))]
-            hint = (
-                f"did you mean {' or '.join(near)}?"
-                if near
-                else (f"it has {', '.join(functions[:8])}" if functions else "it has no functions")
-            )
-            raise VGFError(f"{place} has no {part}; {hint}")
+            there = ", ".join(functions[:8]) or "no functions"
+            raise VGFError(f"{place} has no {part}; {did_you_mean(near, f'it has {there}')}")
         found = getattr(found, part)
     return found
 
@@ -81,8 +77,9 @@ def _load_module(name: str) -> Any:
     except ValueError:
         found = None
     if found is None and name not in sys.modules:
-        hint = f"; did you mean {name}.py:...?" if Path(f"{name}.py").exists() else ""
-        raise VGFError(f"no module {name!r} here or on the path{hint}")
+        near = f"{name}.py:..." if Path(f"{name}.py").exists() else None
+        hint = did_you_mean(near, "check its spelling, or write path/to/file.py:function")
+        raise VGFError(f"no module {name!r} here or on the path; {hint}")
     return _execute(lambda: importlib.import_module(name), name)
 
 

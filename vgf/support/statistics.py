@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
-
-from ..spec.types import Array
+import numpy.typing as npt
 
 SUCCESS, NORMALISED, RETURN = "success", "normalised score", "return"
 CONFIDENCE = 0.95
 
 
-def interval(values: Sequence[Array], kind: str) -> tuple[float | None, float | None]:
+def interval(
+    values: Sequence[npt.NDArray[np.floating]], kind: str
+) -> tuple[float | None, float | None]:
     """The 95 % confidence interval of a mean over runs; None where there is one number only.
 
     Of one run: Wilson's over the episodes for success, Student's for other scores. Of several:
@@ -27,9 +28,7 @@ def interval(values: Sequence[Array], kind: str) -> tuple[float | None, float | 
     bounds = []
     if kind == SUCCESS:
         pooled = np.concatenate(values)
-        test = stats.binomtest(int(np.sum(pooled >= 1.0)), len(pooled))
-        wilson = test.proportion_ci(confidence_level=CONFIDENCE, method="wilson")
-        bounds.append((float(wilson.low), float(wilson.high)))
+        bounds.append(wilson(int(np.sum(pooled >= 1.0)), len(pooled)))
     sample = np.array([run.mean() for run in values]) if len(values) > 1 else values[0]
     if (kind != SUCCESS or len(values) > 1) and len(sample) > 1:
         quantile = stats.t.ppf((1 + CONFIDENCE) / 2, len(sample) - 1)
@@ -39,6 +38,21 @@ def interval(values: Sequence[Array], kind: str) -> tuple[float | None, float | 
         return None, None
     low, high = min(low for low, _ in bounds), max(high for _, high in bounds)
     return (max(low, 0.0), min(high, 1.0)) if kind == SUCCESS else (low, high)
+
+
+def wilson(successes: int, trials: int) -> tuple[float, float]:
+    """Wilson's 95 % confidence interval of a rate."""
+    from scipy.stats import binomtest
+
+    test = binomtest(successes, trials)
+    found = test.proportion_ci(confidence_level=CONFIDENCE, method="wilson")
+    return float(found.low), float(found.high)
+
+
+def mean_measured(values: Iterable[float | None]) -> float | None:
+    """The mean of those values that are not None, or None where all are."""
+    measured = [float(value) for value in values if value is not None]
+    return float(np.mean(measured)) if measured else None
 
 
 def normalised(value: float, low: float, high: float) -> float:

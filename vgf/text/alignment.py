@@ -1,4 +1,4 @@
-"""Aligning a language model's responses at test time, and the file that says what came of it."""
+"""Aligning a language model's responses at test time, and the file of the results."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..runs.log import progress, read_lines
 from ..support.errors import VGFError
 from ..support.files import check_writable, make_folder, write_atomically
+from ..support.progress import progress
+from ..support.rows import read_lines
 from .calibration import calibrate
 from .flow import (
     Responses,

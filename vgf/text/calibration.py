@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from ..runs.log import progress
+from ..support.progress import progress
 from .flow import Responses, changed, decode, embed, sample, transport
 from .models import Models
 from .settings import AlignSettings

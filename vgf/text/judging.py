@@ -1,4 +1,4 @@
-"""Who wins: responses of `vgf align`, scored by judges that had no part in making them."""
+"""Win rates: responses of `vgf align`, scored by judges that had no part in making them."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from ..runs.log import progress, read_lines
 from ..support.errors import VGFError
 from ..support.extras import need
 from ..support.objects import load_function
-from ..support.statistics import CONFIDENCE
+from ..support.progress import progress
+from ..support.rows import read_lines
+from ..support.statistics import wilson
 
 # Prompts and responses -> a score for each, the higher the better
 Judge = Callable[[Sequence[str], Sequence[str]], Sequence[float]]
@@ -41,20 +42,14 @@ class Verdict:
 
     @property
     def rate(self) -> float | None:
-        """Wins among the prompts that are no ties; None if all are."""
+        """Wins among the prompts without a tie; None if all are ties."""
         decided = self.wins + self.losses
         return self.wins / decided if decided else None
 
     @property
     def interval(self) -> tuple[float, float] | None:
         """Wilson's 95 % interval of the rate."""
-        from scipy.stats import binomtest
-
-        if self.rate is None:
-            return None
-        test = binomtest(self.wins, self.wins + self.losses)
-        found = test.proportion_ci(confidence_level=CONFIDENCE, method="wilson")
-        return float(found.low), float(found.high)
+        return None if self.rate is None else wilson(self.wins, self.wins + self.losses)
 
 
 def methods(path: Path | str) -> tuple[list[str], dict[str, list[str]]]:

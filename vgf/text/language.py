@@ -38,9 +38,9 @@ def generator(device: torch.device, *key: int) -> torch.Generator:
 
 
 def portions(lengths: Sequence[int], most: int) -> Iterator[slice]:
-    """Consecutive rows that, padded to their longest, hold no more than so many tokens.
+    """Consecutive rows that, padded to their longest, hold at most a number of tokens.
 
-    A single row that is longer than that is a portion of its own.
+    A single row that is longer is a portion by itself.
     """
     start, longest = 0, 0
     for i, length in enumerate(lengths):
@@ -169,7 +169,7 @@ class LanguageModel:
 
 @contextmanager
 def _without_its_defaults(model: Any) -> Iterator[None]:
-    """Let no default of the model's own (a penalty, a forced token) join what is asked for."""
+    """Switch off the model's own defaults, such as a penalty or a forced token."""
     before, model.generation_config = model.generation_config, GenerationConfig()
     try:
         yield

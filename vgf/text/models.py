@@ -43,7 +43,7 @@ class Models:
 
     @cached_property
     def fingerprint(self) -> str:
-        """A short name for the weights and tokens: other models have another one."""
+        """A short name for the weights and tokens, different for other models."""
         parts = sorted(self.tokenizer.get_vocab().items())
         for model in (self.language.model, self.reward.model):
             for name, weight in model.named_parameters():
@@ -124,7 +124,7 @@ def load_reward_model(place: str, device: str, dtype: str | None) -> Any:
     fresh = [name for name in report["missing_keys"] if "score" in name or "classifier" in name]
     if fresh:
         raise VGFError(
-            f"{place} is no reward model: it has no {fresh[0]}, the head that gives the reward; "
+            f"{place} is not a reward model: it lacks {fresh[0]}, the head that gives the reward; "
             "give a folder of a trained sequence classifier"
         )
     check_head(model, place)
@@ -140,7 +140,7 @@ def load_tokenizer(place: str, pad_token: str | None = None) -> Any:
     tokenizer = _load(AutoTokenizer, place)
     if tokenizer.pad_token is None and pad_token is not None:
         if pad_token not in tokenizer.get_vocab():
-            raise VGFError(f"--pad-token {pad_token!r} is no token of {place}; name one that is")
+            raise VGFError(f"--pad-token {pad_token!r} is not a token of {place}; name one that is")
         tokenizer.pad_token = pad_token
     check_padding(tokenizer, place)
     return tokenizer

@@ -6,15 +6,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..backends import parse_device
-from ..runs.config import check, check_choice, check_whole, short_hash, to_dict
 from ..spec.text import SEQUENCE_KERNELS
+from ..support.checks import check, check_choice, check_whole
+from ..support.settings_tree import short_hash, to_dict
 
 PARTICLE_STEPS = ("normalised", "plain", "adam")
 DIRECTIONS = ("reward", "random", "negative")
 DECODINGS = ("likelihood", "nearest")
 DTYPES = ("float64", "float32", "bfloat16", "float16")
 
-# Where and in what portions things are computed does not make another experiment.
+# Where and in what portions things are computed does not change the experiment.
 _NO_PART = ("sft_device", "rm_device", "batch_tokens")
 
 
@@ -24,8 +25,8 @@ class AlignSettings:
 
     Args:
         particles: N, the responses sampled from the base model for each prompt.
-        steps: budgets L: responses are decoded after so many flow steps of one flow; 0 decodes the
-            samples themselves, as a control.
+        steps: budgets L: responses are decoded after each of these numbers of flow steps of one
+            flow; 0 decodes the samples themselves, as a control.
         particle_step: "normalised" steps have the same length for every response; "plain" steps
             are epsilon phi; "adam" keeps moments for each response.
         step_size: epsilon, in units of the root mean square norm of the token embeddings; none is
@@ -42,14 +43,14 @@ class AlignSettings:
             original one.
         unmoved_change: the share of changed tokens at L = 0 that lambda is calibrated to.
         moved_change: the share of changed tokens at the largest L that epsilon is calibrated to.
-        calibration_prompts: the first so many prompts are calibrated on.
+        calibration_prompts: how many prompts, the first ones, are calibrated on.
         max_new_tokens: of a response.
         min_new_tokens: before a response may end.
         sampling_temperature: of the base model's samples.
-        top_k: sample among so many likeliest tokens; none is all.
+        top_k: sample among this number of likeliest tokens; none is all.
         top_p: sample among the likeliest tokens of this share; none is all.
         batch_tokens: tokens, padding and all, that go through a model at once; it bounds the
-            memory, and moves results by rounding alone.
+            memory, and changes results only by rounding.
         sft_device, rm_device: of the base and of the reward model: auto, cpu, gpu or gpu:<index>.
         sft_dtype, rm_dtype: float32, bfloat16, float16 or float64; none is as the model is stored.
         pad_token: the padding token, where the tokenizer has none of its own.

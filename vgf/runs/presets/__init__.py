@@ -17,14 +17,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..config import all_settings, read_toml
-from ...support.errors import VGFError
 from ...spec.settings import Settings, method_settings
+from ...support.errors import VGFError
+from ...support.suggestions import did_you_mean
+from ...support.toml import read_toml
+from ..config import all_settings
 
 FAMILIES = ("d4rl-vgf", "d4rl-avgf", "ogbench-avgf", "ogbench-vgf")
 TITLES = {"vgf": "VGF", "avgf": "A-VGF"}
 _TASKS = range(1, 6)  # of an environment of OGBench
-# What the families' files have of published scores, each under a key of its own.
+# The published scores in the families' files, by their keys.
 _FIGURE = "read off the paper's figure"
 _PUBLISHED = {
     "table": "normalised score, the paper's table",
@@ -35,7 +37,7 @@ _PUBLISHED = {
 }
 
 
-class Source(NamedTuple):
+class Origin(NamedTuple):
     """Where a setting comes from: a mark, such as "script" or "ours", and what it says here."""
 
     mark: str
@@ -59,7 +61,7 @@ class Preset:
         env: the task, as its benchmark spells it.
         method: "vgf" or "avgf".
         online: environment steps follow the updates on the data.
-        aliases: other words that mean this preset: its task alone, under either name.
+        aliases: other names of this preset: its task's names.
         settings: nested as :class:`vgf.runs.config.RunConfig` is.
         sources: of every setting, by its dotted key.
         marks: what each mark of the sources stands for.
@@ -73,7 +75,7 @@ class Preset:
     online: bool
     aliases: tuple[str, ...]
     settings: Mapping[str, Any]
-    sources: Mapping[str, Source]
+    sources: Mapping[str, Origin]
     marks: Mapping[str, str]
     published: tuple[Published, ...]
 
@@ -92,8 +94,8 @@ class Preset:
         """The settings, nested, for a run of `method`.
 
         A method that the preset is not of keeps its task, networks, training and evaluation, but
-        brings its own particles, budget and clipping, and whatever else makes it its authors'
-        form; see :func:`vgf.spec.settings.method_settings`.
+        brings its own particles, budget and clipping, and everything else that belongs to its
+        authors' form; see :func:`vgf.spec.settings.method_settings`.
         """
         values = {key: value for key, value in self.settings.items() if key != "agent"}
         agent = dict(self.settings["agent"])
@@ -119,7 +121,7 @@ def find_preset(name: str, source: str = "preset") -> Preset:
         source: who asks, for the message.
 
     Raises:
-        VGFError: there is none of that name; the message has those that come near.
+        VGFError: there is none of that name; the message suggests similar ones.
     """
     known = presets()
     found = known.get(name) or _aliases().get(name)
@@ -132,7 +134,7 @@ def find_preset(name: str, source: str = "preset") -> Preset:
     words = {word: word for word in known} | {word: p.name for word, p in _aliases().items()}
     close = difflib.get_close_matches(name.lower(), words, n=3, cutoff=0.6)
     near = list(dict.fromkeys(words[word] for word in close))
-    hint = f"did you mean {' or '.join(near)}?" if near else "vgf presets lists them"
+    hint = did_you_mean(near, "vgf presets lists them")
     raise VGFError(f"{source}: there is no preset {name!r}; {hint}")
 
 
@@ -230,12 +232,12 @@ def _preset(
     if online:
         layers += [table.get("online", {}) for table in (common, family, row.table)]
     settings: dict[str, Any] = {}
-    sources: dict[str, Source] = {}
+    sources: dict[str, Origin] = {}
     for layer in layers:
         for mark, table in layer.items():
             for key, value in _leaves(table):
                 _put(settings, key, value)
-                sources[key] = Source(mark, _source_text(common, family, mark, key))
+                sources[key] = Origin(mark, _source_text(common, family, mark, key))
     last = "-online" if online else ""
     words = (row.short, row.env, re.sub(r"-task\d", "", row.env) if row.is_default else row.env)
     return Preset(

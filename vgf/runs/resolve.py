@@ -1,0 +1,89 @@
+"""A run's settings from their layers: defaults, a preset, a TOML file, flags; the later wins.
+
+The preset is one of vgf/runs/presets/; the defaults are those of the task and of the method that
+the others ask for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ..spec.settings import METHODS, method_settings
+from ..support.settings_tree import NONE, override
+from ..support.toml import read_toml
+from .config import DEMO_ENV, DEMO_METHOD, RunConfig, default_config
+from .presets import Preset, find_preset
+
+
+def load_config(path: Path | str) -> RunConfig:
+    """Read a configuration; what the file does not name is as :func:`default_config` says.
+
+    Raises:
+        VGFError: as :func:`resolve`; the message names file and key.
+    """
+    return resolve({}, path)
+
+
+def resolve(flags: Mapping[str, Any], path: Path | str | None = None) -> RunConfig:
+    """Defaults, then the preset, then the TOML file `path`, then `flags` (nested as the tree is).
+
+    The preset is the one that the flags name, or else the file. The defaults are those of the task
+    and of the method that are asked for in the end; see :func:`default_config`. With a preset, the
+    agent's defaults are the method's own, not the default run's. Where another method than the
+    preset's is asked for, the same task's preset of that method is meant; a method that has none
+    gets what :meth:`vgf.runs.presets.Preset.settings_for` says.
+
+    Raises:
+        VGFError: as :func:`vgf.support.toml.read_toml`, :func:`vgf.runs.presets.find_preset` and
+            :func:`vgf.support.settings_tree.override`.
+    """
+    file = read_toml(path) if path is not None else {}
+    preset = _preset_asked_for(file, flags, str(path))
+    layers = (preset.settings if preset else {}, file, flags)
+    env = asked_for("task.env", layers, DEMO_ENV)
+    method = asked_for("agent.method", layers, DEMO_METHOD, METHODS)
+    config = default_config(env, method)
+    if preset is not None:
+        preset = preset.of_method(method)
+        config = replace(config, agent=method_settings(method))
+        config = override(config, preset.settings_for(method), f"preset {preset.name}")
+    config = override(override(config, file, str(path)), flags, "flags")
+    return replace(config, preset=preset.name if preset else None)
+
+
+def _preset_asked_for(
+    file: Mapping[str, Any], flags: Mapping[str, Any], source: str
+) -> Preset | None:
+    """The preset that the flags name, or else the file, or None."""
+    name = (flags if "preset" in flags else file).get("preset")
+    where = "--preset" if "preset" in flags else f"{source}: preset"
+    if not isinstance(name, str) or name.lower() == NONE:
+        return None
+    return find_preset(name, where)
+
+
+def asked_for(
+    key: str, layers: Sequence[Mapping[str, Any]], default: str | None, choices: Sequence[str] = ()
+) -> Any:
+    """What the last of some nested layers of settings says of a key that decides the defaults.
+
+    It is a text, or None where they say "none". A wrong value (no text, or none of the choices)
+    counts as absent here; :func:`vgf.support.settings_tree.override` refuses it.
+    """
+    *tables, last = key.split(".")
+    found = default
+    for layer in layers:
+        table: Any = layer
+        for name in tables:
+            table = table.get(name) if isinstance(table, Mapping) else None
+        if not isinstance(table, Mapping) or last not in table:
+            continue
+        value = table[last]
+        if choices:
+            found = value if value in choices else found
+        elif value is None or (isinstance(value, str) and value.strip()):
+            found = None if value is None or value.lower() == NONE else value
+    return found

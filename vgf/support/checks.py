@@ -1,0 +1,24 @@
+"""Checks of settings: each raises ValueError, with the setting's name and the way out."""
+
+from __future__ import annotations
+
+from .suggestions import did_you_mean, nearest
+
+
+def check(condition: bool, message: str) -> None:
+    """Raise ValueError with the message if a condition does not hold."""
+    if not condition:
+        raise ValueError(message)
+
+
+def check_whole(name: str, value: int, low: int) -> None:
+    """Raise ValueError if a setting is below its least value."""
+    check(value >= low, f"{name} is {value}; it must be {low} or more")
+
+
+def check_choice(name: str, value: str | None, choices: tuple[str, ...]) -> None:
+    """Raise ValueError if a setting is none of its choices, naming the nearest of them."""
+    if value is not None and value not in choices:
+        near = nearest(value, choices)
+        hint = did_you_mean(near and repr(near), f"choose one of {', '.join(choices)}")
+        raise ValueError(f"{name} is {value!r}; {hint}")
