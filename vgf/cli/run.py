@@ -20,11 +20,12 @@ if TYPE_CHECKING:
 
 
 def main(words: list[str]) -> int:
-    from ..runs.flags import Parser, add_flags, given
+    from ..runs.flags import Parser, add_flags, given, load_methods
     from ..runs.start import configuration
     from ..support.files import check_writable
 
     parser = Parser(prog="vgf run", description=COMMANDS["run"])
+    load_methods(words)
     add_flags(parser)
     parser.add_argument("--resume", metavar="RUN", type=Path, help="go on with a run folder")
     args = parser.parse_args(words)

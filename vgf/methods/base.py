@@ -19,6 +19,7 @@ Tree = Any
 _DECLARED = (
     "name",
     "title",
+    "long_title",
     "Settings",
     "defaults",
     "trains",

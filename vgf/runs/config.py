@@ -15,6 +15,7 @@ from typing import Any
 from ..backends import BACKENDS, parse_device
 from ..backends.base import DTYPES, MATMUL_PRECISIONS
 from ..data.npz import DATA_MEMORY
+from ..methods import method_names
 from ..spec.settings import Budget, Network, Settings, method_settings
 from ..support.checks import check, check_choice, check_whole
 from ..support.extras import need
@@ -275,31 +276,27 @@ def demo_agent(method: str = DEMO_METHOD) -> Settings:
     :func:`vgf.spec.settings.method_settings` has it; what they chose task by task, such as
     L_train and epsilon, stays. The baselines move no particles.
     """
-    small = Network(hidden=(64, 64, 64))
-    small_normed = replace(small, layer_norm=True)
-    authors, plain = method_settings(method), Settings()
-    changed = {
-        entry.name: getattr(authors, entry.name)
-        for entry in fields(Settings)
-        if entry.name != "budget" and getattr(authors, entry.name) != getattr(plain, entry.name)
-    }
-    agent = Settings(
-        critic=small_normed,
-        reference=small,
-        gradient_field=small_normed,
-        policy=small,
-        sampling_steps=5,
-        particles=5,
-        budget=Budget(
-            steps=1 if authors.transports else 0,
-            step_size=0.3,
-            temperature=1.0 if authors.budget.temperature else None,
-            clip_norm=authors.budget.clip_norm,
-        ),
-        discount=0.98,
-        polyak=0.02,
+    authors = method_settings(method)
+    plain: Any = {entry.name: getattr(Settings(), entry.name) for entry in fields(Settings)}
+    changed = {}
+    for entry in fields(authors):
+        value = getattr(authors, entry.name)
+        if isinstance(value, Network):
+            changed[entry.name] = replace(value, hidden=(64, 64, 64))
+        elif entry.name not in _DEMO or value != plain[entry.name]:
+            changed[entry.name] = value
+    changed["budget"] = Budget(
+        steps=1 if authors.transports else 0,
+        step_size=0.3,
+        temperature=1.0 if authors.budget.temperature else None,
+        clip_norm=authors.budget.clip_norm,
     )
-    return replace(agent, **changed)
+    agent: Settings = Settings(**{**_DEMO, **changed})
+    return agent
+
+
+# What the default run's agent has of its own, where a method does not say otherwise.
+_DEMO = {"sampling_steps": 5, "particles": 5, "discount": 0.98, "polyak": 0.02}
 
 
 @dataclass(frozen=True)
@@ -374,8 +371,21 @@ def default_config(env: str | None = DEMO_ENV, method: str = DEMO_METHOD) -> Run
 
 
 def all_settings(config: Any = None) -> Iterator[Setting]:
-    """Every setting of a tree, in order, with its values as defaults; None: the default run's."""
-    return settings_of(default_config() if config is None else config)
+    """Every setting of a tree, in order, with its values as defaults.
+
+    Args:
+        config: the tree; None is the default run's, with the settings that other methods have
+            besides, of every method that is known.
+    """
+    if config is not None:
+        return settings_of(config)
+    trees = [default_config(method=name) for name in (DEMO_METHOD, *method_names())]
+    found = {setting.key: setting for tree in reversed(trees) for setting in settings_of(tree)}
+    tables = [entry.name for entry in fields(RunConfig)]
+    order = {setting.key: None for tree in trees for setting in settings_of(tree)}
+    return iter(
+        sorted((found[key] for key in order), key=lambda s: tables.index(s.key.partition(".")[0]))
+    )
 
 
 def dump_config(config: RunConfig) -> str:

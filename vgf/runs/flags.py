@@ -8,6 +8,7 @@ Where several settings share a last part, the table's name goes in front, ``--bu
 from __future__ import annotations
 
 import argparse
+import os
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -15,9 +16,12 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, NoReturn, get_args, get_origin
 
+from ..methods import find_method
+from ..spec.settings import settings_of_methods
 from ..support.errors import VGFError
 from ..support.settings_tree import NONE, Setting, convert, describe
 from ..support.suggestions import did_you_mean, nearest
+from ..support.toml import read_toml
 from .config import RunConfig, all_settings
 from .resolve import resolve
 
@@ -35,7 +39,7 @@ SHOWN = {
     "task.data": "file of data, .npz or .hdf5",
     "task.action_repeat": "simulator steps for each decision",
     "task.data_dir": "folder of data sets",
-    "agent.method": "vgf, avgf (amortised), bc, weighted_bc or fql",
+    "agent.method": "vgf, avgf (amortised), bc, weighted_bc, fql, or mine.py:Mine",
     "agent.particles": "particles N",
     "agent.budget.steps": "flow steps in training, L_train",
     "agent.budget.step_size": "size of a flow step, epsilon",
@@ -106,10 +110,13 @@ def flag_names(config: Any = None, names: Mapping[str, str] = NAMES) -> dict[str
     keys = [setting.key for setting in all_settings(config)]
     lasts = Counter(key.rpartition(".")[2] for key in keys if key not in names)
     taken = set(names.values())
+    # a method of somebody's own does not rename the flags of others
+    added = {f"agent.{own.name}" for own in settings_of_methods() if ":" in own.method}
+    lasts -= Counter(key.rpartition(".")[2] for key in keys if key in added)
     flags = {}
     for key in keys:
         *tables, last = key.split(".")
-        alone = lasts[last] == 1 and last not in taken
+        alone = lasts[last] == (key not in added) and last not in taken
         name = names.get(key) or (last if alone else f"{tables[-1]}_{last}")
         flags[key] = "--" + name.replace("_", "-")
     return flags
@@ -172,6 +179,35 @@ def _add_flag(parser: argparse.ArgumentParser, flag: str, setting: Setting) -> a
     return parser.add_argument(flag, type=lambda text: read_word(text, hint), **options)
 
 
+def load_methods(words: Sequence[str]) -> None:
+    """Load a method of somebody's own that flags, or the file of ``--config``, ask for.
+
+    So its settings are flags too.
+
+    Raises:
+        VGFError: it cannot be loaded, or the file not be read.
+    """
+    pairs = [word.partition("=")[::2] for word in words if word.startswith("--")]
+    asked = dict(zip(words, words[1:], strict=False)) | {k: v for k, v in pairs if v}
+    name: Any = asked.get("--method")
+    if name is None and "--config" in asked:
+        agent = read_toml(asked["--config"]).get("agent")
+        name = agent.get("method") if isinstance(agent, Mapping) else None
+    if isinstance(name, str) and ":" in name:
+        try:
+            find_method(absolute_name(name))
+        except ValueError as error:
+            raise VGFError(f"--method: {error}") from error
+
+
+def absolute_name(name: str) -> str:
+    """``path/to/file.py:object`` with its whole path, so that it is found from anywhere."""
+    place, colon, path = name.rpartition(":")
+    if not colon or not place.endswith(".py") or not path.isidentifier():
+        return name
+    return f"{os.path.abspath(os.path.expanduser(place))}:{path}"
+
+
 class _HelpAll(argparse.Action):
     def __init__(
         self,
@@ -199,6 +235,7 @@ def read_word(text: str, hint: Any) -> Any:
     kinds = {*get_args(hint), hint}
     value: Any = text
     try:
+        value = absolute_name(text) if str in kinds else text
         if not (NoneType in kinds and text.lower() == NONE) and kinds & {int, float}:
             value = int(text) if re.fullmatch(r"[+-]?\d[\d_]*", text) else float(text)
         return convert(value, hint)

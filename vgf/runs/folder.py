@@ -25,7 +25,8 @@ from typing import Any
 
 from ..support.errors import VGFError
 from ..support.files import read_json, write_atomically
-from ..support.settings_tree import to_dict
+from ..support.settings_tree import short_hash, to_dict
+from ..support.toml import read_toml
 from .config import RunConfig, save_config
 from .resolve import load_config
 
@@ -105,6 +106,17 @@ def open_run_folder(path: Path | str) -> RunConfig:
     if not (path / CONFIG).is_file():
         raise VGFError(f"{path} is not a run folder: it has no {CONFIG}")
     return load_config(path / CONFIG)
+
+
+def written_hash(folder: Path) -> str:
+    """The hash of a run folder's [agent] as it was written, settings of other methods among them.
+
+    It is what checkpoints of version 0.1 have, whose agents had the settings of every method.
+
+    Raises:
+        VGFError: config.toml cannot be read.
+    """
+    return short_hash(read_toml(folder / CONFIG).get("agent", {}))
 
 
 def seed_folders(config: RunConfig, folder: Path) -> dict[int, Path]:

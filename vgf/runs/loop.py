@@ -41,10 +41,10 @@ from .checkpoint import (
 )
 from .config import RunConfig, settings_hash
 from .evaluation import make_pool
-from .folder import CONFIG, create_run_folder, record_environment
+from .folder import CONFIG, create_run_folder, record_environment, written_hash
 from .log import METRICS, RunLog
 from .online import Collector, check_online
-from .scores import POLICIES
+from .scores import policy_titles
 from .start import check_start, starting_point
 from .task import load_task
 from .updates import Reply, Request, Training, drive
@@ -272,7 +272,7 @@ def _continue(
 ) -> tuple[_Point, Scaling]:
     """The last checkpoint of a run, and its agent's scaling."""
     tree, meta = _load(config, folder, None, backend, task)
-    if meta.settings_hash != settings_hash(config.agent):
+    if meta.settings_hash not in (settings_hash(config.agent), written_hash(folder)):
         raise VGFError(
             f"{folder / CONFIG}: its [agent] is not what the checkpoint of step {meta.step} was "
             "trained with; undo the change, or start a new run by --config"
@@ -492,10 +492,10 @@ class _Loop:
         )
         counted = self._counted(point)
         self.log.evaluations(point.step, [{**record, **counted} for record in found.records])
-        names = {budget: short for budget, (short, _) in POLICIES.items()}
         scores = "  ".join(
-            f"{names.get(str(score.budget), f'L={score.budget}')} {score.value:.2f}"
+            f"{f'L={label}' if label.isdigit() else policy_titles(label)[0]} {score.value:.2f}"
             for score in found.summaries
+            for label in (str(score.budget),)
         )
         taken = f"  {point.environment_steps:,} steps" if point.environment_steps else ""
         write(f"{point.step:>9,} updates{taken}  {self.task.score_name}  {scores}")

@@ -28,7 +28,7 @@ from .config import RunConfig
 from .folder import CONFIG, ENVIRONMENT
 from .log import EVALUATIONS, METRICS
 from .resolve import load_config
-from .scores import POLICIES, Score, scores, step_of
+from .scores import Score, policy_titles, scores, step_of
 
 REPORT, LEARNING, LOSSES, SCALING = "report.html", "learning", "losses", "scaling"
 
@@ -158,13 +158,13 @@ def score_table(results: Sequence[Score], with_step: bool = False) -> list[dict[
 def budget_name(budget: Scalar) -> str:
     """A test budget in few letters."""
     if isinstance(budget, str):
-        return POLICIES.get(budget, (budget,))[0]
+        return policy_titles(budget)[0]
     return f"L = {budget:g}" if budget is not None else "?"
 
 
 def _budget_title(budget: Scalar) -> str:
     if isinstance(budget, str):
-        return POLICIES.get(budget, (budget,))[-1]
+        return policy_titles(budget)[1]
     return f"{budget_name(budget)} (best of N)" if budget == 0 else budget_name(budget)
 
 

@@ -7,11 +7,12 @@ the others ask for.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from ..spec.settings import METHODS, method_settings
+from ..methods import Declared, registry
+from ..spec.settings import Settings, method_settings, settings_of_methods
 from ..support.settings_tree import NONE, override
 from ..support.toml import read_toml
 from .config import DEMO_ENV, DEMO_METHOD, RunConfig, default_config
@@ -44,14 +45,38 @@ def resolve(flags: Mapping[str, Any], path: Path | str | None = None) -> RunConf
     preset = _preset_asked_for(file, flags, str(path))
     layers = (preset.settings if preset else {}, file, flags)
     env = asked_for("task.env", layers, DEMO_ENV)
-    method = asked_for("agent.method", layers, DEMO_METHOD, METHODS)
+    method = known_method(asked_for("agent.method", layers, DEMO_METHOD))
     config = default_config(env, method)
     if preset is not None:
         preset = preset.of_method(method)
         config = replace(config, agent=method_settings(method))
-        config = override(config, preset.settings_for(method), f"preset {preset.name}")
-    config = override(override(config, file, str(path)), flags, "flags")
+        settings = of_method(preset.settings_for(method), config.agent)
+        config = override(config, settings, f"preset {preset.name}")
+    config = override(config, of_method(file, config.agent), str(path))
+    config = override(config, of_method(flags, config.agent), "flags")
     return replace(config, preset=preset.name if preset else None)
+
+
+def known_method(name: Any) -> str:
+    """A method that can be had, loaded; the default one for what is none.
+
+    :func:`vgf.support.settings_tree.override` refuses that afterwards, and says why.
+    """
+    try:
+        registry.find(Declared, str(name), "method")
+    except ValueError:
+        return DEMO_METHOD
+    return str(name)
+
+
+def of_method(values: Mapping[str, Any], agent: Settings) -> Mapping[str, Any]:
+    """A layer of settings without those that only other methods than the agent's have."""
+    table = values.get("agent")
+    if not isinstance(table, Mapping):
+        return values
+    own = {entry.name for entry in fields(agent)}
+    others = {setting.name for setting in settings_of_methods()} - own
+    return {**values, "agent": {key: x for key, x in table.items() if key not in others}}
 
 
 def _preset_asked_for(

@@ -8,15 +8,19 @@ from typing import Any
 
 import numpy as np
 
+from ..methods import Declared, registry
 from ..support.rows import Scalar, scalar
 from ..support.statistics import RETURN, SUCCESS, interval, mean_measured
 
-# Budgets with a name, one sample of a policy: in few letters, and spelled out.
-POLICIES = {
-    "bc": ("BC", "behaviour cloning"),
-    "weighted_bc": ("weighted BC", "weighted behaviour cloning"),
-    "fql": ("FQL", "FQL"),
-}
+
+def policy_titles(name: str) -> tuple[str, str]:
+    """A budget with a name, one sample of a method's policy: in few letters, and spelled out."""
+    if name not in registry.names(Declared):
+        last = name.rpartition(":")[2]
+        return last, last
+    method = registry.find(Declared, name, "method")
+    title = method.title or name.rpartition(":")[2]
+    return title, method.long_title or title
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+from ..spec.settings import Network, Settings, settings_of_methods
 from ..support.errors import VGFError
 from ..support.settings_tree import NONE, override, to_dict
 from ..support.toml import read_toml
@@ -21,7 +22,7 @@ from .checkpoint import load_checkpoint
 from .config import BackendSettings, OnlineSettings, RunConfig, StartSettings
 from .flags import flag_names
 from .folder import open_run_folder, seed_folders
-from .resolve import asked_for, resolve
+from .resolve import asked_for, of_method, resolve
 
 # What an agent is and what it was trained on: its checkpoint fits nothing else.
 _KEPT = (
@@ -31,22 +32,10 @@ _KEPT = (
     "task.normalise_rewards",
     "task.standardise",
     "agent.method",
-    "agent.critic",
-    "agent.reference",
-    "agent.gradient_field",
-    "agent.policy",
     "agent.ensemble",
     "agent.reference_kind",
     "agent.reference_tanh",
 )
-
-
-# What only one method reads. (Networks that a method does not train are no contradiction.)
-_OF_METHOD = {
-    "distillation": "fql",
-    "weight_temperature": "weighted_bc",
-    "weight_maximum": "weighted_bc",
-}
 
 
 def configuration(flags: Mapping[str, Any], path: Path | str | None = None) -> RunConfig:
@@ -63,14 +52,21 @@ def configuration(flags: Mapping[str, Any], path: Path | str | None = None) -> R
             f"{flag_names()[f'online.{of_online[0]}']} belongs to the online phase, which has no "
             "steps; add --online-steps, or drop it"
         )
-    for name, method in _OF_METHOD.items():
-        if name in flags.get("agent", {}) and config.agent.method != method:
-            raise VGFError(
-                f"{flag_names()[f'agent.{name}']} belongs to method {method}, and this run's is "
-                f"{config.agent.method}; drop it, or add --method {method}"
-            )
+    _check_flags_of_methods(flags.get("agent", {}), config.agent)
     check_start(config)
     return config
+
+
+def _check_flags_of_methods(flags: Mapping[str, Any], agent: Settings) -> None:
+    """Refuse flags that only another method reads; sizes of its networks say nothing."""
+    own = {entry.name for entry in fields(agent)}
+    for setting in settings_of_methods():
+        name, method = setting.name, setting.method
+        if name in flags and name not in own and not isinstance(setting.default, Network):
+            raise VGFError(
+                f"{flag_names()[f'agent.{name}']} belongs to method {method}, and this run's is "
+                f"{agent.method}; drop it, or add --method {method}"
+            )
 
 
 def _resolved(flags: Mapping[str, Any], path: Path | str | None) -> RunConfig:
@@ -92,7 +88,8 @@ def _resolved(flags: Mapping[str, Any], path: Path | str | None) -> RunConfig:
         backend=BackendSettings() if other else source.backend,
         out=None,
     )
-    config = override(override(base, file, str(path)), flags, "flags")
+    config = override(base, of_method(file, base.agent), str(path))
+    config = override(config, of_method(flags, base.agent), "flags")
     return replace(config, start=replace(config.start, run=str(place)))
 
 
@@ -109,7 +106,9 @@ def check_start(config: RunConfig) -> None:
     if config.start.run is None:
         return
     source = open_run_folder(config.start.run)
-    for key in _KEPT:
+    agent = config.agent
+    networks = [e.name for e in fields(agent) if isinstance(getattr(agent, e.name), Network)]
+    for key in (*_KEPT, *(f"agent.{name}" for name in networks)):
         here, there = (_value(tree, key) for tree in (config, source))
         if here != there:
             part = (

@@ -175,10 +175,10 @@ class _ByMethod(type):
         values, named = values[1:], {**named, "method": name}
         own = {entry.name for entry in fields(made)}
         for key in sorted(set(named) - own):
-            known = [f for f in _settings_of_methods() if f.name == key]
+            known = [own for own in settings_of_methods() if own.name == key]
             if not known:
                 break  # the class itself says that it has no such setting
-            value, owner = named.pop(key), known[0].owner
+            value, owner = named.pop(key), known[0].method
             if value != known[0].default and not isinstance(value, Network):
                 raise ValueError(f"{key} belongs to method {owner!r}, not {name!r}; drop it")
         placed = dict(zip(_names_of(made), values, strict=False))
@@ -186,19 +186,29 @@ class _ByMethod(type):
 
 
 @dataclass(frozen=True)
-class _Own:
-    """A setting that one method alone has."""
+class SettingOfMethod:
+    """A setting that only some method has: its name, the method's, and its default."""
 
     name: str
-    owner: str
+    method: str
     default: Any
 
 
-def _settings_of_methods() -> list[_Own]:
-    """The settings that only one method has, of all that are known."""
+def settings_of_methods() -> list[SettingOfMethod]:
+    """The settings that methods add to those of all, of every method that is known.
+
+    Shapes:
+        None.
+
+    Equation:
+        None.
+
+    Source:
+        Ours.
+    """
     common = set(_names_of(Settings)) | {"method"}
     return [
-        _Own(entry.name, name, _default(entry))
+        SettingOfMethod(entry.name, name, _default(entry))
         for name in names(Declared)
         for entry in fields(find(Declared, name, "method").Settings)
         if entry.name not in common

@@ -13,10 +13,11 @@ import json
 import re
 import textwrap
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ...methods import find_method
 from ...spec.settings import Settings, method_settings
 from ...support.errors import VGFError
 from ...support.suggestions import did_you_mean
@@ -24,7 +25,6 @@ from ...support.toml import read_toml
 from ..config import all_settings
 
 FAMILIES = ("d4rl-vgf", "d4rl-avgf", "ogbench-avgf", "ogbench-vgf")
-TITLES = {"vgf": "VGF", "avgf": "A-VGF"}
 _TASKS = range(1, 6)  # of an environment of OGBench
 # The published scores in the families' files, by their keys.
 _FIGURE = "read off the paper's figure"
@@ -83,7 +83,7 @@ class Preset:
     def description(self) -> str:
         """The preset in words."""
         kind = "offline, then online" if self.online else "offline"
-        return f"{TITLES[self.method]} on {self.env}, {kind}"
+        return f"{find_method(self.method).title} on {self.env}, {kind}"
 
     def of_method(self, method: str) -> Preset:
         """The same task's preset of another method where there is one, else this one."""
@@ -101,7 +101,11 @@ class Preset:
         agent = dict(self.settings["agent"])
         if method != self.method:
             authors, plain = method_settings(method), Settings()
-            own = {name for name in agent if getattr(authors, name) != getattr(plain, name)}
+            own = {
+                entry.name
+                for entry in fields(plain)
+                if getattr(authors, entry.name) != getattr(plain, entry.name)
+            }
             for name in own | {"method", "particles", "budget", "clip_norm"}:
                 agent.pop(name, None)
         return {**values, "agent": agent}

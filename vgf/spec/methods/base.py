@@ -73,7 +73,8 @@ class Declaration(Declared):
 
     Attributes:
         name: how it is asked for; one of your own is asked for as ``module:object``.
-        title: as a table or figure names it.
+        title: as a table names it.
+        long_title: as a figure names it; the title, where it is not given.
         Settings: its settings, a frozen dataclass derived from :class:`vgf.spec.Settings`.
         defaults: the settings in which its authors' form differs from the plain `Settings`.
         trains: the networks that an update trains, in order. "critic" has a target network,
@@ -83,6 +84,7 @@ class Declaration(Declared):
 
     name = ""
     title = ""
+    long_title = ""
     Settings: type[Settings] = Settings
     defaults: Mapping[str, Any] = {}
     trains: tuple[str, ...] = ("critic", "reference")

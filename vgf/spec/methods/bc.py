@@ -15,6 +15,7 @@ class BC(Specification):
 
     name = "bc"
     title = "BC"
+    long_title = "behaviour cloning"
     defaults = {"budget": Budget(steps=0)}
     trains = ("reference",)
 

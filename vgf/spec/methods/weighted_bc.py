@@ -90,6 +90,7 @@ class WeightedBC(Specification):
 
     name = "weighted_bc"
     title = "weighted BC"
+    long_title = "weighted behaviour cloning"
     Settings = WeightedBCSettings
     defaults = {"budget": Budget(steps=0)}
 
