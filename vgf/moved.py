@@ -1,4 +1,4 @@
-"""Modules under the names they had up to version 0.1: they still import, and say the new name."""
+"""Modules and names as they were up to version 0.1: they still import, and say the new name."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import importlib
 import importlib.util
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
@@ -17,15 +17,21 @@ MOVED: dict[str, tuple[str, ...]] = {
     "vgf.acting": ("vgf.runs.acting",),
     "vgf.checkpoint": ("vgf.runs.checkpoint",),
     "vgf.config": ("vgf.runs.config",),
-    "vgf.data.collect": ("vgf.recording.collect",),
-    "vgf.data.d4rl": ("vgf.benchmarks.d4rl",),
-    "vgf.data.environments": ("vgf.benchmarks.environments",),
-    "vgf.data.formats": ("vgf.recording.formats",),
+    "vgf.data.collect": ("vgf.recording.collect", "vgf.environments.making"),
+    "vgf.data.common": ("vgf.support.callbacks", "vgf.support.processes"),
+    "vgf.data.d4rl": ("vgf.benchmarks.d4rl", "vgf.data.hdf5"),
+    "vgf.data.environments": (
+        "vgf.environments.making",
+        "vgf.environments.fitting",
+        "vgf.benchmarks.ogbench_environment",
+    ),
+    "vgf.data.formats": ("vgf.recording.formats", "vgf.benchmarks.gymnasium"),
     "vgf.data.minari": ("vgf.benchmarks.minari",),
     "vgf.data.ogbench": ("vgf.benchmarks.ogbench",),
     "vgf.data.policies": ("vgf.recording.policies",),
-    "vgf.data.record": ("vgf.recording.record",),
-    "vgf.data.source": ("vgf.benchmarks.source",),
+    "vgf.data.pool": ("vgf.environments.pool",),
+    "vgf.data.record": ("vgf.benchmarks.ogbench_oracles",),
+    "vgf.data.source": ("vgf.benchmarks", "vgf.benchmarks.files"),
     "vgf.data.stand_ins": ("vgf.benchmarks.stand_ins",),
     "vgf.errors": ("vgf.support.errors",),
     "vgf.evaluate": ("vgf.runs.evaluation",),
@@ -39,7 +45,14 @@ MOVED: dict[str, tuple[str, ...]] = {
     "vgf.report": ("vgf.runs.report",),
     "vgf.scores": ("vgf.support.statistics",),
     "vgf.start": ("vgf.runs.start",),
-    "vgf.tasks": ("vgf.benchmarks.tasks",),
+    "vgf.tasks": (
+        "vgf.benchmarks.tasks",
+        "vgf.benchmarks.d4rl",
+        "vgf.benchmarks.gymnasium",
+        "vgf.benchmarks.minari",
+        "vgf.benchmarks.ogbench",
+        "vgf.environments.making",
+    ),
     "vgf.testing.adapter": ("vgf.checker.adapter",),
     "vgf.testing.alternatives": ("vgf.checker.alternatives",),
     "vgf.testing.checking": ("vgf.checker.checking",),
@@ -49,6 +62,51 @@ MOVED: dict[str, tuple[str, ...]] = {
     "vgf.train": ("vgf.runs.loop",),
     "vgf.updates": ("vgf.runs.updates",),
 }
+
+
+# Names of a module that are elsewhere now: MODULE, or MODULE:NAME where the name is another one.
+MOVED_NAMES: dict[str, dict[str, str]] = {
+    "vgf.data": {
+        "Source": "vgf.benchmarks:FoundTask",
+        "d4rl_table": "vgf.benchmarks.d4rl",
+        "find_source": "vgf.benchmarks:find_task",
+        "generate_ogbench": "vgf.benchmarks.ogbench_oracles",
+        "load_ogbench": "vgf.benchmarks.ogbench",
+        "normalised_score": "vgf.benchmarks.d4rl",
+        "ogbench_tasks": "vgf.benchmarks.ogbench",
+        "parse_task": "vgf.benchmarks.ogbench",
+        "read_file": "vgf.benchmarks.files",
+        "read_minari": "vgf.benchmarks.minari",
+        "read_raw": "vgf.benchmarks",
+    },
+    "vgf.data.collect": {"Policy": "vgf.recording.policies:BehaviourPolicy"},
+    "vgf.data.formats": {"read_record": "vgf.data.provenance:read_json"},
+    "vgf.data.parts": {
+        "differences": "vgf.data.provenance",
+        "read_record": "vgf.data.provenance:read_json",
+        "same_making": "vgf.data.provenance",
+        "versions": "vgf.data.provenance",
+    },
+    "vgf.data.policies": {"Policy": "vgf.recording.policies:BehaviourPolicy"},
+    "vgf.data.source": {
+        "Source": "vgf.benchmarks:FoundTask",
+        "find_source": "vgf.benchmarks:find_task",
+    },
+}
+
+
+def old_names(module: str) -> Callable[[str], Any]:
+    """The ``__getattr__`` of a module in :data:`MOVED_NAMES`: its old names, from their homes."""
+
+    def find(name: str) -> Any:
+        if name not in MOVED_NAMES[module]:
+            raise AttributeError(f"module {module!r} has no attribute {name!r}")
+        home, _, renamed = MOVED_NAMES[module][name].partition(":")
+        now = renamed or name
+        warnings.warn(f"{module}.{name} is now {home}.{now}", DeprecationWarning, stacklevel=2)
+        return getattr(importlib.import_module(home), now)
+
+    return find
 
 
 class OldNames(MetaPathFinder, Loader):
@@ -67,6 +125,8 @@ class OldNames(MetaPathFinder, Loader):
         def find(attribute: str) -> Any:
             if attribute.startswith("__"):
                 raise AttributeError(attribute)
+            if attribute in MOVED_NAMES.get(name, {}):
+                return old_names(name)(attribute)
             for home in homes:
                 found = importlib.import_module(home)
                 if hasattr(found, attribute):

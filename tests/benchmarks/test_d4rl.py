@@ -17,9 +17,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vgf.benchmarks import d4rl
-from vgf.benchmarks.d4rl import D4RLTask, d4rl_table, find_d4rl, table_of
-from vgf.data import normalised_score, read_raw, to_dataset
+from vgf.benchmarks import d4rl, read_raw
+from vgf.benchmarks.d4rl import D4RLTask, d4rl_table, find_d4rl, normalised_score, table_of
+from vgf.data import to_dataset
 from vgf.support.errors import VGFError
 
 h5py = pytest.importorskip("h5py")

@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vgf.data import RawData, read_file, read_npz, return_range, to_dataset
+from vgf.benchmarks.files import read_file
+from vgf.data import RawData, read_npz, return_range, to_dataset
 from vgf.data.raw import reward_scale
 from vgf.support.errors import VGFError
 

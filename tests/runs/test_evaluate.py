@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from vgf.data.pool import default_workers
+from vgf.environments.pool import default_workers
 from vgf.support.errors import VGFError
 from vgf.runs.evaluation import Evaluation, episode_seed, evaluate, make_pool, summarise
 from vgf.spec import wasserstein2

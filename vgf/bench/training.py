@@ -18,10 +18,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..backends import available_backends
-from ..data.pool import usable_cores
 from ..runs.checkpoint import environment
 from ..runs.log import progress
 from ..support.errors import VGFError
+from ..support.processes import usable_cores
 from . import ours, peers, roofs
 from .interleave import MissingPackageError, Worker, calibrate, ratio, take_turns
 from .limits import flops, intensity, limit, state_bytes

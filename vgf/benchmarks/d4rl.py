@@ -8,7 +8,6 @@ the package is installed that file is read, and elsewhere the copy beside this m
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import importlib.util
@@ -18,19 +17,19 @@ import runpy
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from ..data.common import Progress
-from ..data.raw import RAW_KEYS, RawData
+from ..data.raw import RawData
+from ..support.callbacks import Progress
 from ..support.errors import VGFError
-from ..support.extras import need
 from ..support.files import atomic_file, write_atomically
-from ..support.statistics import normalised
+from ..support.statistics import NORMALISED, RETURN, SUCCESS, normalised
+from ..support.suggestions import nearest
+from .base import Benchmark, DataRequest, Making, Scoring, reference_note
+from .files import read_file
 
 DEFAULT_FOLDER = Path("~/.d4rl/datasets")
 FOLDER_VARIABLE = "D4RL_DATASET_DIR"
@@ -39,7 +38,6 @@ ACTION_CLIP = 1.0 - 1e-5
 _TABLE_URL = "https://github.com/Farama-Foundation/D4RL/blob/{}/d4rl/infos.py"
 _DOWNLOAD_TIMEOUT = 30.0
 _DOWNLOAD_PIECE = 1 << 20
-_HDF5_SUFFIXES = (".hdf5", ".h5")
 # Steps after which D4RL's environments cut an episode, by the beginnings of their names.
 _LIMITS = {
     "antmaze-umaze": 700,
@@ -180,8 +178,6 @@ def normalised_score(name: str, value: float) -> float:
     """
     tasks = d4rl_table().tasks
     if name not in tasks:
-        from ..runs.config import nearest
-
         near = nearest(name, tasks)
         hint = f"; did you mean {near}?" if near else ""
         raise VGFError(f"D4RL has no task {name!r}{hint}")
@@ -243,47 +239,6 @@ def _download(url: str, path: Path, progress: Progress | None) -> Path:
     return path
 
 
-def read_hdf5(path: str | Path) -> RawData:
-    """Read an HDF5 file in D4RL's layout: one array for each field, by its own name.
-
-    observations, actions, rewards and terminals; timeouts and next_observations are optional, and
-    so are masks, which D4RL's own files do not have (see :mod:`vgf.data.raw`). Rewards and flags
-    may be columns ``[M, 1]``. Everything else in the file is left alone.
-
-    Raises:
-        VGFError: no such file, or no whole HDF5 file.
-    """
-    h5py = need("h5py", "d4rl")
-    path = Path(path)
-    with _readable(path), h5py.File(path, "r") as file:
-        is_array = {key: isinstance(file.get(key), h5py.Dataset) for key in file}
-        arrays = {key: np.asarray(file[key][()]) for key in RAW_KEYS if is_array.get(key)}
-    if not arrays and "episode_0" in is_array:
-        raise VGFError(
-            f"{path} is part of a Minari dataset; name the dataset's folder, which has data/"
-        )
-    for key in ("rewards", "masks", "terminals", "timeouts"):
-        if key in arrays and arrays[key].shape[1:] == (1,):
-            arrays[key] = arrays[key][:, 0]
-    found = tuple(key if there else f"{key} (no array)" for key, there in is_array.items())
-    return RawData(arrays, str(path), found)
-
-
-@contextlib.contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    """Turn what a missing, foreign or damaged HDF5 file raises into a VGFError."""
-    if not path.exists():
-        raise VGFError(f"{path}: no such file; name a file of data with --data")
-    if path.is_dir():
-        raise VGFError(f"{path} is a folder; name a file in it")
-    try:
-        yield
-    except (OSError, RuntimeError, ValueError, TypeError, KeyError) as error:
-        raise VGFError(
-            f"{path} is not a whole HDF5 file ({error}); delete it and fetch it anew"
-        ) from error
-
-
 def with_conventions(raw: RawData, task: D4RLTask, normalise_rewards: bool = False) -> RawData:
     """The data of a task, with D4RL's conventions as the field uses them.
 
@@ -292,7 +247,7 @@ def with_conventions(raw: RawData, task: D4RLTask, normalise_rewards: bool = Fal
     trajectories cut where the environment's time limit cut them.
 
     Raises:
-        VGFError: normalised rewards are asked for in antmaze.
+        VGFError: normalised rewards in antmaze.
     """
     maze = task.family == "antmaze"
     if maze and normalise_rewards:
@@ -307,6 +262,73 @@ def with_conventions(raw: RawData, task: D4RLTask, normalise_rewards: bool = Fal
         normalise_rewards=normalise_rewards,
         max_episode_steps=task.max_episode_steps,
     )
+
+
+# --- the benchmark ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class D4RLMaker:
+    """Makes D4RL's own environment of a task, or the one that stands in for it; picklable."""
+
+    task: D4RLTask
+    own: bool
+
+    def __call__(self, seed: int | None = None) -> Any:
+        from .stand_ins import make_own, make_stand_in
+
+        return (make_own if self.own else make_stand_in)(self.task, seed)
+
+
+class D4RL(Benchmark):
+    """D4RL's tasks, in its own environments or in those that stand in for them."""
+
+    kind, title, example = "d4rl", "D4RL", "hopper-medium-v2"
+
+    def names(self, data_dir: str | Path | None = None) -> Sequence[str]:
+        return list(d4rl_table().tasks)
+
+    def read(self, request: DataRequest) -> RawData:
+        task = d4rl_table().tasks[request.name]
+        path = request.data or find_d4rl(
+            task, request.data_dir, allow_download=request.allow_download, progress=request.progress
+        )
+        raw = read_file(path, request.memory)
+        return with_conventions(raw, task, request.normalise_rewards)
+
+    def scoring(self, request: DataRequest) -> Scoring:
+        from .stand_ins import describe, stand_in, why_none, why_not_own
+
+        table, name = d4rl_table(), request.name
+        task = table.tasks[name]
+        reason = why_not_own(task)
+        if reason is not None and stand_in(task) is None:
+            note = f"no evaluation: nothing stands in for D4RL's {name}: {why_none(task)}"
+            return Scoring(None, notes=(note,))
+        own = reason is None
+        make_env = D4RLMaker(task, own)
+        notes = [describe(task, own)]
+        if is_installed_here() and not own:
+            notes.append(f"D4RL's own environment cannot be made here: {reason}")
+        if task.family == "antmaze":
+            return Scoring(make_env, SUCCESS, notes=(*notes, "normalised score = 100 x success"))
+        if task.ref_min is None or task.ref_max is None:
+            notes.append(
+                f"no normalised score: D4RL's table has no reference score for {name}; the return "
+                "is reported"
+            )
+            return Scoring(make_env, RETURN, notes=tuple(notes))
+        reference = task.ref_min, task.ref_max
+        notes.append(reference_note(*reference, table.source))
+        return Scoring(make_env, NORMALISED, reference, tuple(notes))
+
+    def making(self, request: DataRequest, out: Path | None = None) -> Making | None:
+        if request.name not in d4rl_table().tasks:
+            return None
+        raise VGFError(
+            f"{request.name} is D4RL's, recorded with policies that it does not ship: it can be "
+            "fetched and not made; gymnasium:ID records an environment with a policy of yours"
+        )
 
 
 def main(words: list[str]) -> int:

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
+import dataclasses
 import io
 import os
 import re
 import socket
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ..data.npz import check_mappable
 from ..data.raw import RawData, with_box
 from ..spec.types import Array
 from ..support.errors import VGFError
 from ..support.extras import need
+from ..support.statistics import NORMALISED
+from ..support.suggestions import closest
+from .base import Benchmark, DataRequest, Scoring, reference_note
 
 STORE_VARIABLE = "MINARI_DATASETS_PATH"
 DEFAULT_STORE = Path("~/.minari/datasets")
@@ -105,7 +109,7 @@ def find_minari(
     """The folder of a dataset, downloaded where it is in no store.
 
     Raises:
-        VGFError: a name that is none, no dataset and no download; the message says the ways out.
+        VGFError: a wrong name, no dataset and no download; the message says the ways out.
     """
     if not is_name(name):
         raise VGFError(
@@ -123,7 +127,7 @@ def find_minari(
         path = local_path(name, data_dir)
         if path is not None:
             return path
-    near = difflib.get_close_matches(name, local_names(data_dir), n=1)
+    near = closest(name, local_names(data_dir), most=1)
     hint = f"did you mean {near[0]}? Or, on" if near else "on"
     raise VGFError(
         f"no data for {name}{because}; {hint} a machine with a network, `minari download {name}` "
@@ -196,7 +200,7 @@ def read_minari(path: Path) -> RawData:
         VGFError: as :func:`open_minari`; observations or actions that are not vectors of numbers,
             or episodes whose parts have other lengths.
     """
-    from .environments import check_spaces, flatten
+    from ..environments.fitting import check_spaces, flatten
 
     found = open_minari(path)
     observation_space, action_space = found.dataset.observation_space, found.dataset.action_space
@@ -241,7 +245,8 @@ def make_minari_env(path: Path, seed: int | None = None) -> Any:
     Raises:
         VGFError: it says none, or it cannot be made here.
     """
-    from .environments import fit, made, registered
+    from ..environments.fitting import fit
+    from ..environments.making import made, registered
 
     found = open_minari(path)
     if found.env_name is None:
@@ -253,3 +258,78 @@ def make_minari_env(path: Path, seed: int | None = None) -> Any:
             lambda: found.dataset.recover_environment(eval_env=True, disable_env_checker=True),
         )
     return fit(env, seed)
+
+
+def check_no_part(raw: RawData, path: Path) -> None:
+    """Check that an HDF5 file is not the inside of a dataset.
+
+    Raises:
+        VGFError: it is; the message names what to read instead.
+    """
+    if not raw.arrays and any(name.startswith("episode_0 ") for name in raw.found):
+        raise VGFError(
+            f"{path} is part of a Minari dataset; name the dataset's folder, which has data/"
+        )
+
+
+@dataclass(frozen=True)
+class MinariMaker:
+    """Makes the environment that a dataset is to be evaluated in; picklable."""
+
+    path: Path
+
+    def __call__(self, seed: int | None = None) -> Any:
+        return make_minari_env(self.path, seed)
+
+
+class Minari(Benchmark):
+    """Minari's datasets; those of its names that are in a local store come before gymnasium's."""
+
+    kind, title, example = "minari", "Minari", "D4RL/door/human-v2"
+
+    def names(self, data_dir: str | Path | None = None) -> Sequence[str]:
+        return local_names(data_dir)
+
+    def has(self, name: str, data_dir: str | Path | None = None) -> bool:
+        return local_path(name, data_dir) is not None
+
+    def may_have(self, name: str) -> bool:
+        return "/" in name and is_name(name)
+
+    def spelled(self, name: str, data_dir: str | Path | None = None) -> str:
+        return name  # it may be there to be downloaded
+
+    def check(self, request: DataRequest) -> None:
+        if request.data is not None:
+            raise VGFError(f"{request.name} names its own data; drop --data, or use --env none")
+        super().check(request)
+
+    def read(self, request: DataRequest) -> RawData:
+        path = self._find(request)
+        check_mappable(path, request.memory)
+        raw = read_minari(path)
+        if request.action_box is not None:
+            raw = with_box(raw, *request.action_box)
+        return dataclasses.replace(raw, normalise_rewards=request.normalise_rewards)
+
+    def _find(self, request: DataRequest) -> Path:
+        return find_minari(request.name, request.data_dir, allow_download=request.allow_download)
+
+    def scoring(self, request: DataRequest) -> Scoring:
+        from ..environments.making import simulator_versions
+
+        name, path = request.name, self._find(request)
+        found = open_minari(path)
+        if found.env_name is None:
+            note = f"no evaluation: {name} does not say which environment it is of"
+            return Scoring(None, notes=(note,))
+        env = found.env_name
+        notes = [f"evaluated in {env} ({simulator_versions(env)}), as {name} says"]
+        low, high = found.ref_min, found.ref_max
+        if low is None or high is None or low == high:
+            notes.append(
+                f"no normalised score: {name} has no reference scores; the return is reported"
+            )
+            return Scoring(MinariMaker(path), notes=tuple(notes))
+        notes.append(reference_note(low, high, "the dataset"))
+        return Scoring(MinariMaker(path), NORMALISED, (low, high), tuple(notes))

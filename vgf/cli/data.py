@@ -19,10 +19,10 @@ def main(words: list[str]) -> int:
         _top().print_help()
         return 0
     if words[0] not in SUBCOMMANDS:
-        from ..runs.config import nearest
+        from ..support.suggestions import did_you_mean, nearest
 
         near = nearest(words[0], SUBCOMMANDS)
-        hint = f"did you mean {near}?" if near else f"choose {' or '.join(SUBCOMMANDS)}"
+        hint = did_you_mean(near, f"choose {' or '.join(SUBCOMMANDS)}")
         raise VGFError(f"vgf data: {words[0]} is no command; {hint}")
     module = importlib.import_module(f".data_{words[0]}", __package__)
     status: int = module.main(words[1:])

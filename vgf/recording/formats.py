@@ -16,15 +16,15 @@ from unittest import mock
 import numpy as np
 
 from ..benchmarks.minari import STORE_VARIABLE, stores
-from ..data.parts import Parts, read_record, same_making
+from ..data.parts import Parts
+from ..data.provenance import ATTRIBUTE, file_provenance, read_json, same_making
 from ..spec.types import Array
 from ..support.errors import VGFError
-from ..support.extras import is_installed, need
+from ..support.extras import need
 from ..support.files import write_atomically
 
 # Numbers are kept as D4RL has them; the parts keep the environment's own types.
 _DTYPES = {"terminals": np.bool_, "timeouts": np.bool_}
-ATTRIBUTE = "vgf"  # of a .hdf5 file and of Minari's metadata: what the data depend on, as JSON
 
 
 class Output(Protocol):
@@ -37,10 +37,10 @@ class Output(Protocol):
     def exists(self) -> bool:
         """Whether there is something already."""
 
-    def is_made(self, record: Mapping[str, Any]) -> bool:
-        """Whether it is there already, made as `record` says."""
+    def is_made(self, provenance: Mapping[str, Any]) -> bool:
+        """Whether it is there already, of this provenance."""
 
-    def write(self, parts: Parts, record: Mapping[str, Any]) -> None:
+    def write(self, parts: Parts, provenance: Mapping[str, Any]) -> None:
         """Write the episodes, with what they depend on."""
 
     def flags(self, environment: str) -> list[str]:
@@ -72,26 +72,6 @@ def parse_output(text: str, data_dir: str | Path | None = None) -> Output:
     raise VGFError(f"--out {text} must end in .npz or .hdf5, or be minari:NAME, such as {path}.npz")
 
 
-def recorded_environment(path: Path) -> str | None:
-    """The gymnasium id that a file says it was recorded in, or None."""
-    record: Any = None
-    if path.suffix == ".npz":
-        record = read_record(path.with_suffix(".json"))
-    elif is_installed("h5py"):
-        record = _attribute(path)
-    name = record.get("environment") if isinstance(record, dict) else None
-    return name if isinstance(name, str) else None
-
-
-def _attribute(path: Path) -> Any:
-    """What a .hdf5 file says it depends on, or None."""
-    try:
-        with need("h5py", "d4rl").File(path, "r") as file:
-            return json.loads(file.attrs[ATTRIBUTE])
-    except (OSError, KeyError, ValueError, TypeError):
-        return None
-
-
 def _rows(parts: Parts, key: str) -> Iterator[Array]:
     for rows in parts.rows(key):
         yield rows.astype(_dtype(key))
@@ -115,17 +95,18 @@ class NpzOutput:
         """The flags of `vgf run` that train on it."""
         return ["--env", f"gymnasium:{environment}", "--data", str(self.place)]
 
-    def is_made(self, record: Mapping[str, Any]) -> bool:
-        """Whether it is there already, made as `record` says."""
-        there = read_record(self.place.with_suffix(".json"))
-        return self.place.exists() and same_making(there, record)
+    def is_made(self, provenance: Mapping[str, Any]) -> bool:
+        """Whether it is there already, of this provenance."""
+        return self.place.exists() and same_making(file_provenance(self.place), provenance)
 
-    def write(self, parts: Parts, record: Mapping[str, Any]) -> None:
+    def write(self, parts: Parts, provenance: Mapping[str, Any]) -> None:
         """Write the file, and what it depends on."""
         with parts.fresh(self.place) as fresh:
             parts.write_npz(fresh, dtype=_dtype)
             self.place.unlink(missing_ok=True)  # so that never a file stands beside another's .json
-            write_atomically(self.place.with_suffix(".json"), json.dumps(record, indent=2) + "\n")
+            write_atomically(
+                self.place.with_suffix(".json"), json.dumps(provenance, indent=2) + "\n"
+            )
 
 
 @dataclass(frozen=True)
@@ -142,17 +123,17 @@ class Hdf5Output:
         """The flags of `vgf run` that train on it."""
         return ["--env", f"gymnasium:{environment}", "--data", str(self.place)]
 
-    def is_made(self, record: Mapping[str, Any]) -> bool:
-        """Whether it is there already, made as `record` says."""
-        return same_making(_attribute(self.place), record)
+    def is_made(self, provenance: Mapping[str, Any]) -> bool:
+        """Whether it is there already, of this provenance."""
+        return same_making(file_provenance(self.place), provenance)
 
-    def write(self, parts: Parts, record: Mapping[str, Any]) -> None:
+    def write(self, parts: Parts, provenance: Mapping[str, Any]) -> None:
         """Write the file."""
         h5py = need("h5py", "d4rl")
         total = sum(parts.lengths())
         with parts.fresh(self.place) as fresh, h5py.File(fresh, "w") as file:
-            file.attrs[ATTRIBUTE] = json.dumps(record)
-            for key, value in record.items():
+            file.attrs[ATTRIBUTE] = json.dumps(provenance)
+            for key, value in provenance.items():
                 as_json = isinstance(value, dict) or value is None
                 file.attrs[key] = json.dumps(value) if as_json else value
             for key in parts.names():
@@ -208,24 +189,24 @@ class MinariOutput:
         own = MinariOutput.of(self.name).root == self.root
         return ["--env", f"minari:{self.name}"] + ([] if own else ["--data-dir", str(self.root)])
 
-    def is_made(self, record: Mapping[str, Any]) -> bool:
-        """Whether it is there already, made as `record` says."""
-        metadata = read_record(self.place / "data" / "metadata.json") or {}
+    def is_made(self, provenance: Mapping[str, Any]) -> bool:
+        """Whether it is there already, of this provenance."""
+        metadata = read_json(self.place / "data" / "metadata.json") or {}
         try:
-            return same_making(json.loads(metadata[ATTRIBUTE]), record)
+            return same_making(json.loads(metadata[ATTRIBUTE]), provenance)
         except (KeyError, ValueError, TypeError):
             return False
 
-    def write(self, parts: Parts, record: Mapping[str, Any]) -> None:
+    def write(self, parts: Parts, provenance: Mapping[str, Any]) -> None:
         """Write the data set with Minari's library, under its name when it is whole."""
-        from .collect import make_box_env
+        from ..environments.making import make_box_env
 
         scratch = parts.folder.absolute() / "fresh"  # Minari goes astray with relative ones
         minari = need("minari", "minari")
         spaces = need("gymnasium", "envs").spaces
         shape, kind = parts.layout("observations")
-        env = make_box_env(record["environment"], record["max_episode_steps"])
-        policy = record["policy"]
+        env = make_box_env(provenance["environment"], provenance["max_episode_steps"])
+        policy = provenance["policy"]
         try:
             with (
                 contextlib.closing(env),
@@ -239,9 +220,9 @@ class MinariOutput:
                     env=env,
                     observation_space=spaces.Box(-np.inf, np.inf, shape, kind.type),
                     algorithm_name=policy.get("name") or policy.get("folder") or policy["kind"],
-                    description=f"recorded by vgf, seed {record['seed']}",
+                    description=f"recorded by vgf, seed {provenance['seed']}",
                 )
-                made.storage.update_metadata({ATTRIBUTE: json.dumps(record)})
+                made.storage.update_metadata({ATTRIBUTE: json.dumps(provenance)})
             self._put(scratch)
         except OSError as error:
             raise VGFError(f"cannot write {self.place}: {error.strerror or error}") from error

@@ -25,8 +25,8 @@ from typing import Any, Generic, Protocol, TypedDict, TypeVar
 
 import numpy as np
 
-from ..data.common import Progress
-from ..data.pool import EnvironmentPool, Step, default_workers
+from ..support.callbacks import Progress
+from ..environments.pool import EnvironmentPool, Step, default_workers
 from ..support.errors import VGFError
 from ..support.statistics import SUCCESS, interval
 from ..spec.theory import wasserstein2

@@ -30,7 +30,8 @@ from ..backends import default_backend, get_backend
 from ..backends.base import Backend, Tree
 from .checkpoint import CONFIG, CheckpointMeta, check_checkpoint, checkpoint_path, create_run_folder, latest_step, load_checkpoint, open_run_folder, record_environment, save_checkpoint
 from .config import BackendSettings, EvaluationSettings, RunConfig, settings_hash
-from ..data.pool import EnvironmentPool, usable_cores
+from ..environments.pool import EnvironmentPool
+from ..support.processes import usable_cores
 from ..data.scaling import Scaling
 from ..support.errors import VGFError
 from .evaluation import Evaluation, evaluate, make_pool

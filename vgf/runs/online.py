@@ -27,7 +27,7 @@ from .acting import agent_policy
 from ..backends.base import Backend, Tree
 from .config import OnlineSettings, RunConfig
 from ..data.dataset import KEYS, Dataset, batch_at
-from ..data.pool import EnvironmentPool
+from ..environments.pool import EnvironmentPool
 from ..data.replay import ReplayBuffer, TransitionFile
 from ..data.scaling import Scaling
 from ..support.errors import VGFError

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import VGFError
+from .suggestions import closest, did_you_mean
 
 
 def load_function(target: str) -> Callable[..., Any]:
@@ -19,8 +20,6 @@ def load_function(target: str) -> Callable[..., Any]:
     Raises:
         VGFError: what cannot be found or imported, with near names.
     """
-    import difflib
-
     place, colon, path = target.rpartition(":")
     if not colon or not place or not path:
         raise VGFError(
@@ -31,13 +30,9 @@ def load_function(target: str) -> Callable[..., Any]:
     for part in path.split("."):
         if not hasattr(found, part):
             names = [name for name in dir(found) if not name.startswith("_")]
-            near = difflib.get_close_matches(part, names, n=3, cutoff=0.5)
             functions = [name for name in names if callable(getattr(found, name))]
-            hint = (
-                f"did you mean {' or '.join(near)}?"
-                if near
-                else (f"it has {', '.join(functions[:8])}" if functions else "it has no functions")
-            )
+            there = f"it has {', '.join(functions[:8])}" if functions else "it has no functions"
+            hint = did_you_mean(closest(part, names), there)
             raise VGFError(f"{place} has no {part}; {hint}")
         found = getattr(found, part)
     if not callable(found):

@@ -1,0 +1,44 @@
+"""What a mistyped word most likely meant."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+def nearest(word: str, candidates: Iterable[str]) -> str | None:
+    """The candidate a mistyped word most likely meant: the same last part, or similar letters."""
+    candidates = list(candidates)
+    last = word.rpartition(".")[2]
+    same = [name for name in candidates if name.rpartition(".")[2] == last]
+    if len(same) == 1:
+        return same[0]
+    matches = difflib.get_close_matches(word, same or candidates, n=1, cutoff=0.6)
+    if matches or same:
+        return (matches or same)[0]
+    by_last = {name.rpartition(".")[2]: name for name in reversed(candidates)}
+    matches = difflib.get_close_matches(last, by_last, n=1, cutoff=0.7)
+    return by_last[matches[0]] if matches else None
+
+
+def did_you_mean(near: str | Iterable[str] | None, otherwise: str) -> str:
+    """The question for a mistyped word.
+
+    Args:
+        near: the candidates that come near, such as :func:`nearest` finds; none, or an empty list.
+        otherwise: what to say where nothing comes near.
+    """
+    names = [near] if isinstance(near, str) else list(near or ())
+    return f"did you mean {' or '.join(names)}?" if names else otherwise
+
+
+def closest(word: str, candidates: Iterable[str], most: int = 3) -> list[str]:
+    """The candidates whose letters are most like a word's, upper and lower case alike.
+
+    Args:
+        word: that none of the candidates is.
+        candidates: of equal ones, case aside, the first counts.
+        most: how many to return; there may be none.
+    """
+    spelled = {name.lower(): name for name in reversed(list(candidates))}
+    return [spelled[match] for match in difflib.get_close_matches(word.lower(), spelled, n=most)]
