@@ -17,15 +17,30 @@ MOVED: dict[str, tuple[str, ...]] = {
     "vgf.acting": ("vgf.runs.acting",),
     "vgf.checkpoint": ("vgf.runs.checkpoint",),
     "vgf.config": ("vgf.runs.config",),
-    "vgf.data.collect": ("vgf.recording.collect", "vgf.environments.making"),
+    "vgf.data.collect": (
+        "vgf.recording.collect",
+        "vgf.recording.policies",
+        "vgf.environments.making",
+    ),
     "vgf.data.common": ("vgf.support.callbacks", "vgf.support.processes"),
-    "vgf.data.d4rl": ("vgf.benchmarks.d4rl", "vgf.data.hdf5"),
+    "vgf.data.d4rl": (
+        "vgf.benchmarks.d4rl",
+        "vgf.benchmarks.d4rl_infos",
+        "vgf.benchmarks.copy_d4rl_infos",
+        "vgf.data.hdf5",
+    ),
     "vgf.data.environments": (
         "vgf.environments.making",
         "vgf.environments.fitting",
         "vgf.benchmarks.ogbench_environment",
     ),
-    "vgf.data.formats": ("vgf.recording.formats", "vgf.benchmarks.gymnasium"),
+    "vgf.data.formats": (
+        "vgf.recording.formats",
+        "vgf.benchmarks.base",
+        "vgf.benchmarks.gymnasium",
+        "vgf.benchmarks.minari",
+        "vgf.data.provenance",
+    ),
     "vgf.data.minari": ("vgf.benchmarks.minari",),
     "vgf.data.ogbench": ("vgf.benchmarks.ogbench",),
     "vgf.data.policies": ("vgf.recording.policies",),
@@ -64,33 +79,34 @@ MOVED: dict[str, tuple[str, ...]] = {
 }
 
 
-# Names of a module that are elsewhere now: MODULE, or MODULE:NAME where the name is another one.
-MOVED_NAMES: dict[str, dict[str, str]] = {
+# What has another name there.
+RENAMED = {
+    ("vgf.data.collect", "Policy"): "BehaviourPolicy",
+    ("vgf.data.policies", "Policy"): "BehaviourPolicy",
+    ("vgf.data.source", "Source"): "FoundTask",
+    ("vgf.data.source", "find_source"): "find_task",
+}
+
+# Names that a module had beside those it has, and where they are now: the module, and the name.
+MOVED_NAMES: dict[str, dict[str, tuple[str, str]]] = {
     "vgf.data": {
-        "Source": "vgf.benchmarks:FoundTask",
-        "d4rl_table": "vgf.benchmarks.d4rl",
-        "find_source": "vgf.benchmarks:find_task",
-        "generate_ogbench": "vgf.benchmarks.ogbench_oracles",
-        "load_ogbench": "vgf.benchmarks.ogbench",
-        "normalised_score": "vgf.benchmarks.d4rl",
-        "ogbench_tasks": "vgf.benchmarks.ogbench",
-        "parse_task": "vgf.benchmarks.ogbench",
-        "read_file": "vgf.benchmarks.files",
-        "read_minari": "vgf.benchmarks.minari",
-        "read_raw": "vgf.benchmarks",
+        "Source": ("vgf.benchmarks", "FoundTask"),
+        "d4rl_table": ("vgf.benchmarks.d4rl_infos", "d4rl_table"),
+        "find_source": ("vgf.benchmarks", "find_task"),
+        "generate_ogbench": ("vgf.benchmarks.ogbench_oracles", "generate_ogbench"),
+        "load_ogbench": ("vgf.benchmarks.ogbench", "load_ogbench"),
+        "normalised_score": ("vgf.benchmarks.d4rl_infos", "normalised_score"),
+        "ogbench_tasks": ("vgf.benchmarks.ogbench", "ogbench_tasks"),
+        "parse_task": ("vgf.benchmarks.ogbench", "parse_task"),
+        "read_file": ("vgf.benchmarks.files", "read_file"),
+        "read_minari": ("vgf.benchmarks.minari", "read_minari"),
+        "read_raw": ("vgf.benchmarks", "read_raw"),
     },
-    "vgf.data.collect": {"Policy": "vgf.recording.policies:BehaviourPolicy"},
-    "vgf.data.formats": {"read_record": "vgf.data.provenance:read_json"},
     "vgf.data.parts": {
-        "differences": "vgf.data.provenance",
-        "read_record": "vgf.data.provenance:read_json",
-        "same_making": "vgf.data.provenance",
-        "versions": "vgf.data.provenance",
-    },
-    "vgf.data.policies": {"Policy": "vgf.recording.policies:BehaviourPolicy"},
-    "vgf.data.source": {
-        "Source": "vgf.benchmarks:FoundTask",
-        "find_source": "vgf.benchmarks:find_task",
+        "differences": ("vgf.data.provenance", "differences"),
+        "read_record": ("vgf.data.provenance", "read_json"),
+        "same_making": ("vgf.data.provenance", "same_making"),
+        "versions": ("vgf.data.provenance", "versions"),
     },
 }
 
@@ -101,8 +117,7 @@ def old_names(module: str) -> Callable[[str], Any]:
     def find(name: str) -> Any:
         if name not in MOVED_NAMES[module]:
             raise AttributeError(f"module {module!r} has no attribute {name!r}")
-        home, _, renamed = MOVED_NAMES[module][name].partition(":")
-        now = renamed or name
+        home, now = MOVED_NAMES[module][name]
         warnings.warn(f"{module}.{name} is now {home}.{now}", DeprecationWarning, stacklevel=2)
         return getattr(importlib.import_module(home), now)
 
@@ -125,12 +140,11 @@ class OldNames(MetaPathFinder, Loader):
         def find(attribute: str) -> Any:
             if attribute.startswith("__"):
                 raise AttributeError(attribute)
-            if attribute in MOVED_NAMES.get(name, {}):
-                return old_names(name)(attribute)
+            now = RENAMED.get((name, attribute), attribute)
             for home in homes:
                 found = importlib.import_module(home)
-                if hasattr(found, attribute):
-                    return getattr(found, attribute)
+                if hasattr(found, now):
+                    return getattr(found, now)
             raise AttributeError(f"{name}, now {' and '.join(homes)}, has no {attribute!r}")
 
         module.__getattr__ = find  # type: ignore[method-assign]

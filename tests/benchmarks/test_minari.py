@@ -149,7 +149,7 @@ def test_names_and_stores(store: Path, tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setenv(minari.STORE_VARIABLE, str(tmp_path / "empty"))
     assert minari.local_path("test/maze-v0") is None
     assert minari.local_path("test/maze-v0", store) == store / "test/maze-v0"
-    with pytest.raises(VGFError, match="'x' is no name of a Minari dataset"):
+    with pytest.raises(VGFError, match="'x' is not a name of a Minari dataset"):
         minari.find_minari("x")
     with pytest.raises(VGFError, match=r"did you mean test/maze-v0\? .*--data-dir"):
         minari.find_minari("test/mase-v0", store, allow_download=False)

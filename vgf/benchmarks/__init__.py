@@ -8,8 +8,8 @@
     files.py       a file of data alone
     tasks.py       from a name to a task, over the protocol
 
-(ogbench_environment.py and ogbench_oracles.py are OGBench's, stand_ins.py and d4rl_infos.json are
-D4RL's; nothing else imports them.)
+(ogbench_environment.py and ogbench_oracles.py are OGBench's; d4rl_infos.py with its .json,
+copy_d4rl_infos.py and stand_ins.py are D4RL's. No other module imports them.)
 
 A name is looked up in the order of :data:`BENCHMARKS`, and after that among the benchmarks that it
 looks like one of. A prefix, such as ``d4rl:``, forces one of them. No name at all, or "none", is a
@@ -28,7 +28,7 @@ from typing import Any
 from ..data.raw import RawData
 from ..support.errors import VGFError
 from ..support.suggestions import closest, did_you_mean
-from .base import Benchmark, DataRequest, Making, NoDataError, Scoring
+from .base import Benchmark, DataRequest, Making, NoDataError, Output, Scoring
 from .d4rl import D4RL
 from .files import Files
 from .gymnasium import Gymnasium
@@ -139,5 +139,5 @@ def read_raw(
     """
     found = find_task(env, data_dir)
     request = DataRequest(found.name, data, data_dir, **options)
-    found.benchmark.check(request)
+    found.benchmark.check_request(request)
     return found.benchmark.read(request)

@@ -2,19 +2,19 @@
 
 To add a benchmark, derive a class from :class:`Benchmark` in a file of its own, and put an object
 of it into ``BENCHMARKS`` (``vgf/benchmarks/__init__.py``), or hand one to
-:func:`vgf.benchmarks.register`. Four methods are needed: :meth:`Benchmark.names`,
-:meth:`Benchmark.read`, :meth:`Benchmark.scoring`, and :meth:`Benchmark.check` where some requests
-mean nothing to it; the others have defaults.
+:func:`vgf.benchmarks.register`. It needs `kind`, `title` and `example`, and three methods: `names`,
+`read` and `scoring`. The other methods have defaults.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from ..data.npz import MEMORY
+from ..data.parts import Parts
 from ..data.raw import RawData, outside_the_box
 from ..environments.pool import MakeEnv
 from ..spec.types import Array
@@ -117,6 +117,26 @@ class Making(Protocol):
         """The flags of `vgf run` that train on it."""
 
 
+class Output(Protocol):
+    """A data set that recorded episodes are written to."""
+
+    @property
+    def place(self) -> Path:
+        """The file or folder."""
+
+    def exists(self) -> bool:
+        """Whether there is something already."""
+
+    def is_made(self, provenance: Mapping[str, Any]) -> bool:
+        """Whether it is there already, of this provenance."""
+
+    def write(self, parts: Parts, provenance: Mapping[str, Any]) -> None:
+        """Write the episodes, with what they depend on."""
+
+    def flags(self, environment: str) -> list[str]:
+        """The flags of `vgf run` that train on it."""
+
+
 class Benchmark:
     """One benchmark; see the module's text for how to add another.
 
@@ -182,7 +202,7 @@ class Benchmark:
 
     # --- read -----------------------------------------------------------------------------------
 
-    def check(self, request: DataRequest) -> None:
+    def check_request(self, request: DataRequest) -> None:
         """Check that a request for data means something to this benchmark.
 
         Raises:
@@ -260,5 +280,20 @@ class Benchmark:
 
         Raises:
             VGFError: it is, and cannot be made; or with other numbers only.
+        """
+        return None
+
+    def output(self, name: str, data_dir: str | Path | None = None) -> Output | None:
+        """A data set in this benchmark's own format, for a recording with a policy.
+
+        Args:
+            name: of the data set, without a prefix.
+            data_dir: the folder of data sets; None for the benchmark's own.
+
+        Returns:
+            None where the benchmark has no format of its own.
+
+        Raises:
+            VGFError: a wrong name, or the benchmark's package is not installed.
         """
         return None

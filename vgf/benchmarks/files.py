@@ -30,10 +30,10 @@ class Files(Benchmark):
     def task_name(self, request: DataRequest) -> str:
         return request.name if request.data is None else Path(request.data).name
 
-    def check(self, request: DataRequest) -> None:
+    def check_request(self, request: DataRequest) -> None:
         if request.data is None:
             raise VGFError("no task and no data; name a file with --data, or a task with --env")
-        super().check(dataclasses.replace(request, name=self.title))
+        super().check_request(dataclasses.replace(request, name=self.title))
 
     def read(self, request: DataRequest) -> RawData:
         return read_own(request)
@@ -68,7 +68,7 @@ def read_file(path: str | Path, memory: str = MEMORY) -> RawData:
     if path.is_dir():
         if minari.is_dataset(path):
             return minari.read_minari(path)
-        raise VGFError(f"{path} is a folder and no Minari dataset; name a file in it")
+        raise VGFError(f"{path} is a folder, and not a Minari dataset; name a file in it")
     readers: dict[str, Callable[[Path], RawData]] = {
         ".npz": functools.partial(read_npz, memory=memory),
         ".hdf5": _read_hdf5,

@@ -66,13 +66,13 @@ class Gymnasium(Benchmark):
             "pip install 'vgf[envs]'"
         )
 
-    def check(self, request: DataRequest) -> None:
+    def check_request(self, request: DataRequest) -> None:
         if request.data is None:
             raise VGFError(
                 f"{request.name} is one of gymnasium's environments, which have no data of their "
                 "own; name a file with --data"
             )
-        super().check(request)
+        super().check_request(request)
 
     def read(self, request: DataRequest) -> RawData:
         return read_own(request)

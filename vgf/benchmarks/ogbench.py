@@ -169,7 +169,12 @@ def load_ogbench(name: str, data_dir: str | Path | None = None, **options: Any) 
         VGFError: an unknown name, a missing extra, no data (with the ways to them), or a file that
             is damaged or does not fit.
     """
-    return to_dataset(_read(DataRequest(parse_task(name).name, data_dir=data_dir, **options)))
+    return to_dataset(read_ogbench(name, data_dir, **options))
+
+
+def read_ogbench(name: str, data_dir: str | Path | None = None, **options: Any) -> RawData:
+    """The same data, relabelled by OGBench, not yet checked; see :func:`load_ogbench`."""
+    return _read(DataRequest(parse_task(name).name, data_dir=data_dir, **options))
 
 
 def _read(request: DataRequest) -> RawData:
@@ -297,7 +302,7 @@ def _readable(path: Path) -> Iterator[None]:
         yield
     except (OSError, ValueError, EOFError, IndexError, zipfile.BadZipFile, zlib.error) as error:
         raise VGFError(
-            f"{path} is not a whole dataset ({error}); delete it, and it is made or fetched anew"
+            f"{path} is not a whole dataset ({error}); delete it, and it is made or fetched again"
         ) from error
 
 

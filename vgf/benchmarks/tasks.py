@@ -166,7 +166,7 @@ def load(benchmark: Benchmark, request: DataRequest, with_dataset: bool = True) 
         VGFError: as :func:`make_task`.
     """
     if with_dataset:
-        benchmark.check(request)
+        benchmark.check_request(request)
     task, box = measure(benchmark, request)
     if not with_dataset:
         return task

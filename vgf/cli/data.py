@@ -23,7 +23,7 @@ def main(words: list[str]) -> int:
 
         near = nearest(words[0], SUBCOMMANDS)
         hint = did_you_mean(near, f"choose {' or '.join(SUBCOMMANDS)}")
-        raise VGFError(f"vgf data: {words[0]} is no command; {hint}")
+        raise VGFError(f"vgf data: {words[0]} is not a command; {hint}")
     module = importlib.import_module(f".data_{words[0]}", __package__)
     status: int = module.main(words[1:])
     return status

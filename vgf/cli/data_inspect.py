@@ -86,7 +86,7 @@ def _open(args: argparse.Namespace) -> tuple[RawData, tuple[str, ...], str | Non
     if is_file and not file.exists():
         raise VGFError(f"{what}: no such file; vgf data make records one")
     if not is_file and args.env is not None:
-        raise VGFError(f"{what}: no such file; --env goes with a file, {what} is none")
+        raise VGFError(f"{what}: no such file; --env goes with a file, and {what} is not one")
     env = args.env
     if env is None:
         env, remark = _task_of_file(file) if is_file else _task_of_data(what)
@@ -101,7 +101,7 @@ def _open(args: argparse.Namespace) -> tuple[RawData, tuple[str, ...], str | Non
         allow_generate=False,
         allow_download=False,
     )
-    found.benchmark.check(request)
+    found.benchmark.check_request(request)
     task = None
     try:
         task, box = measure(found.benchmark, request)
@@ -181,7 +181,7 @@ def _as_json(found: Inspection, picture: Path | None) -> dict[str, Any]:
 
 
 def _print(found: Inspection, picture: Path | None) -> None:
-    from ..runs.report import format_table
+    from ..support.tables import format_table
 
     print(_wrapped("source", found.source))
     for line in found.conventions:

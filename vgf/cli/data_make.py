@@ -29,7 +29,7 @@ def main(words: list[str]) -> int:
 
 def _make(args: argparse.Namespace, making: Making) -> int:
     """Make a data set, unless it is there, and say how to train on it."""
-    from ..runs.log import shown_progress
+    from ..support.progress import shown_progress
 
     if args.force or not making.is_made():
         if making.exists() and not args.force:

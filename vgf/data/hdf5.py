@@ -46,5 +46,5 @@ def _readable(path: Path) -> Iterator[None]:
         yield
     except (OSError, RuntimeError, ValueError, TypeError, KeyError) as error:
         raise VGFError(
-            f"{path} is not a whole HDF5 file ({error}); delete it and fetch it anew"
+            f"{path} is not a whole HDF5 file ({error}); delete it and fetch it again"
         ) from error

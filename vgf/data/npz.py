@@ -163,7 +163,7 @@ def readable(path: Path) -> Iterator[None]:
     try:
         with open(path, "rb") as file:
             if not zipfile.is_zipfile(file):
-                raise zipfile.BadZipFile("it is no zip archive, or was cut off")
+                raise zipfile.BadZipFile("it is not a zip archive, or was cut off")
         yield
     except VGFError:
         raise

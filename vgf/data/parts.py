@@ -8,7 +8,7 @@ While a data set is made, the episodes that are finished are kept in a hidden fo
 
 An episode depends on its number and on what `making.json` says, on nothing else. So the data set
 is the same in one go, in several, and with any number of processes. A part that is damaged is
-recorded anew; parts of another making are dropped. The data set itself appears under its name when
+recorded again; parts of another making are dropped. The data set itself appears under its name when
 it is whole, and the folder goes.
 """
 
@@ -45,7 +45,7 @@ from .provenance import differences, read_json
 Episode = dict[str, Array]
 __getattr__ = old_names(__name__)
 
-FORMAT = 1  # of the parts; another one starts anew
+FORMAT = 1  # of the parts; another one starts again
 LENGTHS = "lengths"
 MAKING = "making.json"
 # A process that is killed loses what was finished in these seconds, and what was under way.
@@ -212,7 +212,7 @@ class Parts:
         if before != provenance:
             changed = differences(before, provenance)
             if before is not None and any(name.startswith("part-") for name in names):
-                self._say(f"{self.folder} is of another making: {changed}; starting anew")
+                self._say(f"{self.folder} is of another making: {changed}; starting again")
             for name in names:
                 _remove(self.folder / name)
             write_atomically(self.folder / MAKING, json.dumps(provenance, indent=2) + "\n")
@@ -224,7 +224,7 @@ class Parts:
                 self._parts[part.first] = part
                 continue
             if name.startswith("part-"):
-                self._say(f"{self.folder / name} is damaged; its episodes are recorded anew")
+                self._say(f"{self.folder / name} is damaged; its episodes are recorded again")
             _remove(self.folder / name)
         if self.kept:
             self._say(f"going on: {self.kept:,} of {self.episodes:,} episodes are there")

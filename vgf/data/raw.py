@@ -227,7 +227,7 @@ def return_range(rewards: Array, ends: Array, steps: int = RETURN_STEPS) -> tupl
     """The least and the greatest return of the trajectories of a source.
 
     A trajectory ends where it is done or was cut, and after 1,000 steps at the latest. What is
-    left at the end of the file is no whole trajectory and does not count, unless it is the only
+    left at the end of the file is not a whole trajectory and does not count, unless it is the only
     one.
 
     Args:

@@ -153,11 +153,9 @@ def simulator_versions(name: str) -> str:
     """The versions of what one of gymnasium's environments runs on here, for people."""
     known = find_spec(name)
     entry = str(known.entry_point) if known is not None else ""
-    packages = {"gymnasium": ""}
+    packages = [("gymnasium", "gymnasium")]
     if "robotics" in entry:
-        packages["gymnasium-robotics"] = ""
+        packages.append(("gymnasium-robotics", "gymnasium-robotics"))
     if "robotics" in entry or "mujoco" in entry:
-        packages["mujoco"] = "MuJoCo"
-    return ", ".join(
-        f"{title or package} {installed_version(package)}" for package, title in packages.items()
-    )
+        packages.append(("mujoco", "MuJoCo"))
+    return ", ".join(f"{title} {installed_version(package)}" for package, title in packages)

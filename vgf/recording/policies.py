@@ -53,7 +53,7 @@ def parse_policy(
     given = {"--checkpoint": checkpoint, "--steps": steps, "--backend": backend}
     wrong = [flag for flag, value in given.items() if value is not None]
     if wrong:
-        raise VGFError(f"{wrong[0]} is for a run folder, and --policy {text} is none; drop it")
+        raise VGFError(f"{wrong[0]} is for a run folder, and --policy {text} is not one; drop it")
     if text == RANDOM:
         return RandomPolicy()
     place, _, name = text.rpartition(":")

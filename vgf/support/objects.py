@@ -30,10 +30,10 @@ def load_function(target: str) -> Callable[..., Any]:
     for part in path.split("."):
         if not hasattr(found, part):
             names = [name for name in dir(found) if not name.startswith("_")]
+            near = closest(part, names)
             functions = [name for name in names if callable(getattr(found, name))]
-            there = f"it has {', '.join(functions[:8])}" if functions else "it has no functions"
-            hint = did_you_mean(closest(part, names), there)
-            raise VGFError(f"{place} has no {part}; {hint}")
+            there = ", ".join(functions[:8]) or "no functions"
+            raise VGFError(f"{place} has no {part}; {did_you_mean(near, f'it has {there}')}")
         found = getattr(found, part)
     if not callable(found):
         raise VGFError(f"{target} is a {type(found).__name__}, not a function")
@@ -65,8 +65,9 @@ def _load_module(name: str) -> Any:
     except ValueError:
         found = None
     if found is None and name not in sys.modules:
-        hint = f"; did you mean {name}.py:...?" if Path(f"{name}.py").exists() else ""
-        raise VGFError(f"no module {name!r} here or on the path{hint}")
+        near = f"{name}.py:..." if Path(f"{name}.py").exists() else None
+        hint = did_you_mean(near, "check its spelling, or write path/to/file.py:function")
+        raise VGFError(f"no module {name!r} here or on the path; {hint}")
     return _execute(lambda: importlib.import_module(name), name)
 
 
