@@ -183,6 +183,15 @@ def test_all_formats_hold_the_same(tmp_path: Path) -> None:
     assert (dataset.total_episodes, dataset.env_spec.id) == (2, "Pendulum-v1")
 
 
+def test_names_of_minari_data_sets(tmp_path: Path) -> None:
+    pytest.importorskip("minari")
+    assert parse_output("minari:my/p-v0", tmp_path).place == tmp_path / "my/p-v0"
+    with pytest.raises(VGFError, match=r"lacks a version; did you mean minari:my/p-v0\?"):
+        parse_output("minari:my/p")
+    with pytest.raises(VGFError, match="minari:my p: "):
+        parse_output("minari:my p")
+
+
 def test_an_interrupted_recording_goes_on(tmp_path: Path) -> None:
     def interrupt(label: str, done: int, total: int) -> None:
         if done == 2:
@@ -324,6 +333,8 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
             "--steps is for a run folder",
         ),
         (("make", "Pendulum-v1", "--episodes", "two"), "'two' is not a whole number"),
+        (("make", "minari:my/pendulum-v0"), "minari:my/pendulum-v0 is unknown"),
+        (("make", "d4rl:hopper-medium-v2"), "is D4RL's, recorded with policies"),
     ],
 )
 def test_what_the_command_refuses(

@@ -299,13 +299,12 @@ class MinariOutput:
         Raises:
             VGFError: a wrong id, or Minari is not installed.
         """
-        need("minari", "minari")
+        if not is_name(name) and is_name(f"{name}-v0"):
+            raise VGFError(f"minari:{name} lacks a version; did you mean minari:{name}-v0?")
         try:
-            _, _, version = need("minari.dataset.minari_dataset", "minari").parse_dataset_id(name)
+            need("minari.dataset.minari_dataset", "minari").parse_dataset_id(name)
         except ValueError as error:
             raise VGFError(f"minari:{name}: {error}") from error
-        if version is None:
-            raise VGFError(f"minari:{name} lacks a version; did you mean minari:{name}-v0?")
         return cls(name, stores(data_dir)[0])
 
     @property
