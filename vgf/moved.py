@@ -103,7 +103,6 @@ MOVED_NAMES: dict[str, dict[str, tuple[str, str]]] = {
         "read_raw": ("vgf.benchmarks", "read_raw"),
     },
     "vgf.data.parts": {
-        "differences": ("vgf.data.provenance", "differences"),
         "read_record": ("vgf.data.provenance", "read_json"),
         "same_making": ("vgf.data.provenance", "same_making"),
         "versions": ("vgf.data.provenance", "versions"),

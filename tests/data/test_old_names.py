@@ -48,5 +48,5 @@ def test_an_old_module(module: str, names: str) -> None:
 
 
 def test_what_never_was_is_not_there() -> None:
-    with pytest.raises(AttributeError, match="module 'vgf.data' has no attribute 'nothing'"):
+    with pytest.raises(AttributeError, match=r"module 'vgf\.data' has no attribute 'nothing'"):
         _ = vgf.data.nothing
