@@ -20,7 +20,7 @@ def test_a_name_of_a_module(module: str, name: str) -> None:
     assert found is getattr(importlib.import_module(home), now)
 
 
-@pytest.mark.parametrize(("module", "name"), list(RENAMED))
+@pytest.mark.parametrize(("module", "name"), [key for key in RENAMED if "vgf.data" in key[0]])
 def test_a_name_that_changed(module: str, name: str) -> None:
     found = getattr(importlib.import_module(module), name)
     assert found.__name__ == RENAMED[module, name]

@@ -168,7 +168,7 @@ class Benchmark:
         """Whether a name without a prefix is one of this benchmark's.
 
         Raises:
-            VGFError: what the name says to look into cannot be.
+            VGFError: what the name names, such as a module, cannot be imported or read.
         """
         return name in self.names(data_dir)
 
@@ -279,7 +279,7 @@ class Benchmark:
             None where the name is not of one of its data sets.
 
         Raises:
-            VGFError: it is, and cannot be made; or with other numbers only.
+            VGFError: it is, and it cannot be made.
         """
         return None
 

@@ -190,7 +190,7 @@ class EnvironmentPool:
 
 @contextlib.contextmanager
 def _alive() -> Iterator[None]:
-    """Turn the silence of a process that is no more into a VGFError."""
+    """Turn what a process that has ended leaves unanswered into a VGFError."""
     try:
         yield
     except (EOFError, BrokenPipeError, ConnectionError) as error:
