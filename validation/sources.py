@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from vgf.benchmarks.source import read_file
+from vgf.benchmarks.files import read_file
 from vgf.cli import main as vgf_main
 from vgf.data.inspect import inspect
 from vgf.runs.report import find_runs, last_scores

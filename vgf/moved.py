@@ -6,7 +6,7 @@ import importlib
 import importlib.util
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
@@ -24,16 +24,37 @@ MOVED: dict[str, tuple[str, ...]] = {
         "vgf.support.checks",
         "vgf.support.suggestions",
     ),
-    "vgf.data.collect": ("vgf.recording.collect",),
-    "vgf.data.d4rl": ("vgf.benchmarks.d4rl",),
-    "vgf.data.environments": ("vgf.benchmarks.environments",),
-    "vgf.data.formats": ("vgf.recording.formats",),
+    "vgf.data.collect": (
+        "vgf.recording.collect",
+        "vgf.recording.policies",
+        "vgf.environments.making",
+    ),
+    "vgf.data.d4rl": (
+        "vgf.benchmarks.d4rl",
+        "vgf.benchmarks.d4rl_infos",
+        "vgf.benchmarks.copy_d4rl_infos",
+        "vgf.data.hdf5",
+    ),
+    "vgf.data.environments": (
+        "vgf.environments.making",
+        "vgf.environments.fitting",
+        "vgf.benchmarks.ogbench_environment",
+    ),
+    "vgf.data.formats": (
+        "vgf.recording.formats",
+        "vgf.benchmarks.base",
+        "vgf.benchmarks.gymnasium",
+        "vgf.benchmarks.minari",
+        "vgf.data.provenance",
+    ),
     "vgf.data.minari": ("vgf.benchmarks.minari",),
     "vgf.data.ogbench": ("vgf.benchmarks.ogbench",),
     "vgf.data.policies": ("vgf.recording.policies",),
-    "vgf.data.record": ("vgf.recording.record",),
-    "vgf.data.source": ("vgf.benchmarks.source",),
+    "vgf.data.record": ("vgf.benchmarks.ogbench_oracles",),
+    "vgf.data.source": ("vgf.benchmarks", "vgf.benchmarks.files"),
     "vgf.data.stand_ins": ("vgf.benchmarks.stand_ins",),
+    "vgf.data.common": ("vgf.support.callbacks", "vgf.support.processes"),
+    "vgf.data.pool": ("vgf.environments.pool",),
     "vgf.errors": ("vgf.support.errors",),
     "vgf.evaluate": ("vgf.runs.evaluation", "vgf.runs.scores"),
     "vgf.extras": ("vgf.support.extras",),
@@ -51,7 +72,14 @@ MOVED: dict[str, tuple[str, ...]] = {
     ),
     "vgf.scores": ("vgf.support.statistics",),
     "vgf.start": ("vgf.runs.start",),
-    "vgf.tasks": ("vgf.benchmarks.tasks",),
+    "vgf.tasks": (
+        "vgf.benchmarks.tasks",
+        "vgf.benchmarks.d4rl",
+        "vgf.benchmarks.gymnasium",
+        "vgf.benchmarks.minari",
+        "vgf.benchmarks.ogbench",
+        "vgf.environments.making",
+    ),
     "vgf.testing.adapter": ("vgf.checker.adapter",),
     "vgf.testing.alternatives": ("vgf.checker.alternatives",),
     "vgf.testing.checking": ("vgf.checker.checking",),
@@ -70,12 +98,52 @@ MOVED: dict[str, tuple[str, ...]] = {
 
 # What has another name there.
 RENAMED = {
+    ("vgf.data.collect", "Policy"): "BehaviourPolicy",
+    ("vgf.data.policies", "Policy"): "BehaviourPolicy",
+    ("vgf.data.source", "Source"): "FoundTask",
+    ("vgf.data.source", "find_source"): "find_task",
     ("vgf.evaluate", "Summary"): "Score",
     ("vgf.metrics", "Progress"): "ProgressBar",
     ("vgf.online", "episode_seed"): "collection_seed",
     ("vgf.presets", "Source"): "Origin",
     ("vgf.updates", "Run"): "Training",
 }
+
+
+# Names that a module had beside those it has, and where they are now: the module, and the name.
+MOVED_NAMES: dict[str, dict[str, tuple[str, str]]] = {
+    "vgf.data": {
+        "Source": ("vgf.benchmarks", "FoundTask"),
+        "d4rl_table": ("vgf.benchmarks.d4rl_infos", "d4rl_table"),
+        "find_source": ("vgf.benchmarks", "find_task"),
+        "generate_ogbench": ("vgf.benchmarks.ogbench_oracles", "generate_ogbench"),
+        "load_ogbench": ("vgf.benchmarks.ogbench", "load_ogbench"),
+        "normalised_score": ("vgf.benchmarks.d4rl_infos", "normalised_score"),
+        "ogbench_tasks": ("vgf.benchmarks.ogbench", "ogbench_tasks"),
+        "parse_task": ("vgf.benchmarks.ogbench", "parse_task"),
+        "read_file": ("vgf.benchmarks.files", "read_file"),
+        "read_minari": ("vgf.benchmarks.minari", "read_minari"),
+        "read_raw": ("vgf.benchmarks", "read_raw"),
+    },
+    "vgf.data.parts": {
+        "read_record": ("vgf.data.provenance", "read_json"),
+        "same_making": ("vgf.data.provenance", "same_making"),
+        "versions": ("vgf.data.provenance", "versions"),
+    },
+}
+
+
+def old_names(module: str) -> Callable[[str], Any]:
+    """The ``__getattr__`` of a module in :data:`MOVED_NAMES`: its old names, from their homes."""
+
+    def find(name: str) -> Any:
+        if name not in MOVED_NAMES[module]:
+            raise AttributeError(f"module {module!r} has no attribute {name!r}")
+        home, now = MOVED_NAMES[module][name]
+        warnings.warn(f"{module}.{name} is now {home}.{now}", DeprecationWarning, stacklevel=2)
+        return getattr(importlib.import_module(home), now)
+
+    return find
 
 
 class OldNames(MetaPathFinder, Loader):

@@ -17,9 +17,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vgf.benchmarks import d4rl
-from vgf.benchmarks.d4rl import D4RLTask, d4rl_table, find_d4rl, table_of
-from vgf.data import normalised_score, read_raw, to_dataset
+from vgf.benchmarks import copy_d4rl_infos, d4rl, d4rl_infos, read_raw
+from vgf.benchmarks.d4rl import find_d4rl
+from vgf.benchmarks.d4rl_infos import D4RLTask, d4rl_table, normalised_score, table_of
+from vgf.data import to_dataset
 from vgf.support.errors import VGFError
 
 h5py = pytest.importorskip("h5py")
@@ -129,17 +130,17 @@ def test_the_copy_is_made_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "infos.py").write_text(INFOS)
-    monkeypatch.setattr(d4rl, "TABLE", tmp_path / "copy.json")
-    d4rl._read_copy.cache_clear()
+    monkeypatch.setattr(d4rl_infos, "TABLE", tmp_path / "copy.json")
+    d4rl_infos._read_copy.cache_clear()
     try:
-        assert d4rl.main([str(tmp_path / "infos.py"), "0123456789"]) == 0
+        assert copy_d4rl_infos.main([str(tmp_path / "infos.py"), "0123456789"]) == 0
         table = d4rl_table()
     finally:
-        d4rl._read_copy.cache_clear()
+        d4rl_infos._read_copy.cache_clear()
     assert table.tasks == table_of(tmp_path / "infos.py", "").tasks
     assert table.source.endswith("/blob/0123456/d4rl/infos.py")
     assert json.loads((tmp_path / "copy.json").read_text())["revision"] == "0123456789"
-    assert d4rl.main([]) == 2
+    assert copy_d4rl_infos.main([]) == 2
     assert "usage" in capsys.readouterr().err
 
 
@@ -291,7 +292,7 @@ def test_rewards_are_normalised(fields: dict[str, Any]) -> None:
         if end:
             returns.append(total)
             total = 0.0
-    # what is left at the end of the file is no whole trajectory
+    # what is left at the end of the file is not a whole trajectory
     if len(returns) < 2 or max(returns) - min(returns) < 1e-6:
         return
     dataset = loaded(fields, "hopper-medium-v2", normalise_rewards=True)

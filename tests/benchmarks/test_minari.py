@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from vgf.benchmarks import minari
+from vgf.benchmarks import find_task, minari
+from vgf.benchmarks.files import read_file
 from vgf.benchmarks.tasks import make_task
-from vgf.data import find_source, read_file, to_dataset
+from vgf.data import to_dataset
 from vgf.support.errors import VGFError
 
 if not os.environ.get("CI"):
@@ -24,7 +25,7 @@ if not os.environ.get("CI"):
 import gymnasium
 from minari import DataCollector
 
-from vgf.benchmarks.environments import registered
+from vgf.environments.making import registered
 
 
 def record(store: Path, env: Any, name: str, lengths: list[int], **options: Any) -> Path:
@@ -144,11 +145,11 @@ def test_dicts_are_flattened_alike_in_data_and_environment() -> None:
 
 def test_names_and_stores(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert minari.local_names() == ["test/cart-v0", "test/maze-v0", "test/pendulum-v0"]
-    assert find_source("test/maze-v0").kind == "minari"
+    assert find_task("test/maze-v0").kind == "minari"
     monkeypatch.setenv(minari.STORE_VARIABLE, str(tmp_path / "empty"))
     assert minari.local_path("test/maze-v0") is None
     assert minari.local_path("test/maze-v0", store) == store / "test/maze-v0"
-    with pytest.raises(VGFError, match="'x' is no name of a Minari dataset"):
+    with pytest.raises(VGFError, match="'x' is not a name of a Minari dataset"):
         minari.find_minari("x")
     with pytest.raises(VGFError, match=r"did you mean test/maze-v0\? .*--data-dir"):
         minari.find_minari("test/mase-v0", store, allow_download=False)
@@ -179,7 +180,7 @@ def test_a_download_is_used(store: Path, tmp_path: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(library, "download_dataset", fetch)
     monkeypatch.setenv(minari.STORE_VARIABLE, str(tmp_path / "other"))
-    assert find_source("test/maze-v0").kind == "minari"
+    assert find_task("test/maze-v0").kind == "minari"
     path = minari.find_minari("test/maze-v0", tmp_path / "mine")
     assert path == tmp_path / "mine/test/maze-v0"
 

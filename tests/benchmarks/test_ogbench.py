@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 
 from vgf.benchmarks import ogbench as module
-from vgf.benchmarks.ogbench import dataset_path
-from vgf.data import load_ogbench, ogbench_tasks, parse_task
+from vgf.benchmarks.ogbench import dataset_path, load_ogbench, ogbench_tasks, parse_task
 from vgf.support.errors import VGFError
 
 if not os.environ.get("CI"):
@@ -61,7 +60,7 @@ def test_masks_and_terminals_are_kept_apart(tmp_path: Path) -> None:
 
 
 def test_masks_of_a_cube(tmp_path: Path) -> None:
-    from vgf.benchmarks.environments import make_ogbench_env
+    from vgf.benchmarks.ogbench_environment import make_ogbench_env
 
     env = make_ogbench_env(CUBE)
     env.reset(seed=0)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from vgf.data import d4rl_table
+from vgf.benchmarks.d4rl_infos import d4rl_table
 from vgf.support.errors import VGFError
 
 if not os.environ.get("CI"):

@@ -58,7 +58,7 @@ def hopper(tmp_path: Path) -> Path:
     """Random actions in gymnasium's hopper, in D4RL's layout."""
     import h5py
 
-    from vgf.benchmarks.environments import make_gymnasium_env
+    from vgf.environments.making import make_gymnasium_env
 
     env = make_gymnasium_env("Hopper-v4")
     env.action_space.seed(0)

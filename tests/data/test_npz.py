@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from vgf.data import npz, read_file, to_dataset
+from vgf.benchmarks.files import read_file
+from vgf.data import npz, to_dataset
 from vgf.data.dataset import KEYS, batch_at
 from vgf.support.errors import VGFError
 

@@ -145,7 +145,7 @@ def test_parts_of_another_making_are_dropped(tmp_path: Path) -> None:
         make(path, Counter(3), seed=1)
     calls: list[int] = []
     said = make(path, progress=lambda _, done, __: calls.append(done))
-    assert "is of another making: seed 1, now 0; starting anew" in said[0]
+    assert "is of another making: seed 1, now 0; starting again" in said[0]
     assert calls == list(range(7))
 
 

@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vgf.data import RawData, read_file, read_npz, return_range, to_dataset
+from vgf.benchmarks.files import read_file
+from vgf.data import RawData, read_npz, return_range, to_dataset
 from vgf.data.raw import reward_scale
 from vgf.support.errors import VGFError
 
@@ -232,8 +233,12 @@ def test_every_fault_is_one_clear_error(
 
 def test_files_that_are_none(tmp_path: Path) -> None:
     for name, content, words in [
-        ("a.npz", b"not a zip", "is not a whole .npz file: it is no zip archive, or was cut off"),
-        ("b.npz", b"", "is not a whole .npz file: it is no zip archive"),
+        (
+            "a.npz",
+            b"not a zip",
+            "is not a whole .npz file: it is not a zip archive, or was cut off",
+        ),
+        ("b.npz", b"", "is not a whole .npz file: it is not a zip archive"),
         ("c.hdf5", b"not HDF5", "is not a whole HDF5 file"),
         ("d.csv", b"1,2", "ends in none of .npz, .hdf5, .h5"),
     ]:
@@ -248,7 +253,7 @@ def test_files_that_are_none(tmp_path: Path) -> None:
         read_file(tmp_path)
     with open(tmp_path / "array.npz", "wb") as file:
         np.save(file, np.zeros(3))
-    with pytest.raises(VGFError, match=r"is not a whole \.npz file: it is no zip archive"):
+    with pytest.raises(VGFError, match=r"is not a whole \.npz file: it is not a zip archive"):
         read_npz(tmp_path / "array.npz")
     np.savez(tmp_path / "objects.npz", observations=np.array([None, {}], object))
     with pytest.raises(VGFError, match=r"is not a whole \.npz file"):

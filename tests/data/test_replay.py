@@ -211,7 +211,7 @@ def test_files_of_something_else(tmp_path: Path) -> None:
     with pytest.raises(VGFError, match="'vgf transitions 1 2 1', expected 'vgf transitions 1 3 1'"):
         TransitionFile(path, 3, 1)
     path.write_text("something else")
-    with pytest.raises(VGFError, match="is no file of transitions"):
+    with pytest.raises(VGFError, match="is not a file of transitions"):
         read_transitions(path)
     with pytest.raises(VGFError, match="cannot be read: No such file"):
         read_transitions(tmp_path / "absent")

@@ -17,10 +17,12 @@ if not os.environ.get("CI"):
 import gymnasium
 
 from vgf import cli
+from vgf.benchmarks.gymnasium import recorded_environment
 from vgf.benchmarks.tasks import make_task
 from vgf.data import read_npz
-from vgf.recording.collect import Collection, collect, make_box_env
-from vgf.recording.formats import parse_output, recorded_environment
+from vgf.environments.making import make_box_env
+from vgf.recording.collect import Collection, collect
+from vgf.recording.formats import parse_output
 from vgf.recording.policies import parse_policy
 from vgf.support.errors import VGFError
 
@@ -156,8 +158,8 @@ def test_a_function_acts_and_noise_is_in_units_of_half_the_box(
 
 def test_all_formats_hold_the_same(tmp_path: Path) -> None:
     h5py, minari = pytest.importorskip("h5py"), pytest.importorskip("minari")
-    from vgf.benchmarks.d4rl import read_hdf5
     from vgf.benchmarks.minari import read_minari
+    from vgf.data import read_hdf5
 
     collection = Collection("Pendulum-v1", parse_policy("random"), seed=4)
     rows = record("random", tmp_path / "x.npz", seed=4)
@@ -181,6 +183,15 @@ def test_all_formats_hold_the_same(tmp_path: Path) -> None:
     assert (dataset.total_episodes, dataset.env_spec.id) == (2, "Pendulum-v1")
 
 
+def test_names_of_minari_data_sets(tmp_path: Path) -> None:
+    pytest.importorskip("minari")
+    assert parse_output("minari:my/p-v0", tmp_path).place == tmp_path / "my/p-v0"
+    with pytest.raises(VGFError, match=r"lacks a version; did you mean minari:my/p-v0\?"):
+        parse_output("minari:my/p")
+    with pytest.raises(VGFError, match="minari:my p: "):
+        parse_output("minari:my p")
+
+
 def test_an_interrupted_recording_goes_on(tmp_path: Path) -> None:
     def interrupt(label: str, done: int, total: int) -> None:
         if done == 2:
@@ -198,9 +209,9 @@ def test_an_interrupted_recording_goes_on(tmp_path: Path) -> None:
 
 
 def test_another_text_of_the_policy_is_another_policy(policies: Path) -> None:
-    before = parse_policy(f"{policies}:drawn").record()
+    before = parse_policy(f"{policies}:drawn").provenance()
     policies.write_text(POLICIES + "\n# changed")
-    after = parse_policy(f"{policies}:drawn").record()
+    after = parse_policy(f"{policies}:drawn").provenance()
     assert {key for key in before if before[key] != after[key]} == {"sha256"}
 
 
@@ -210,11 +221,11 @@ def test_another_text_of_the_policy_is_another_policy(policies: Path) -> None:
 @pytest.mark.parametrize(
     ("function", "words"),
     [
-        ("fails", r"fails failed: ZeroDivisionError: .*\(policies.py:9\)"),
+        ("fails", r"fails failed: ZeroDivisionError: .*\(policies.py, line 9\)"),
         ("wide", r"returned an action of shape \[2\], expected \[1\]"),
         ("lost", r"returned NaN or infinity: \[nan\]"),
         ("none", r"takes \(\); it must take an observation"),
-        ("number", "has no function number; it has"),
+        ("number", "number is a int, not a function"),
         ("toward", "did you mean towards?"),
     ],
 )
@@ -229,7 +240,7 @@ def test_a_policy_that_fails(tmp_path: Path, policies: Path, function: str, word
     ("policy", "words"),
     [
         ("nowhere.py:act", "nowhere.py: No such file"),
-        ("no_such_module:act", "there is no module no_such_module"),
+        ("no_such_module:act", "no module 'no_such_module' here or on the path"),
         ("policies.py", "name a function in it, policies.py:FUNCTION"),
         ("runs/nowhere", 'neither "random", nor a function .*nor a run folder'),
     ],
@@ -322,6 +333,8 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
             "--steps is for a run folder",
         ),
         (("make", "Pendulum-v1", "--episodes", "two"), "'two' is not a whole number"),
+        (("make", "minari:my/pendulum-v0"), "minari:my/pendulum-v0 is unknown"),
+        (("make", "d4rl:hopper-medium-v2"), "is D4RL's, recorded with policies"),
     ],
 )
 def test_what_the_command_refuses(

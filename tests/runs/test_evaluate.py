@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from vgf.benchmarks.tasks import Task, make_task, success
-from vgf.data.pool import default_workers
+from vgf.environments.pool import default_workers
 from vgf.runs.evaluation import Evaluation, episode_seed, evaluate, make_pool, summarise
 from vgf.spec import wasserstein2
 from vgf.support.errors import VGFError

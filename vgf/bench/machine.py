@@ -7,7 +7,7 @@ import platform
 from pathlib import Path
 from typing import Any
 
-from ..data.pool import usable_cores
+from ..support.processes import usable_cores
 
 # The instructions that decide how fast matrices are multiplied, as Linux names them.
 INSTRUCTIONS = ("avx2", "fma", "avx512f", "avx512_bf16", "amx_tile", "amx_bf16")

@@ -18,9 +18,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..backends import available_backends
-from ..data.pool import usable_cores
 from ..runs.folder import environment
 from ..support.errors import VGFError
+from ..support.processes import usable_cores
 from ..support.progress import progress
 from . import ours, peers, roofs
 from .interleave import MissingPackageError, Worker, calibrate, ratio, take_turns

@@ -1,26 +1,35 @@
-"""Minari's datasets, through its own library: found in the local store, or downloaded."""
+"""Minari's datasets, through its own library: found, downloaded, read and written."""
 
 from __future__ import annotations
 
 import contextlib
-import difflib
+import dataclasses
 import io
+import json
 import os
 import re
+import shutil
 import socket
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 
+from ..data.npz import check_mappable
+from ..data.parts import Parts
+from ..data.provenance import ATTRIBUTE, read_json, same_making
 from ..data.raw import RawData, with_box
 from ..spec.types import Array
 from ..support.errors import VGFError
 from ..support.extras import need
+from ..support.statistics import NORMALISED
+from ..support.suggestions import closest
+from .base import Benchmark, DataRequest, NoDataError, Output, Scoring, reference_note
 
 STORE_VARIABLE = "MINARI_DATASETS_PATH"
 DEFAULT_STORE = Path("~/.minari/datasets")
@@ -105,12 +114,12 @@ def find_minari(
     """The folder of a dataset, downloaded where it is in no store.
 
     Raises:
-        VGFError: a name that is none, no dataset and no download; the message says the ways out.
+        VGFError: a wrong name, no dataset and no download; the message says the ways out.
     """
     if not is_name(name):
         raise VGFError(
-            f"{name!r} is no name of a Minari dataset; they are as D4RL/door/human-v2, with a "
-            "version"
+            f"{name!r} is not a name of a Minari dataset; names are such as D4RL/door/human-v2, "
+            "with a version"
         )
     path = local_path(name, data_dir)
     if path is not None:
@@ -123,9 +132,9 @@ def find_minari(
         path = local_path(name, data_dir)
         if path is not None:
             return path
-    near = difflib.get_close_matches(name, local_names(data_dir), n=1)
+    near = closest(name, local_names(data_dir), most=1)
     hint = f"did you mean {near[0]}? Or, on" if near else "on"
-    raise VGFError(
+    raise NoDataError(
         f"no data for {name}{because}; {hint} a machine with a network, `minari download {name}` "
         f"puts it into {DEFAULT_STORE}: copy it to {store}, or name its store with --data-dir"
     )
@@ -182,7 +191,7 @@ def _whole(path: Path) -> Iterator[None]:
     except Exception as error:  # of the storage's format: HDF5 and others
         reason = " ".join(str(error).split()) or type(error).__name__
         raise VGFError(
-            f"{path} is not a whole Minari dataset ({reason}); delete it and fetch it anew"
+            f"{path} is not a whole Minari dataset ({reason}); delete it and fetch it again"
         ) from error
 
 
@@ -196,7 +205,7 @@ def read_minari(path: Path) -> RawData:
         VGFError: as :func:`open_minari`; observations or actions that are not vectors of numbers,
             or episodes whose parts have other lengths.
     """
-    from .environments import check_spaces, flatten
+    from ..environments.fitting import check_spaces, flatten
 
     found = open_minari(path)
     observation_space, action_space = found.dataset.observation_space, found.dataset.action_space
@@ -241,7 +250,8 @@ def make_minari_env(path: Path, seed: int | None = None) -> Any:
     Raises:
         VGFError: it says none, or it cannot be made here.
     """
-    from .environments import fit, made, registered
+    from ..environments.fitting import fit
+    from ..environments.making import made, registered
 
     found = open_minari(path)
     if found.env_name is None:
@@ -253,3 +263,200 @@ def make_minari_env(path: Path, seed: int | None = None) -> Any:
             lambda: found.dataset.recover_environment(eval_env=True, disable_env_checker=True),
         )
     return fit(env, seed)
+
+
+def check_no_part(raw: RawData, path: Path) -> None:
+    """Check that an HDF5 file is not the inside of a dataset.
+
+    Raises:
+        VGFError: it is; the message names what to read instead.
+    """
+    if not raw.arrays and any(name.startswith("episode_0 ") for name in raw.found):
+        raise VGFError(
+            f"{path} is part of a Minari dataset; name the dataset's folder, which has data/"
+        )
+
+
+# --- writing a dataset ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class MinariOutput:
+    """A local Minari data set; made by :meth:`of`.
+
+    Args:
+        name: its id, such as "my/hopper-v0".
+        root: the folder of Minari's data sets.
+    """
+
+    name: str
+    root: Path
+
+    @classmethod
+    def of(cls, name: str, data_dir: str | Path | None = None) -> MinariOutput:
+        """A data set by its id, in a folder or in Minari's own.
+
+        Raises:
+            VGFError: a wrong id, or Minari is not installed.
+        """
+        if not is_name(name) and is_name(f"{name}-v0"):
+            raise VGFError(f"minari:{name} lacks a version; did you mean minari:{name}-v0?")
+        try:
+            need("minari.dataset.minari_dataset", "minari").parse_dataset_id(name)
+        except ValueError as error:
+            raise VGFError(f"minari:{name}: {error}") from error
+        return cls(name, stores(data_dir)[0])
+
+    @property
+    def place(self) -> Path:
+        """The folder of the data set."""
+        return self.root / self.name
+
+    def exists(self) -> bool:
+        """Whether there is something already."""
+        return os.path.lexists(self.place)
+
+    def flags(self, environment: str) -> list[str]:
+        """The flags of `vgf run` that train on it."""
+        own = MinariOutput.of(self.name).root == self.root
+        return ["--env", f"minari:{self.name}"] + ([] if own else ["--data-dir", str(self.root)])
+
+    def is_made(self, provenance: Mapping[str, Any]) -> bool:
+        """Whether it is there already, of this provenance."""
+        metadata = read_json(self.place / "data" / "metadata.json") or {}
+        try:
+            return same_making(json.loads(metadata[ATTRIBUTE]), provenance)
+        except (KeyError, ValueError, TypeError):
+            return False
+
+    def write(self, parts: Parts, provenance: Mapping[str, Any]) -> None:
+        """Write the data set with Minari's library, under its name when it is whole."""
+        from ..environments.making import make_box_env
+
+        scratch = parts.folder.absolute() / "fresh"  # Minari goes astray with relative ones
+        minari = need("minari", "minari")
+        spaces = need("gymnasium", "envs").spaces
+        shape, kind = parts.layout("observations")
+        env = make_box_env(provenance["environment"], provenance["max_episode_steps"])
+        policy = provenance["policy"]
+        try:
+            with (
+                contextlib.closing(env),
+                mock.patch.dict(os.environ, {STORE_VARIABLE: str(scratch)}),
+                warnings.catch_warnings(),
+            ):
+                warnings.simplefilter("ignore")
+                made = minari.create_dataset_from_buffers(
+                    self.name,
+                    self._episodes(parts),
+                    env=env,
+                    observation_space=spaces.Box(-np.inf, np.inf, shape, kind.type),
+                    algorithm_name=policy.get("name") or policy.get("folder") or policy["kind"],
+                    description=f"recorded by vgf, seed {provenance['seed']}",
+                )
+                made.storage.update_metadata({ATTRIBUTE: json.dumps(provenance)})
+            self._put(scratch)
+        except OSError as error:
+            raise VGFError(f"cannot write {self.place}: {error.strerror or error}") from error
+
+    def _episodes(self, parts: Parts) -> Iterator[Any]:
+        """The episodes as Minari takes them, each with the observation that follows its last."""
+        buffer = need("minari.data_collector", "minari").EpisodeBuffer
+        keys = parts.names()
+        number = 0
+        for part in zip(*(parts.rows(key) for key in keys), strict=True):
+            rows = dict(zip(keys, part, strict=True))
+            ends = np.flatnonzero(rows["terminals"] | rows["timeouts"]) + 1
+            for first, stop in zip([0, *ends[:-1]], ends, strict=True):
+                one = {key: array[first:stop] for key, array in rows.items()}
+                yield buffer(
+                    id=number,
+                    observations=np.concatenate(
+                        [one["observations"], one["next_observations"][-1:]]
+                    ),
+                    actions=one["actions"],
+                    rewards=one["rewards"],
+                    terminations=one["terminals"],
+                    truncations=one["timeouts"],
+                )
+                number += 1
+
+    def _put(self, scratch: Path) -> None:
+        """Move a data set that is whole to its place, with the namespaces it is in."""
+        for parent in reversed(Path(self.name).parents[:-1]):
+            (self.root / parent).mkdir(parents=True, exist_ok=True)
+            for file in (scratch / parent).iterdir():
+                if file.is_file() and not (self.root / parent / file.name).exists():
+                    shutil.copy2(file, self.root / parent / file.name)
+        if self.place.exists():
+            os.replace(self.place, scratch / "replaced")
+        os.replace(scratch / self.name, self.place)
+
+
+# --- the benchmark ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class MinariMaker:
+    """Makes the environment that a dataset is to be evaluated in; picklable."""
+
+    path: Path
+
+    def __call__(self, seed: int | None = None) -> Any:
+        return make_minari_env(self.path, seed)
+
+
+class Minari(Benchmark):
+    """Minari's datasets; those of its names that are in a local store come before gymnasium's."""
+
+    kind, title, example = "minari", "Minari", "D4RL/door/human-v2"
+
+    def names(self, data_dir: str | Path | None = None) -> Sequence[str]:
+        return local_names(data_dir)
+
+    def has(self, name: str, data_dir: str | Path | None = None) -> bool:
+        return local_path(name, data_dir) is not None
+
+    def may_have(self, name: str) -> bool:
+        return "/" in name and is_name(name)
+
+    def spelled(self, name: str, data_dir: str | Path | None = None) -> str:
+        return name  # it may be there to be downloaded
+
+    def check_request(self, request: DataRequest) -> None:
+        if request.data is not None:
+            raise VGFError(f"{request.name} names its own data; drop --data, or use --env none")
+        super().check_request(request)
+
+    def read(self, request: DataRequest) -> RawData:
+        path = self._find(request)
+        check_mappable(path, request.memory)
+        raw = read_minari(path)
+        if request.action_box is not None:
+            raw = with_box(raw, *request.action_box)
+        return dataclasses.replace(raw, normalise_rewards=request.normalise_rewards)
+
+    def _find(self, request: DataRequest) -> Path:
+        return find_minari(request.name, request.data_dir, allow_download=request.allow_download)
+
+    def scoring(self, request: DataRequest) -> Scoring:
+        from ..environments.making import simulator_versions
+
+        name, path = request.name, self._find(request)
+        found = open_minari(path)
+        if found.env_name is None:
+            note = f"no evaluation: {name} does not say which environment it is of"
+            return Scoring(None, notes=(note,))
+        env = found.env_name
+        notes = [f"evaluated in {env} ({simulator_versions(env)}), as {name} says"]
+        low, high = found.ref_min, found.ref_max
+        if low is None or high is None or low == high:
+            notes.append(
+                f"no normalised score: {name} has no reference scores; the return is reported"
+            )
+            return Scoring(MinariMaker(path), notes=tuple(notes))
+        notes.append(reference_note(low, high, "the dataset"))
+        return Scoring(MinariMaker(path), NORMALISED, (low, high), tuple(notes))
+
+    def output(self, name: str, data_dir: str | Path | None = None) -> Output | None:
+        return MinariOutput.of(name, data_dir)

@@ -3,31 +3,37 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
+import dataclasses
 import io
 import re
 import socket
 import sys
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..data.common import Progress, Say
 from ..data.dataset import Dataset
-from ..data.npz import MEMORY, load_arrays
+from ..data.npz import load_arrays
 from ..data.raw import RAW_KEYS, RawData, to_dataset
-from ..recording.record import generate_ogbench, recipe_for
+from ..support.callbacks import Progress, Say
 from ..support.errors import VGFError
 from ..support.extras import need
+from ..support.statistics import SUCCESS
+from ..support.suggestions import closest, did_you_mean
+from .base import Benchmark, DataRequest, Making, NoDataError, Scoring
+from .files import read_file
+from .ogbench_oracles import Recipe, generate_ogbench, is_made, provenance, recipe_for
 
 DEFAULT_FOLDER = Path("~/.ogbench/data")
 GENERATED = "generated"
 _DOWNLOAD_TIMEOUT = 30.0
+# Environments of the robot arm made at once: each takes about 140 MB and a second to make.
+_ROBOT_ARMS = 20
 
 # What each environment's data may be.
 _ALL_MAZES = ("medium", "large", "giant", "teleport")
@@ -65,6 +71,16 @@ class OGBenchTask:
         return f"{self.environment}-{self.kind}-v0"
 
 
+def ogbench_datasets() -> dict[str, tuple[str, str]]:
+    """The names of all state-based data sets, each with its environment and its kind."""
+    return {f"{env}-{kind}-v0": (env, kind) for env, kinds in _KINDS.items() for kind in kinds}
+
+
+def first_task(dataset: str) -> str:
+    """The first of the five single tasks that share a data set."""
+    return f"{dataset.removesuffix('-v0')}-singletask-task1-v0"
+
+
 def ogbench_tasks() -> list[str]:
     """The names of all state-based single tasks, with their numbers."""
     return [
@@ -83,12 +99,11 @@ def parse_task(name: str) -> OGBenchTask:
     """
     if name.startswith("visual-"):
         raise VGFError(f"task {name!r} is seen in pixels; the state-based one is {name[7:]!r}")
-    datasets = {f"{env}-{kind}-v0": (env, kind) for env, kinds in _KINDS.items() for kind in kinds}
+    datasets = ogbench_datasets()
     if name in datasets:
-        single = name.removesuffix("-v0") + "-singletask-task1-v0"
         raise VGFError(
             f"task {name!r} is a goal-conditioned dataset; name one of its five single tasks, "
-            f"such as {single!r}"
+            f"such as {first_task(name)!r}"
         )
     match = re.fullmatch(r"(.+)-singletask(?:-task(\d+))?-v0", name)
     if match and f"{match[1]}-v0" in datasets:
@@ -96,22 +111,17 @@ def parse_task(name: str) -> OGBenchTask:
         if number is not None and not 1 <= number <= 5:
             raise VGFError(f"task {name!r}: tasks are numbered 1 to 5")
         return OGBenchTask(name, *datasets[f"{match[1]}-v0"], number)
-    close = difflib.get_close_matches(name, ogbench_tasks(), n=3, cutoff=0.6)
-    hint = (
-        f"did you mean {' or '.join(close)}?"
-        if close
-        else (
-            "OGBench's names are <environment>-<kind>-singletask[-task<1-5>]-v0, such as "
-            "pointmaze-medium-navigate-singletask-task1-v0"
-        )
+    hint = did_you_mean(
+        closest(name, ogbench_tasks()),
+        "OGBench's names are <environment>-<kind>-singletask[-task<1-5>]-v0, such as "
+        "pointmaze-medium-navigate-singletask-task1-v0",
     )
     raise VGFError(f"task {name!r} is unknown; {hint}")
 
 
 def is_ogbench(name: str) -> bool:
     """Whether a name looks like one of OGBench's, rightly spelled or not."""
-    datasets = {f"{env}-{kind}-v0" for env, kinds in _KINDS.items() for kind in kinds}
-    return "-singletask" in name or name.startswith("visual-") or name in datasets
+    return "-singletask" in name or name.startswith("visual-") or name in ogbench_datasets()
 
 
 def is_manipulation(name: str) -> bool:
@@ -138,61 +148,13 @@ def dataset_path(
     return folder / GENERATED / f"{task.dataset}{repeat}-episodes{episodes}-seed{seed}.npz"
 
 
-def load_ogbench(
-    name: str,
-    data_dir: str | Path | None = None,
-    *,
-    action_repeat: int = 1,
-    episodes: int | None = None,
-    seed: int = 0,
-    allow_generate: bool = True,
-    allow_download: bool = True,
-    workers: int | None = None,
-    progress: Progress | None = None,
-    say: Say | None = None,
-) -> Dataset:
+def load_ogbench(name: str, data_dir: str | Path | None = None, **options: Any) -> Dataset:
     """The training data of a single task, with OGBench's own rewards and masks.
 
-    As :func:`read_ogbench`, in the internal form.
-    """
-    return to_dataset(
-        read_ogbench(
-            name,
-            data_dir,
-            action_repeat=action_repeat,
-            episodes=episodes,
-            seed=seed,
-            allow_generate=allow_generate,
-            allow_download=allow_download,
-            workers=workers,
-            progress=progress,
-            say=say,
-        )
-    )
-
-
-def read_ogbench(
-    name: str,
-    data_dir: str | Path | None = None,
-    *,
-    data: str | Path | None = None,
-    action_repeat: int = 1,
-    episodes: int | None = None,
-    seed: int = 0,
-    allow_generate: bool = True,
-    allow_download: bool = True,
-    workers: int | None = None,
-    memory: str = MEMORY,
-    progress: Progress | None = None,
-    say: Say | None = None,
-) -> RawData:
-    """The training data of a single task, relabelled by OGBench, not yet checked.
-
-    The data are the first of these that there is: the benchmark's file ``<dataset>.npz`` in
-    `data_dir` or in ~/.ogbench/data; one generated before, in the folder ``generated`` of either;
-    one generated now, where OGBench ships an oracle; the benchmark's file, downloaded. With
-    `episodes` or `action_repeat` above 1, which the benchmark's file does not have, only generated
-    ones count.
+    They are the first of these that exists: the benchmark's file ``<dataset>.npz`` in `data_dir` or
+    in ~/.ogbench/data; one generated before, in the folder ``generated`` of either; one generated
+    now, where OGBench ships an oracle; the benchmark's file, downloaded. With `episodes`, or
+    `action_repeat` above 1, which the benchmark's file does not have, only generated ones count.
 
     OGBench relabels: success is tested on s, the state before the action. Rewards are 0 or -1
     (manipulation: minus the number of parts not in place), masks 0 where s is a success, and
@@ -201,42 +163,51 @@ def read_ogbench(
     Args:
         name: ``<environment>-<kind>-singletask[-task<1-5>]-v0``.
         data_dir: where data are looked for first, generated and downloaded.
-        data: a file in OGBench's format to use instead.
-        action_repeat: simulator steps for each decision; see
-            :func:`~vgf.recording.record.generate_ogbench`.
-        episodes: of a generated dataset; None for the benchmark's number.
-        seed: of a generated dataset.
-        allow_generate, allow_download: whether data that are not there may be made or fetched.
-        workers: processes that generate; None for one on each core.
-        memory: one of :data:`vgf.data.npz.DATA_MEMORY`.
-        progress: called while data are generated.
-        say: takes a line for the person at the terminal, while data are generated.
+        options: the other fields of :class:`~vgf.benchmarks.base.DataRequest`.
 
     Raises:
         VGFError: an unknown name, a missing extra, no data (with the ways to them), or a file that
             is damaged or does not fit.
     """
-    task = parse_task(name)
-    if data is not None:
-        return _load(task, Path(data), memory)
+    return to_dataset(read_ogbench(name, data_dir, **options))
+
+
+def read_ogbench(name: str, data_dir: str | Path | None = None, **options: Any) -> RawData:
+    """The same data, relabelled by OGBench, not yet checked; see :func:`load_ogbench`."""
+    return _read(DataRequest(parse_task(name).name, data_dir=data_dir, **options))
+
+
+def _read(request: DataRequest) -> RawData:
+    """The data of a task from files in OGBench's format, as :func:`load_ogbench` finds them."""
+    task = parse_task(request.name)
+    if request.data is not None:
+        return _load(task, Path(request.data).expanduser(), request.memory)
     folders = [DEFAULT_FOLDER.expanduser()]
-    if data_dir is not None:
-        folders.insert(0, Path(data_dir).expanduser())
-    as_benchmark = action_repeat == 1 and episodes is None
-    own = [dataset_path(task, folder, action_repeat, episodes, seed) for folder in folders]
+    if request.data_dir is not None:
+        folders.insert(0, Path(request.data_dir).expanduser())
+    repeat, episodes, seed = request.action_repeat, request.episodes, request.seed
+    as_benchmark = repeat == 1 and episodes is None
+    own = [dataset_path(task, folder, repeat, episodes, seed) for folder in folders]
     candidates = [folder / f"{task.dataset}.npz" for folder in folders] if as_benchmark else []
     path = next((path for path in candidates + own if path.exists()), None)
     tried = []
-    if path is None and allow_generate and (recipe_for(task.dataset) or not as_benchmark):
+    if path is None and request.allow_generate and (recipe_for(task.dataset) or not as_benchmark):
         path = generate_ogbench(
-            task.dataset, own[0], episodes, seed, workers, action_repeat, progress, say
+            task.dataset,
+            own[0],
+            episodes,
+            seed,
+            request.workers,
+            repeat,
+            request.progress,
+            request.say,
         )
-    if path is None and allow_download and as_benchmark:
+    if path is None and request.allow_download and as_benchmark:
         path, failure = _download(task.dataset, folders[0])
         tried.append(failure)
     if path is None:
-        raise VGFError(_ways_out(task, folders, as_benchmark, tried))
-    return _load(task, path, memory)
+        raise NoDataError(_ways_out(task, folders, as_benchmark, tried))
+    return _load(task, path, request.memory)
 
 
 def _ways_out(task: OGBenchTask, folders: list[Path], as_benchmark: bool, tried: list[str]) -> str:
@@ -281,7 +252,7 @@ def _load(task: OGBenchTask, path: Path, memory: str) -> RawData:
     `ogbench.load_dataset` would.
     """
     relabel = need("ogbench.relabel_utils", "envs")
-    from .environments import make_ogbench_env
+    from .ogbench_environment import make_ogbench_env
 
     with contextlib.closing(make_ogbench_env(task.name)) as env:
         env.reset(seed=0)
@@ -331,5 +302,174 @@ def _readable(path: Path) -> Iterator[None]:
         yield
     except (OSError, ValueError, EOFError, IndexError, zipfile.BadZipFile, zlib.error) as error:
         raise VGFError(
-            f"{path} is not a whole dataset ({error}); delete it, and it is made or fetched anew"
+            f"{path} is not a whole dataset ({error}); delete it, and it is made or fetched again"
         ) from error
+
+
+# --- the benchmark ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class OGBenchMaker:
+    """Makes the environment of a single task; picklable."""
+
+    name: str
+    action_repeat: int = 1
+
+    def __call__(self, seed: int | None = None) -> Any:
+        from .ogbench_environment import make_ogbench_env
+
+        return make_ogbench_env(self.name, seed, self.action_repeat)
+
+
+class OGBench(Benchmark):
+    """OGBench's state-based single tasks; those with an oracle can be made here."""
+
+    kind, title, example = "ogbench", "OGBench", "cube-single-play-singletask-task2-v0"
+    generates = True
+
+    def names(self, data_dir: str | Path | None = None) -> Sequence[str]:
+        return ogbench_tasks()
+
+    def has(self, name: str, data_dir: str | Path | None = None) -> bool:
+        return is_ogbench(name)
+
+    def spelled(self, name: str, data_dir: str | Path | None = None) -> str:
+        return parse_task(name).name
+
+    def positions_first(self, name: str) -> bool:
+        return super().positions_first(name) or "antsoccer" in name.lower()
+
+    def read(self, request: DataRequest) -> RawData:
+        raw = None if request.data is None else read_file(request.data, request.memory)
+        # a file with rewards is used as it is; OGBench's have none and are relabelled
+        if raw is None or "rewards" not in raw.arrays:
+            raw = None  # so that it is not held meanwhile
+            raw = _read(request)
+        return dataclasses.replace(raw, normalise_rewards=request.normalise_rewards)
+
+    def data_notes(self, raw: RawData) -> tuple[str, ...]:
+        return ()  # they are as the benchmark has them
+
+    def scoring(self, request: DataRequest) -> Scoring:
+        make_env = OGBenchMaker(request.name, request.action_repeat)
+        if is_manipulation(request.name):
+            return Scoring(make_env, SUCCESS, environments_together=_ROBOT_ARMS)
+        return Scoring(make_env, SUCCESS)
+
+    def task_of_data(self, name: str) -> tuple[str, str] | None:
+        if name not in ogbench_datasets():
+            return None
+        task = first_task(name)
+        return task, f"rewards and masks are those of {task}; --env names another task"
+
+    def task_of_file(self, path: Path) -> tuple[str, str] | None:
+        """For a file that is OGBench's by its name, and has no rewards of its own."""
+        names = [name for name in ogbench_datasets() if path.name.startswith(name)]
+        if not names or path.suffix != ".npz":
+            return None
+        try:
+            with zipfile.ZipFile(path) as archive:
+                if "rewards.npy" in archive.namelist():
+                    return None
+        except (OSError, zipfile.BadZipFile):
+            return None
+        return self.task_of_data(max(names, key=len))
+
+    def way_on(self, request: DataRequest) -> str | None:
+        dataset, folder = parse_task(request.name).dataset, request.data_dir
+        flag = "" if folder is None else f" --data-dir {folder}"
+        made = f"vgf data make {dataset}{flag} makes them, or " if recipe_for(dataset) else ""
+        return (
+            f"no data for {request.name}; {made}put {dataset}.npz into "
+            f"{folder or '~/.ogbench/data'}; of a smaller set, name the file"
+        )
+
+    def makeable(self) -> Sequence[str]:
+        return [name for name in ogbench_datasets() if recipe_for(name)]
+
+    def making(self, request: DataRequest, out: Path | None = None) -> Making | None:
+        name = request.name
+        if name in ogbench_datasets():
+            task = parse_task(first_task(name))
+        elif is_ogbench(name):
+            task = parse_task(name)
+        else:
+            return None
+        recipe = recipe_for(task.dataset)
+        if recipe is None:
+            raise VGFError(
+                f"{task.dataset} cannot be made: its ants and humanoids were moved by a trained "
+                "policy that OGBench does not ship; the sets of pointmaze, cube, scene and puzzle "
+                "can be"
+            )
+        folder = Path(request.data_dir or DEFAULT_FOLDER).expanduser()
+        place = out or dataset_path(
+            task, folder, request.action_repeat, request.episodes, request.seed
+        )
+        return OracleMaking(place, task, recipe, request)
+
+
+@dataclass(frozen=True)
+class OracleMaking:
+    """One of OGBench's data sets, made by its oracle.
+
+    Args:
+        place: the file of its training episodes.
+        task: one that shares it.
+        recipe: of the benchmark.
+        request: how to make it.
+    """
+
+    place: Path
+    task: OGBenchTask
+    recipe: Recipe
+    request: DataRequest
+
+    @property
+    def description(self) -> str:
+        """The file, and the one for validation."""
+        return f"{self.place}, and {self.place.stem}-val.npz for validation"
+
+    @property
+    def episodes(self) -> int:
+        """How many training episodes it has."""
+        wanted = self.request.episodes
+        return self.recipe.episodes if wanted is None else wanted
+
+    def exists(self) -> bool:
+        """Whether something is at its place already."""
+        return self.place.exists()
+
+    def is_made(self) -> bool:
+        """Whether this very data set is there already."""
+        request = self.request
+        expected = provenance(self.recipe, self.episodes, request.seed, request.action_repeat)
+        return is_made(self.place, expected)
+
+    def make(self, progress: Progress, say: Say) -> None:
+        """Make it, or go on with one whose making was cut off."""
+        request = self.request
+        generate_ogbench(
+            self.recipe.dataset,
+            self.place,
+            request.episodes,
+            request.seed,
+            request.workers,
+            request.action_repeat,
+            progress,
+            say,
+        )
+
+    def summary(self) -> tuple[str, ...]:
+        """Its rows and episodes."""
+        with np.load(self.place) as file:
+            rows = len(file["terminals"])
+        held = f"{rows:,} rows in {self.episodes:,} episodes"
+        return (f"{held}; the last row of each is not a transition",)
+
+    def flags(self) -> list[str]:
+        """The flags of `vgf run` that train on it."""
+        repeat = self.request.action_repeat
+        held = ["--action-repeat", str(repeat)] if repeat > 1 else []
+        return ["--env", self.task.name, *held, "--data", str(self.place)]

@@ -14,11 +14,12 @@ from typing import Any
 
 import numpy as np
 
+from ..environments.fitting import OwnGenerator, fit, gymnasium
+from ..environments.making import made, register_robotics
 from ..spec.types import Array
 from ..support.errors import VGFError
 from ..support.extras import installed_version, need
-from .d4rl import D4RLTask
-from .environments import OwnGenerator, fit, gymnasium, made, register_robotics
+from .d4rl_infos import D4RLTask
 
 # "R": the start, "G": the goal, "#": a wall. Rows are D4RL's first index; a row further on is
 # further along y in antmaze, and along x in maze2d.

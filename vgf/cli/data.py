@@ -19,11 +19,11 @@ def main(words: list[str]) -> int:
         _top().print_help()
         return 0
     if words[0] not in SUBCOMMANDS:
-        from ..support.suggestions import nearest
+        from ..support.suggestions import did_you_mean, nearest
 
         near = nearest(words[0], SUBCOMMANDS)
-        hint = f"did you mean {near}?" if near else f"choose {' or '.join(SUBCOMMANDS)}"
-        raise VGFError(f"vgf data: {words[0]} is no command; {hint}")
+        hint = did_you_mean(near, f"choose {' or '.join(SUBCOMMANDS)}")
+        raise VGFError(f"vgf data: {words[0]} is not a command; {hint}")
     module = importlib.import_module(f".data_{words[0]}", __package__)
     status: int = module.main(words[1:])
     return status

@@ -31,7 +31,7 @@ def main(words: list[str]) -> int:
         picture = _picture_path(args.out, args.what)
         from ..data.picture import save_picture
 
-        save_picture(raw, found, picture, maze=_is_maze(args))
+        save_picture(raw, found, picture, maze=_positions_first(args))
     if args.json:
         print(json.dumps(_as_json(found, picture), indent=2))
     else:
@@ -77,117 +77,62 @@ def _parser() -> argparse.ArgumentParser:
 
 def _open(args: argparse.Namespace) -> tuple[RawData, tuple[str, ...], str | None]:
     """The data, remarks on how they were read, and why a run would refuse them all the same."""
-    from ..benchmarks.source import GYMNASIUM, NONE, OGBENCH, find_source, read_file, read_raw
+    from ..benchmarks import DataRequest, NoDataError, find_task
+    from ..benchmarks.tasks import measure
 
-    what, env, remarks = args.what, args.env, []
+    what, remarks = args.what, []
     file = Path(what).expanduser()
     is_file = file.exists() or file.suffix in SUFFIXES
     if is_file and not file.exists():
         raise VGFError(f"{what}: no such file; vgf data make records one")
-    if not is_file:
-        if env is not None:
-            raise VGFError(f"{what}: no such file; --env goes with a file, {what} is none")
-        env, note = _task_of(what)
-        remarks += note
-    elif env is None and _is_ogbenchs(file):
-        env, note = _task_of(_dataset_in(file.name))
-        remarks += note
-    elif env is None and (name := _recorded_in(file)) is not None:
-        env = f"{GYMNASIUM}:{name}"
-        remarks.append(f"actions are those of {env}, where they were recorded: train with --env")
+    if not is_file and args.env is not None:
+        raise VGFError(f"{what}: no such file; --env goes with a file, and {what} is not one")
+    env = args.env
     if env is None:
-        return read_file(file), tuple(remarks), None
-    source = find_source(env, args.data_dir)
-    if not is_file and source.kind in (GYMNASIUM, NONE):
+        env, remark = _task_of_file(file) if is_file else _task_of_data(what)
+        remarks += [remark] if remark else []
+    found = find_task(env, args.data_dir)
+    if not is_file and not found.benchmark.has_data:
         raise VGFError(f"{what} has no data of its own; name a file, and --env {what}")
-    task, box, why_not = _measure(source, args.data_dir)
-    if why_not is not None:
-        remarks.append(f"not compared with the environment: {why_not}")
+    request = DataRequest(
+        found.name,
+        file if is_file else None,
+        args.data_dir,
+        allow_generate=False,
+        allow_download=False,
+    )
+    found.benchmark.check_request(request)
+    task = None
     try:
-        raw = read_raw(
-            env,
-            file if is_file else None,
-            args.data_dir,
-            action_box=box,
-            allow_generate=False,
-            allow_download=False,
-        )
+        task, box = measure(found.benchmark, request)
+        request = dataclasses.replace(request, action_box=box)
     except VGFError as error:
-        if source.kind == OGBENCH and str(error).startswith("no data for"):
-            raise VGFError(_no_ogbench_data(source.name, args.data_dir)) from error
-        raise
+        remarks.append(f"not compared with the environment: {error}")
+    try:
+        raw = found.benchmark.read(request)
+    except NoDataError as error:
+        raise VGFError(found.benchmark.way_on(request) or str(error)) from error
     return raw.spread(), tuple(remarks), _does_not_fit(task, raw)
 
 
-def _no_ogbench_data(name: str, data_dir: Path | None) -> str:
-    from ..benchmarks.ogbench import parse_task
-    from ..recording.record import recipe_for
+def _task_of_data(name: str) -> tuple[str, str | None]:
+    """A task for a name, which may be that of a data set that several tasks share."""
+    from ..benchmarks import BENCHMARKS, split_prefix
 
-    dataset = parse_task(name).dataset
-    folder = f" --data-dir {data_dir}" if data_dir is not None else ""
-    made = f"vgf data make {dataset}{folder} makes them, or " if recipe_for(dataset) else ""
-    return (
-        f"no data for {name}; {made}put {dataset}.npz into "
-        f"{data_dir or '~/.ogbench/data'}; of a smaller set, name the file"
-    )
-
-
-def _task_of(name: str) -> tuple[str, list[str]]:
-    """A task for a name, which may be that of one of OGBench's data sets."""
-    from ..benchmarks.ogbench import ogbench_tasks, parse_task
-
-    bare = name.removeprefix("ogbench:")
-    task = f"{bare.removesuffix('-v0')}-singletask-task1-v0"
-    if task in ogbench_tasks() and parse_task(task).dataset == bare:
-        return task, [f"rewards and masks are those of {task}; --env names another task"]
-    return name, []
+    forced, bare = split_prefix(name)
+    for benchmark in BENCHMARKS if forced is None else [forced]:
+        found = benchmark.task_of_data(bare)
+        if found is not None:
+            return found
+    return name, None
 
 
-def _dataset_in(file: str) -> str:
-    """The name of OGBench's data set that a file's name begins with, or ""."""
-    from ..benchmarks.ogbench import ogbench_tasks, parse_task
+def _task_of_file(file: Path) -> tuple[str | None, str | None]:
+    """The task that a file says it is of, if it says one."""
+    from ..benchmarks import BENCHMARKS
 
-    names = {parse_task(task).dataset for task in ogbench_tasks()}
-    return max((name for name in names if file.startswith(name)), key=len, default="")
-
-
-def _is_ogbenchs(file: Path) -> bool:
-    """Whether a file is of OGBench's by its name, and has no rewards of its own."""
-    import zipfile
-
-    if not _dataset_in(file.name) or file.suffix != ".npz":
-        return False
-    try:
-        with zipfile.ZipFile(file) as archive:
-            return "rewards.npy" not in archive.namelist()
-    except (OSError, zipfile.BadZipFile):
-        return False
-
-
-def _recorded_in(file: Path) -> str | None:
-    """The environment of gymnasium that a file says it was recorded in, if it is here."""
-    from ..recording.formats import recorded_environment
-    from ..support.extras import is_installed
-
-    name = recorded_environment(file)
-    if name is None or not is_installed("gymnasium"):
-        return None
-    from ..benchmarks.environments import find_spec
-
-    try:
-        return None if find_spec(name) is None else name
-    except VGFError:  # its module is not here
-        return None
-
-
-def _measure(source: Any, data_dir: Path | None) -> tuple[Any, Any, str | None]:
-    """The sizes and the box of a task's environment, or why they are not known."""
-    from ..benchmarks.tasks import measure
-
-    try:
-        return *measure(source, 1, data_dir, allow_download=False), None
-    except VGFError as error:
-        return None, None, str(error)
+    found = (benchmark.task_of_file(file) for benchmark in BENCHMARKS)
+    return next((task for task in found if task is not None), (None, None))
 
 
 def _does_not_fit(task: Any, raw: RawData) -> str | None:
@@ -195,7 +140,7 @@ def _does_not_fit(task: Any, raw: RawData) -> str | None:
     from ..benchmarks.tasks import check_sizes
     from ..data.raw import to_dataset
 
-    if task is None:
+    if task is None or task.make_env is None:
         return None
     try:
         check_sizes(task, to_dataset(raw))
@@ -218,9 +163,12 @@ def _picture_path(out: Path | None, what: str) -> Path:
     return out / default
 
 
-def _is_maze(args: argparse.Namespace) -> bool:
-    words = f"{args.what} {args.env or ''}".lower()
-    return any(name in words for name in ("maze", "antsoccer"))
+def _positions_first(args: argparse.Namespace) -> bool:
+    """Whether observations begin with a position in the plane, by what the data are called."""
+    from ..benchmarks import BENCHMARKS
+
+    words = f"{args.what} {args.env or ''}"
+    return any(benchmark.positions_first(words) for benchmark in BENCHMARKS)
 
 
 # --- output -------------------------------------------------------------------------------------

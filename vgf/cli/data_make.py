@@ -11,21 +11,96 @@ from typing import TYPE_CHECKING, Any
 from ..support.errors import VGFError
 
 if TYPE_CHECKING:
-    from ..recording.record import Recipe
+    from ..benchmarks import Making
 
-PREFIX = "gymnasium:"
+# Flags that mean something to one way of making data only.
+_OF_ORACLES = ("action_repeat",)
+_OF_POLICIES = ("policy", "noise", "max_episode_steps", "checkpoint", "steps", "backend")
 
 
 def main(words: list[str]) -> int:
     args = _make_parser().parse_args(words)
-    name = args.name.removeprefix("ogbench:")
     try:
-        if name.startswith(PREFIX) or _ogbench_recipe(name) is None:
-            return _make_gymnasium(name.removeprefix(PREFIX), args)
-        return _make_ogbench(name, args)
+        return _make(args, _making(args))
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return 130
+
+
+def _make(args: argparse.Namespace, making: Making) -> int:
+    """Make a data set, unless it is there, and say how to train on it."""
+    from ..support.progress import shown_progress
+
+    if args.force or not making.is_made():
+        if making.exists() and not args.force:
+            raise VGFError(
+                f"{making.place} is there already, and was made otherwise; --force replaces it, or "
+                "choose another --out"
+            )
+        with shown_progress("episode") as show:
+            making.make(show, _say)
+        print(f"made {making.description}")
+    else:
+        print(
+            f"{making.place} is there already, made with the same settings; --force makes it again"
+        )
+    for line in making.summary():
+        print(line)
+    print("train on it: " + shlex.join(["vgf", "run", *_training_flags(making)]))
+    return 0
+
+
+def _training_flags(making: Making) -> list[str]:
+    """The flags that train on a data set, those that undo a default among them."""
+    from ..runs.config import DEMO_ENV
+
+    flags = making.flags()
+    if DEMO_ENV in flags and "--action-repeat" not in flags:  # the default run holds its actions
+        after = flags.index(DEMO_ENV) + 1
+        flags[after:after] = ["--action-repeat", "1"]
+    return flags
+
+
+def _making(args: argparse.Namespace) -> Making:
+    """The data set of a command: of a benchmark's own oracles, or recorded with a policy.
+
+    Raises:
+        VGFError: a name that nothing can be made of, or flags that do not go with it.
+    """
+    from ..benchmarks import BENCHMARKS, DataRequest, split_prefix
+
+    forced, name = split_prefix(args.name)
+    request = DataRequest(
+        name,
+        data_dir=args.data_dir,
+        action_repeat=1 if args.action_repeat is None else args.action_repeat,
+        episodes=args.episodes,
+        seed=args.seed,
+        workers=args.workers,
+    )
+    for benchmark in BENCHMARKS if forced is None else [forced]:
+        out = None if args.out is None else Path(args.out).expanduser()
+        making = benchmark.making(request, out)
+        if making is not None:
+            _refuse(args, _OF_POLICIES, "gymnasium:ID")
+            if args.out is not None and args.data_dir is not None:
+                raise VGFError(
+                    "vgf data make: --out and --data-dir both say where; drop one of them"
+                )
+            return making
+        if benchmark.recordable and (forced is not None or ":" in name or benchmark.has(name)):
+            return _recording(name, args)
+    raise VGFError(f"vgf data make: {args.name} is unknown; {_hint(name)}")
+
+
+def _hint(name: str) -> str:
+    """What may have been meant, or which names there are."""
+    from ..benchmarks import BENCHMARKS
+    from ..support.suggestions import did_you_mean, nearest
+
+    near = nearest(name, [word for benchmark in BENCHMARKS for word in benchmark.makeable()])
+    forms = "name one of OGBench's sets, such as cube-single-play-v0, or gymnasium:ID"
+    return did_you_mean(near, forms) + "".join(known.not_known() for known in BENCHMARKS)
 
 
 def _make_parser() -> argparse.ArgumentParser:
@@ -93,29 +168,6 @@ def _number(text: str) -> Any:
     return read_word(text, float)
 
 
-def _ogbench_recipe(name: str) -> Recipe | None:
-    """The recipe of one of OGBench's names, or None for a name that is not of OGBench.
-
-    Raises:
-        VGFError: OGBench's, and without an oracle, or seen in pixels.
-    """
-    from ..benchmarks.ogbench import ogbench_tasks, parse_task
-    from ..recording.record import recipe_for
-
-    known = {parse_task(task).dataset: task for task in ogbench_tasks()}
-    if name not in known:
-        if "-singletask" not in name and not name.startswith("visual-"):
-            return None
-        name = parse_task(name).dataset
-    recipe = recipe_for(name)
-    if recipe is None:
-        raise VGFError(
-            f"{name} cannot be made: its ants and humanoids were moved by a trained policy that "
-            "OGBench does not ship; the sets of pointmaze, cube, scene and puzzle can be"
-        )
-    return recipe
-
-
 def _refuse(args: argparse.Namespace, names: tuple[str, ...], wanted: str) -> None:
     """Refuse flags that do not belong to what is made."""
     for name in names:
@@ -124,60 +176,13 @@ def _refuse(args: argparse.Namespace, names: tuple[str, ...], wanted: str) -> No
             raise VGFError(f"vgf data make {args.name}: {flag} is for {wanted}; drop it")
 
 
-def _make_ogbench(name: str, args: argparse.Namespace) -> int:
-    from ..benchmarks.ogbench import DEFAULT_FOLDER, dataset_path, parse_task
-    from ..recording.record import generate_ogbench, is_made, provenance
-    from ..support.progress import shown_progress
-
-    gymnasium_only = ("policy", "noise", "max_episode_steps", "checkpoint", "steps", "backend")
-    _refuse(args, gymnasium_only, "gymnasium:ID")
-    recipe = _ogbench_recipe(name)
-    assert recipe is not None
-    dataset, repeat = recipe.dataset, 1 if args.action_repeat is None else args.action_repeat
-    task = name if name != dataset else f"{dataset.removesuffix('-v0')}-singletask-task1-v0"
-    if args.out is not None and args.data_dir is not None:
-        raise VGFError("vgf data make: --out and --data-dir both say where; drop one of them")
-    if args.out is not None:
-        path = Path(args.out).expanduser()
-    else:
-        folder = Path(args.data_dir or DEFAULT_FOLDER).expanduser()
-        path = dataset_path(parse_task(task), folder, repeat, args.episodes, args.seed)
-    episodes = recipe.episodes if args.episodes is None else args.episodes
-    record = provenance(recipe, episodes, args.seed, repeat)
-    if args.force or not is_made(path, record):
-        _check_free(path, args.force)
-        with shown_progress("episode") as show:
-            generate_ogbench(
-                dataset, path, args.episodes, args.seed, args.workers, repeat, show, _say
-            )
-        print(f"made {path}, and {path.stem}-val.npz for validation")
-    else:
-        print(f"{path} is there already, made with the same settings; --force makes it again")
-    print(
-        f"{_rows(path):,} rows in {episodes:,} episodes; the last row of each is not a transition"
-    )
-    print(_ogbench_way_on(task, path, repeat))
-    return 0
-
-
-def _ogbench_way_on(task: str, path: Path, repeat: int) -> str:
-    """The command that trains on a set of OGBench's."""
-    from ..runs.config import DEMO_ENV
-
-    command = ["vgf", "run", "--env", task]
-    if repeat > 1 or task == DEMO_ENV:  # the default run holds its actions
-        command += ["--action-repeat", str(repeat)]
-    return "train on it: " + shlex.join([*command, "--data", str(path)])
-
-
-def _make_gymnasium(name: str, args: argparse.Namespace) -> int:
-    from ..recording.collect import Collection, collect
+def _recording(name: str, args: argparse.Namespace) -> Making:
+    """A recording of an environment of gymnasium, with a policy."""
+    from ..recording.collect import Collection, CollectionMaking
     from ..recording.formats import parse_output
     from ..recording.policies import parse_policy
-    from ..support.progress import shown_progress
 
-    _refuse(args, ("action_repeat",), "OGBench's pointmaze")
-    _check_environment(name, args.name)
+    _refuse(args, _OF_ORACLES, "OGBench's pointmaze")
     if args.policy is None:
         raise VGFError(
             f"vgf data make {args.name}: --policy is missing: random, FILE.py:FUNCTION, or a run "
@@ -191,72 +196,8 @@ def _make_gymnasium(name: str, args: argparse.Namespace) -> int:
     policy = parse_policy(args.policy, args.checkpoint, args.steps, args.backend)
     collection = Collection(name, policy, args.noise or 0.0, args.seed, args.max_episode_steps)
     episodes = 100 if args.episodes is None else args.episodes
-    if args.force or not output.is_made(collection.record(episodes)):
-        if output.exists():
-            _check_free(output.place, args.force)
-        with shown_progress("episode") as show:
-            collect(collection, output, episodes, args.workers, show, _say)
-        print(f"made {output.place}")
-    else:
-        print(
-            f"{output.place} is there already, made with the same settings; --force makes it again"
-        )
-    print("train on it: " + shlex.join(["vgf", "run", *output.flags(name)]))
-    return 0
-
-
-def _check_environment(name: str, given: str) -> None:
-    """Check that a bare word, without its prefix, is an environment of gymnasium.
-
-    Raises:
-        VGFError: it is not; the message says what comes near.
-    """
-    from ..benchmarks.d4rl import d4rl_table
-    from ..benchmarks.ogbench import ogbench_tasks, parse_task
-    from ..recording.record import recipe_for
-    from ..support.extras import need
-    from ..support.suggestions import nearest
-
-    if given.startswith(PREFIX) or ":" in name:
-        return
-    registry = need("gymnasium", "envs").registry
-    if name in registry:
-        return
-    if name in d4rl_table().tasks:
-        raise VGFError(
-            f"{name} is D4RL's, recorded with policies that it does not ship: it can be fetched "
-            "and not made; gymnasium:ID records an environment with a policy of yours"
-        )
-    makeable = dict.fromkeys(parse_task(task).dataset for task in ogbench_tasks())
-    near = nearest(name, [*filter(recipe_for, makeable), *registry])
-    hint = (
-        f"did you mean {near}?"
-        if near
-        else ("name one of OGBench's sets, such as cube-single-play-v0, or gymnasium:ID")
-    )
-    raise VGFError(f"vgf data make: {given} is unknown; {hint}")
-
-
-def _check_free(path: Path, force: bool) -> None:
-    """Check that nothing would be lost.
-
-    Raises:
-        VGFError: something else is there, and it is not to be replaced.
-    """
-    if path.exists() and not force:
-        raise VGFError(
-            f"{path} is there already, and was made otherwise; --force replaces it, or choose "
-            "another --out"
-        )
+    return CollectionMaking(collection, output, episodes, args.workers)
 
 
 def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
-
-
-def _rows(path: Path) -> int:
-    """The rows of a .npz file, from the header of its terminals."""
-    import numpy as np
-
-    with np.load(path) as file:
-        return len(file["terminals"])

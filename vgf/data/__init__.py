@@ -1,18 +1,28 @@
-"""Data: one internal form, the benchmarks' own files and recorders, and their environments.
+"""Data sets in one form, and what holds, reads and shows them; no benchmark's name.
+
+    dataset.py     the one form, and batches out of it
+    raw.py         from what a file holds to that form: checks and conventions
+    npz.py         files of two formats
+    hdf5.py
+    replay.py      transitions that a run collects, on disk and in memory
+    scaling.py     observations and rewards as the networks see them
+    inspect.py     what a data set holds and what is wrong with it
+    picture.py     and a picture of it
+    parts.py       recording in parallel, kept in parts
+    provenance.py  what a recorded data set depends on
 
 Every source is read in two stages: a reader makes a :class:`RawData` (arrays as they are in the
 file, unchecked), and :func:`to_dataset` checks it, applies its conventions and makes a
-:class:`Dataset` (raw.py). :func:`read_raw` finds the reader from a task's name and
-:func:`read_file` from a file's (source.py).
+:class:`Dataset`.
 
-Importing this package imports no simulator; the functions that need one import it.
+The package imports vgf.support and nothing above it; environments, benchmarks, runs and recording
+stand on it. Importing it imports no simulator.
 """
 
-from ..benchmarks.d4rl import d4rl_table, normalised_score, read_hdf5
-from ..benchmarks.minari import read_minari
-from ..benchmarks.ogbench import load_ogbench, ogbench_tasks, parse_task
-from ..benchmarks.source import Source, find_source, read_file, read_raw
-from ..recording.record import generate_ogbench
+from ..moved import old_names
 from .dataset import Dataset, check_dataset, standardise
+from .hdf5 import read_hdf5
 from .npz import read_npz
 from .raw import RawData, return_range, to_dataset
+
+__getattr__ = old_names(__name__)

@@ -53,6 +53,18 @@ def read_npz(path: str | Path, memory: str = MEMORY) -> RawData:
     return RawData(arrays, str(path), found, folder=folder)
 
 
+def check_mappable(path: Path, memory: str) -> None:
+    """Check that a file can be held where it is to be.
+
+    Raises:
+        VGFError: it is to be mapped, and is not an .npz file.
+    """
+    if memory == MAPPED and path.suffix != ".npz":
+        raise VGFError(
+            f"{path} cannot be mapped into memory, only .npz files can; use --data-memory memory"
+        )
+
+
 def load_arrays(
     path: Path, keys: Collection[str], memory: str = MEMORY
 ) -> tuple[dict[str, Array], tuple[str, ...], Path | None]:
@@ -151,7 +163,7 @@ def readable(path: Path) -> Iterator[None]:
     try:
         with open(path, "rb") as file:
             if not zipfile.is_zipfile(file):
-                raise zipfile.BadZipFile("it is no zip archive, or was cut off")
+                raise zipfile.BadZipFile("it is not a zip archive, or was cut off")
         yield
     except VGFError:
         raise

@@ -8,7 +8,7 @@ While a data set is made, the episodes that are finished are kept in a hidden fo
 
 An episode depends on its number and on what `making.json` says, on nothing else. So the data set
 is the same in one go, in several, and with any number of processes. A part that is damaged is
-recorded anew; parts of another making are dropped. The data set itself appears under its name when
+recorded again; parts of another making are dropped. The data set itself appears under its name when
 it is whole, and the folder goes.
 """
 
@@ -34,15 +34,18 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from ..moved import old_names
 from ..spec.types import Array
+from ..support.callbacks import Progress, Say
 from ..support.errors import VGFError
-from ..support.extras import installed_version
 from ..support.files import atomic_file, make_folder, sync_folder, write_atomically
-from .common import Progress, Say, without_interrupts
+from ..support.processes import without_interrupts
+from .provenance import differences, read_json
 
 Episode = dict[str, Array]
+__getattr__ = old_names(__name__)
 
-FORMAT = 1  # of the parts; another one starts anew
+FORMAT = 1  # of the parts; another one starts again
 LENGTHS = "lengths"
 MAKING = "making.json"
 # A process that is killed loses what was finished in these seconds, and what was under way.
@@ -62,7 +65,7 @@ class Recorder(Protocol):
 
 def make_in_parts(
     target: Path,
-    record: Mapping[str, Any],
+    provenance: Mapping[str, Any],
     episodes: int,
     recorder: Recorder,
     write: Callable[[Parts], None],
@@ -77,7 +80,7 @@ def make_in_parts(
 
     Args:
         target: of the data set; the parts are kept beside it.
-        record: what the episodes depend on, as JSON holds it.
+        provenance: what the episodes depend on, as JSON holds it.
         episodes: how many.
         recorder: of the episodes.
         write: writes the data set; it puts files in place by :meth:`Parts.fresh`.
@@ -100,7 +103,7 @@ def make_in_parts(
         kept = 0
         try:
             if not (waited and is_made()):
-                parts = Parts(folder, record, episodes, tell)
+                parts = Parts(folder, provenance, episodes, tell)
                 try:
                     parts.record(recorder, workers, label, progress)
                     write(parts)
@@ -183,34 +186,36 @@ class Parts:
 
     Args:
         folder: that holds them, which this process has to itself.
-        record: what the episodes depend on, as JSON holds it.
+        provenance: what the episodes depend on, as JSON holds it.
         episodes: how many there will be.
         say: takes a line for the person at the terminal.
     """
 
-    def __init__(self, folder: Path, record: Mapping[str, Any], episodes: int, say: Say) -> None:
+    def __init__(
+        self, folder: Path, provenance: Mapping[str, Any], episodes: int, say: Say
+    ) -> None:
         self.folder = folder
         self.episodes = episodes
         self._say = say
         self._parts: dict[int, _Part] = {}
-        self._take_up(json.loads(json.dumps({"format": FORMAT, **record})))
+        self._take_up(json.loads(json.dumps({"format": FORMAT, **provenance})))
 
     @property
     def kept(self) -> int:
         """How many episodes there are."""
         return sum(len(part.lengths) for part in self._parts.values())
 
-    def _take_up(self, record: dict[str, Any]) -> None:
+    def _take_up(self, provenance: dict[str, Any]) -> None:
         """Find the parts of this very making; drop what else the folder holds."""
-        before = read_record(self.folder / MAKING)
+        before = read_json(self.folder / MAKING)
         names = sorted(entry.name for entry in self.folder.iterdir() if entry.name != MAKING)
-        if before != record:
-            changed = differences(before, record)
+        if before != provenance:
+            changed = differences(before, provenance)
             if before is not None and any(name.startswith("part-") for name in names):
-                self._say(f"{self.folder} is of another making: {changed}; starting anew")
+                self._say(f"{self.folder} is of another making: {changed}; starting again")
             for name in names:
                 _remove(self.folder / name)
-            write_atomically(self.folder / MAKING, json.dumps(record, indent=2) + "\n")
+            write_atomically(self.folder / MAKING, json.dumps(provenance, indent=2) + "\n")
             return
         for name in names:
             part = _read_part(self.folder / name) if name.startswith("part-") else None
@@ -219,7 +224,7 @@ class Parts:
                 self._parts[part.first] = part
                 continue
             if name.startswith("part-"):
-                self._say(f"{self.folder / name} is damaged; its episodes are recorded anew")
+                self._say(f"{self.folder / name} is damaged; its episodes are recorded again")
             _remove(self.folder / name)
         if self.kept:
             self._say(f"going on: {self.kept:,} of {self.episodes:,} episodes are there")
@@ -391,37 +396,6 @@ def _read_part(path: Path) -> _Part | None:
     if not rows or not whole or len(lengths) != stop - first or not lengths:
         return None
     return _Part(path, first, stop, lengths, _layout(rows))
-
-
-def read_record(path: Path) -> Any:
-    """What a JSON file says a data set depends on, or None where there is none that is whole."""
-    try:
-        return json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return None
-
-
-def versions(*packages: str) -> dict[str, str]:
-    """The versions of this package and of others."""
-    from .. import __version__
-
-    return {"vgf": __version__, **{package: installed_version(package) for package in packages}}
-
-
-def same_making(before: Any, now: Mapping[str, Any]) -> bool:
-    """Whether two records ask for the same data set, with whatever versions of the packages."""
-    return isinstance(before, dict) and {**before, "versions": None} == {
-        **json.loads(json.dumps(now)),
-        "versions": None,
-    }
-
-
-def differences(before: Any, now: Any, key: str = "") -> str:
-    """Where two JSON values differ, in words: "seed 0, now 1"."""
-    if isinstance(before, dict) and isinstance(now, dict):
-        keys = [name for name in {**before, **now} if before.get(name) != now.get(name)]
-        return ", ".join(differences(before.get(name), now.get(name), name) for name in keys)
-    return f"{key} {json.dumps(before)}, now {json.dumps(now)}"
 
 
 def _remove(path: Path) -> None:

@@ -46,7 +46,7 @@ def save_picture(raw: RawData, found: Inspection, path: Path, maze: bool = False
 
 
 def _usable(array: Array | None) -> Array:
-    """The finite rows of a matrix of numbers; none where it is no such matrix."""
+    """The finite rows of a matrix of numbers; none where it is not one."""
     if array is None or array.ndim != 2 or array.dtype.kind not in "fiub" or not array.size:
         return np.zeros((0, 1))
     finite = np.isfinite(array).all(axis=1)

@@ -1,13 +1,13 @@
 """From what a file holds to the internal form: the second half of reading any source.
 
-A reader (npz.py, d4rl.py, minari.py, ogbench.py) makes a :class:`RawData`: the arrays as they are
-in the file, unchecked, and the conventions that apply to them. :func:`to_dataset` checks them and
+A reader (npz.py, hdf5.py, or a benchmark's own) makes a :class:`RawData`: the arrays as they are in
+the file, unchecked, and the conventions that apply to them. :func:`to_dataset` checks them and
 applies the conventions. Files say where trajectories end in one of two ways:
 
     with masks       `masks` are 0 where the task is done, `terminals` (and `timeouts`) 1 where a
-                     trajectory ends: OGBench's meaning.
+                     trajectory ends.
     without masks    `terminals` are 1 where the task is done, which also ends the trajectory, and
-                     `timeouts` 1 where a time limit cut it: D4RL's meaning.
+                     `timeouts` 1 where a time limit cut it.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ class RawData:
         found: the names of everything in the file, for messages.
         action_low, action_high: the box of the actions ``[d]``; they are rescaled from it to
             [-1, 1]. None where the box is [-1, 1].
-        action_clip: actions are clipped to +- this, or not at all; D4RL's 1 - 1e-5.
-        reward_shift: added to every reward; -1 for D4RL's antmaze.
+        action_clip: actions are clipped to +- this, or not at all.
+        reward_shift: added to every reward.
         normalise_rewards: multiply rewards by 1000 / (max return - min return) over the
             trajectories; see :func:`return_range`.
         max_episode_steps: rows after which a trajectory was cut, for a source without timeouts.
@@ -227,7 +227,7 @@ def return_range(rewards: Array, ends: Array, steps: int = RETURN_STEPS) -> tupl
     """The least and the greatest return of the trajectories of a source.
 
     A trajectory ends where it is done or was cut, and after 1,000 steps at the latest. What is
-    left at the end of the file is no whole trajectory and does not count, unless it is the only
+    left at the end of the file is not a whole trajectory and does not count, unless it is the only
     one.
 
     Args:
@@ -236,7 +236,7 @@ def return_range(rewards: Array, ends: Array, steps: int = RETURN_STEPS) -> tupl
         steps: after which a trajectory ends at the latest.
 
     Source:
-        D4RL's users since IQL; the authors' ``envs/d4rl_utils.py``.
+        IQL's code, as the field has used it since; the authors' ``envs/d4rl_utils.py``.
     """
     ends = ends.astype(bool)
     last = np.flatnonzero(ends | _every(steps, ends))

@@ -173,7 +173,7 @@ def read_transitions(path: Path | str) -> dict[str, Array]:
     except OSError as error:
         raise VGFError(f"{path}: cannot be read: {error.strerror}") from error
     if " ".join(words[:3]) != MAGIC or len(words) != 5:
-        raise VGFError(f"{path} is no file of transitions")
+        raise VGFError(f"{path} is not a file of transitions")
     kind = row_type(int(words[3]), int(words[4]))
     rows = np.concatenate([np.zeros(0, kind), *_whole_rows(path, kind)])
     return {name: rows[name] for name in kind.names or () if name != "checksum"}

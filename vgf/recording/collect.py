@@ -6,18 +6,19 @@ import contextlib
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..data.common import Progress, Say
-from ..data.parts import Episode, make_in_parts, seeded, versions
+from ..data.parts import Episode, make_in_parts, seeded
+from ..data.provenance import versions
 from ..spec.types import Array
+from ..support.callbacks import Progress, Say
 from ..support.errors import VGFError
-from ..support.extras import is_installed, need
-from ..support.suggestions import nearest
+from ..support.extras import is_installed
 from .formats import Output
-from .policies import Act, Policy
+from .policies import Act, BehaviourPolicy
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Collection:
     """
 
     environment: str
-    policy: Policy
+    policy: BehaviourPolicy
     noise: float = 0.0
     seed: int = 0
     max_episode_steps: int | None = None
@@ -47,13 +48,13 @@ class Collection:
         if self.max_episode_steps is not None and self.max_episode_steps < 1:
             raise VGFError(f"max_episode_steps is {self.max_episode_steps}; it must be 1 or more")
 
-    def record(self, episodes: int) -> dict[str, Any]:
-        """All that a data set of so many episodes depends on, as JSON holds it."""
+    def provenance(self, episodes: int) -> dict[str, Any]:
+        """All that a data set of this many episodes depends on, as JSON holds it."""
         modules = ("gymnasium", "mujoco", "gymnasium_robotics", "ogbench")
         packages = [name.replace("_", "-") for name in modules if is_installed(name)]
         return {
             "environment": self.environment,
-            "policy": self.policy.record(),
+            "policy": self.policy.provenance(),
             "noise": self.noise,
             "episodes": episodes,
             "seed": self.seed,
@@ -63,6 +64,8 @@ class Collection:
 
     def start(self) -> Callable[[int], Episode]:
         """A function from an episode's number to its rows."""
+        from ..environments.making import make_box_env
+
         env = make_box_env(self.environment, self.max_episode_steps)
         act = self.policy.start(env)
 
@@ -102,6 +105,8 @@ def collect(
         VGFError: an environment that is unknown or whose spaces do not fit, a policy or an
             environment that fails, a wrong number, or a file that cannot be written.
     """
+    from ..environments.making import make_box_env
+
     for name, value in {"episodes": episodes, "workers": workers}.items():
         if value is not None and value < 1:
             raise VGFError(f"{name} is {value}; it must be 1 or more")
@@ -109,14 +114,14 @@ def collect(
         make_box_env(collection.environment, collection.max_episode_steps)
     ) as env:
         collection.policy.start(env)
-    record = collection.record(episodes)
+    provenance = collection.provenance(episodes)
     make_in_parts(
         output.place,
-        record,
+        provenance,
         episodes,
         collection,
-        lambda parts: output.write(parts, record),
-        lambda: output.is_made(record),
+        lambda parts: output.write(parts, provenance),
+        lambda: output.is_made(provenance),
         label=f"recording {collection.environment}",
         workers=workers,
         progress=progress,
@@ -124,43 +129,56 @@ def collect(
     )
 
 
-def make_box_env(name: str, max_episode_steps: int | None = None) -> Any:
-    """Make a gymnasium environment whose actions are a bounded vector and that has a time limit.
+@dataclass(frozen=True)
+class CollectionMaking:
+    """A data set recorded with a policy, as `vgf data make` makes it.
 
     Args:
-        name: a gymnasium id, "Hopper-v5" or "module:Hopper-v5".
-        max_episode_steps: after which an episode is cut; None for the environment's own limit.
-
-    Raises:
-        VGFError: an unknown or broken environment, other spaces, or no time limit.
+        collection: what to record.
+        output: the data set to write.
+        episodes: how many.
+        workers: processes; None for one on each core.
     """
-    gymnasium = need("gymnasium", "envs")
-    from ..benchmarks.environments import check_spaces, find_spec, quiet, registered
 
-    options = {} if max_episode_steps is None else {"max_episode_steps": max_episode_steps}
-    if find_spec(name) is None:
-        near = nearest(name.rpartition(":")[2], registered())
-        hint = f"did you mean {near}?" if near else "MODULE:ID imports the module that has it"
-        raise VGFError(f"gymnasium has no environment {name}; {hint}")
-    try:
-        with quiet():
-            env = gymnasium.make(name, disable_env_checker=True, **options)
-    except Exception as error:  # whatever a simulator raises where a part of it is missing
-        text = " ".join(str(error).split()) or type(error).__name__
-        raise VGFError(f"gymnasium cannot make {name}: {text}") from error
-    try:
-        check_spaces(env.observation_space, env.action_space, name)
-        if env.spec is None or env.spec.max_episode_steps is None:
-            raise VGFError(f"{name} has no time limit; give one with --max-episode-steps")
-    except VGFError:
-        env.close()
-        raise
-    return env
+    collection: Collection
+    output: Output
+    episodes: int
+    workers: int | None = None
+
+    @property
+    def place(self) -> Path:
+        """The file, or for Minari the folder."""
+        return self.output.place
+
+    @property
+    def description(self) -> str:
+        """The file or folder, in words."""
+        return str(self.place)
+
+    def exists(self) -> bool:
+        """Whether something is at its place already."""
+        return self.output.exists()
+
+    def is_made(self) -> bool:
+        """Whether this very data set is there already."""
+        return self.output.is_made(self.collection.provenance(self.episodes))
+
+    def make(self, progress: Progress, say: Say) -> None:
+        """Record it, or go on with one whose making was cut off."""
+        collect(self.collection, self.output, self.episodes, self.workers, progress, say)
+
+    def summary(self) -> tuple[str, ...]:
+        """Nothing more to say of it."""
+        return ()
+
+    def flags(self) -> list[str]:
+        """The flags of `vgf run` that train on it."""
+        return self.output.flags(self.collection.environment)
 
 
 def _episode(env: Any, act: Act, collection: Collection, seed: int) -> Episode:
     """One episode, from a seeded reset to its end."""
-    from ..benchmarks.environments import flatten
+    from ..environments.fitting import flatten
 
     rng = np.random.default_rng([seed, 1])
     box = env.action_space

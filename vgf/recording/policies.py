@@ -1,39 +1,35 @@
 """Policies that data are recorded with: random, a Python function, or an agent out of a run.
 
-A policy is described by what it depends on, for the record of the data, and is started in each of
-the processes that use it. There it is a function from an observation ``[o]`` and a generator of
+A policy is described by what it depends on, for the provenance of the data, and is started in each
+of the processes that use it. There it is a function from an observation ``[o]`` and a generator of
 the episode to an action ``[d]`` in the environment's own units.
 """
 
 from __future__ import annotations
 
 import hashlib
-import importlib
-import importlib.util
 import inspect
 import os
 import sys
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Protocol
 
 import numpy as np
 
 from ..spec.types import Array
 from ..support.errors import VGFError
-from ..support.suggestions import nearest
+from ..support.objects import load_function, short_error
 
 Act = Callable[[Array, np.random.Generator], Array]
 RANDOM = "random"
 
 
-class Policy(Protocol):
+class BehaviourPolicy(Protocol):
     """How to act; it is sent to the processes."""
 
-    def record(self) -> dict[str, Any]:
+    def provenance(self) -> dict[str, Any]:
         """What it depends on, as JSON holds it."""
 
     def start(self, env: Any) -> Act:
@@ -42,7 +38,7 @@ class Policy(Protocol):
 
 def parse_policy(
     text: str, checkpoint: int | None = None, steps: int | None = None, backend: str | None = None
-) -> Policy:
+) -> BehaviourPolicy:
     """A policy from the words of a command.
 
     Args:
@@ -57,12 +53,12 @@ def parse_policy(
     given = {"--checkpoint": checkpoint, "--steps": steps, "--backend": backend}
     wrong = [flag for flag, value in given.items() if value is not None]
     if wrong:
-        raise VGFError(f"{wrong[0]} is for a run folder, and --policy {text} is none; drop it")
+        raise VGFError(f"{wrong[0]} is for a run folder, and --policy {text} is not one; drop it")
     if text == RANDOM:
         return RandomPolicy()
     place, _, name = text.rpartition(":")
     if place and name and not name.endswith(".py"):
-        policy = FunctionPolicy(text, _digest(place))
+        policy = FunctionPolicy(text, _digest(text))
         policy.function()
         return policy
     if text.endswith(".py"):
@@ -77,7 +73,7 @@ def parse_policy(
 class RandomPolicy:
     """Every action of the box, equally likely."""
 
-    def record(self) -> dict[str, Any]:
+    def provenance(self) -> dict[str, Any]:
         """What it depends on: nothing."""
         return {"kind": RANDOM}
 
@@ -102,7 +98,7 @@ class FunctionPolicy:
     name: str
     digest: str
 
-    def record(self) -> dict[str, Any]:
+    def provenance(self) -> dict[str, Any]:
         """Its name, and what its file holds."""
         return {"kind": "function", "name": self.name, "sha256": self.digest}
 
@@ -112,18 +108,7 @@ class FunctionPolicy:
         Raises:
             VGFError: its file cannot be imported, or has no such function.
         """
-        place, _, name = self.name.rpartition(":")
-        module = _import(place)
-        found = getattr(module, name, None)
-        if not callable(found):
-            there = [
-                key
-                for key, value in vars(module).items()
-                if callable(value) and not key.startswith("_")
-            ]
-            near = nearest(name, there)
-            hint = f"did you mean {near}?" if near else f"it has {', '.join(there) or 'none'}"
-            raise VGFError(f"--policy {self.name}: {place} has no function {name}; {hint}")
+        found = _load(self.name)
         _takes_generator(found, self.name)
         return found
 
@@ -138,7 +123,7 @@ class FunctionPolicy:
                 answer = function(observation, rng) if both else function(observation)
                 action = np.asarray(answer, np.float64)
             except Exception as error:
-                raise VGFError(f"--policy {self.name} failed: {_where(error)}") from error
+                raise VGFError(f"--policy {self.name} failed: {short_error(error)}") from error
             if action.shape != shape:
                 raise VGFError(
                     f"--policy {self.name} returned an action of shape {list(action.shape)}, "
@@ -170,59 +155,32 @@ def _takes_generator(function: Callable[..., Any], name: str) -> bool:
     raise VGFError(f"--policy {name} takes {signature}; it must take an observation")
 
 
-def _digest(place: str) -> str:
-    """The checksum of a Python file, or of the file of a module.
+def _load(name: str) -> Callable[..., Any]:
+    """The function of a name.
+
+    Raises:
+        VGFError: there is none; the message says that it is of --policy.
+    """
+    try:
+        return load_function(name)
+    except VGFError as error:
+        raise VGFError(f"--policy {name}: {error}") from error
+
+
+def _digest(name: str) -> str:
+    """The checksum of the file that a function's name names, directly or as a module.
 
     Raises:
         VGFError: there is none.
     """
-    path: str | None = place
+    place = name.rpartition(":")[0]
     if not place.endswith(".py"):
-        _import(place)
-        path = getattr(sys.modules[place], "__file__", None)
+        _load(name)
+        place = getattr(sys.modules[place], "__file__", None) or place
     try:
-        return hashlib.sha256(Path(path or place).read_bytes()).hexdigest()
+        return hashlib.sha256(Path(place).read_bytes()).hexdigest()
     except OSError as error:
-        raise VGFError(f"--policy: {path or place}: {error.strerror}") from error
-
-
-def _import(place: str) -> ModuleType:
-    """Import a Python file or a module, from the working folder too.
-
-    Raises:
-        VGFError: it is not there, or raises.
-    """
-    here = os.path.dirname(os.path.abspath(place)) if place.endswith(".py") else os.getcwd()
-    if here not in sys.path:
-        sys.path.insert(0, here)
-    try:
-        if not place.endswith(".py"):
-            return importlib.import_module(place)
-        name = f"vgf_policy_{Path(place).stem}"
-        spec = importlib.util.spec_from_file_location(name, place)
-        if spec is None or spec.loader is None:
-            raise VGFError(f"--policy: {place} is no Python file")
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module
-        spec.loader.exec_module(module)
-        return module
-    except VGFError:
-        raise
-    except FileNotFoundError as error:
-        raise VGFError(f"--policy: {place}: no such file") from error
-    except ModuleNotFoundError as error:
-        raise VGFError(
-            f"--policy: {place} cannot be imported: there is no module {error.name}"
-        ) from error
-    except Exception as error:
-        raise VGFError(f"--policy: {place} cannot be imported: {_where(error)}") from error
-
-
-def _where(error: BaseException) -> str:
-    """What was raised and in which line, in one line."""
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text} ({os.path.basename(frame.filename)}:{frame.lineno})"
+        raise VGFError(f"--policy {name}: {place}: {error.strerror}") from error
 
 
 @dataclass(frozen=True)
@@ -276,7 +234,7 @@ class RunPolicy:
         policy._load()
         return policy
 
-    def record(self) -> dict[str, Any]:
+    def provenance(self) -> dict[str, Any]:
         """The checkpoint, the budget and the backend."""
         return {
             "kind": "run",
@@ -308,7 +266,7 @@ class RunPolicy:
         """
         import dataclasses
 
-        from ..benchmarks.environments import flat_size
+        from ..environments.fitting import flat_size
         from ..runs.agent import agent_policy
         from ..runs.checkpoint import load_checkpoint
 

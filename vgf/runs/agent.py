@@ -12,11 +12,12 @@ import numpy as np
 from ..backends import default_backend, get_backend
 from ..backends.base import Backend, Tree
 from ..benchmarks.tasks import Task
-from ..data.pool import EnvironmentPool, usable_cores
 from ..data.scaling import Scaling
+from ..environments.pool import EnvironmentPool
 from ..spec.settings import Budget, Settings
 from ..spec.types import Array
 from ..support.errors import VGFError
+from ..support.processes import usable_cores
 from ..support.progress import progress
 from .checkpoint import CheckpointMeta, check_checkpoint, checkpoint_path, load_checkpoint
 from .config import BackendSettings, EvaluationSettings, RunConfig

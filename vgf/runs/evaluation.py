@@ -25,10 +25,10 @@ from typing import Any, Generic, Protocol, TypedDict, TypeVar
 import numpy as np
 
 from ..benchmarks.tasks import Task
-from ..data.common import Progress
-from ..data.pool import EnvironmentPool, Step, default_workers
+from ..environments.pool import EnvironmentPool, Step, default_workers
 from ..spec.theory import wasserstein2
 from ..spec.types import Array
+from ..support.callbacks import Progress
 from ..support.errors import VGFError
 from ..support.statistics import SUCCESS, mean_measured
 from .scores import Score, scores

@@ -8,6 +8,7 @@ Where several settings share a last part, the table's name goes in front, ``--bu
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import re
 from collections import Counter
@@ -188,7 +189,7 @@ def load_methods(words: Sequence[str]) -> None:
         VGFError: it cannot be loaded, or the file not be read.
     """
     pairs = [word.partition("=")[::2] for word in words if word.startswith("--")]
-    asked = dict(zip(words, words[1:], strict=False)) | {k: v for k, v in pairs if v}
+    asked = dict(itertools.pairwise(words)) | {k: v for k, v in pairs if v}
     name: Any = asked.get("--method")
     if name is None and "--config" in asked:
         agent = read_toml(asked["--config"]).get("agent")

@@ -24,9 +24,9 @@ import numpy as np
 
 from ..backends.base import Backend, Tree
 from ..benchmarks.tasks import Task
-from ..data.common import Say
-from ..data.pool import EnvironmentPool
 from ..data.scaling import Scaling
+from ..environments.pool import EnvironmentPool
+from ..support.callbacks import Say
 from ..support.errors import VGFError
 from ..support.extras import need
 from ..support.interrupts import Interrupted, StopRunError, deferred_interrupt

@@ -26,9 +26,9 @@ import numpy as np
 from ..backends.base import Backend, Tree
 from ..benchmarks.tasks import Task
 from ..data.dataset import KEYS, Dataset, batch_at
-from ..data.pool import EnvironmentPool
 from ..data.replay import ReplayBuffer, TransitionFile
 from ..data.scaling import Scaling
+from ..environments.pool import EnvironmentPool
 from ..spec.types import Array
 from ..support.errors import VGFError
 from .agent import agent_policy

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import importlib.util
 import sys
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import VGFError
-from .suggestions import did_you_mean
+from .suggestions import closest, did_you_mean
 
 
 def load_function(target: str) -> Callable[..., Any]:
@@ -44,7 +43,7 @@ def load_object(target: str) -> Any:
     for part in path.split("."):
         if not hasattr(found, part):
             names = [name for name in dir(found) if not name.startswith("_")]
-            near = difflib.get_close_matches(part, names, n=3, cutoff=0.5)
+            near = closest(part, names)
             functions = [name for name in names if callable(getattr(found, name))]
             there = ", ".join(functions[:8]) or "no functions"
             raise VGFError(f"{place} has no {part}; {did_you_mean(near, f'it has {there}')}")

@@ -30,3 +30,15 @@ def did_you_mean(near: str | Iterable[str] | None, otherwise: str) -> str:
     """
     names = [near] if isinstance(near, str) else list(near or ())
     return f"did you mean {' or '.join(names)}?" if names else otherwise
+
+
+def closest(word: str, candidates: Iterable[str], most: int = 3) -> list[str]:
+    """The candidates whose letters are most like a word's, upper and lower case alike.
+
+    Args:
+        word: that none of the candidates is.
+        candidates: of equal ones, case aside, the first counts.
+        most: how many to return; there may be none.
+    """
+    spelled = {name.lower(): name for name in reversed(list(candidates))}
+    return [spelled[match] for match in difflib.get_close_matches(word.lower(), spelled, n=most)]

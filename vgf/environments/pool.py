@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
-import os
 import signal
 import traceback
 from collections import deque
@@ -23,7 +22,7 @@ import numpy as np
 
 from ..spec.types import Array
 from ..support.errors import VGFError
-from .common import without_interrupts
+from ..support.processes import usable_cores, without_interrupts
 
 # From a seed of the first reset to a gymnasium environment; picklable for use in processes.
 MakeEnv = Callable[[int | None], Any]
@@ -31,14 +30,8 @@ MakeEnv = Callable[[int | None], Any]
 Success = Callable[[Mapping[str, Any]], float | None]
 
 
-# Processes that a pool has at most where their number is not given.
+# The most processes of a pool whose number is not given.
 _MOST_WORKERS = 16
-
-
-def usable_cores() -> int:
-    """How many cores this process may use."""
-    usable = getattr(os, "sched_getaffinity", None)  # not on macOS and Windows
-    return len(usable(0)) if usable else os.cpu_count() or 1
 
 
 def default_workers(size: int) -> int:
@@ -197,7 +190,7 @@ class EnvironmentPool:
 
 @contextlib.contextmanager
 def _alive() -> Iterator[None]:
-    """Turn the silence of a process that is no more into a VGFError."""
+    """Turn what a process that has ended leaves unanswered into a VGFError."""
     try:
         yield
     except (EOFError, BrokenPipeError, ConnectionError) as error:

@@ -14,7 +14,7 @@ if not os.environ.get("CI"):
 
 import gymnasium
 
-from vgf.benchmarks.environments import ActionRepeat, make_ogbench_env
+from vgf.benchmarks.ogbench_environment import ActionRepeat, make_ogbench_env
 
 
 class Counter(gymnasium.Env):

@@ -1,4 +1,4 @@
-"""What a name means, whichever source it is of, and what is refused before anything starts."""
+"""What a name means, whichever benchmark it is of, and what is refused before anything starts."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from vgf.benchmarks import minari
+from vgf.benchmarks import find_task, minari, read_raw
 from vgf.benchmarks.tasks import make_task
-from vgf.data import find_source, read_raw, to_dataset
+from vgf.data import to_dataset
 from vgf.support.errors import VGFError
 
 if not os.environ.get("CI"):
@@ -61,8 +61,8 @@ def plain_file(path: Path, observation_dim: int = 3, action_dim: int = 1, **chan
     ],
 )
 def test_names(env: str | None, kind: str, name: str) -> None:
-    source = find_source(env)
-    assert (source.kind, source.name) == (kind, name)
+    found = find_task(env)
+    assert (found.kind, found.name) == (kind, name)
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_names(env: str | None, kind: str, name: str) -> None:
 )
 def test_unknown_names(env: str, words: str) -> None:
     with pytest.raises(VGFError, match=words):
-        find_source(env)
+        find_task(env)
 
 
 def test_a_file_alone(tmp_path: Path) -> None:

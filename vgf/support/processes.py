@@ -1,32 +1,35 @@
-"""What the data package and its callers share."""
+"""Processes beside this one: how many there may be, and Ctrl-C while they start."""
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing import resource_tracker
 from types import FrameType
 from typing import Any
 
-# Called with what is being done, how much of it is done, and how much there is.
-Progress = Callable[[str, int, int], None]
-# Called with a line for the person at the terminal.
-Say = Callable[[str], None]
+
+def usable_cores() -> int:
+    """How many cores this process may use."""
+    usable = getattr(os, "sched_getaffinity", None)  # not on macOS and Windows
+    return len(usable(0)) if usable else os.cpu_count() or 1
 
 
 @contextmanager
 def without_interrupts() -> Iterator[None]:
     """Hold Ctrl-C back for a moment; it is heard afterwards.
 
-    A process that is started meanwhile never hears of it: it inherits the deaf ear, from its
-    first instruction on. Ctrl-C is for its parent, which ends it. (Windows has no such thing.)
+    A process that is started meanwhile never hears of it, from its first instruction on: it
+    inherits the blocked signal. Ctrl-C is for its parent, which ends it. (Windows has no such
+    thing.)
     """
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
-    # the tracker's first start would unblock the signal, so that must have been
+    # the tracker's first start would unblock the signal, so it must have started before
     resource_tracker.ensure_running()
     heard: list[tuple[int, FrameType | None]] = []
     handler: Any = None

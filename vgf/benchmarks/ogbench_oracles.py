@@ -16,9 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from ..data.common import Progress, Say
-from ..data.parts import Episode, Parts, make_in_parts, read_record, same_making, seeded, versions
+from ..data.parts import Episode, Parts, make_in_parts, seeded
+from ..data.provenance import read_json, same_making, versions
 from ..spec.types import Array
+from ..support.callbacks import Progress, Say
 from ..support.errors import VGFError
 from ..support.extras import need
 from ..support.files import write_atomically
@@ -94,9 +95,9 @@ def generate_ogbench(
     The rows are observations, actions, terminals, qpos, qvel and, where there are buttons,
     button_states, all from before the step. With `action_repeat`, the benchmark's procedure runs
     on the environment in which each decision is held for that many simulator steps
-    (:class:`~vgf.benchmarks.environments.ActionRepeat`): the oracle decides, and a row is recorded,
-    once for each block, and a goal is reached when it is at the end of a block. Episodes keep their
-    length in simulator steps: pointmaze's 1,000 make 125 decisions of 8.
+    (:class:`~vgf.benchmarks.ogbench_environment.ActionRepeat`): the oracle decides, and a row is
+    recorded, once for each block, and a goal is reached when it is at the end of a block. Episodes
+    keep their length in simulator steps: pointmaze's 1,000 make 125 decisions of 8.
 
     The files depend on the arguments `dataset_name`, `episodes`, `seed` and `action_repeat`
     alone, and on the versions in the `.json`; not on `workers`. A dataset of fewer episodes begins
@@ -149,23 +150,23 @@ def generate_ogbench(
 
     training = recipe.episodes if episodes is None else episodes
     validation = validation_episodes(training)
-    record = provenance(recipe, training, seed, action_repeat)
+    made_of = provenance(recipe, training, seed, action_repeat)
 
     def write(parts: Parts) -> None:
         path.unlink(missing_ok=True)  # so that never a file stands beside another's .json
         with parts.fresh(path.with_name(f"{path.stem}-val.npz")) as fresh:
             parts.write_npz(fresh, stop=validation)
-        write_atomically(path.with_suffix(".json"), json.dumps(record, indent=2) + "\n")
+        write_atomically(path.with_suffix(".json"), json.dumps(made_of, indent=2) + "\n")
         with parts.fresh(path) as fresh:
             parts.write_npz(fresh, first=validation)
 
     make_in_parts(
         path,
-        record,
+        made_of,
         validation + training,
         OGBenchRecorder(recipe, action_repeat, seed, validation),
         write,
-        lambda: is_made(path, record),
+        lambda: is_made(path, made_of),
         label=f"generating {dataset_name}",
         workers=workers,
         progress=progress,
@@ -190,11 +191,11 @@ def provenance(recipe: Recipe, episodes: int, seed: int, action_repeat: int) -> 
     }
 
 
-def is_made(path: Path, record: Mapping[str, Any]) -> bool:
-    """Whether a generated file and its validation file are there, made as `record` says."""
+def is_made(path: Path, made_of: Mapping[str, Any]) -> bool:
+    """Whether a generated file and its validation file are there, of this provenance."""
     files = (path, path.with_name(f"{path.stem}-val.npz"))
     there = all(file.exists() for file in files)
-    return there and same_making(read_record(path.with_suffix(".json")), record)
+    return there and same_making(read_json(path.with_suffix(".json")), made_of)
 
 
 @dataclass(frozen=True)
@@ -231,7 +232,7 @@ class OGBenchRecorder:
 
 def make_recorder(recipe: Recipe, action_repeat: int = 1) -> Callable[[int], Episode]:
     """A function from a seed to an episode; it draws from NumPy's global generator too."""
-    from ..benchmarks.environments import make_ogbench_env
+    from .ogbench_environment import make_ogbench_env
 
     maze = recipe.environment.startswith("pointmaze")
     options: dict[str, Any] = {} if maze else {"mode": "data_collection"}

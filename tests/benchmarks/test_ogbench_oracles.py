@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vgf.data import generate_ogbench
-from vgf.recording.record import recipe_for
+from vgf.benchmarks.ogbench_oracles import generate_ogbench, recipe_for
 from vgf.support.errors import VGFError
 
 if not os.environ.get("CI"):
@@ -84,7 +83,7 @@ def test_a_play_dataset_moves_the_cube(tmp_path: Path) -> None:
 
 def test_decisions_are_held(tmp_path: Path) -> None:
     """Each row is 8 simulator steps of the recorded action."""
-    from vgf.benchmarks.environments import make_ogbench_env
+    from vgf.benchmarks.ogbench_environment import make_ogbench_env
 
     name = "pointmaze-medium-navigate-v0"
     rows = contents(generate_ogbench(name, tmp_path / "x.npz", 1, workers=1, action_repeat=8))
