@@ -52,9 +52,8 @@ def settings(method: str) -> Settings:
     """A small agent of either form."""
     small = Network(hidden=(32, 32))
     normed = replace(small, layer_norm=True)
-    return Settings(
-        critic=normed, reference=small, gradient_field=normed, method=method, sampling_steps=4
-    )
+    networks: Any = {"critic": normed, "reference": small, "gradient_field": normed}
+    return Settings(method=method, sampling_steps=4, **networks)
 
 
 def best_of_n(backend: Backend, state: Any, s: Array, noise: Any, settings: Settings) -> Array:

@@ -22,7 +22,7 @@ _BUDGET = {"L ": "steps", "epsilon ": "step_size", "alpha ": "temperature"}
 
 def main(words: list[str]) -> int:
     from ..runs.flags import Parser
-    from ..runs.presets import TITLES, dump_preset, find_preset, presets
+    from ..runs.presets import METHODS, dump_preset, find_preset, presets
 
     parser = Parser(
         prog="vgf presets",
@@ -33,7 +33,7 @@ def main(words: list[str]) -> int:
     parser.add_argument(
         "words", metavar="NAME", nargs="*", help="a preset to show, or parts of names to list"
     )
-    parser.add_argument("--method", choices=TITLES, help="list the presets of this method")
+    parser.add_argument("--method", choices=METHODS, help="list the presets of this method")
     kind = parser.add_mutually_exclusive_group()
     kind.add_argument("--offline", action="store_true", help="list offline runs only")
     kind.add_argument("--online", action="store_true", help="list offline-to-online runs only")
@@ -86,11 +86,9 @@ def _print_list(found: list[Preset]) -> None:
 
 
 def _heading(preset: Preset) -> str:
-    from ..runs.presets import TITLES
-
     kind = "offline, then online" if preset.online else "offline"
     script = preset.marks["off2on" if preset.online else "script"]
-    text = f"{preset.benchmark}, {TITLES[preset.method]}, {kind}: {script}"
+    text = f"{preset.benchmark}, {preset.method_title}, {kind}: {script}"
     return textwrap.fill(text, 79, break_on_hyphens=False)
 
 
@@ -99,8 +97,6 @@ def _budget_sources(preset: Preset) -> list[Origin]:
 
 
 def _row(preset: Preset) -> dict[str, str]:
-    from ..runs.presets import TITLES
-
     budget = preset.settings["agent"]["budget"]
     sources = _budget_sources(preset)
     updates = _short(preset.settings["train"]["steps"])
@@ -108,7 +104,7 @@ def _row(preset: Preset) -> dict[str, str]:
         updates += f" + {_short(preset.settings['online']['steps'])}"
     return {
         "preset": preset.name,
-        "method": TITLES[preset.method],
+        "method": preset.method_title,
         **{
             title: f"{budget[name]}{_SIGNS.get(source.mark, ' ')}"
             for (title, name), source in zip(_BUDGET.items(), sources, strict=True)

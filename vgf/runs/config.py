@@ -278,7 +278,7 @@ def demo_agent(method: str = DEMO_METHOD) -> Settings:
     """
     authors = method_settings(method)
     plain: Any = {entry.name: getattr(Settings(), entry.name) for entry in fields(Settings)}
-    changed = {}
+    changed: dict[str, Any] = {}
     for entry in fields(authors):
         value = getattr(authors, entry.name)
         if isinstance(value, Network):
@@ -296,7 +296,7 @@ def demo_agent(method: str = DEMO_METHOD) -> Settings:
 
 
 # What the default run's agent has of its own, where a method does not say otherwise.
-_DEMO = {"sampling_steps": 5, "particles": 5, "discount": 0.98, "polyak": 0.02}
+_DEMO: dict[str, Any] = {"sampling_steps": 5, "particles": 5, "discount": 0.98, "polyak": 0.02}
 
 
 @dataclass(frozen=True)

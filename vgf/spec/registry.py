@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -17,8 +17,11 @@ T = TypeVar("T")
 class Declared:
     """A method, as settings know it; see :class:`vgf.spec.methods.Declaration`."""
 
+    name: str
+    title: str
+    long_title: str
     Settings: type
-    defaults: dict[str, Any]
+    defaults: Mapping[str, Any]
     trains: tuple[str, ...]
     transports: bool
 

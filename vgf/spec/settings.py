@@ -182,7 +182,7 @@ class _ByMethod(type):
             if value != known[0].default and not isinstance(value, Network):
                 raise ValueError(f"{key} belongs to method {owner!r}, not {name!r}; drop it")
         placed = dict(zip(_names_of(made), values, strict=False))
-        return super(_ByMethod, made).__call__(**placed, **named)
+        return type.__call__(made, **placed, **named)
 
 
 @dataclass(frozen=True)

@@ -211,7 +211,7 @@ def draw_update_noise(
         Paper, Algorithm 1. The authors' code uses one key for several of these draws.
     """
     rng = np.random.default_rng([seed, TRAIN, step])
-    draw = {"normal": rng.standard_normal, "uniform": rng.random}
+    draw: dict[str, Any] = {"normal": rng.standard_normal, "uniform": rng.random}
     wanted = update_draws(batch_size, action_dim, settings)
     return {name: draw[kind](shape) for name, (kind, shape) in wanted.items()}
 

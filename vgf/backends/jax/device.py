@@ -92,7 +92,7 @@ class JaxDevice(ComposedBackend):
         self.dtype = dtype or "float32"
         if self.dtype == "float64":
             # or JAX cuts float64 down to float32 in silence
-            jax.config.update("jax_enable_x64", True)  # type: ignore[no-untyped-call]
+            jax.config.update("jax_enable_x64", True)
         self.matmul_precision = matmul_precision
         self.jit = jit
         self.compilations: dict[Any, Callable[..., Any]] = {}
@@ -124,7 +124,7 @@ class JaxDevice(ComposedBackend):
     @staticmethod
     def forget_compilations() -> None:
         """Free what has been compiled: thousands of small programs exhaust a system's maps."""
-        jax.clear_caches()  # type: ignore[no-untyped-call]
+        jax.clear_caches()
 
     # --- arrays ---------------------------------------------------------------------------------
 
@@ -141,7 +141,7 @@ class JaxDevice(ComposedBackend):
         return tree_map(np.array, tree)
 
     def synchronise(self, tree: Tree) -> Tree:
-        return jax.block_until_ready(tree)  # type: ignore[no-untyped-call]
+        return jax.block_until_ready(tree)
 
     def free_memory(self) -> int | None:
         found = self.jax_device.memory_stats() or {}
@@ -168,7 +168,7 @@ def _want_cpu_devices(cores: int) -> None:
     """Have JAX see so many CPU devices, where it can still be told."""
     if cores > 1:
         try:
-            jax.config.update("jax_num_cpu_devices", cores)  # type: ignore[no-untyped-call]
+            jax.config.update("jax_num_cpu_devices", cores)
         except RuntimeError:
             return  # it is in use already, with the devices it has
 

@@ -13,6 +13,7 @@ from jax import lax
 from ...spec.kernel import SIGMA_SQUARED_MIN
 from ...spec.shapes import check_shapes
 from ..base import Tree
+from ..composed import ComposedBackend
 from .device import JaxDevice
 
 Array = jax.Array
@@ -67,6 +68,9 @@ class JaxFlow(JaxDevice):
         return -jax.grad(total)(a) / n
 
     def follow(self, velocity, a, budget, trajectory):
+        if not self.jit:  # a scan would be compiled at every call
+            return ComposedBackend.follow(self, velocity, a, budget, trajectory)
+
         def step(carry: tuple[Array, Tree], _: None) -> tuple[tuple[Array, Tree], Any]:
             a, state = carry
             a, state = self.flow_step(a, velocity(a), state, budget)

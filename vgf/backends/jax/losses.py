@@ -49,6 +49,10 @@ class JaxLosses(JaxFlow, JaxNetworks):
             return x + velocity / sampling_steps, None
 
         steps = jnp.arange(sampling_steps)
+        if not self.jit:
+            for k in steps:
+                x0, _ = euler(x0, k)
+            return self.project(x0)
         return self.project(lax.scan(euler, x0, steps, unroll=self._unrolled(sampling_steps))[0])
 
     def gaussian_loss(self, params, s, a, tanh, activation, weight):
@@ -128,7 +132,7 @@ class JaxLosses(JaxFlow, JaxNetworks):
         On a CPU that keeps the activations in the caches. States do not affect each other.
         """
         *_, particles = arrays
-        if self.device != "cpu" or particles.ndim != 3 or not len(particles):
+        if self.device != "cpu" or particles.ndim != 3 or not len(particles) or not self.jit:
             return function(*arrays)
         count = -(-particles.shape[0] * particles.shape[1] // CACHED_ROWS)
         size = -(-len(particles) // count)

@@ -35,7 +35,7 @@ class JaxSelection(JaxDevice):
             index = jnp.minimum(jnp.floor(u * n).astype(jnp.int32), n - 1)
         else:
             own = find(SelectionRule, rule, "selection", SELECTION_RULES)
-            index = own.pick(self, q, u, temperature)
+            index = jnp.asarray(own.pick(self, q, u, temperature))
         return jnp.take_along_axis(a, index[..., None, None], axis=-2)[..., 0, :], index
 
     def adam_init(self, params):

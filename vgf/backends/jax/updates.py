@@ -74,7 +74,7 @@ class JaxUpdates(JaxDevice):
 
     def mean_over_shares(self, tree: Tree) -> Tree:
         # gradients and metrics are means over states, and all shares are of one size
-        return lax.pmean(tree, STATES) if self.sharing else tree  # type: ignore[no-untyped-call]
+        return lax.pmean(tree, STATES) if self.sharing else tree
 
     @compiled("settings", "gather")
     def _updates_together(

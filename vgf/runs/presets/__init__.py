@@ -51,6 +51,9 @@ class Published(NamedTuple):
     what: str
 
 
+METHODS = ("vgf", "avgf")  # that the paper's runs are of
+
+
 @dataclass(frozen=True, eq=False)
 class Preset:
     """A task of the paper, as a run's settings.
@@ -83,7 +86,12 @@ class Preset:
     def description(self) -> str:
         """The preset in words."""
         kind = "offline, then online" if self.online else "offline"
-        return f"{find_method(self.method).title} on {self.env}, {kind}"
+        return f"{self.method_title} on {self.env}, {kind}"
+
+    @property
+    def method_title(self) -> str:
+        """The method, as a table names it."""
+        return find_method(self.method).title
 
     def of_method(self, method: str) -> Preset:
         """The same task's preset of another method where there is one, else this one."""

@@ -154,7 +154,7 @@ class AVGF(Specification):
     def networks(self, o: int, d: int, settings: Any) -> dict[str, NetworkShape]:
         return {"gradient_field": NetworkShape(o + d, d, settings.gradient_field)}
 
-    def refuse(self, settings: Settings) -> None:
+    def refuse(self, settings: Any) -> None:
         super().refuse(settings)
         if settings.value_ensemble == "min":
             raise ValueError(

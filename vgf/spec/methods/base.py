@@ -90,7 +90,7 @@ class Declaration(Declared):
     trains: tuple[str, ...] = ("critic", "reference")
     transports = False
 
-    def networks(self, o: int, d: int, settings: Settings) -> dict[str, NetworkShape]:
+    def networks(self, o: int, d: int, settings: Any) -> dict[str, NetworkShape]:
         """The networks of the method's own, besides "critic" and "reference".
 
         Shapes:
@@ -98,7 +98,7 @@ class Declaration(Declared):
         """
         return {}
 
-    def noise(self, b: int, d: int, settings: Settings) -> dict[str, Draw]:
+    def noise(self, b: int, d: int, settings: Any) -> dict[str, Draw]:
         """The random numbers of an update of the method's own, besides those of every method.
 
         Shapes:
@@ -108,7 +108,7 @@ class Declaration(Declared):
         """
         return {}
 
-    def refuse(self, settings: Settings) -> None:
+    def refuse(self, settings: Any) -> None:
         """Refuse settings that contradict the method.
 
         Raises:
@@ -120,7 +120,7 @@ class Declaration(Declared):
                 f"as method_settings({settings.method!r}) has it"
             )
 
-    def states_meet(self, settings: Settings) -> bool:
+    def states_meet(self, settings: Any) -> bool:
         """Whether states of a batch affect each other in an update, but for means over it.
 
         Cores share a batch only where they do not. For a method of your own that is not known;
@@ -139,7 +139,7 @@ class Specification(Declaration):
     The same names, without `eq`, are those of :class:`vgf.methods.Method`, which torch and JAX run.
     """
 
-    def states_meet(self, settings: Settings) -> bool:
+    def states_meet(self, settings: Any) -> bool:
         return False
 
     def gradients(

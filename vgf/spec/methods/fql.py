@@ -177,10 +177,10 @@ class FQL(Specification):
     def networks(self, o: int, d: int, settings: Any) -> dict[str, NetworkShape]:
         return {"policy": NetworkShape(o + d, d, settings.policy)}
 
-    def noise(self, b: int, d: int, settings: Settings) -> dict[str, Draw]:
+    def noise(self, b: int, d: int, settings: Any) -> dict[str, Draw]:
         return {"policy": normal(b, d)}
 
-    def refuse(self, settings: Settings) -> None:
+    def refuse(self, settings: Any) -> None:
         super().refuse(settings)
         if settings.reference_kind != "flow":
             raise ValueError(

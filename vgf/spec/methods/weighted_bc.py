@@ -94,7 +94,7 @@ class WeightedBC(Specification):
     Settings = WeightedBCSettings
     defaults = {"budget": Budget(steps=0)}
 
-    def noise(self, b: int, d: int, settings: Settings) -> dict[str, Draw]:
+    def noise(self, b: int, d: int, settings: Any) -> dict[str, Draw]:
         return {"baseline": normal(b, settings.particles, d)}
 
     def gradients(
