@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..support.errors import VGFError
-from ..testing.compare import FACTOR, MACHINE_EPSILON, Difference, named_leaves
+from ..testing.compare import MACHINE_EPSILON, Difference, named_leaves, tolerance_in_words
 from ..testing.compare import assert_matches as assert_same
 from .adapter import Adapter, Arrays, Reading, bind, guess_frameworks
 from .diagnosis import EXTREME, Finding, diagnose, explains
@@ -103,15 +103,6 @@ class Result:
                 "difference": small.error or str(small.found),
             },
         }
-
-
-def tolerance_in_words() -> str:
-    """The tolerance, as a passing check states it."""
-    u = MACHINE_EPSILON
-    return (
-        f"{FACTOR:g} units of rounding ({u['float64']:.1e} in float64, {u['float32']:.1e} in "
-        "float32), plus what the specification's own result moves when the input is rounded"
-    )
 
 
 def check_function(

@@ -365,7 +365,7 @@ class NamedMaker(Maker):
         super().__init__(draw)
         self.chosen: dict[str, Any] = {}
 
-    def pick(self, name: str, options: Any) -> Any:
+    def pick(self, name: str, options: Any, compiled: bool = True) -> Any:
         options = list(options)
         if name == "lead":
             return options[1]
@@ -373,7 +373,7 @@ class NamedMaker(Maker):
             return "one"
         if name == "mask":
             return "float64"
-        value = super().pick(name, options)
+        value = super().pick(name, options, compiled)
         self.chosen[name] = value
         return value
 
