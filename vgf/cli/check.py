@@ -23,7 +23,8 @@ examples:
   vgf check mypkg.flow:phi --as phi
   vgf check svgd.py:SVGD.phi --as phi --arg theta=a --closure lnprob=score
   vgf check loss.py:critic_loss --as critic_loss --arg q1='q[0]' --arg q2='q[1]'
-  vgf check step.py:step --as flow_step --layout 'N B d' --constant optimiser=adam
+  vgf check step.py:step --as flow_step --single --constant optimiser=adam
+  vgf check phi.py:phi --as phi --layout 'N B d'
   vgf check --list flow_step
   vgf check --method mypkg.mine:MyMethod --backend torch
   vgf check --method vgf --set budget.kernel=mypkg.mine:IMQ

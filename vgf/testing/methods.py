@@ -73,9 +73,9 @@ class MethodResult:
         for entry in self.compared:
             training = entry.what.startswith("training")
             unit = "updates" if training else "examples"
-            error = f"{entry.worst:.1e}" if training else f"{entry.worst:.2g} x tolerance"
-            start = f"  {entry.backend:5} {entry.dtype} {entry.what:26} {entry.tried:3} {unit:8}"
-            lines.append(f"{start}  {'DIFFERS' if entry.says else error}")
+            error = f"{entry.worst:.1e}" if training else f"{entry.worst:.4f} x tolerance"
+            start = f"  {entry.backend:5} {entry.dtype} {entry.what:32} {entry.tried:3} {unit:8}"
+            lines.append(f"{start} {'DIFFERS' if entry.says else error}")
         for entry in self.compared:
             if entry.says:
                 lines += ["", f"{entry.what} on {entry.backend} {entry.dtype}:"]
