@@ -352,7 +352,7 @@ def find_subject(name: Any) -> Subject:
     near = difflib.get_close_matches(plain, [*SUBJECTS, *SYNONYMS], n=3, cutoff=0.5)
     near = list(dict.fromkeys(SYNONYMS.get(word, word) for word in near))
     hint = f"did you mean {' or '.join(near)}?" if near else "vgf check --list names them all"
-    raise VGFError(f"{name!r} is nothing that can be checked; {hint}")
+    raise VGFError(f"{name!r} cannot be checked; {hint}")
 
 
 # --- drawing -------------------------------------------------------------------------------------

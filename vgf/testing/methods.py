@@ -124,7 +124,7 @@ class MethodMismatch(Mismatch):
 
 def check_method(
     method: Any,
-    backends: Iterable[str | Backend] | None = None,
+    backends: str | Backend | Iterable[str | Backend] | None = None,
     *,
     settings: Mapping[str, Any] | None = None,
     examples: int = EXAMPLES,
@@ -141,7 +141,7 @@ def check_method(
     Args:
         method: a class derived from :class:`vgf.methods.Method`, its name (``module:class`` or
             ``path/to/file.py:class``), or the name of one of this package's methods.
-        backends: names, or backends that are made already; None is torch and JAX, where installed.
+        backends: a name, a backend, or several; None is torch and JAX, where installed.
         settings: held at a value in every comparison, such as
             ``{"budget.kernel": "mypkg.mine:IMQ"}``: so a part of one's own is checked.
         examples: of each function in each dtype.
@@ -193,8 +193,12 @@ def check_method(
 # --- on which backends ---------------------------------------------------------------------------
 
 
-def _backends(asked: Iterable[str | Backend] | None, dtype: str) -> list[Backend]:
-    names = [name for name in available_backends() if name != "numpy"] if asked is None else asked
+def _backends(asked: str | Backend | Iterable[str | Backend] | None, dtype: str) -> list[Backend]:
+    names: Iterable[str | Backend]
+    if asked is None:
+        names = [name for name in available_backends() if name != "numpy"]
+    else:
+        names = [asked] if isinstance(asked, (str, Backend)) else asked
     made = [
         get_backend(b, dtype=dtype, device="cpu") if isinstance(b, str) else _in_dtype(b, dtype)
         for b in names
