@@ -74,8 +74,8 @@ def main(argv: list[str] | None = None) -> int:
     text = [
         "# Planted mistakes",
         "",
-        f"Made by `python -m validation.mistakes --examples {args.examples}`: so many of each",
-        f"check, and up to 200 of the one that must catch it. {used}.",
+        f"Made by `python -m validation.mistakes --examples {args.examples}`: that number for each",
+        f"check, and up to 200 for the one that must catch it. {used}.",
         f"Revision {where['revision'] or 'unknown'}.",
         "",
         "Each is planted in a backend, in float64; the check named is",

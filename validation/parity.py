@@ -30,6 +30,7 @@ from vgf.backends import (
 from vgf.backends.base import Backend
 from vgf.support.errors import VGFError
 from vgf.testing import EQUATIONS, FACTOR, TRAININGS, Mismatch, check, measure_drift
+from vgf.testing.training import DRIFT_BOUND
 
 from .record import RESULTS, environment, markdown_table, write, write_json
 
@@ -271,7 +272,7 @@ def main(argv: list[str] | None = None) -> int:
     write_json(args.out / f"parity-{device}.json", result)
     write(args.out / f"parity-{device}.md", report(result))
     wrong = [row for row in equations if not row["agrees"]]
-    wrong_drift = [r for r in drift if r["dtype"] == "float64" and not r["relative"] <= 1e-8]
+    wrong_drift = [r for r in drift if r["dtype"] == "float64" and not r["relative"] <= DRIFT_BOUND]
     print(
         f"{len(equations) - len(wrong)} of {len(equations)} rows agree; "
         f"written to {args.out / f'parity-{device}.md'}"

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 
 from vgf import spec
 from vgf.backends import missing_packages
-from vgf.checker import diagnosis, trial
+from vgf.checker import checking, diagnosis
 from vgf.checker.adapter import Arrays, Expression, to_numpy
 from vgf.checker.alternatives import ALTERNATIVES, library, library_for
 from vgf.checker.diagnosis import explains
@@ -30,9 +30,9 @@ needs_jax = pytest.mark.skipif(bool(missing_packages("jax")), reason="jax is not
 
 @pytest.fixture(autouse=True)
 def briefly(monkeypatch):
-    """Searches stop early: what is to be found here is found in that time."""
-    monkeypatch.setattr(diagnosis, "SEARCH_SECONDS", 2.0)
-    monkeypatch.setattr(trial, "SHRINK_SECONDS", 2.0)
+    """Searches stop early: what is to be found here is found in that many tries."""
+    monkeypatch.setattr(diagnosis, "TRIES", diagnosis.TRIES // 6)
+    monkeypatch.setattr(checking, "SHRINK", 250)
 
 
 def kernel(x, sigma_squared):
@@ -484,7 +484,7 @@ def test_a_whole_update():
         (lambda blob: blob, "project", {}, "cannot tell what its argument blob is; .*--arg blob="),
         (phi, "phi", {"arguments": {"zz": "a"}}, "takes no argument zz; it takes x, score, alpha"),
         (phi, "phi", {"arguments": {"x": "aa"}}, "phi has no argument aa"),
-        (phi, "phi", {"arguments": {"x": "a ++"}}, "is no expression"),
+        (phi, "phi", {"arguments": {"x": "a ++"}}, "is not an expression"),
         (phi, "phi", {"arguments": {"x": "open(a)"}}, "phi has no argument open"),
         (phi, "phi", {"arguments": {"x": "a.__class__"}}, "not understood"),
         (phi, "phi", {"constants": {"tempratur": 1.0}}, "did you mean temperature"),
@@ -684,7 +684,7 @@ def test_flags_adapt(mine, capsys):
         (("mine.py:odd", "--as", "project", "--arg", "blob"), "write --arg NAME=VALUE"),
         (("mine.py:clip", "--as", "project", "--mapping", "absent.toml"), "no such file"),
         (("mine.py:clip", "--as", "project", "--exampels", "3"), "did you mean --examples"),
-        (("--list", "nothing_like_it"), "nothing that can be checked"),
+        (("--list", "nothing_like_it"), "cannot be checked"),
     ],
 )
 def test_wrong_requests_exit_with_2(mine, capsys, words, message):

@@ -370,7 +370,7 @@ class Expression:
         try:
             self._tree = ast.parse(text.strip(), mode="eval").body
         except SyntaxError:
-            raise VGFError(f"{text!r} is no expression such as q[0], 1 - mask or -g") from None
+            raise VGFError(f"{text!r} is not an expression such as q[0], 1 - mask or -g") from None
         self.names = {
             node.id
             for node in ast.walk(self._tree)

@@ -12,7 +12,6 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-import time
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from functools import partial
@@ -21,14 +20,15 @@ from typing import Any
 import numpy as np
 
 from ..testing.compare import Difference, difference, named_leaves
+from ..testing.rewired import reached_from
 from ..testing.variants import Variant
 from .alternatives import library, library_for
 from .subjects import Subject
 from .trial import PARTS, Outcome, Trial, as_dtype
 
-# How long the search for combinations may take, in seconds.
-SEARCH_SECONDS = 12.0
-PROBING_SECONDS = 2.0
+# How many combinations of variants are tried, times the square of how many functions of the
+# specification are reached, to which the time of one try is about proportional.
+TRIES = 10_000_000
 # A variant that explains this share of the failures is named though others remain.
 MOSTLY = 0.5
 # Two variants that theirs equals on this share of all inputs are not extended by a third.
@@ -192,7 +192,7 @@ def _shape_says(subject: Subject, outcome: Outcome) -> tuple[str, str]:
         elif not have:
             text += ": it is averaged or summed to one number"
         return text, "shape"
-    return f"your result is made otherwise: {fault}", "shape"
+    return f"your result has another structure: {fault}", "shape"
 
 
 def _not_finite(wrong: Sequence[Outcome], numeric: Sequence[Outcome]) -> list[Finding]:
@@ -280,8 +280,7 @@ def _variants(trial: Trial, numeric: Sequence[Outcome]) -> list[Finding]:
     ordinary = [o for o in wrong if not _degenerate(o)] or wrong
     ordinary = [o for o in ordinary if o.dtype == "float64"] or ordinary
     mostly = bool(found) and _explained(trial, found[0][0], ordinary) >= MOSTLY * len(ordinary)
-    seconds = SEARCH_SECONDS / 4 if mostly else SEARCH_SECONDS
-    combined = _combined(trial, numeric, probes, relevant, seconds)
+    combined = _combined(trial, numeric, probes, relevant, _tries(trial, 4 if mostly else 1))
     share = {f[0]: _explained(trial, f[0], ordinary) for f in [*found[:6], *combined[:6]]}
     both = sorted([*found[:6], *combined[:6]], key=lambda f: (-share[f[0]], -f[1], len(f[0])))
     if both and (both[0][1] == len(numeric) or share[both[0][0]] >= MOSTLY * len(ordinary)):
@@ -296,11 +295,9 @@ def _probes(
     few: dict[str, Outcome] = {}
     for outcome in wrong:
         few.setdefault(str(sorted(outcome.chosen.items(), key=str)), outcome)
-    end = time.process_time() + PROBING_SECONDS
+    count = max(1, _tries(trial, 6) // max(len(known), 1))
     scored: list[tuple[Outcome, list[Variant]]] = []
-    for outcome in list(few.values())[:8]:
-        if scored and time.process_time() > end:
-            break
+    for outcome in list(few.values())[: min(count, 8)]:
         scored.append((outcome, [v for v in known.values() if _matters(trial, outcome, v)]))
     most = max((len(variants) for _, variants in scored), default=0)
     # an ordinary input tells enough of them apart, and no rounding interferes
@@ -329,16 +326,16 @@ def _combined(
     numeric: Sequence[Outcome],
     probes: Sequence[Outcome],
     relevant: Sequence[Variant],
-    seconds: float,
+    tries: int,
 ) -> list[Scored]:
     """Two and three at once of the variants that change the result of a telling input."""
     probe = probes[0]
-    end = time.process_time() + seconds
     found: list[Scored] = []
     for count in (2, 3):
         hits = []
         for combination in _orders(relevant, count):
-            if time.process_time() > end:
+            tries -= 1
+            if tries < 0:
                 break
             if not trial.resembles(probe, combination):
                 continue
@@ -350,9 +347,15 @@ def _combined(
         found = sorted([*found, *_best(trial, numeric, hits)], key=lambda f: -f[1])
         if found and found[0][1] > ENOUGH * len(numeric):
             return found
-        if time.process_time() > end:
+        if tries < 0:
             break
     return found
+
+
+def _tries(trial: Trial, share: int = 1) -> int:
+    """How many combinations to try, or a share of them; fewer of what takes long to compute."""
+    reached = frozenset[str]().union(*map(reached_from, trial.subject.functions))
+    return TRIES // len(reached) ** 2 // share
 
 
 def _orders(variants: Sequence[Variant], count: int) -> Iterator[tuple[Variant, ...]]:

@@ -352,7 +352,7 @@ def find_subject(name: Any) -> Subject:
     near = difflib.get_close_matches(plain, [*SUBJECTS, *SYNONYMS], n=3, cutoff=0.5)
     near = list(dict.fromkeys(SYNONYMS.get(word, word) for word in near))
     hint = f"did you mean {' or '.join(near)}?" if near else "vgf check --list names them all"
-    raise VGFError(f"{name!r} is nothing that can be checked; {hint}")
+    raise VGFError(f"{name!r} cannot be checked; {hint}")
 
 
 # --- drawing -------------------------------------------------------------------------------------
@@ -365,7 +365,7 @@ class NamedMaker(Maker):
         super().__init__(draw)
         self.chosen: dict[str, Any] = {}
 
-    def pick(self, name: str, options: Any) -> Any:
+    def pick(self, name: str, options: Any, compiled: bool = True) -> Any:
         options = list(options)
         if name == "lead":
             return options[1]
@@ -373,7 +373,7 @@ class NamedMaker(Maker):
             return "one"
         if name == "mask":
             return "float64"
-        value = super().pick(name, options)
+        value = super().pick(name, options, compiled)
         self.chosen[name] = value
         return value
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -22,8 +21,6 @@ from ..testing.rewired import Rewired
 from .adapter import Adapter, Arrays, Caller, Reading
 from .subjects import Linear, NamedMaker, SmallMaker, Subject
 
-# How long hypothesis may look for the smallest input, in seconds of computing.
-SHRINK_SECONDS = 15.0
 SPECIFICATION = NumpyBackend("cpu", "float64", "float32")
 # What the parts of a result are called.
 PARTS = {
@@ -324,7 +321,7 @@ Drawn = tuple[Arguments, Mapping[str, Any]]
 
 
 def draw_many(subject: Subject, examples: int, seed: int) -> list[Drawn]:
-    """So many inputs of a subject, the same for the same seed."""
+    """Inputs of a subject, the same for the same seed."""
     found: list[Drawn] = []
 
     @st.composite
@@ -358,15 +355,13 @@ class _Differs(Exception):  # noqa: N818
     pass
 
 
-def smallest(
-    trial: Trial, dtype: str, seed: int, raises: bool = False, seconds: float | None = None
-) -> Outcome | None:
+def smallest(trial: Trial, dtype: str, seed: int, raises: bool, tries: int) -> Outcome | None:
     """The smallest input that hypothesis finds on which theirs differs (or raises).
 
     It looks among simple numbers first, and among all inputs when those agree.
     """
     best: list[Outcome] = []
-    end = time.process_time() + (SHRINK_SECONDS if seconds is None else seconds)
+    left = tries
     for kind in (SmallMaker, NamedMaker):
         if best:
             break
@@ -380,7 +375,9 @@ def smallest(
         @_settings(300, [hypothesis.Phase.generate, hypothesis.Phase.shrink])
         @hypothesis.given(strategy())
         def attempt(drawn: Drawn) -> None:
-            if time.process_time() > end:
+            nonlocal left
+            left -= 1
+            if left < 0:
                 return
             outcome = trial.run(*drawn, dtype)
             if bool(outcome.error) == raises and not outcome.agrees:
@@ -392,7 +389,7 @@ def smallest(
             attempt()
         except _Differs:
             pass
-        except hypothesis.errors.HypothesisException:  # the time was up while it shrank
+        except hypothesis.errors.HypothesisException:  # the tries were up while it shrank
             pass
     return best[0] if best else None
 

@@ -23,7 +23,7 @@ COMMANDS = {
     "presets": "list the paper's tasks as named settings, or show one",
     "data": "make data sets, and look at them",
     "bench": "how fast it is, beside other people's code and the machine's limit",
-    "check": "put your own function through the specification, and say what is wrong",
+    "check": "put your own function or method through the specification",
     "align": "move a language model's responses along a reward model's gradient",
     "judge": "win rates of what align wrote, by judges of your choice",
     "backends": "what is installed here, and what each backend can use",

@@ -1,9 +1,10 @@
-"""`vgf check`: somebody's own function against the specification."""
+"""`vgf check`: a function or a method of one's own against the specification."""
 
 from __future__ import annotations
 
 import ast
 import dataclasses
+import json
 import sys
 import textwrap
 from pathlib import Path
@@ -15,12 +16,18 @@ from . import COMMANDS
 _EPILOG = """\
 exit status: 0 it agrees, 1 it differs, 2 the request makes no sense
 
+A method needs a specification in NumPy beside it; update, act, propose, move
+and whole trainings are compared, on torch and JAX where installed.
+
 examples:
   vgf check mypkg.flow:phi --as phi
   vgf check svgd.py:SVGD.phi --as phi --arg theta=a --closure lnprob=score
   vgf check loss.py:critic_loss --as critic_loss --arg q1='q[0]' --arg q2='q[1]'
-  vgf check step.py:step --as flow_step --layout 'N B d' --constant optimiser=adam
+  vgf check step.py:step --as flow_step --single --constant optimiser=adam
+  vgf check phi.py:phi --as phi --layout 'N B d'
   vgf check --list flow_step
+  vgf check --method mypkg.mine:MyMethod --backend torch
+  vgf check --method vgf --set budget.kernel=mypkg.mine:IMQ
 """
 
 
@@ -32,7 +39,8 @@ def main(words: list[str]) -> int:
 
     parser = Parser(
         prog="vgf check",
-        usage="vgf check MODULE:FUNCTION --as NAME [flags]",
+        usage="vgf check MODULE:FUNCTION --as NAME [flags]\n"
+        "       vgf check --method MODULE:CLASS [flags]",
         description=COMMANDS["check"][0].upper() + COMMANDS["check"][1:] + ".",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -79,9 +87,28 @@ def main(words: list[str]) -> int:
     )
     call.add_argument("--framework", metavar="NAME", help="arrays it is given: numpy, torch or jax")
     call.add_argument("--mapping", metavar="FILE", type=Path, help="all of this in a TOML file")
+    whole = parser.add_argument_group("a whole method")
+    whole.add_argument(
+        "--method",
+        metavar="NAME",
+        help="module:class or path/to/file.py:class of yours, or one of ours such as fql",
+    )
+    whole.add_argument(
+        "--backend", choices=("numpy", "torch", "jax"), help="default: torch and jax if installed"
+    )
+    whole.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="hold a setting at a value: budget.kernel=mypkg.mine:IMQ",
+    )
+    whole.add_argument("--updates", type=int, help="of each training (default 100)")
     search = parser.add_argument_group("search")
     search.add_argument(
-        "--examples", type=int, help="in each dtype (default 100; fewer for a whole update)"
+        "--examples",
+        type=int,
+        help="in each dtype (default 100; 20 for a method, 20 or 30 for update and act)",
     )
     search.add_argument("--seed", type=int, help="of the search (default 0)")
     search.add_argument("--dtype", metavar="NAME", help="float64 or float32; default both")
@@ -91,15 +118,60 @@ def main(words: list[str]) -> int:
     if args.list is not None:
         print(_detail(args.list) if args.list else _overview())
         return 0
+    if args.method is not None:
+        return _check_method(args, parser)
+    if given := [f"--{name}" for name in ("backend", "set", "updates") if getattr(args, name)]:
+        raise VGFError(f"vgf check: {given[0]} belongs to --method")
     if not args.target:
-        raise VGFError("vgf check: name a function, as MODULE:FUNCTION or path/to/file.py:function")
+        raise VGFError(
+            "vgf check: name a function, as MODULE:FUNCTION or path/to/file.py:function, or a "
+            "method with --method"
+        )
     return _check(args)
+
+
+_OF_METHOD = ("method", "backend", "set", "updates", "examples", "seed", "dtype", "json")
+
+
+def _check_method(args: Any, parser: Any) -> int:
+    from ..testing.methods import EXAMPLES, UPDATES, MethodMismatch, check_method
+
+    for name, value in vars(args).items():
+        if name not in _OF_METHOD and value != parser.get_default(name):
+            word = {"target": args.target, "name": "--as"}.get(name, f"--{name}")
+            raise VGFError(f"vgf check: {word} belongs to a function, not to --method")
+    try:
+        result = check_method(
+            args.method,
+            None if args.backend is None else [args.backend],
+            settings={k: _literal(v) for k, v in _pairs("--set", args.set).items()},
+            examples=EXAMPLES if args.examples is None else args.examples,
+            seed=args.seed or 0,
+            updates=UPDATES if args.updates is None else args.updates,
+            dtype=args.dtype,
+        )
+    except MethodMismatch as mismatch:
+        result = mismatch.result
+    return _report(result, json.dumps(result.as_dict(), indent=1) + "\n", args.json)
+
+
+def _report(result: Any, as_json: str, file: str | None) -> int:
+    """Print a result or its JSON, write that to a file; the exit status."""
+    from ..support.files import write_atomically
+
+    if file == "-":
+        print(as_json, end="")
+    else:
+        print(result)
+        if file:
+            write_atomically(file, as_json)
+    sys.stdout.flush()
+    return 0 if result.agrees else 1
 
 
 def _check(args: Any) -> int:
     from ..checker.checking import as_json, check_function
     from ..checker.subjects import find_subject
-    from ..support.files import write_atomically
     from ..support.objects import load_function
 
     adapter, name, options = _mapping(args.mapping)
@@ -118,14 +190,7 @@ def _check(args: Any) -> int:
         seed=options.get("seed", 0) if args.seed is None else args.seed,
         label=args.target,
     )
-    if args.json == "-":
-        print(as_json([result]), end="")
-    else:
-        print(result)
-        if args.json:
-            write_atomically(args.json, as_json([result]))
-    sys.stdout.flush()
-    return 0 if result.agrees else 1
+    return _report(result, as_json([result]), args.json)
 
 
 def _adapter(args: Any, base: Any) -> Any:

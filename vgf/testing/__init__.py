@@ -15,6 +15,7 @@ except ImportError as error:  # pragma: no cover
 
 from .compare import FACTOR, MACHINE_EPSILON, Difference, difference
 from .equations import BUDGETS, EQUATIONS, SETTINGS, Equation, Mismatch, Report, check
+from .methods import Compared, MethodMismatch, MethodResult, check_method
 from .training import TRAININGS, Drift, measure_drift
 from .variants import VARIANTS, Variant
 

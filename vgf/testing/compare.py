@@ -18,7 +18,7 @@ result that the input determines well must be right to the last few digits.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -45,6 +45,7 @@ class Difference:
         relative: the largest |got - expected| / size, where the size is not 0.
         ratio: error over tolerance, at the worst entry; the results agree if it is at most 1.
         fault: what is wrong other than a number (a missing array, a shape, a dtype), or "".
+        leaves: every array that disagrees.
     """
 
     leaf: str = ""
@@ -55,6 +56,7 @@ class Difference:
     relative: float = 0.0
     ratio: float = 0.0
     fault: str = ""
+    leaves: tuple[str, ...] = ()
 
     @property
     def agrees(self) -> bool:
@@ -70,6 +72,15 @@ class Difference:
             f"{self.ratio:.3g} times the tolerance (largest absolute error {self.absolute:.3g}, "
             f"relative {self.relative:.3g})"
         )
+
+
+def tolerance_in_words() -> str:
+    """The tolerance, as a passing check states it."""
+    u = MACHINE_EPSILON
+    return (
+        f"{FACTOR:g} units of rounding ({u['float64']:.1e} in float64, {u['float32']:.1e} in "
+        "float32), plus what the specification's own result moves when the input is rounded"
+    )
 
 
 def named_leaves(tree: Any, name: str = "") -> list[tuple[str, Any]]:
@@ -127,12 +138,13 @@ def difference(
             name, np.asarray(got_leaves[name]), np.asarray(want), dtype, moves.get(name), floor
         )
         if found.fault:
-            return found
+            return replace(found, leaves=(name,))
         worst = Difference(
             *_key(max(worst, found, key=lambda d: d.ratio)),
             absolute=max(worst.absolute, found.absolute),
             relative=max(worst.relative, found.relative),
             ratio=max(worst.ratio, found.ratio),
+            leaves=worst.leaves if found.agrees else (*worst.leaves, name),
         )
     return worst
 

@@ -7,7 +7,7 @@ the result with the specification's over many examples and keeps the worst.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import hypothesis
@@ -18,7 +18,15 @@ from ..backends.base import Backend
 from ..backends.numpy import NumpyBackend
 from ..spec.networks import init_ensemble, init_mlp
 from ..spec.optimiser import tree_map
-from ..spec.settings import ACTIVATIONS, CRITIC_LOSSES, SELECTION_RULES, Budget, Network, Settings
+from ..spec.settings import (
+    ACTIVATIONS,
+    CRITIC_LOSSES,
+    PARTICLE_STEPS,
+    SELECTION_RULES,
+    Budget,
+    Network,
+    Settings,
+)
 from ..spec.text import SEQUENCE_KERNELS, within_lengths
 from ..spec.update import draw_act_noise, draw_update_noise, init_state
 from .compare import MACHINE_EPSILON, Difference, difference, expected_and_sensitivity, perturb
@@ -54,12 +62,14 @@ class Equation:
             return self.call(backend, *arguments)
         return getattr(backend, self.name)(*arguments)
 
-    def examples(self) -> st.SearchStrategy[tuple[Arguments, str]]:
-        """A strategy of (arguments, label)."""
+    def examples(
+        self, programs: int | None = None, seed: int = 0
+    ) -> st.SearchStrategy[tuple[Arguments, str]]:
+        """A strategy of (arguments, label); see :class:`Maker` for `programs` and its `seed`."""
 
         @st.composite
         def strategy(draw: st.DrawFn) -> tuple[Arguments, str]:
-            maker = Maker(draw)
+            maker = Maker(draw, programs, seed)
             return self.draw(maker), maker.label
 
         return strategy()
@@ -109,7 +119,15 @@ class Report:
 
 
 class Mismatch(AssertionError):  # noqa: N818  (it reads as the finding it is)
-    """A backend and the specification disagree; the message names the equation and the input."""
+    """A backend and the specification disagree; the message names the equation and the input.
+
+    Attributes:
+        found: where they differ most, where two results were compared.
+    """
+
+    def __init__(self, message: str, found: Difference | None = None) -> None:
+        super().__init__(message)
+        self.found = found
 
 
 def is_data(argument: Any) -> bool:
@@ -192,21 +210,31 @@ def to_numpy(backend: Backend, result: Any) -> Any:
 
 
 def check(
-    backend: Backend, name: str, examples: int = 50, seed: int = 0, shrink: bool = True
+    backend: Backend,
+    name: str | Equation,
+    examples: int = 50,
+    seed: int = 0,
+    shrink: bool = True,
+    programs: int | None = None,
 ) -> Report:
     """Compare one equation on a backend with the specification, over many examples.
 
     Args:
         backend: of any kind; its dtype decides the tolerance.
-        name: a key of :data:`EQUATIONS`.
+        name: a key of :data:`EQUATIONS`, or an equation.
         examples: how many to try.
         seed: of the search; the same seed tries the same examples.
         shrink: look for the smallest input that fails.
+        programs: how many combinations of shapes and settings the examples share; None is as many
+            as there are, and a quarter of the examples on JAX, which compiles each anew.
 
     Raises:
         Mismatch: they disagree; the message names the equation, the entry and the input.
     """
-    tested = EQUATIONS[name]
+    tested = EQUATIONS[name] if isinstance(name, str) else name
+    name = tested.name
+    if programs is None and backend.name == "jax":
+        programs = max(examples // 4, 1)
     report = Report(name)
     phases = [hypothesis.Phase.generate] + ([hypothesis.Phase.shrink] if shrink else [])
 
@@ -220,12 +248,13 @@ def check(
         print_blob=False,
         suppress_health_check=list(hypothesis.HealthCheck),
     )
-    @hypothesis.given(tested.examples())
+    @hypothesis.given(tested.examples(programs, seed))
     def try_one(example: tuple[Arguments, str]) -> None:
         arguments, label = example
         found = compare_once(backend, tested, arguments)
         if not found.agrees:
-            raise Mismatch(f"{name} on {backend.name} {backend.dtype} ({label}): {found}")
+            where = f"{name} on {backend.name} {backend.dtype} ({label})"
+            raise Mismatch(f"{where}: {found}", found)
         report.add(found, label)
 
     try_one()
@@ -255,14 +284,18 @@ def _(make: Maker) -> Arguments:
 @equation("rbf_kernel")
 def _(make: Maker) -> Arguments:
     b, n, d = make.sizes()
-    sigma_squared = make.pick("sigma", (0.5, 1e-6, 1e3)) ** 2 * make.rng.uniform(0.5, 2, (b,))
+    sigma_squared = make.pick("sigma", (0.5, 1e-6, 1e3), compiled=False) ** 2 * make.rng.uniform(
+        0.5, 2, (b,)
+    )
     return make.particles((b,), n, d, "x"), make.particles((b,), 3, d, "y"), sigma_squared
 
 
 @equation("repulsion", floor=0.0)
 def _(make: Maker) -> Arguments:
     b, n, d = make.sizes()
-    sigma_squared = make.pick("sigma", (0.5, 1e-3, 1e3)) ** 2 * make.rng.uniform(0.5, 2, (b,))
+    sigma_squared = make.pick("sigma", (0.5, 1e-3, 1e3), compiled=False) ** 2 * make.rng.uniform(
+        0.5, 2, (b,)
+    )
     return make.particles((b,), n, d), sigma_squared
 
 
@@ -313,7 +346,7 @@ BUDGETS = (
 
 def adam_state(make: Maker, params: Any) -> Any:
     """Adam's state at its start, or after some steps."""
-    count = make.pick("count", (0, 1, 7))
+    count = make.pick("count", (0, 1, 7), compiled=False)
     m = tree_map(lambda p: (count > 0) * make.normal(*np.shape(p)), params)
     v = tree_map(lambda p: (count > 0) * make.normal(*np.shape(p)) ** 2, params)
     return {"count": np.asarray(count, np.int32), "m": m, "v": v}
@@ -355,12 +388,12 @@ equation("transport", unit=1.0, call=_transport)(_linear)
 @equation("activate")
 def _(make: Maker) -> Arguments:
     activation = make.pick("activation", ACTIVATIONS)
-    return make.scores((3, 4), "x") * make.pick("scale", (1.0, 5.0)), activation
+    return make.scores((3, 4), "x") * make.pick("scale", (1.0, 5.0), compiled=False), activation
 
 
 @equation("layer_norm")
 def _(make: Maker) -> Arguments:
-    if make.pick("rows", ("free", "equal")) == "free":
+    if make.pick("rows", ("free", "equal"), compiled=False) == "free":
         x = make.scores((3, 8), "x")
         # the mean of a constant row is exact on a grid: 1 / sqrt(1e-6) would magnify its rounding
         constant = np.ptp(x, axis=-1) == 0
@@ -424,7 +457,11 @@ def _flow_matching(make: Maker) -> Arguments:
     b, _, d = make.sizes()
     activation = make.pick("activation", ACTIVATIONS)
     params = make.network(OBSERVATION_DIM + d + 1, d, None, False, activation)
-    t = make.rng.choice([0.0, 1.0], (b, 1)) if make.pick("t", ("in", "ends")) == "ends" else None
+    t = (
+        make.rng.choice([0.0, 1.0], (b, 1))
+        if make.pick("t", ("in", "ends"), compiled=False) == "ends"
+        else None
+    )
     t = make.rng.uniform(0, 1, (b, 1)) if t is None else t
     s, a, x0 = make.normal(b, OBSERVATION_DIM), make.actions(b, d), make.normal(b, d)
     return params, s, a, x0, t, activation, row_weights(make, b)
@@ -449,7 +486,7 @@ def _(make: Maker) -> Arguments:
 def gaussian_network(make: Maker, d: int) -> dict[str, Any]:
     """A network of means and a log_std inside, on and beyond its bounds."""
     params = make.network(OBSERVATION_DIM, d, layer_norm=False)
-    kind = make.pick("log_std", ("inside", "bounds", "beyond"))
+    kind = make.pick("log_std", ("inside", "bounds", "beyond"), compiled=False)
     options = {"inside": [-1.5, 0.0, 0.25], "bounds": [-5.0, 2.0], "beyond": [-7.0, 3.0]}
     params["log_std"] = make.rng.choice(options[kind], (d,))
     return params
@@ -480,7 +517,7 @@ def _(make: Maker) -> Arguments:
 def critic_network(make: Maker, d: int, activation: str = "") -> dict[str, Any]:
     """Two critics on (s, a), sometimes the same one twice (every value a tie)."""
     params = make.network(OBSERVATION_DIM + d, 1, 2, activation=activation)
-    if make.pick("critics", ("different", "different", "equal")) == "equal":
+    if make.pick("critics", ("different", "different", "equal"), compiled=False) == "equal":
         params = tree_map(lambda p: np.repeat(p[:1], 2, axis=0), params)
     return params
 
@@ -577,7 +614,9 @@ def _(make: Maker) -> Arguments:
     b, n, d = make.sizes()
     # odd multiples of 1/128 keep u off the boundaries i/N, where rounding decides
     u = (2 * make.rng.integers(0, 64, (b,)) + 1) / 128
-    q = np.round(make.scores((b, n), "q"), 1 if make.pick("ties", (False, True)) else 12)
+    q = np.round(
+        make.scores((b, n), "q"), 1 if make.pick("ties", (False, True), compiled=False) else 12
+    )
     rule = make.pick("rule", SELECTION_RULES)
     return make.particles((b,), n, d), q, u, rule, make.pick("temperature", (1.0, 0.1))
 
@@ -605,7 +644,9 @@ def _policy(make: Maker) -> Arguments:
     b, _, d = make.sizes()
     activation, normalise = make.pick("activation", ACTIVATIONS), make.pick("norm", (False, True))
     params = make.network(OBSERVATION_DIM + d, d, None, False, activation)
-    if make.pick("box", ("inside", "beyond")) == "beyond":  # most actions, by a bias of 1.5
+    if (
+        make.pick("box", ("inside", "beyond"), compiled=False) == "beyond"
+    ):  # most actions, by a bias of 1.5
         params["output"]["bias"] = params["output"]["bias"] + 1.5
     s, noise, target = make.normal(b, OBSERVATION_DIM), make.normal(b, d), make.actions(b, d)
     distillation = make.pick("distillation", (10.0, 0.0, 0.3))
@@ -694,7 +735,7 @@ def _(make: Maker) -> Arguments:
     embeddings = make.normal(vocabulary, d)
     original = make.rng.integers(0, vocabulary, (b,))
     log_p = make.normal(b, vocabulary) - 2
-    if make.pick("log_p", ("different", "tied")) == "tied":
+    if make.pick("log_p", ("different", "tied"), compiled=False) == "tied":
         log_p = np.round(log_p)
     allowed = make.rng.choice([False, True], (vocabulary,))
     weight, top = make.pick("lambda", (0.0, 0.2, 3.0)), make.pick("top", (None, 1, 3))
@@ -786,29 +827,80 @@ def random_batch(make: Maker, b: int, d: int) -> dict[str, np.ndarray]:
     }
 
 
-@equation(
-    "update",
-    jitter=True,
-    call=lambda b, state, batch, noise, setting: b.update(state, batch, setting, noise),
-)
-def _(make: Maker) -> Arguments:
-    settings = SETTINGS[make.pick("settings", SETTINGS)]
-    b, d = make.pick("B,d", ((1, 1), (4, 2)))
-    noise = draw_update_noise(int(make.rng.integers(2**31)), 0, b, d, settings)
-    return random_state(make, settings, d), random_batch(make, b, d), noise, settings
+def budgets_of(settings: Settings) -> tuple[Budget, ...]:
+    """Budgets to act with, of the settings' own kernel and particle step where they have one."""
+    if not settings.transports and "critic" not in settings.networks:
+        return (BUDGETS[0],)
+    own = {"kernel": settings.budget.kernel}
+    if settings.budget.optimiser not in PARTICLE_STEPS:
+        own["optimiser"] = settings.budget.optimiser
+    return tuple(dataclasses.replace(BUDGETS[i], **own) for i in (0, 2, 5))
 
 
-@equation(
-    "act",
-    jitter=True,
-    call=lambda b, state, s, noise, budget, setting: b.act(state, s, budget, setting, noise=noise),
-)
-def _(make: Maker) -> Arguments:
-    settings = SETTINGS[make.pick("settings", SETTINGS)]
-    (b, d), n = make.pick("B,d", ((1, 1), (4, 2))), make.pick("N", (1, 4))
-    budget = BUDGETS[make.pick("budget", (0, 2, 5)) if settings.transports else 0]
-    noise = draw_act_noise(int(make.rng.integers(2**31)), 0, b, n, d)
-    return random_state(make, settings, d), make.normal(b, OBSERVATION_DIM), noise, budget, settings
+def agent_equations(settings: Mapping[str, Settings]) -> dict[str, Equation]:
+    """The equations that a method has a say in, tried on agents of given settings.
+
+    Args:
+        settings: by name, of one method or of several.
+    """
+    small = ((1, 1), (4, 2))
+
+    def chosen(make: Maker) -> Settings:
+        return settings[make.pick("settings", settings)]
+
+    def budget(make: Maker, own: Settings) -> Budget:
+        budgets = budgets_of(own)
+        return budgets[make.pick("budget", range(len(budgets)))]
+
+    def update(make: Maker) -> Arguments:
+        own, (b, d) = chosen(make), make.pick("B,d", small)
+        noise = draw_update_noise(int(make.rng.integers(2**31)), 0, b, d, own)
+        return random_state(make, own, d), random_batch(make, b, d), noise, own
+
+    def act(make: Maker) -> Arguments:
+        own, (b, d), n = chosen(make), make.pick("B,d", small), make.pick("N", (1, 4))
+        over = budget(make, own) if own.transports else BUDGETS[0]
+        noise = draw_act_noise(int(make.rng.integers(2**31)), 0, b, n, d)
+        return random_state(make, own, d), make.normal(b, OBSERVATION_DIM), noise, over, own
+
+    def propose(make: Maker) -> Arguments:
+        (b, n, d), own = make.sizes(), chosen(make)
+        s, noise = make.normal(b, OBSERVATION_DIM), make.normal(b, n, d)
+        return random_state(make, own, d), s, noise, own
+
+    def move(make: Maker) -> Arguments:
+        (b, n, d), own = make.sizes(), chosen(make)
+        over, trajectory = budget(make, own), make.pick("trajectory", (False, True))
+        s, a = make.normal(b, OBSERVATION_DIM), make.particles((b,), n, d)
+        return random_state(make, own, d), s, a, over, own, trajectory
+
+    def init(make: Maker) -> Arguments:
+        seed = make.pick("seed", (0, 1, 2**31 - 1), compiled=False)
+        return np.zeros(1), seed, 3, make.pick("d", (1, 2)), chosen(make)
+
+    found = (
+        Equation("update", update, _update, 1.0, 0.0, True),
+        Equation("act", act, _act, 1.0, 0.0, True),
+        Equation("propose", propose, None, 1.0, 0.0, False),
+        Equation("move", move, None, 1.0, 1.0, True),
+        Equation("init_state", init, _init, 1.0, 0.0, False),
+    )
+    return {tested.name: tested for tested in found}
+
+
+def _update(b: Backend, state: Any, batch: Any, noise: Any, settings: Settings) -> Any:
+    return b.update(state, batch, settings, noise)
+
+
+def _act(b: Backend, state: Any, s: Any, noise: Any, budget: Budget, settings: Settings) -> Any:
+    return b.act(state, s, budget, settings, noise=noise)
+
+
+def _init(b: Backend, _: Any, seed: int, o: int, d: int, settings: Settings) -> Any:
+    return b.init_state(seed, o, d, settings)
+
+
+EQUATIONS |= agent_equations(SETTINGS)
 
 
 @equation("sample_reference")
@@ -821,29 +913,3 @@ def _(make: Maker) -> Arguments:
     else:
         params = init_mlp(make.rng, OBSERVATION_DIM + d + 1, settings.reference, d)
     return params, make.normal(b, OBSERVATION_DIM), make.normal(b, n, d), settings
-
-
-@equation("propose")
-def _(make: Maker) -> Arguments:
-    b, n, d = make.sizes()
-    settings = SETTINGS[make.pick("settings", ("vgf", "weighted bc gaussian", "fql"))]
-    state = random_state(make, settings, d)
-    used = {key: state[key] for key in ("reference", "policy") if key in state}
-    return used, make.normal(b, OBSERVATION_DIM), make.normal(b, n, d), settings
-
-
-@equation("move", unit=1.0)
-def _(make: Maker) -> Arguments:
-    b, n, d = make.sizes()
-    settings = SETTINGS[make.pick("settings", ("vgf", "avgf", "fql"))]
-    state = random_state(make, settings, d)
-    used = {key: state[key] for key in ("critic", "gradient_field") if key in state}
-    budget = BUDGETS[make.pick("budget", (0, 2, 5))]
-    a, trajectory = make.particles((b,), n, d), make.pick("trajectory", (False, True))
-    return used, make.normal(b, OBSERVATION_DIM), a, budget, settings, trajectory
-
-
-@equation("init_state", call=lambda b, _, seed, o, d, settings: b.init_state(seed, o, d, settings))
-def _(make: Maker) -> Arguments:
-    settings = SETTINGS[make.pick("settings", SETTINGS)]
-    return np.zeros(1), make.pick("seed", (0, 1, 2**31 - 1)), 3, make.pick("d", (1, 2)), settings

@@ -1,12 +1,14 @@
 """hypothesis strategies for the inputs of the method, with values that hurt.
 
-Shapes come from a short list, so that a compiled backend compiles a few times and not a few
-hundred; the numbers are free.
+Shapes and settings can be kept to a few combinations, so that a compiled backend compiles a few
+times and not a few hundred; the numbers are free.
 """
 
 from __future__ import annotations
 
 import itertools
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -32,11 +34,20 @@ ELEMENTS = st.floats(-2, 2, width=32, allow_subnormal=False)
 
 
 class Maker:
-    """Draws arrays and choices for one example, and keeps a label that says what it drew."""
+    """Draws arrays and choices for one example, and keeps a label that says what it drew.
 
-    def __init__(self, draw: st.DrawFn) -> None:
+    Args:
+        draw: of hypothesis.
+        programs: how many combinations of shapes and settings there are in all, each a program
+            that a framework compiles; None for no limit. Numbers are free in any case.
+        seed: decides which combinations those are.
+    """
+
+    def __init__(self, draw: st.DrawFn, programs: int | None = None, seed: int = 0) -> None:
         self.draw = draw
         self.words: list[str] = []
+        self.pool_seed, self.picked = seed, Counter[str]()
+        self.program = None if programs is None else draw(st.integers(0, programs - 1))
         seed = draw(st.integers(0, 2**32 - 1))
         self.words.append(f"seed={seed}")
         self.rng = np.random.default_rng(seed)
@@ -45,17 +56,27 @@ class Maker:
     def label(self) -> str:
         return " ".join(self.words)
 
-    def pick(self, name: str, options: Any) -> Any:
-        """One of some options."""
-        value = self.draw(st.sampled_from(list(options)))
+    def pick(self, name: str, options: Any, compiled: bool = True) -> Any:
+        """One of some options: a shape or a setting, or what decides numbers alone."""
+        value = self._one_of(name, list(options), compiled)
         self.words.append(f"{name}={value}".replace(" ", "-"))
         return value
 
     def sizes(self) -> tuple[int, int, int]:
         """B, N and d."""
-        b, n, d = self.draw(st.sampled_from(SHAPES))
+        b, n, d = self._one_of("sizes", SHAPES)
         self.words.append(f"B={b} N={n} d={d}")
         return b, n, d
+
+    def _one_of(self, name: str, options: Sequence[Any], compiled: bool = True) -> Any:
+        """Programs one after another go through the options in an order of their own."""
+        if self.program is None or not compiled:
+            return self.draw(st.sampled_from(options))
+        self.picked[name] += 1
+        time, place = divmod(self.program, len(options))
+        key = f"{self.pool_seed} {name} {self.picked[name]} {time}"
+        order = np.random.default_rng(list(key.encode())).permutation(len(options))
+        return options[order[place]]
 
     def elements(self, shape: tuple[int, ...]) -> np.ndarray:
         """Numbers that hypothesis chooses one by one, and shrinks."""
@@ -65,7 +86,7 @@ class Maker:
 
     def particles(self, lead: tuple[int, ...], n: int, d: int, name: str = "a") -> np.ndarray:
         """Sets of particles ``[*, N, d]``: identical, nearly so, 1e3 apart, on the box's edge..."""
-        kind = self.pick(name, PARTICLES)
+        kind = self.pick(name, PARTICLES, compiled=False)
         shape, rng = (*lead, n, d), self.rng
         one = rng.uniform(-1, 1, (*lead, 1, d))
         if kind == "identical":
@@ -90,7 +111,7 @@ class Maker:
 
     def scores(self, shape: tuple[int, ...], name: str = "g") -> np.ndarray:
         """Gradients or values: zero, 1e6, tiny, the same for all."""
-        kind = self.pick(name, SCORES)
+        kind = self.pick(name, SCORES, compiled=False)
         if kind == "zero":
             return np.zeros(shape)
         if kind == "constant":
@@ -105,7 +126,7 @@ class Maker:
 
     def actions(self, *shape: int, name: str = "actions") -> np.ndarray:
         """Actions in the box, or on its edge."""
-        if self.pick(name, ("inside", "edge")) == "edge":
+        if self.pick(name, ("inside", "edge"), compiled=False) == "edge":
             return self.rng.choice([-1.0, 1.0], shape)
         return self.rng.uniform(-1, 1, shape)
 
@@ -127,7 +148,8 @@ class Maker:
         if layer_norm is None:
             layer_norm = self.pick("layer_norm", (False, True))
         kinds = ("random", "small", "large", "zero")
-        kind = self.pick("weights", [k for k in kinds if (k, activation) != ("large", "gelu_tanh")])
+        kinds = tuple(k for k in kinds if (k, activation) != ("large", "gelu_tanh"))
+        kind = self.pick("weights", kinds, compiled=False)
         scale = {"random": 1.0, "small": 1e-3, "large": 3.0, "zero": 0.0}[kind]
         lead = () if members is None else (members,)
         widths = (inputs, 8, 4, outputs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -50,6 +51,8 @@ TRAININGS |= {
     "fql normalised": method_settings("fql", normalise_values=True, distillation=1.0, **_SMALL),
 }
 OBSERVATION_DIM, ACTION_DIM, BATCH = 6, 3, 32
+# The largest relative difference that a hundred updates in float64 may make.
+DRIFT_BOUND = 1e-8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,25 +86,48 @@ def batches(updates: int, seed: int = 0) -> list[dict[str, np.ndarray]]:
     ]
 
 
-def train(backend: Backend, settings: Settings, updates: int, seed: int = 0) -> Any:
-    """The state after some updates, as NumPy arrays; numbers rounded to the backend's dtype."""
+def course(backend: Backend, settings: Settings, updates: int, seed: int = 0) -> Iterator[Any]:
+    """The state after each of some updates; numbers rounded to the backend's dtype."""
     state = backend.asarray(init_state(seed, OBSERVATION_DIM, ACTION_DIM, settings))
     for step, batch in enumerate(batches(updates, seed)):
         noise = draw_update_noise(seed, step, BATCH, ACTION_DIM, settings)
         state, _ = backend.update(state, backend.asarray(batch), settings, backend.asarray(noise))
-    return backend.to_numpy(state)
+        yield state
 
 
-def measure_drift(backend: Backend, name: str, updates: int = 100, seed: int = 0) -> Drift:
+def train(backend: Backend, settings: Settings, updates: int, seed: int = 0) -> Any:
+    """The state after some updates, as NumPy arrays."""
+    *_, last = course(backend, settings, updates, seed)
+    return backend.to_numpy(last)
+
+
+def measure_drift(
+    backend: Backend,
+    training: str | Settings,
+    updates: int = 100,
+    seed: int = 0,
+    bound: float | None = None,
+) -> Drift:
     """Train on a backend and on the specification in float64, and compare all of the state.
 
     Args:
-        name: a key of :data:`TRAININGS`.
+        training: a key of :data:`TRAININGS`, or settings.
+        bound: stop at the first update after which the relative difference exceeds it.
     """
-    settings = TRAININGS[name]
-    want = train(NumpyBackend("cpu", "float64", "float32"), settings, updates, seed)
-    got = train(backend, settings, updates, seed)
-    return drift(got, want, updates)
+    settings = TRAININGS[training] if isinstance(training, str) else training
+    reference = NumpyBackend("cpu", "float64", "float32")
+    found = Drift(0, 0.0, 0.0, "")
+    pairs = zip(
+        course(backend, settings, updates, seed),
+        course(reference, settings, updates, seed),
+        strict=True,
+    )
+    for count, (got, want) in enumerate(pairs, 1):
+        if count == updates or bound is not None:
+            found = drift(backend.to_numpy(got), want, count)
+            if bound is not None and not found.relative <= bound:
+                break
+    return found
 
 
 def drift(got: Any, want: Any, updates: int) -> Drift:
