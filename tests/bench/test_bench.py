@@ -336,7 +336,7 @@ def test_requests_that_make_no_sense(tmp_path, capsys):
     assert "--episodes is 0" in refused(capsys, "evaluation", "--episodes", "0")
     assert "--width is 0" in refused(capsys, "evaluation", "--width", "0")
     assert "--transitions is 0" in refused(capsys, "memory", "--transitions", "0")
-    assert "--profile is of ours alone" in refused(capsys, *QUICK, "--profile", "--plot", "x")
+    assert "--profile times ours alone" in refused(capsys, *QUICK, "--profile", "--plot", "x")
 
 
 def test_a_record_of_something_else(tmp_path, capsys):
@@ -345,7 +345,7 @@ def test_a_record_of_something_else(tmp_path, capsys):
     path.write_text("{")
     assert "not JSON" in refused(capsys, *QUICK, "--against", path)
     path.write_text("{}")
-    assert "no record of vgf bench" in refused(capsys, *QUICK, "--against", path)
+    assert "not a record of vgf bench" in refused(capsys, *QUICK, "--against", path)
     path.write_text(
         json.dumps({"kind": "training", "machine": {**machine(), "cores": 999}, "rows": []})
     )

@@ -206,7 +206,7 @@ def test_page(tmp_path, capsys):
     assert (tmp_path / "bench-cpu.svg").exists()
     path.write_text(json.dumps(record(row(FULL.name, 1.0, 1.0))))
     assert bench.main([str(path), "--out", str(tmp_path)]) == 1
-    for content, message in (("{", "not JSON"), ("{}", "no record of vgf bench")):
+    for content, message in (("{", "not JSON"), ("{}", "not a record of vgf bench")):
         path.write_text(content)
         assert bench.main([str(path), "--out", str(tmp_path)]) == 2
         assert message in capsys.readouterr().err
