@@ -30,8 +30,8 @@ from . import limits, roofs
 from .interleave import Timer, Worker, calibrate, take_turns
 from .machine import machine
 from .ours import Training, backend_settings
-from .training import PRODUCT, Case, Data, Plan, Say, best_product, measure_roofs, roof_text
 from .trace import Call, UnknownLimitError, trace_update
+from .training import PRODUCT, Case, Data, Plan, Say, best_product, measure_roofs, roof_text
 from .work import Work
 
 WHOLE, DISPATCH = "whole update", "dispatch"

@@ -5,6 +5,9 @@ text runs against equations that compute nothing: they note that they are called
 they cannot do without. So a method of a user's own is counted as ours are.
 """
 
+# The parameters of an equation are typed in vgf/equations.py, once for every backend.
+# mypy: disable-error-code="no-untyped-def,no-untyped-call,override"
+
 from __future__ import annotations
 
 import math
@@ -146,9 +149,9 @@ class Tracer(ComposedBackend, NumpyBackend):
 
     The products are those of a method, not of a program: what one and the same product gives is
     counted once. The state's part of the first layer is counted once for each state, not for each
-    particle or step, except where a network is fitted, which takes its input whole. A gradient goes
-    back to what it is taken of, and no further. What a method multiplies without an equation is not
-    counted, so that the count stays one that no program can be below.
+    particle or step, except where a network is fitted or given an input that the method has put
+    together, which count whole. A gradient goes back to what it is taken of, and no further. What a
+    method multiplies without an equation is not counted.
     """
 
     name = "trace"
@@ -240,94 +243,69 @@ class Tracer(ComposedBackend, NumpyBackend):
 
     # --- equations with products in them ---------------------------------------------------------
 
-    def mlp(self, params: Tree, x: Array, activation: str) -> Array:
+    def mlp(self, params, x, activation):
         out = params["output"]["kernel"].shape[-1]
         return self._network(params, None, x, (*x.shape[:-1], out), back=0)
 
-    def ensemble(self, params: Tree, x: Array, activation: str) -> Array:
+    def ensemble(self, params, x, activation):
         kernel = params["output"]["kernel"]
         shape = (kernel.shape[0], *x.shape[:-1], kernel.shape[-1])
         return self._network(params, None, x, shape, back=0)
 
-    def critic_values(self, params: Tree, s: Array, a: Array, activation: str) -> Array:
+    def critic_values(self, params, s, a, activation):
         members = params["output"]["kernel"].shape[0]
         return self._network(params, s, a, (members, *a.shape[:-1]))
 
-    def action_gradient(self, params: Tree, s: Array, a: Array, how: str, activation: str) -> Array:
+    def action_gradient(self, params, s, a, how, activation):
         self.critic_values(params, s, np.asarray(a).view(_Varying), activation)
         return self._made(a.shape, a)
 
-    def flow_velocity(self, params: Tree, s: Array, x: Array, t: Array, activation: str) -> Array:
+    def flow_velocity(self, params, s, x, t, activation):
         # one time for all adds one row of the kernel to every state
         columns = x.shape[-1] + (math.prod(t.shape) > 1)
         return self._network(params, s, x, x.shape, columns)
 
-    def flow_matching_loss(
-        self,
-        params: Tree,
-        s: Array,
-        a: Array,
-        x0: Array,
-        t: Array,
-        activation: str,
-        weight: Array | None,
-    ) -> Array:
+    def flow_matching_loss(self, params, s, a, x0, t, activation, weight):
         x = (1 - t) * x0 + t * a
         return self._network(params, s, x, x.shape, x.shape[-1] + 1).sum()
 
-    def flow_sample(
-        self, params: Tree, s: Array, x0: Array, sampling_steps: int, activation: str
-    ) -> Array:
+    def flow_sample(self, params, s, x0, sampling_steps, activation):
         x = x0
         for _ in range(sampling_steps):
             x = self._network(params, s, x, x.shape)
         return self.project(x)
 
-    def gaussian_loss(
-        self, params: Tree, s: Array, a: Array, tanh: bool, activation: str, weight: Array | None
-    ) -> Array:
+    def gaussian_loss(self, params, s, a, tanh, activation, weight):
         return self._network(params, s, None, a.shape).sum()
 
-    def gaussian_sample(
-        self, params: Tree, s: Array, noise: Array, tanh: bool, activation: str
-    ) -> Array:
+    def gaussian_sample(self, params, s, noise, tanh, activation):
         return self.project(self._made(noise.shape, self._network(params, s, None, s.shape)))
 
-    def gradient_field(self, params: Tree, s: Array, a: Array, activation: str) -> Array:
+    def gradient_field(self, params, s, a, activation):
         return self._network(params, s, a, a.shape)
 
-    def gradient_field_loss(
-        self, params: Tree, s: Array, a: Array, g: Array, normalise: bool, activation: str
-    ) -> Array:
+    def gradient_field_loss(self, params, s, a, g, normalise, activation):
         return self.gradient_field(params, s, a, activation).sum()
 
-    def policy_actions(self, params: Tree, s: Array, noise: Array, activation: str) -> Array:
+    def policy_actions(self, params, s, noise, activation):
         return self._network(params, s, noise, noise.shape)
 
     def policy_loss(
         self,
-        params: Tree,
-        critic: Tree,
-        s: Array,
-        noise: Array,
-        target: Array,
-        distillation: float,
-        normalise: bool,
-        activation: str,
-        critic_activation: str,
-    ) -> Array:
+        params,
+        critic,
+        s,
+        noise,
+        target,
+        distillation,
+        normalise,
+        activation,
+        critic_activation,
+    ):
         a = self.project(self.policy_actions(params, s, noise, activation))
         return self.critic_values(critic, s, a, critic_activation).sum()
 
-    def phi(
-        self,
-        a: Array,
-        g: Array,
-        temperature: float | None,
-        bandwidth: float | None,
-        bandwidth_gradient: bool,
-        kernel: str,
-    ) -> Array:
+    def phi(self, a, g, temperature, bandwidth, bandwidth_gradient, kernel):
         *states, n, d = a.shape
         self._count(Product(n, n, d, math.prod(states)))
         return self._made(a.shape, a, g)

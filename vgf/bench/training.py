@@ -58,7 +58,7 @@ class Peer:
             file = self.checkout / f"{agent.module.replace('.', '/')}.py"
             if not file.is_file():
                 raise VGFError(
-                    f"--peer {self.name}={self.checkout}: not a checkout of it, as {file} is missing; "
+                    f"--peer {self.name}={self.checkout}: not a checkout of it, {file} is missing; "
                     f"git clone https://github.com/{self.name}"
                 )
 

@@ -87,7 +87,7 @@ class Work:
     def settings(self) -> Settings:
         """The method's settings, as its authors run it, at these sizes."""
         base = method_settings(self.method)
-        networks = {
+        networks: dict[str, Any] = {
             field.name: dataclasses.replace(network, hidden=(self.width,) * self.depth)
             for field in dataclasses.fields(base)
             if isinstance(network := getattr(base, field.name), Network)
@@ -170,7 +170,7 @@ def choose(names: list[str] | None, changes: dict[str, Any]) -> list[Work]:
     """
     for name in names or []:
         if name not in NAMED:
-            raise VGFError(f"--work {name}: unknown; choose one of {', '.join(NAMED)}")
+            raise VGFError(f"--work {name}: unknown; choose among {', '.join(NAMED)}")
     if "method" in changes:
         changes = {**fixed_sizes(changes["method"]), **changes}
     picked = [NAMED[name] for name in names] if names else [FULL]

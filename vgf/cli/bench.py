@@ -300,7 +300,7 @@ def _add_sizes(parser: argparse.ArgumentParser) -> None:
         "--work",
         nargs="+",
         metavar="NAME",
-        help=f"sizes by name, such as {FULL.name} (the default), or recorded: all that are recorded",
+        help=f"sizes by name, such as {FULL.name} (the default); recorded: all recorded ones",
     )
     _add_flags_of_sizes(sizes, _SIZES)
 
