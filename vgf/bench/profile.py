@@ -22,7 +22,6 @@ import numpy as np
 
 from ..backends.base import Backend
 from ..data.dataset import Dataset, batch_at, check_dataset
-from ..equations import EQUATIONS
 from ..runs.checkpoint import environment
 from ..runs.log import progress
 from ..runs.loop import make_backend
@@ -185,7 +184,7 @@ def parts(backend: Backend, work: Work, dataset: Dataset) -> dict[str, Part]:
     # calls of one shape are timed once
     alike: dict[str, dict[str, list[Call]]] = {}
     for call in calls:
-        if call.equation in EQUATIONS:
+        if call.repeatable:
             shape = f"{call.equation} {_shapes([call.arguments, call.named])}"
             alike.setdefault(call.part, {}).setdefault(shape, []).append(call)
     for part, groups in alike.items():

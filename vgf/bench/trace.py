@@ -10,6 +10,7 @@ they cannot do without. So a method of a user's own is counted as ours are.
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -21,8 +22,7 @@ import numpy as np
 from .. import spec
 from ..backends.base import Array, Tree
 from ..backends.composed import ComposedBackend
-from ..backends.numpy import NumpyBackend
-from ..equations import EQUATIONS
+from ..equations import EQUATIONS, Equation
 from ..support.errors import VGFError
 from ..support.objects import short_error
 from .work import Work
@@ -100,6 +100,11 @@ class Call:
     products: list[Product] = field(default_factory=list)
 
     @property
+    def repeatable(self) -> bool:
+        """Whether it can be called again elsewhere: no function is among its arguments."""
+        return self.equation in EQUATIONS
+
+    @property
     def part(self) -> str:
         """The part of an update that it belongs to."""
         return _NAMES.get(self.equation, self.equation.replace("_", " "))
@@ -111,8 +116,10 @@ def trace_update(work: Work) -> list[Call]:
     Raises:
         UnknownLimitError: the method does not run without torch or JAX.
     """
-    one = replace(work, transitions=work.batch_size)
-    return _trace(work, lambda eq, state: eq.update(state, one.dataset(), work.settings()))
+    settings, b = work.settings(), work.batch_size
+    batch = replace(work, transitions=b).dataset()
+    noise = spec.draw_update_noise(0, 0, b, work.action_dim, settings)
+    return _trace(work, lambda eq, state: eq.update(state, batch, settings, noise))
 
 
 def trace_decision(work: Work) -> list[Call]:
@@ -123,7 +130,8 @@ def trace_decision(work: Work) -> list[Call]:
     """
     settings = work.settings()
     s = np.ones((1, work.observation_dim))
-    return _trace(work, lambda eq, state: eq.act(state, s, settings.budget, settings))
+    noise = spec.draw_act_noise(0, 0, 1, work.particles, work.action_dim)
+    return _trace(work, lambda eq, state: eq.act(state, s, settings.budget, settings, noise=noise))
 
 
 def _trace(work: Work, run: Callable[[Any, Tree], Any]) -> list[Call]:
@@ -144,8 +152,10 @@ class _Varying(np.ndarray):
     """An array that depends on what a gradient is taken of."""
 
 
-class Tracer(ComposedBackend, NumpyBackend):
+class Tracer(ComposedBackend):
     """Equations that note calls and products. What they return has the right shape, no more.
+
+    Those without products are the specification's.
 
     The products are those of a method, not of a program: what one and the same product gives is
     counted once. The state's part of the first layer is counted once for each state, not for each
@@ -155,6 +165,7 @@ class Tracer(ComposedBackend, NumpyBackend):
     """
 
     name = "trace"
+    xp = np
     uncalled = frozenset()
 
     def __init__(self) -> None:
@@ -164,8 +175,11 @@ class Tracer(ComposedBackend, NumpyBackend):
         self._rng = np.random.default_rng(0)
         self._kept: list[Array] = []  # so that no address is used twice
         self._done: set[tuple[Any, ...]] = set()
-        for name in {*EQUATIONS, "value_and_gradient"} - _UNNOTED:
-            setattr(self, name, partial(self._note, name, getattr(self, name)))
+        for name, equation in {**EQUATIONS, "value_and_gradient": None}.items():
+            missing = isinstance(inspect.getattr_static(self, name), Equation)
+            function = equation.function if equation and missing else getattr(self, name)
+            noted = function if name in _UNNOTED else partial(self._note, name, function)
+            setattr(self, name, noted)
 
     def _note(self, name: str, function: Callable[..., Any], *args: Any, **named: Any) -> Any:
         if self._open is not None:  # called by another equation
@@ -315,6 +329,9 @@ class Tracer(ComposedBackend, NumpyBackend):
     def value_and_gradient(self, loss: Callable[[Tree], Array], params: Tree) -> tuple[Array, Tree]:
         value = loss(spec.tree_map(lambda leaf: np.asarray(leaf).view(_Varying), params))
         return np.array(value), params  # its gradient has the same shapes
+
+    def asarray(self, tree: Tree) -> Tree:
+        return spec.tree_map(np.asarray, tree)
 
     def stack(self, arrays: list[Array]) -> Array:
         return np.stack(arrays)
