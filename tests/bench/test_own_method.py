@@ -15,20 +15,18 @@ from vgf.bench.work import SMOKE, Work
 from vgf.support.errors import VGFError
 
 MINE = """
-from vgf.methods import Method, NetworkShape
+from vgf.methods import Budget, Method, NetworkShape
 
 
 class Mine(Method):
     \"\"\"BC with a state value of its own, which is fitted to the rewards.\"\"\"
 
     title = "mine"
+    defaults = {"budget": Budget(steps=0)}
     trains = ("reference", "value")
 
     def networks(self, o, d, settings):
         return {"value": NetworkShape(o, 1, settings.reference)}
-
-    def refuse(self, settings):
-        pass
 
     def gradients(self, eq, state, batch, noise, settings):
         reference, metrics = self.reference_gradient(eq, state, batch, noise, settings)
@@ -162,6 +160,13 @@ def test_no_such_method(mine, method, message, capsys):
     assert error.startswith("error: ")
     assert message in error
     assert "Traceback" not in error
+
+
+def test_numpy_runs_specifications_only(mine, capsys):
+    assert bench("--quick", "--method", f"{mine}:Mine", "--backend", "numpy") == 2
+    captured = capsys.readouterr()
+    assert "has no `specification`, which NumPy runs" in captured.err
+    assert "GFLOP" not in captured.out
 
 
 @pytest.mark.parametrize("method", ["bc", "weighted_bc"])

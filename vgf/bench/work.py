@@ -126,16 +126,15 @@ def fixed_sizes(method: str) -> dict[str, int]:
     where that is its default.
 
     Raises:
-        VGFError: an unknown method.
+        VGFError: an unknown method, or one whose defaults contradict it.
     """
     try:
-        found = find_method(method)
+        transports, own = find_method(method).transports, method_settings(method)
     except ValueError as error:
         raise VGFError(str(error)) from error
-    if found.transports:
+    if transports:
         return {}
-    single = method_settings(method).particles == 1
-    return {"steps": 0, **({"particles": 1} if single else {})}
+    return {"steps": 0, **({"particles": 1} if own.particles == 1 else {})}
 
 
 FULL = Work()

@@ -158,6 +158,8 @@ def _plan(args: argparse.Namespace) -> Any:
         works = choose(list(NAMED) if args.work == ["recorded"] else args.work, changes)
     works = [dataclasses.replace(work, seeds=n) for work in works for n in dict.fromkeys(seeds)]
     sides = list(dict.fromkeys(args.backend or default_sides()))
+    if "numpy" in sides:
+        _check_specifications(works)
     plan = Plan(
         works=works,
         sides=sides,
@@ -186,6 +188,17 @@ def _plan(args: argparse.Namespace) -> Any:
             libraries=sorted({OURS[side][0] for side in sides}),
         )
     return plan
+
+
+def _check_specifications(works: Iterable[Any]) -> None:
+    """Check that NumPy can run the methods, before anything is measured."""
+    from ..spec.update import specification
+
+    for work in works:
+        try:
+            specification(work.settings())
+        except ValueError as error:
+            raise VGFError(str(error)) from error
 
 
 # --- evaluation and memory -----------------------------------------------------------------------
