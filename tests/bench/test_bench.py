@@ -305,6 +305,14 @@ def test_evaluation(tmp_path, capsys):
     assert "the simulator alone, on all cores" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("kind", ["training", "evaluation", "startup", "memory"])
+def test_help_fits_80_columns(kind, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit):
+        bench(kind, "--help")
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
+
+
 # --- what is refused ----------------------------------------------------------------------------
 
 
