@@ -305,6 +305,14 @@ def test_evaluation(tmp_path, capsys):
     assert "the simulator alone, on all cores" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("kind", ["training", "evaluation", "startup", "memory"])
+def test_help_fits_80_columns(kind, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit):
+        bench(kind, "--help")
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
+
+
 # --- what is refused ----------------------------------------------------------------------------
 
 
@@ -336,7 +344,7 @@ def test_requests_that_make_no_sense(tmp_path, capsys):
     assert "--episodes is 0" in refused(capsys, "evaluation", "--episodes", "0")
     assert "--width is 0" in refused(capsys, "evaluation", "--width", "0")
     assert "--transitions is 0" in refused(capsys, "memory", "--transitions", "0")
-    assert "--profile is of ours alone" in refused(capsys, *QUICK, "--profile", "--plot", "x")
+    assert "--profile times ours alone" in refused(capsys, *QUICK, "--profile", "--plot", "x")
 
 
 def test_a_record_of_something_else(tmp_path, capsys):
@@ -345,7 +353,7 @@ def test_a_record_of_something_else(tmp_path, capsys):
     path.write_text("{")
     assert "not JSON" in refused(capsys, *QUICK, "--against", path)
     path.write_text("{}")
-    assert "no record of vgf bench" in refused(capsys, *QUICK, "--against", path)
+    assert "not a record of vgf bench" in refused(capsys, *QUICK, "--against", path)
     path.write_text(
         json.dumps({"kind": "training", "machine": {**machine(), "cores": 999}, "rows": []})
     )

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -12,6 +15,7 @@ from vgf.bench.work import RECORDED, Work, choose
 from vgf.spec.optimiser import tree_map
 from vgf.support.errors import VGFError
 
+RESULTS = Path(__file__).parents[2] / "validation/results"
 SMALL = {
     "observation_dim": 7,
     "action_dim": 3,
@@ -191,6 +195,18 @@ def test_parameters_are_those_of_a_state(work):
         assert sum(leaf.size for leaf in leaves(state[name])) == size, name
 
 
+@pytest.mark.parametrize("page", ["cpu", "amx", "gpu"])
+def test_the_count_is_that_of_the_recorded_results(page):
+    record = json.loads((RESULTS / f"bench-{page}.json").read_text())
+    rows = record["data"]["rows"]
+    assert rows
+    for row in rows:
+        work = Work(**row["work"])
+        assert (work.name, limits.flops(work)) == (row["name"], row["flops"])
+        assert limits.state_bytes(work) == row["state_bytes"]
+        assert limits.intensity(work) == pytest.approx(row["intensity"], rel=1e-5)
+
+
 def test_products():
     assert Product(2, 3, 4).flops == 48
     assert Product(2, 3, 4, 10).flops == 480
@@ -215,7 +231,7 @@ def test_works_have_names_that_are_taken_back():
 @pytest.mark.parametrize(
     ("changes", "match"),
     [
-        ({"method": "iql"}, "vgf, avgf, fql"),
+        ({"method": "iql"}, "vgf, avgf, bc, weighted_bc, fql"),
         ({"width": 0}, "--width is 0"),
         ({"steps": -1}, "steps"),
         ({"method": "fql", "particles": 4}, "one particle"),

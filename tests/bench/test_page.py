@@ -197,7 +197,8 @@ def test_records_are_joined():
 def test_page(tmp_path, capsys):
     pytest.importorskip("matplotlib")
     path = tmp_path / "r.json"
-    path.write_text(json.dumps(record(row(FULL.name, 1.0, 1.4))))
+    plain = {**machine(), "instructions": ["avx2"]}
+    path.write_text(json.dumps(record(row(FULL.name, 1.0, 1.4), machine=plain)))
     assert bench.main([str(path), "--out", str(tmp_path)]) == 0
     text = (tmp_path / "bench-cpu.md").read_text()
     assert "1.40 (1.40-1.40)" in text
@@ -206,7 +207,7 @@ def test_page(tmp_path, capsys):
     assert (tmp_path / "bench-cpu.svg").exists()
     path.write_text(json.dumps(record(row(FULL.name, 1.0, 1.0))))
     assert bench.main([str(path), "--out", str(tmp_path)]) == 1
-    for content, message in (("{", "not JSON"), ("{}", "no record of vgf bench")):
+    for content, message in (("{", "not JSON"), ("{}", "not a record of vgf bench")):
         path.write_text(content)
         assert bench.main([str(path), "--out", str(tmp_path)]) == 2
         assert message in capsys.readouterr().err

@@ -1,6 +1,7 @@
 """How fast training is, beside other people's code and beside what the machine could do.
 
-work.py         the sizes of one update; limits.py counts what it has to do
+work.py         the sizes of one update; trace.py notes the equations and products that its
+                method calls, and limits.py adds them up
 worker.py       a process that works when it is told to and sleeps when not (standard library only)
 ours.py, peers.py, roofs.py     what is timed in such processes: our training, other people's
                 from a checkout, and bare matrix products and copies

@@ -1,7 +1,7 @@
-"""Evaluation, ours and other people's, as a worker is asked to start it.
+"""Evaluation, ours and other people's, as a worker starts it.
 
-The work of one run is so many episodes at every test budget. Runs in the Python that the code to be
-timed needs: imports the standard library and NumPy, and what is timed when it is started. Nothing
+One run is a number of episodes at every test budget. Runs in the Python that the code to be timed
+needs: imports the standard library and NumPy, and what is timed when it is started. Nothing
 of other people's is here: their agent and their evaluation come from a checkout.
 """
 
@@ -23,7 +23,7 @@ OURS = "ours"
 
 @dataclasses.dataclass(frozen=True)
 class Cut:
-    """Makes an environment whose episodes are cut after so many decisions; picklable."""
+    """Makes an environment whose episodes end after `decisions` decisions; picklable."""
 
     make_env: Any
     decisions: int | None
@@ -90,7 +90,7 @@ class Ours:
         self.taken = 0
 
     def run(self, count: int) -> None:
-        """So many episodes at every test budget; the environments are made in the first run."""
+        """Run `count` episodes at every test budget; the first run makes the environments."""
         from vgf.runs.evaluation import evaluate, make_pool
 
         if self.pool is None:
@@ -162,7 +162,7 @@ class Theirs:
         self.env = _Counted(self.env, self)
 
     def run(self, count: int) -> None:
-        """So many episodes at every test budget."""
+        """Run `count` episodes at every test budget."""
         with contextlib.redirect_stderr(io.StringIO()):  # their progress bar
             if self.is_vgf:
                 self.evaluation.evaluate_vgf_multiple(
@@ -195,7 +195,7 @@ class _Counted:
 
 
 def start(side: str, **options: Any) -> Ours | Theirs:
-    """What a worker is asked to start.
+    """What a worker starts.
 
     Args:
         side: "ours", or the path of a checkout.

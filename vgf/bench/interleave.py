@@ -23,7 +23,7 @@ import numpy as np
 
 from ..support.errors import VGFError
 
-# So many units -> the seconds they took.
+# The number of units to run -> the seconds they took.
 Timer = Callable[[int], float]
 
 LONGEST = 2_000  # units in a block
@@ -120,7 +120,7 @@ class Worker:
         return answer
 
     def time(self, count: int) -> float:
-        """The seconds that so many units take."""
+        """The seconds that `count` units take."""
         answer = self.ask(do="run", count=count)
         self.idle += answer["idle"]
         return float(answer["seconds"])
@@ -169,7 +169,7 @@ class Worker:
 
 
 def calibrate(timer: Timer, seconds: float) -> int:
-    """Units that take about so many seconds; whatever is compiled for them has been, at the end."""
+    """The number of units that take about `seconds`; all that they need is compiled afterwards."""
     timer(1)
     count, took = 1, timer(1)
     for _ in range(6):

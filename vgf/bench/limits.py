@@ -1,74 +1,28 @@
 """What one update, or decision, has to do at the least: matrix products, and bytes moved.
 
-The count is of the method, not of a program. What one and the same product gives is counted once:
-the state's part of the first layer once for each state, not for each particle or step, and a
-gradient with respect to actions stops at the actions. Sums, activations, LayerNorm, the kernel's
-exponentials, the median and random numbers are left out: against a product of 512 x 512 they are
-few, and a program may hide them behind it.
+The products are counted where a method calls its equations, see vgf/bench/trace.py. The count is of
+the method, not of a program. Sums, activations, LayerNorm, the kernel's exponentials, the median
+and random numbers are left out: against a product of 512 x 512 they are few, and a program may hide
+them behind it.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import NamedTuple
+from functools import cache
+from typing import Any
 
+from ..spec.update import init_state
+from .trace import Product, UnknownLimitError, trace_decision, trace_update
 from .work import Work
 
 # The size of one number, in bytes.
 SIZES = {"float32": 4, "float64": 8}
 
-
-class Product(NamedTuple):
-    """`times` matrix products ``[m, k] @ [k, n]``."""
-
-    m: int
-    k: int
-    n: int
-    times: int = 1
-
-    @property
-    def flops(self) -> int:
-        """Multiplications and additions."""
-        return 2 * self.m * self.k * self.n * self.times
-
-    @property
-    def numbers(self) -> int:
-        """Numbers read and written, if each product reads both factors and writes its result."""
-        return (self.m * self.k + self.k * self.n + self.m * self.n) * self.times
-
-
 Products = list[Product]
 
 
-@dataclass(frozen=True)
-class _Network:
-    """E networks on (s, x): `extra` inputs besides the state."""
-
-    work: Work
-    extra: int
-    out: int
-    members: int = 1
-
-    def states(self, rows: int) -> Iterator[Product]:
-        """The state's part of the first layer."""
-        yield Product(rows, self.work.observation_dim, self.work.width, self.members)
-
-    def beyond(self, rows: int, times: int = 1, columns: int | None = None) -> Iterator[Product]:
-        """All but the state's part, forward; or backward, to the last `columns` of the input."""
-        h, times = self.work.width, times * self.members
-        yield Product(rows, self.extra if columns is None else columns, h, times)
-        yield Product(rows, h, h, times * (self.work.depth - 1))
-        yield Product(rows, h, self.out, times)
-
-    def gradient(self, rows: int) -> Products:
-        """Forward, backward through all layers but the first, and the gradient of the kernels."""
-        forward = [*self.states(rows), *self.beyond(rows)]
-        kernels = [Product(k, m, n, times) for m, k, n, times in forward]
-        return [*forward, *self.beyond(rows, columns=0), *kernels]
-
-
+@cache
 def parts(work: Work) -> dict[str, Products]:
     """The matrix products that one update of one agent cannot do without, part by part.
 
@@ -77,37 +31,20 @@ def parts(work: Work) -> dict[str, Products]:
 
     Returns:
         For each part of :mod:`vgf.bench.profile` that has any.
+
+    Raises:
+        UnknownLimitError: they cannot be counted.
     """
-    b, d, n, steps = work.batch_size, work.action_dim, work.particles, work.steps
-    rows, k = b * n, work.sampling_steps
-    critic = _Network(work, d, 1, members=2)
-    reference = _Network(work, d, d)  # its time adds one row of the kernel to every state
-    own = _Network(work, d, d)  # A-VGF's field, and FQL's policy
-
-    def sample(rows: int) -> Products:
-        return [*reference.states(b), *reference.beyond(rows, times=k)]
-
     found: dict[str, Products] = {}
-    if work.method == "fql":
-        found["propose"] = [*own.states(b), *own.beyond(rows)]
-    else:
-        found["propose"] = sample(rows)
-    if steps and work.method == "avgf":
-        found["field"] = [*own.states(b), *own.beyond(rows, times=steps)]
-    elif steps:
-        there, back = critic.beyond(rows, steps), critic.beyond(rows, steps, columns=d)
-        found["score"] = [*critic.states(b), *there, *back]
-        found["kernel"] = [Product(n, n, d, b * steps)]
-    found["target"] = [*critic.states(b), *critic.beyond(rows)]
-    found["critic gradient"] = critic.gradient(b)
-    found["reference gradient"] = _Network(work, d + 1, d).gradient(b)
-    if work.method == "avgf":
-        # the critic's forward pass at (s, a) is that of its own gradient
-        found["field gradient"] = [*critic.beyond(b, columns=d), *own.gradient(b)]
-    if work.method == "fql":
-        through = [*critic.states(b), *critic.beyond(b), *critic.beyond(b, columns=d)]
-        found["policy gradient"] = [*sample(b), *own.gradient(b), *through]
-    return {name: [p for p in products if p.flops] for name, products in found.items()}
+    for call in trace_update(work):
+        if call.products:
+            found.setdefault(call.part, []).extend(call.products)
+    if not found:
+        raise UnknownLimitError(
+            f"no limit is known for method {work.method}: it multiplies no matrices by way of the "
+            "equations"
+        )
+    return found
 
 
 def flops(work: Work) -> int:
@@ -115,42 +52,30 @@ def flops(work: Work) -> int:
     return sum(product.flops for products in parts(work).values() for product in products)
 
 
+@cache
 def decision_flops(work: Work) -> int:
-    """Multiplications and additions of one decision of "vgf": one state, N particles, L steps.
+    """Multiplications and additions of one decision: one state, N particles, L steps.
 
     Args:
         work: its sizes; the batch's does not count.
+
+    Raises:
+        UnknownLimitError: they cannot be counted.
     """
-    d, n, steps = work.action_dim, work.particles, work.steps
-    critic, reference = _Network(work, d, 1, members=2), _Network(work, d, d)
-    products = [
-        *reference.states(1),
-        *reference.beyond(n, times=work.sampling_steps),
-        *critic.states(1),
-        *critic.beyond(n, times=steps + 1),
-        *critic.beyond(n, times=steps, columns=d),
-        Product(n, n, d, steps),
-    ]
-    return sum(product.flops for product in products)
+    return sum(product.flops for call in trace_decision(work) for product in call.products)
 
 
+@cache
 def parameters(work: Work) -> dict[str, int]:
     """How many numbers each network that is trained has, ensembles included."""
-    o, d, h = work.observation_dim, work.action_dim, work.width
+    settings = work.settings()
+    state = init_state(0, work.observation_dim, work.action_dim, settings)
+    return {name: _size(state[name]) for name in settings.networks}
 
-    def count(inputs: int, out: int, norm: bool) -> int:
-        layers = [(inputs, h), *[(h, h)] * (work.depth - 1), (h, out)]
-        return sum(i * j + j for i, j in layers) + norm * 2 * h * work.depth
 
-    own = {
-        "avgf": {"gradient_field": count(o + d, d, True)},
-        "fql": {"policy": count(o + d, d, False)},
-    }
-    return {
-        "critic": 2 * count(o + d, 1, True),
-        "reference": count(o + d + 1, d, False),
-        **own.get(work.method, {}),
-    }
+def _size(tree: Any) -> int:
+    """How many numbers a tree of arrays has."""
+    return sum(map(_size, tree.values())) if isinstance(tree, dict) else int(tree.size)
 
 
 def optimiser_bytes(work: Work, dtype: str = "float32") -> int:
@@ -159,8 +84,8 @@ def optimiser_bytes(work: Work, dtype: str = "float32") -> int:
 
 
 def target_bytes(work: Work, dtype: str = "float32") -> int:
-    """The target critic is read and written."""
-    return 2 * SIZES[dtype] * parameters(work)["critic"]
+    """The target critic is read and written, where a critic is trained."""
+    return 2 * SIZES[dtype] * parameters(work).get("critic", 0)
 
 
 def batch_bytes(work: Work, dtype: str = "float32") -> int:

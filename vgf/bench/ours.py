@@ -1,4 +1,4 @@
-"""Our training, as a worker is asked to start it: the loop of `vgf run` without logs."""
+"""Our training, as a worker starts it: the loop of `vgf run` without logs."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Training:
         self.step = 0
 
     def run(self, count: int) -> None:
-        """So many updates of every agent."""
+        """Make `count` updates of every agent."""
         end = self.step + count
         while self.step < end:
             together = min(end - self.step, UPDATES_PER_CALL)
@@ -92,7 +92,7 @@ def device_memory(device: str) -> int | None:
 def start(
     side: str, work: dict[str, Any], data: str, device: str, dtype: str, matmul_precision: str
 ) -> Training:
-    """What a worker is asked to start.
+    """What a worker starts.
 
     Args:
         side: of :data:`OURS`.

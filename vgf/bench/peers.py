@@ -11,14 +11,37 @@ import importlib
 import os
 import sys
 from importlib import metadata
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-# For each repository: the method, and the module, agent and settings that compute it.
-PEERS: dict[str, dict[str, tuple[str, str]]] = {
-    "ryanxhr/vgf": {"vgf": ("agents.vgf", "VGFAgent"), "avgf": ("agents.a_vgf", "AVGFAgent")},
-    "seohongpark/fql": {"fql": ("agents.fql", "FQLAgent")},
+
+class Agent(NamedTuple):
+    """An agent of theirs.
+
+    Args:
+        module: of their repository.
+        name: the agent's class in it.
+        sizes: their name of a setting, and ours of its size.
+    """
+
+    module: str
+    name: str
+    sizes: dict[str, str]
+
+
+_FLOW = {
+    "bc_flow_steps": "sampling_steps",
+    "vgf_particles": "particles",
+    "train_vgf_steps": "steps",
+}
+# For each repository, the methods that it trains.
+PEERS = {
+    "ryanxhr/vgf": {
+        "vgf": Agent("agents.vgf", "VGFAgent", _FLOW),
+        "avgf": Agent("agents.a_vgf", "AVGFAgent", _FLOW),
+    },
+    "seohongpark/fql": {"fql": Agent("agents.fql", "FQLAgent", {"flow_steps": "sampling_steps"})},
 }
 _PACKAGES = ("numpy", "jax", "jaxlib", "flax", "optax")
 
@@ -35,35 +58,30 @@ class Training:
 
     def __init__(self, peer: str, checkout: str, work: dict[str, Any], data: str) -> None:
         sys.path.insert(0, os.path.abspath(checkout))
-        module, agent = PEERS[peer][work["method"]]
-        theirs = importlib.import_module(module)
+        agent = PEERS[peer][work["method"]]
+        theirs = importlib.import_module(agent.module)
         config = theirs.get_config()
         hidden = (work["width"],) * work["depth"]
         sizes = {
             "batch_size": work["batch_size"],
             "value_hidden_dims": hidden,
             "actor_hidden_dims": hidden,
+            **{name: work[size] for name, size in agent.sizes.items()},
         }
-        if work["method"] == "fql":
-            sizes["flow_steps"] = work["sampling_steps"]
-        else:
-            sizes["bc_flow_steps"] = work["sampling_steps"]
-            sizes["vgf_particles"] = work["particles"]
-            sizes["train_vgf_steps"] = work["steps"]
         for name, value in sizes.items():
             if name not in config:
-                raise KeyError(f"{module} of {checkout} has no setting {name}")
+                raise KeyError(f"{agent.module} of {checkout} has no setting {name}")
             config[name] = value
         with np.load(data) as arrays:
             self.dataset = importlib.import_module("utils.datasets").Dataset.create(**arrays)
         self.batch_size = work["batch_size"]
         first = self.dataset.sample(1)
-        self.agent = getattr(theirs, agent).create(
+        self.agent = getattr(theirs, agent.name).create(
             0, first["observations"], first["actions"], config
         )
 
     def run(self, count: int) -> None:
-        """So many updates."""
+        """Make `count` updates."""
         info: Any = {}
         for _ in range(count):
             self.agent, info = self.agent.update(self.dataset.sample(self.batch_size))
@@ -91,5 +109,5 @@ class Training:
 
 
 def start(**options: Any) -> Training:
-    """What a worker is asked to start."""
+    """What a worker starts."""
     return Training(**options)

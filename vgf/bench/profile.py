@@ -1,9 +1,11 @@
 """Where the time of one update goes: each part of it alone, through the backend's own functions.
 
-The parts are timed by turns with the whole update, each as it is called from outside. A compiled
-update may do better than their sum, where it fuses what stands apart here, or worse, where its
-parts are in each other's way; the table shows both. `dispatch` is the whole update again, of
-networks one unit wide on a batch of one: what it takes when there is nothing to compute.
+The parts are the equations that the method calls (vgf/bench/trace.py), on made-up numbers of the
+same shapes. They are timed by turns with the whole update, each as it is called from outside. A
+compiled update may take less than their sum, where it fuses what stands apart here, or more, where
+its parts are in each other's way; the table shows both. What a method computes by itself is in the
+whole update only. `dispatch` is the whole update again, of networks one unit wide on a batch of
+one: what it takes when there is nothing to compute.
 """
 
 from __future__ import annotations
@@ -13,7 +15,10 @@ import statistics
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
+
+import numpy as np
 
 from ..backends.base import Backend
 from ..data.dataset import Dataset, batch_at, check_dataset
@@ -24,6 +29,7 @@ from . import limits, roofs
 from .interleave import Timer, Worker, calibrate, take_turns
 from .machine import machine
 from .ours import Training, backend_settings
+from .trace import Call, UnknownLimitError, trace_update
 from .training import PRODUCT, Case, Data, Plan, Say, best_product, measure_roofs, roof_text
 from .work import Work
 
@@ -120,6 +126,10 @@ def profile(plan: Plan, case: Case, side: str, machine_roofs: Data) -> Data:
 
 def amount(work: Work, part: str, dtype: str = "float32") -> tuple[int, int]:
     """The FLOPs and the bytes that a part cannot do without; none where nothing is counted."""
+    try:
+        products = limits.parts(work)
+    except UnknownLimitError:
+        return 0, 0
     if part == WHOLE:
         return limits.flops(work), limits.state_bytes(work, dtype)
     moved = {
@@ -127,8 +137,8 @@ def amount(work: Work, part: str, dtype: str = "float32") -> tuple[int, int]:
         "optimiser": limits.optimiser_bytes,
         "target network": limits.target_bytes,
     }.get(part)
-    products = limits.parts(work).get(part, [])
-    return sum(product.flops for product in products), moved(work, dtype) if moved else 0
+    operations = sum(product.flops for product in products.get(part, []))
+    return operations, moved(work, dtype) if moved else 0
 
 
 def in_process(run: Callable[[int], Any]) -> Timer:
@@ -160,129 +170,51 @@ def parts(backend: Backend, work: Work, dataset: Dataset) -> dict[str, Part]:
         work: the sizes.
         dataset: what a batch is sampled from.
     """
-    settings, size, d = work.settings(), work.batch_size, work.action_dim
-    budget, activation = settings.budget, settings.critic.activation
-    state = backend.init_state(0, work.observation_dim, d, settings)
-    gather: Callable[[], Any] = lambda: backend.asarray(batch_at(dataset, 0, 0, size))
-    draw: Callable[[], Any] = lambda: backend.draw_update_noise(
-        state["seed"], state["step"], size, d, settings
-    )
-    batch, noise = gather(), draw()
-    s, a, s_next = (batch[key] for key in ("observations", "actions", "next_observations"))
-    particles = backend.propose(state, s_next, noise["particles"], settings)
-    y = batch["rewards"]
-
+    settings, size = work.settings(), work.batch_size
+    sizes = {"batch_size": size, "action_dim": work.action_dim}
+    start = backend.asarray(dict.fromkeys(("seed", "step"), np.asarray(0, np.int32)))
     found: dict[str, Part] = {
-        "batch": (gather, 1),
-        "noise": (draw, 1),
-        "propose": (lambda: backend.propose(state, s_next, noise["particles"], settings), 1),
+        "batch": (lambda: backend.asarray(batch_at(dataset, 0, 0, size)), 1),
+        "noise": (lambda: backend.draw_update_noise(**start, **sizes, settings=settings), 1),
     }
-    if budget.steps:
-        moments = backend.adam_init(particles)
-        velocity = particles
-        if work.method == "avgf":
-            field = state["gradient_field"]
-            found["field"] = (
-                lambda: backend.gradient_field(field, s_next, particles, activation),
-                budget.steps,
-            )
-        else:
-            found["score"] = (
-                lambda: backend.action_gradient(
-                    state["critic"], s_next, particles, settings.value_ensemble, activation
-                ),
-                budget.steps,
-            )
-            found["kernel"] = (
-                lambda: backend.phi(
-                    particles,
-                    velocity,
-                    budget.temperature,
-                    budget.bandwidth,
-                    budget.bandwidth_gradient,
-                ),
-                budget.steps,
-            )
-        found["particle step"] = (
-            lambda: backend.flow_step(particles, velocity, moments, budget),
-            budget.steps,
-        )
-
-    def target() -> Any:
-        q = backend.critic_values(state["target_critic"], s_next, particles, activation)
-        return backend.td_target(
-            q,
-            batch["rewards"],
-            batch["masks"],
-            settings.discount,
-            settings.target_ensemble,
-            settings.target_particles,
-        )
-
-    def fit_reference() -> Any:
-        x0, t = noise["reference_start"], noise["reference_time"]
-        return backend.flow_matching_gradient(
-            state["reference"], s, a, x0, t, settings.reference.activation
-        )
-
-    def fit_field() -> Any:
-        g = backend.action_gradient(state["critic"], s, a, "mean", activation)
-        return backend.gradient_field_gradient(
-            state["gradient_field"],
-            s,
-            a,
-            g,
-            settings.normalise_gradients,
-            settings.gradient_field.activation,
-        )
-
-    def fit_policy() -> Any:
-        z = noise["policy"]
-        goal = backend.sample_reference(state["reference"], s, z, settings)
-        return backend.policy_gradient(
-            state["policy"],
-            state["critic"],
-            s,
-            z,
-            goal,
-            settings.distillation,
-            settings.normalise_values,
-            settings.policy.activation,
-            activation,
-        )
-
-    found["target"] = target, 1
-    found["critic gradient"] = (
-        lambda: backend.critic_gradient(
-            state["critic"], s, a, y, settings.critic_loss, settings.expectile, activation
-        ),
-        1,
-    )
-    found["reference gradient"] = fit_reference, 1
-    if work.method == "avgf":
-        found["field gradient"] = fit_field, 1
-    if work.method == "fql":
-        found["policy gradient"] = fit_policy, 1
-
-    def optimise() -> Any:
-        new = []
-        for name in settings.networks:
-            gradient = state[name]  # of the right shapes
-            if settings.clip_norm is not None:
-                gradient = backend.clip_by_global_norm(gradient, settings.clip_norm)
-            new.append(
-                backend.adam_step(
-                    state[name], gradient, state["optimiser"][name], settings.learning_rate
-                )
-            )
-        return new
-
-    found["optimiser"] = optimise, 1
-    found["target network"] = (
-        lambda: backend.polyak(state["critic"], state["target_critic"], settings.polyak),
-        1,
-    )
+    try:
+        calls = trace_update(work)
+    except UnknownLimitError:
+        return found
+    # calls of one shape are timed once
+    alike: dict[str, dict[str, list[Call]]] = {}
+    for call in calls:
+        if call.repeatable:
+            shape = f"{call.equation} {_shapes([call.arguments, call.named])}"
+            alike.setdefault(call.part, {}).setdefault(shape, []).append(call)
+    for part, groups in alike.items():
+        ready = [(_ready(backend, group[0]), len(group)) for group in groups.values()]
+        found[part] = ready[0] if len(ready) == 1 else (_all(ready), 1)
     return found
+
+
+def _shapes(value: Any) -> Any:
+    """What tells apart arguments that take different times."""
+    if isinstance(value, dict):
+        return {key: _shapes(found) for key, found in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_shapes(found) for found in value]
+    return value.shape if isinstance(value, np.ndarray) else value
+
+
+def _ready(backend: Backend, call: Call) -> Callable[[], Any]:
+    """A call again, on a backend."""
+
+    def convert(value: Any) -> Any:
+        return backend.asarray(value) if isinstance(value, (dict, np.ndarray)) else value
+
+    arguments = [convert(value) for value in call.arguments]
+    named = {name: convert(value) for name, value in call.named.items()}
+    return partial(getattr(backend, call.equation), *arguments, **named)
+
+
+def _all(calls: list[Part]) -> Callable[[], Any]:
+    return lambda: [call() for call, count in calls for _ in range(count)]
 
 
 def profile_text(found: Data) -> str:

@@ -100,7 +100,7 @@ def measure(plan: Plan, say: Say = lambda line: None) -> Data:
         }
         with progress(len(workers) * (plan.rounds + 1), f"evaluating {plan.task}", "block") as bar:
             for name, worker in workers.items():
-                # ours makes its environments for as many episodes as it is asked for first
+                # our first run makes the environments, one for each episode
                 worker.time(counts[name] if name not in sides or name == evaluation.OURS else 1)
                 bar.update()
             times = take_turns(timers, counts, plan.rounds, bar.update)

@@ -30,7 +30,7 @@ def draw(axes: Any, record: Data) -> None:
 
     Args:
         axes: of matplotlib.
-        record: of :func:`vgf.bench.training.measure`.
+        record: of :func:`vgf.bench.training.measure`; a work without a known limit has no point.
 
     The FLOPs are those that an update cannot do without (vgf/bench/limits.py); the bytes, those of
     products that read their factors and write their result once.
@@ -41,7 +41,8 @@ def draw(axes: Any, record: Data) -> None:
         for precision in dict.fromkeys(row["matmul_precision"] for row in record["rows"])
     }
     flat = max(flats.values())
-    found = [row["intensity"] for row in record["rows"]]
+    rows = [row for row in record["rows"] if "no_limit" not in row]
+    found = [row["intensity"] for row in rows]
     corners = [flat / bandwidth for bandwidth in roofs["bandwidth"].values()]
     low, high = min(found + corners) / 4, max(found + corners) * 4
     for i, (name, bandwidth) in enumerate(roofs["bandwidth"].items()):
@@ -64,7 +65,7 @@ def draw(axes: Any, record: Data) -> None:
             label=label,
         )
     series: dict[str, list[tuple[float, float]]] = {}
-    for row in record["rows"]:
+    for row in rows:
         for name, side in row["sides"].items():
             precision = row["matmul_precision" if side["ours"] else "peer_matmul_precision"]
             label = name if len(flats) == 1 else f"{name}, {precision}"

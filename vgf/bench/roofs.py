@@ -1,4 +1,4 @@
-"""What the machine can do: bare products, copies and simulation, as a worker is to start them."""
+"""What the machine can do: bare products, copies and simulation, as a worker starts them."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Product:
         }[library](backend, x, w)
 
     def run(self, count: int) -> None:
-        """So many products."""
+        """Make `count` products."""
         self.multiply(count)
 
     def describe(self) -> dict[str, Any]:
@@ -137,7 +137,7 @@ class Copy:
             self.copy = lambda: backend.synchronise(plus(array))
 
     def run(self, count: int) -> None:
-        """So many copies."""
+        """Make `count` copies."""
         for _ in range(count):
             self.copy()
 
@@ -170,7 +170,7 @@ class Steps:
         self.taken = 0
 
     def run(self, count: int) -> None:
-        """So many steps."""
+        """Take `count` steps."""
         for i in range(count):
             ended, cut = self.env.step(self.actions[i % len(self.actions)])[2:4]
             if ended or cut:
@@ -186,7 +186,7 @@ class Steps:
 
 
 def start(what: str, **options: Any) -> Product | Copy | Steps:
-    """What a worker is asked to start: "product", "copy" or "steps"."""
+    """What a worker starts: "product", "copy" or "steps"."""
     kinds: dict[str, Callable[..., Any]] = {"product": Product, "copy": Copy, "steps": Steps}
     started: Product | Copy | Steps = kinds[what](**options)
     return started

@@ -7,6 +7,7 @@ import json
 import statistics
 import subprocess
 import tempfile
+import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
@@ -24,7 +25,7 @@ from ..support.processes import usable_cores
 from ..support.progress import progress
 from . import ours, peers, roofs
 from .interleave import MissingPackageError, Worker, calibrate, ratio, take_turns
-from .limits import flops, intensity, limit, state_bytes
+from .limits import UnknownLimitError, flops, intensity, limit, state_bytes
 from .machine import machine
 from .work import Work
 
@@ -52,15 +53,12 @@ class Peer:
 
     def __post_init__(self) -> None:
         if self.name not in peers.PEERS:
-            raise VGFError(
-                f"--peer {self.name}: not known how to train it; choose one of "
-                f"{', '.join(peers.PEERS)}"
-            )
-        for module, _ in peers.PEERS[self.name].values():
-            file = self.checkout / f"{module.replace('.', '/')}.py"
+            raise VGFError(f"--peer {self.name}: unknown; choose one of {', '.join(peers.PEERS)}")
+        for agent in peers.PEERS[self.name].values():
+            file = self.checkout / f"{agent.module.replace('.', '/')}.py"
             if not file.is_file():
                 raise VGFError(
-                    f"--peer {self.name}={self.checkout}: no checkout of it, there is no {file}; "
+                    f"--peer {self.name}={self.checkout}: not a checkout of it, {file} is missing; "
                     f"git clone https://github.com/{self.name}"
                 )
 
@@ -147,7 +145,7 @@ def read_record(path: Path) -> Data:
     """What `vgf bench --out` has written.
 
     Raises:
-        VGFError: no such file, or nothing of the kind.
+        VGFError: no such file, or not a record.
     """
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
@@ -156,7 +154,7 @@ def read_record(path: Path) -> Data:
     except ValueError as error:
         raise VGFError(f"{path}: not JSON: {error}") from error
     if not isinstance(record, dict) or "kind" not in record:
-        raise VGFError(f"{path}: no record of vgf bench, which --out writes")
+        raise VGFError(f"{path}: not a record of vgf bench, which --out writes")
     return record
 
 
@@ -168,7 +166,7 @@ def read_against(path: Path) -> Data:
     """
     record = read_record(path)
     if record["kind"] != "training":
-        raise VGFError(f"--against {path}: a record of {record['kind']}, and not of training")
+        raise VGFError(f"--against {path}: a record of {record['kind']}, not of training")
     here = machine()
     for key in ("processor", "cores"):
         if record["machine"].get(key) != here[key]:
@@ -382,9 +380,7 @@ def measure_case(plan: Plan, case: Case, started: Mapping[str, Side], found: Dat
         "work": dataclasses.asdict(work),
         "matmul_precision": case.precision,
         "peer_matmul_precision": plan.peer_matmul_precision or case.precision,
-        "flops": flops(work),
-        "state_bytes": state_bytes(work, plan.dtype),
-        "intensity": intensity(work, plan.dtype),
+        **_counted(work, plan.dtype),
         "product": {
             "library": best["library"],
             "seconds": times[PRODUCT],
@@ -396,6 +392,18 @@ def measure_case(plan: Plan, case: Case, started: Mapping[str, Side], found: Dat
     return compare(row, bandwidth, plan.against)
 
 
+def _counted(work: Work, dtype: str) -> Data:
+    """The operations and bytes of an update, or why they are not known."""
+    try:
+        return {
+            "flops": flops(work),
+            "state_bytes": state_bytes(work, dtype),
+            "intensity": intensity(work, dtype),
+        }
+    except UnknownLimitError as error:
+        return {"no_limit": str(error)}
+
+
 def compare(row: Data, bandwidth: float, against: Data | None = None) -> Data:
     """A measured row with what follows from its times: ratios, and fractions of the limit.
 
@@ -404,15 +412,16 @@ def compare(row: Data, bandwidth: float, against: Data | None = None) -> Data:
         bandwidth: bytes/s.
         against: as :class:`Plan`.
     """
-    limits = [
-        limit(row["flops"], row["state_bytes"], row["product"]["flops"] / seconds, bandwidth)
-        for seconds in row["product"]["seconds"]
-    ]
-    row["limit_seconds"] = limits
+    if "no_limit" not in row:
+        row["limit_seconds"] = [
+            limit(row["flops"], row["state_bytes"], row["product"]["flops"] / seconds, bandwidth)
+            for seconds in row["product"]["seconds"]
+        ]
     recorded = _recorded(row, against)
     for side in row["sides"].values():
-        # a limit is what a side cannot be faster than: as if it were the slower of two
-        side["of_limit"] = ratio(side["seconds"], limits)
+        if "no_limit" not in row:
+            # a limit is what a side cannot be faster than: as if it were the slower of two
+            side["of_limit"] = ratio(side["seconds"], row["limit_seconds"])
         if not side["ours"]:
             continue
         side["ratios"] = {
@@ -592,7 +601,7 @@ def row_text(row: Data) -> str:
             "": name,
             "ms": f"{1e3 * median:.4g}",
             "updates/s": f"{1 / median:.4g}",
-            "of limit": f"{100 * side['of_limit']['median']:.0f} %",
+            **_of_limit(side),
             "MB": f"{(side['memory']['device'] or side['memory']['host']) / 1e6:,.0f}",
         }
         for peer, found in side.get("ratios", {}).items():
@@ -600,16 +609,29 @@ def row_text(row: Data) -> str:
         lines.append(line)
     names = list(dict.fromkeys(name for line in lines for name in line))
     table = format_table([{name: line.get(name, "") for name in names} for line in lines])
-    slowest = statistics.median(row["limit_seconds"])
-    rate = statistics.median(row["product"]["flops"] / s for s in row["product"]["seconds"])
-    head = (
-        f"{row['title']}\n{row['flops'] / 1e9:.4g} GFLOP, at {rate / 1e9:,.0f} GFLOP/s "
-        f"({row['product']['library']}) {1e3 * slowest:.4g} ms at the least"
-    )
-    text = f"{head}\n{table}\n"
+    text = f"{row['title']}\n{_limit_text(row)}\n{table}\n"
     if "*" in table:
         text += "* against a recorded time, not by turns\n"
     return text
+
+
+def _of_limit(side: Data) -> dict[str, str]:
+    """A column of a table: how near a side comes to the limit, where that is known."""
+    if "of_limit" not in side:
+        return {}
+    return {"of limit": f"{100 * side['of_limit']['median']:.0f} %"}
+
+
+def _limit_text(row: Data) -> str:
+    """What an update takes at the least, or why that is not known, in 80 columns."""
+    if "no_limit" in row:
+        return textwrap.fill(row["no_limit"], 80, break_on_hyphens=False)
+    least = statistics.median(row["limit_seconds"])
+    rate = statistics.median(row["product"]["flops"] / s for s in row["product"]["seconds"])
+    return (
+        f"{row['flops'] / 1e9:.4g} GFLOP, at {rate / 1e9:,.0f} GFLOP/s "
+        f"({row['product']['library']}) {1e3 * least:.4g} ms at the least"
+    )
 
 
 def spell_ratio(found: Data) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..methods import find_method
 from ..spec.settings import Network, Settings, method_settings
 from ..support.errors import VGFError
 
@@ -17,13 +18,14 @@ class Work:
     """What one training update is of.
 
     Args:
-        method: "vgf", "avgf" or "fql".
+        method: as :func:`vgf.methods.find_method` takes its name; of your own, ``module:class``
+            or ``path/to/file.py:class``.
         observation_dim, action_dim: o and d.
         depth, width: hidden layers of every network, and units in each.
         batch_size: B.
         sampling_steps: K, Euler steps of the reference's sampler.
-        particles: N; "fql" has one.
-        steps: L, the flow steps of training; "fql" has none.
+        particles: N; a method that moves none and has one by default has one.
+        steps: L, the flow steps of training; 0 for a method that moves no particles.
         seeds: agents trained side by side; a time is that of one update of one of them.
         transitions: rows of the data set that batches are sampled from.
 
@@ -44,45 +46,55 @@ class Work:
     transitions: int = 100_000
 
     def __post_init__(self) -> None:
-        if self.method not in METHODS:
-            raise VGFError(f"method is {self.method!r}; choose one of {', '.join(METHODS)}")
+        fixed = fixed_sizes(self.method)
         for field in dataclasses.fields(self):
             low = 0 if field.name == "steps" else 1
             value = getattr(self, field.name)
             if field.name != "method" and value < low:
                 name = field.name.replace("_", "-")
                 raise VGFError(f"--{name} is {value}; it must be {low} or more")
-        if self.method == "fql" and (self.particles, self.steps) != (1, 0):
-            raise VGFError("method fql has one particle and no flow step; drop the flags")
+        if self.steps and "steps" in fixed:
+            raise VGFError(f"method {self.method} moves no particles; drop --steps")
+        if self.particles != 1 and "particles" in fixed:
+            raise VGFError(f"method {self.method} has one particle; drop --particles")
+        try:
+            self.settings()
+        except ValueError as error:
+            raise VGFError(str(error)) from error
 
     @property
     def name(self) -> str:
         """A short name, which the command takes back."""
-        parts = [self.method, f"{self.depth}x{self.width}"]
-        if self.method != "fql":
-            parts += [f"n{self.particles}", f"l{self.steps}"]
-        return "-".join([*parts, f"o{self.observation_dim}"])
+        flow = "".join(f"-{letter.lower()}{size}" for letter, size in self._flow())
+        return f"{self.method}-{self.depth}x{self.width}{flow}-o{self.observation_dim}"
 
     @property
     def title(self) -> str:
         """All of its sizes, for people."""
-        flow = "" if self.method == "fql" else f"N {self.particles}, L {self.steps}, "
+        flow = "".join(f"{letter} {size}, " for letter, size in self._flow())
         text = (
             f"{self.method}, {self.depth} x {self.width}, {flow}K {self.sampling_steps}, "
             f"o {self.observation_dim}, d {self.action_dim}, batch {self.batch_size}"
         )
         return text if self.seeds == 1 else f"{text}, {self.seeds} seeds"
 
+    def _flow(self) -> list[tuple[str, int]]:
+        """The sizes of the flow that the method leaves open."""
+        sizes = {"particles": ("N", self.particles), "steps": ("L", self.steps)}
+        fixed = fixed_sizes(self.method)
+        return [size for name, size in sizes.items() if name not in fixed]
+
     def settings(self) -> Settings:
         """The method's settings, as its authors run it, at these sizes."""
-        hidden = (self.width,) * self.depth
         base = method_settings(self.method)
+        networks: dict[str, Any] = {
+            field.name: dataclasses.replace(network, hidden=(self.width,) * self.depth)
+            for field in dataclasses.fields(base)
+            if isinstance(network := getattr(base, field.name), Network)
+        }
         return dataclasses.replace(
             base,
-            critic=Network(hidden, layer_norm=True),
-            reference=Network(hidden),
-            gradient_field=Network(hidden, layer_norm=True),
-            policy=Network(hidden),
+            **networks,
             sampling_steps=self.sampling_steps,
             particles=self.particles,
             budget=dataclasses.replace(base.budget, steps=self.steps),
@@ -109,7 +121,22 @@ class Work:
         }
 
 
-METHODS = ("vgf", "avgf", "fql")
+def fixed_sizes(method: str) -> dict[str, int]:
+    """The sizes that a method has no choice of: without transport, no step; and one particle,
+    where that is its default.
+
+    Raises:
+        VGFError: an unknown method, or one whose defaults contradict it.
+    """
+    try:
+        transports, own = find_method(method).transports, method_settings(method)
+    except ValueError as error:
+        raise VGFError(str(error)) from error
+    if transports:
+        return {}
+    return {"steps": 0, **({"particles": 1} if own.particles == 1 else {})}
+
+
 FULL = Work()
 SMOKE = Work(
     observation_dim=6,
@@ -142,8 +169,8 @@ def choose(names: list[str] | None, changes: dict[str, Any]) -> list[Work]:
     """
     for name in names or []:
         if name not in NAMED:
-            raise VGFError(f"{name} is no size that is known; choose among {', '.join(NAMED)}")
-    if changes.get("method") == "fql":
-        changes = {"particles": 1, "steps": 0, **changes}
+            raise VGFError(f"--work {name}: unknown; choose among {', '.join(NAMED)}")
+    if "method" in changes:
+        changes = {**fixed_sizes(changes["method"]), **changes}
     picked = [NAMED[name] for name in names] if names else [FULL]
     return [dataclasses.replace(work, **changes) for work in picked]

@@ -66,7 +66,7 @@ class Server:
         self.rested = time.process_time()
 
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
-        """What is asked for, or why not."""
+        """The answer to a request, or the error."""
         try:
             return self._answer(request)
         except ModuleNotFoundError as error:

@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import json
 import sys
+import textwrap
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -23,21 +24,21 @@ _EPILOG = """\
 vgf bench training (the default), evaluation, startup or memory; each has its
 own --help.
 
-Ours, the peers and bare matrix products are alive at once, each in a process of
-its own, and short blocks of each are timed by turns; a ratio is taken between
-the blocks of one round, and the table has its median, lowest and highest: above
-1, ours is faster.
+Ours, the peers and bare matrix products each have a process of their own and
+take turns in short timed blocks. A ratio compares blocks of the same round; the
+table has its median, lowest and highest. Above 1, ours is faster.
 
 examples:
   vgf bench
   vgf bench --work recorded --peer ryanxhr/vgf=../authors
   vgf bench --method avgf --backend torch --matmul-precision bf16
   vgf bench --device gpu --matmul-precision float32 tf32 --seeds 1 8
+  vgf bench --method mine.py:MyMethod --backend torch jax
   vgf bench --profile
   vgf bench evaluation --peer ryanxhr/vgf=../authors --peer-python py/bin/python
 """
 _SIZES = {
-    "method": "vgf, avgf or fql",
+    "method": "or your own: module:class or path/to/file.py:class",
     "observation_dim": "size of an observation, o",
     "action_dim": "size of an action, d",
     "depth": "hidden layers of every network",
@@ -46,7 +47,7 @@ _SIZES = {
     "sampling_steps": "Euler steps of the reference, K",
     "particles": "particles, N",
     "steps": "flow steps in training, L",
-    "seeds": "agents of ours side by side, one or several numbers; the peers train one",
+    "seeds": "agents of ours trained together, one or several numbers; peers train one",
     "transitions": "rows of the data",
 }
 _AGENT = ("depth", "width", "sampling_steps", "particles")  # of them, what an agent acts with
@@ -61,7 +62,7 @@ def main(words: list[str]) -> int:
 
         near = nearest(kind, KINDS)
         hint = f"did you mean {near}?" if near else f"choose one of {', '.join(KINDS)}"
-        raise VGFError(f"vgf bench: {kind} is nothing it measures; {hint}")
+        raise VGFError(f"vgf bench: unknown measurement {kind}; {hint}")
     measure = {
         "training": _training,
         "startup": _startup,
@@ -85,9 +86,12 @@ def _training(words: list[str]) -> int:
     _add_backends(sides)
     _add_peers(sides)
     sides.add_argument(
-        "--against", type=Path, metavar="FILE", help="an --out of this machine, for absent peers"
+        "--against",
+        type=Path,
+        metavar="FILE",
+        help="a record (--out) made on this machine, for peers that are not at hand",
     )
-    computing = parser.add_argument_group("on what")
+    computing = parser.add_argument_group("device and precision")
     _add_computing(computing)
     computing.add_argument(
         "--peer-matmul-precision", choices=_precisions(), help="[as --matmul-precision]"
@@ -95,14 +99,14 @@ def _training(words: list[str]) -> int:
     how = _add_how(parser, rounds=7)
     how.add_argument("--profile", action="store_true", help="where the time of one update goes")
     how.add_argument(
-        "--block-seconds", type=float, default=0.5, metavar="X", help="of a turn [0.5]"
+        "--block-seconds", type=float, default=0.5, metavar="X", help="seconds of a turn [0.5]"
     )
     how.add_argument(
-        "--plot", type=Path, metavar="STEM", help="draw STEM.svg and .png: the roofline"
+        "--plot", type=Path, metavar="STEM", help="draw the roofline into STEM.svg and .png"
     )
     args = parser.parse_args(words)
     if args.profile and (args.plot or args.peer or args.against):
-        raise VGFError("vgf bench: --profile is of ours alone; drop --peer, --against and --plot")
+        raise VGFError("vgf bench: --profile times ours alone; drop --peer, --against and --plot")
     if args.dtype == "float64" and (args.peer or args.against):
         raise VGFError("vgf bench: the peers compute in float32; drop --dtype float64 or --peer")
     _check_places(args.out, args.plot)
@@ -128,7 +132,7 @@ def _startup(words: list[str]) -> int:
     parser = _parser("startup")
     _add_sizes(parser)
     _add_backends(parser.add_argument_group("who is timed"))
-    _add_computing(parser.add_argument_group("on what"))
+    _add_computing(parser.add_argument_group("device and precision"))
     _add_how(parser, rounds=5)
     args = parser.parse_args(words)
     _check_places(args.out)
@@ -139,7 +143,7 @@ def _plan(args: argparse.Namespace) -> Any:
     """What the flags of training or startup ask for."""
     from ..bench.ours import OURS
     from ..bench.training import Plan, default_sides, peer_from_flag, read_against
-    from ..bench.work import NAMED, SMOKE, choose
+    from ..bench.work import NAMED, SMOKE, choose, fixed_sizes
 
     if args.rounds < 1:
         raise VGFError(f"--rounds is {args.rounds}; it must be 1 or more")
@@ -147,13 +151,15 @@ def _plan(args: argparse.Namespace) -> Any:
     seeds = changes.pop("seeds", [1])
     if args.quick:
         if args.work:
-            raise VGFError("vgf bench: --quick has a work of its own; drop --work")
-        fql = {"particles": 1, "steps": 0} if args.method == "fql" else {}
-        works = [dataclasses.replace(SMOKE, **{**fql, **changes})]
+            raise VGFError("vgf bench: --quick has sizes of its own; drop --work")
+        fixed = fixed_sizes(args.method or SMOKE.method)
+        works = [dataclasses.replace(SMOKE, **{**fixed, **changes})]
     else:
         works = choose(list(NAMED) if args.work == ["recorded"] else args.work, changes)
     works = [dataclasses.replace(work, seeds=n) for work in works for n in dict.fromkeys(seeds)]
     sides = list(dict.fromkeys(args.backend or default_sides()))
+    if "numpy" in sides:
+        _check_specifications(works)
     plan = Plan(
         works=works,
         sides=sides,
@@ -184,6 +190,17 @@ def _plan(args: argparse.Namespace) -> Any:
     return plan
 
 
+def _check_specifications(works: Iterable[Any]) -> None:
+    """Check that NumPy can run the methods, before anything is measured."""
+    from ..spec.update import specification
+
+    for work in works:
+        try:
+            specification(work.settings())
+        except ValueError as error:
+            raise VGFError(str(error)) from error
+
+
 # --- evaluation and memory -----------------------------------------------------------------------
 
 
@@ -196,14 +213,16 @@ def _evaluation(words: list[str]) -> int:
     sizes = parser.add_argument_group("the agent")
     _add_flags_of_sizes(sizes, _AGENT)
     parser.add_argument("--task", default=TASK, metavar="NAME", help=f"OGBench's [{TASK}]")
-    parser.add_argument("--episodes", type=int, default=50, metavar="N", help="a budget [50]")
-    parser.add_argument("--decisions", type=int, metavar="N", help="after which episodes are cut")
+    parser.add_argument(
+        "--episodes", type=int, default=50, metavar="N", help="at each test budget [50]"
+    )
+    parser.add_argument("--decisions", type=int, metavar="N", help="end episodes after N decisions")
     parser.add_argument("--workers", type=int, metavar="N", help="processes of environments")
     parser.add_argument(
         "--backend",
         choices=available_backends(),
         default=available_backends()[-1],
-        help="of ours [the fastest here]",
+        help="which of ours [the fastest here]",
     )
     _add_peers(parser)
     _add_how(parser, rounds=3)
@@ -245,7 +264,7 @@ def _memory(words: list[str]) -> int:
     parser.add_argument("--observation-dim", type=int, default=28, metavar="N", help="o [28]")
     parser.add_argument("--action-dim", type=int, default=5, metavar="N", help="d [5]")
     parser.add_argument("--out", type=Path, metavar="FILE", help="write all of it as JSON")
-    parser.add_argument("--quick", action="store_true", help="1,000 rows: does it run?")
+    parser.add_argument("--quick", action="store_true", help="1,000 rows, to see that it runs")
     args = parser.parse_args(words)
     _check_places(args.out)
     from ..bench.machine import machine
@@ -270,11 +289,12 @@ def _memory(words: list[str]) -> int:
 def _parser(kind: str) -> argparse.ArgumentParser:
     from ..runs.flags import Parser
 
+    about = f"{COMMANDS['bench'][0].upper()}{COMMANDS['bench'][1:]}"
     return Parser(
         prog=f"vgf bench {kind}",
         usage=f"vgf bench {kind} [flags]",
         epilog=_EPILOG,
-        description=f"{COMMANDS['bench'][0].upper()}{COMMANDS['bench'][1:]}: {KINDS[kind]}.",
+        description=textwrap.fill(f"{about}: {KINDS[kind]}.", 80),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
 
@@ -288,19 +308,21 @@ def _precisions() -> tuple[str, ...]:
 def _add_sizes(parser: argparse.ArgumentParser) -> None:
     from ..bench.work import FULL
 
-    sizes = parser.add_argument_group("what one update is of")
+    sizes = parser.add_argument_group("sizes of one update")
     sizes.add_argument(
         "--work",
         nargs="+",
         metavar="NAME",
-        help=f"sizes by name, as {FULL.name} (the default); recorded: all that are recorded",
+        help=f"sizes by name, such as {FULL.name} (the default); recorded: all recorded ones",
     )
     _add_flags_of_sizes(sizes, _SIZES)
 
 
 def _add_flags_of_sizes(group: Any, names: Iterable[str]) -> None:
     from ..bench.work import FULL
+    from ..methods import method_names
 
+    about = {**_SIZES, "method": f"{', '.join(method_names())}, {_SIZES['method']}"}
     for name in names:
         more: dict[str, Any] = {} if name == "method" else {"type": int}
         if name == "seeds":
@@ -308,7 +330,7 @@ def _add_flags_of_sizes(group: Any, names: Iterable[str]) -> None:
         group.add_argument(
             f"--{name.replace('_', '-')}",
             metavar="NAME" if name == "method" else "N",
-            help=f"{_SIZES[name]} [{getattr(FULL, name)}]",
+            help=f"{about[name]} [{getattr(FULL, name)}]",
             **more,
         )
 
@@ -326,7 +348,7 @@ def _add_backends(group: Any) -> None:
         nargs="+",
         choices=OURS,
         metavar="NAME",
-        help=f"of {', '.join(OURS)} [those installed, without torch-eager]",
+        help=f"which of ours: {', '.join(OURS)} [those installed, without torch-eager]",
     )
 
 
@@ -336,9 +358,11 @@ def _add_peers(group: Any) -> None:
         action="append",
         default=[],
         metavar="OWNER/NAME=PATH",
-        help="somebody else's code, as checked out: ryanxhr/vgf or seohongpark/fql",
+        help="a checkout of somebody else's code: ryanxhr/vgf or seohongpark/fql",
     )
-    group.add_argument("--peer-python", metavar="FILE", help="a Python that has what peers need")
+    group.add_argument(
+        "--peer-python", metavar="FILE", help="the Python that has the packages of the peers"
+    )
 
 
 def _add_computing(group: Any) -> None:
@@ -357,8 +381,10 @@ def _add_computing(group: Any) -> None:
 
 def _add_how(parser: argparse.ArgumentParser, rounds: int) -> Any:
     how = parser.add_argument_group("how")
-    how.add_argument("--rounds", type=int, default=rounds, metavar="N", help=f"of turns [{rounds}]")
-    how.add_argument("--quick", action="store_true", help="tiny and short: does it run?")
+    how.add_argument(
+        "--rounds", type=int, default=rounds, metavar="N", help=f"rounds of turns [{rounds}]"
+    )
+    how.add_argument("--quick", action="store_true", help="tiny and short, to see that it runs")
     how.add_argument("--out", type=Path, metavar="FILE", help="write all of it as JSON")
     return how
 
