@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from ..equations import EQUATIONS, Equation, Equations
+from ..methods import find_method
 from ..spec.settings import Budget, Settings
 
 # An array of the backend's own kind: numpy.ndarray, torch.Tensor or jax.Array.
@@ -73,6 +74,14 @@ class Backend(Equations):
     def prepared(cls, equation: Equation[Any], method: FunctionType) -> Any:
         """A method that computes an equation, made ready for this kind of backend."""
         return method
+
+    def check_method(self, settings: Settings) -> None:
+        """Check that this backend can run a method.
+
+        Raises:
+            ValueError: it cannot, and the way out.
+        """
+        find_method(settings.method)
 
     # --- arrays ---------------------------------------------------------------------------------
 

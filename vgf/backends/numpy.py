@@ -63,6 +63,9 @@ class NumpyBackend(Backend):
             for name in set(EQUATIONS) - _IN_ITS_DTYPE - own.keys():
                 setattr(self, name, self._functions[name])
 
+    def check_method(self, settings: spec.Settings) -> None:
+        spec.specification(settings)
+
     def asarray(self, tree: Tree) -> Tree:
         def convert(leaf: Any) -> Array:
             array = np.array(leaf)

@@ -69,6 +69,10 @@ def prepare(config: RunConfig) -> tuple[RunConfig, Backend, Task]:
     if config.logging.wandb:
         need("wandb", "wandb")
     backend = make_backend(config.backend)
+    try:
+        backend.check_method(config.agent)
+    except ValueError as error:
+        raise VGFError(str(error)) from error
     found = dataclasses.replace(config.backend, name=backend.name, dtype=backend.dtype)
     task = load_task(config, with_dataset=_needs_data(config))
     check_online(config.online, task)

@@ -352,6 +352,7 @@ def method_settings(method: str, **overrides: Any) -> Settings:
         The method's `defaults`; see :mod:`vgf.spec.methods`.
     """
     name = name_of(Declared, method, "method")
-    defaults = find(Declared, name, "method").defaults
-    settings: Settings = Settings(**{"method": name, **defaults, **overrides})
+    declared = find(Declared, name, "method")
+    still = {} if declared.transports else {"budget": Budget(steps=0)}
+    settings: Settings = Settings(**{"method": name, **still, **declared.defaults, **overrides})
     return settings

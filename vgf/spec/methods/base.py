@@ -76,7 +76,8 @@ class Declaration(Declared):
         title: as a table names it.
         long_title: as a figure names it; the title, where it is not given.
         Settings: its settings, a frozen dataclass derived from :class:`vgf.spec.Settings`.
-        defaults: the settings in which its authors' form differs from the plain `Settings`.
+        defaults: the settings in which its authors' form differs from the plain `Settings`; where
+            it moves no particles, `budget.steps` is 0 without being said.
         trains: the networks that an update trains, in order. "critic" has a target network,
             "target_critic"; "critic" and "reference" are made from the settings of that name.
         transports: whether particles move along the value's gradient, over a budget.

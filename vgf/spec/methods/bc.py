@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from ..agent import fit_reference
-from ..settings import Budget
 from ..types import Params
 from .base import Specification
 
@@ -16,7 +15,6 @@ class BC(Specification):
     name = "bc"
     title = "BC"
     long_title = "behaviour cloning"
-    defaults = {"budget": Budget(steps=0)}
     trains = ("reference",)
 
     def gradients(

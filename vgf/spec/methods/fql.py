@@ -12,7 +12,7 @@ from ..critic import action_gradient, aggregate, critic_values
 from ..flow import project
 from ..networks import mlp, mlp_vjp
 from ..reference import repeat_states
-from ..settings import Budget, Network, Settings, at_least
+from ..settings import Network, Settings, at_least
 from ..shapes import check_shapes
 from ..types import Array, Params
 from .base import Draw, NetworkShape, Specification, normal
@@ -171,7 +171,7 @@ class FQL(Specification):
     title = "FQL"
     Settings = FQLSettings
     # its code's fql.py: one action, and the mean of the critics in the target
-    defaults = {"particles": 1, "target_ensemble": "mean", "budget": Budget(steps=0)}
+    defaults = {"particles": 1, "target_ensemble": "mean"}
     trains = ("critic", "reference", "policy")
 
     def networks(self, o: int, d: int, settings: Any) -> dict[str, NetworkShape]:

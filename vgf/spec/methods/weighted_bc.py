@@ -10,7 +10,7 @@ import numpy as np
 
 from ..agent import fit_critic, fit_reference, sample_reference
 from ..critic import aggregate, critic_values
-from ..settings import Budget, Settings, at_least
+from ..settings import Settings, at_least
 from ..shapes import check_shapes
 from ..types import Array, Params
 from .base import Draw, Specification, normal
@@ -92,7 +92,6 @@ class WeightedBC(Specification):
     title = "weighted BC"
     long_title = "weighted behaviour cloning"
     Settings = WeightedBCSettings
-    defaults = {"budget": Budget(steps=0)}
 
     def noise(self, b: int, d: int, settings: Any) -> dict[str, Draw]:
         return {"baseline": normal(b, settings.particles, d)}
