@@ -831,7 +831,7 @@ def budgets_of(settings: Settings) -> tuple[Budget, ...]:
     """Budgets to act with, of the settings' own kernel and particle step where they have one."""
     if not settings.transports and "critic" not in settings.networks:
         return (BUDGETS[0],)
-    own = {"kernel": settings.budget.kernel}
+    own: dict[str, Any] = {"kernel": settings.budget.kernel}
     if settings.budget.optimiser not in PARTICLE_STEPS:
         own["optimiser"] = settings.budget.optimiser
     return tuple(dataclasses.replace(BUDGETS[i], **own) for i in (0, 2, 5))

@@ -17,11 +17,12 @@ from ..backends.numpy import NumpyBackend
 from ..methods import find_method
 from ..spec.registry import Declared, name_of
 from ..spec.settings import Network, Settings, method_settings
+from ..spec.update import act
 from ..support.errors import VGFError
 from ..support.objects import short_error
 from .compare import Difference, tolerance_in_words
 from .equations import BUDGETS, SETTINGS, Equation, Mismatch, agent_equations, check
-from .training import DRIFT_BOUND, TRAININGS, measure_drift, train
+from .training import DRIFT_BOUND, OBSERVATION_DIM, TRAININGS, measure_drift, train
 
 EXAMPLES, UPDATES = 20, 100
 
@@ -306,18 +307,14 @@ def _changed(settings: Settings, changes: Mapping[str, Any]) -> Settings:
     """Settings with some held at a value; a name may have a dot in it, as `budget.kernel`."""
     for key, value in changes.items():
         group, dot, name = key.partition(".")
-        names = {field.name for field in dataclasses.fields(settings)}
-        part = getattr(settings, group, None) if dot else settings
-        inside = {f.name for f in dataclasses.fields(part)} if isinstance(part, _GROUPS) else names
-        if group not in names or (dot and name not in inside):
+        part: Any = getattr(settings, group, None)
+        known = hasattr(settings, group) and (not dot or hasattr(part, name))
+        if not known or group == "method":
             raise ValueError(f"method {settings.method!r} has no setting {key!r}")
         if dot:
             value = dataclasses.replace(part, **{name: value})
         settings = dataclasses.replace(settings, **{group: value})
     return settings
-
-
-_GROUPS = (Network, type(BUDGETS[0]))
 
 
 # --- comparing -----------------------------------------------------------------------------------
@@ -329,7 +326,7 @@ def _try_specification(name: str, settings: Mapping[str, Settings]) -> None:
     for key, own in settings.items():
         try:
             state = train(reference, own, 1)
-            reference.act(state, np.zeros((2, 6)), own.budget, own)
+            act(state, np.zeros((2, OBSERVATION_DIM)), own.budget, own)
         except Exception as error:
             raise VGFError(
                 f"the specification of method {name!r} does not run ({key}), so there is nothing "

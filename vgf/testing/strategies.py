@@ -148,8 +148,8 @@ class Maker:
         if layer_norm is None:
             layer_norm = self.pick("layer_norm", (False, True))
         kinds = ("random", "small", "large", "zero")
-        kinds = tuple(k for k in kinds if (k, activation) != ("large", "gelu_tanh"))
-        kind = self.pick("weights", kinds, compiled=False)
+        fit = [k for k in kinds if (k, activation) != ("large", "gelu_tanh")]
+        kind = self.pick("weights", fit, compiled=False)
         scale = {"random": 1.0, "small": 1e-3, "large": 3.0, "zero": 0.0}[kind]
         lead = () if members is None else (members,)
         widths = (inputs, 8, 4, outputs)
