@@ -13,6 +13,17 @@ from .errors import BackendError
 from .rebinding import rebound_specification
 
 
+class Lent:
+    """A function of the specification as a method of the backend, `super()` of an override too."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __get__(self, backend: NumpyBackend | None, owner: type) -> Any:
+        lent = vars(spec) if backend is None else backend.lent
+        return lent[self.name]
+
+
 class NumpyBackend(Backend):
     """NumPy: the specification, in float64 or float32, on the CPU.
 
@@ -58,10 +69,7 @@ class NumpyBackend(Backend):
             for name in set(EQUATIONS) - _IN_ITS_DTYPE
             if getattr(type(self), name) is not getattr(NumpyBackend, name)
         }
-        self._functions = rebound_specification(own) if own else vars(spec)
-        if own:
-            for name in set(EQUATIONS) - _IN_ITS_DTYPE - own.keys():
-                setattr(self, name, self._functions[name])
+        self._functions, self.lent = rebound_specification(own) if own else (vars(spec), vars(spec))
 
     def check_method(self, settings: spec.Settings) -> None:
         spec.specification(settings)
@@ -108,4 +116,4 @@ class NumpyBackend(Backend):
 
 _IN_ITS_DTYPE = {"init_state", "draw_update_noise", "draw_act_noise", "update", "act"}
 for _name in set(EQUATIONS) - _IN_ITS_DTYPE:
-    setattr(NumpyBackend, _name, staticmethod(getattr(spec, _name)))
+    setattr(NumpyBackend, _name, Lent(_name))

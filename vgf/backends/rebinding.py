@@ -28,12 +28,15 @@ def specification_names() -> Mapping[str, Any]:
     return names
 
 
-def rebound_specification(replaced: Mapping[str, Callable[..., Any]]) -> Names:
+def rebound_specification(replaced: Mapping[str, Callable[..., Any]]) -> tuple[Names, Names]:
     """Every name of the specification; its functions call each other through this very table.
 
     Args:
         replaced: functions to put in the place of those of the specification. What is put into
             the table later is felt as well.
+
+    Returns:
+        The table, and the same without the replacements: functions that feel them all the same.
     """
     original = specification_names()
     names: Names = dict(original)
@@ -53,8 +56,9 @@ def rebound_specification(replaced: Mapping[str, Callable[..., Any]]) -> Names:
         return _rebound_method(find(settings), names, view, others)
 
     names["specification"] = method
+    before = dict(names)
     names.update(replaced)
-    return names
+    return names, before
 
 
 def rebound(

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..backends.numpy import NumpyBackend
+from ..backends.numpy import Lent, NumpyBackend
 from ..backends.rebinding import rebound, rebound_specification, specification_names
 from ..equations import EQUATIONS
 from ..spec.methods import Specification
@@ -67,7 +67,7 @@ class Rewired(NumpyBackend):
 
     def __init__(self, variants: Sequence[Any] = (), rounding: tuple[str, int] | None = None):
         super().__init__("cpu", "float64", "float32")
-        self._names = names = rebound_specification({})
+        self._names = names = rebound_specification({})[0]
         whole = names["update"]
         names["update_from_noise"] = lambda state, batch, noise, settings: whole(
             state, batch, settings, noise
@@ -125,7 +125,7 @@ class Rewired(NumpyBackend):
 
 
 # What the interface lends from the specification, and what variants reach for.
-_LENT = {name for name in EQUATIONS if isinstance(vars(NumpyBackend)[name], staticmethod)} | {
+_LENT = {name for name in EQUATIONS if isinstance(vars(NumpyBackend)[name], Lent)} | {
     "_normalise",
     "_network",
     "selection_probabilities",
