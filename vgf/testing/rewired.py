@@ -108,7 +108,7 @@ class Rewired(NumpyBackend):
 
     def update(self, state: Any, batch: Any, settings: Any, noise: Any = None) -> Any:
         if noise is None:
-            return super().update(state, batch, settings)
+            return super().update(state, batch, settings, None)
         return self._names["update_from_noise"](state, batch, noise, settings)
 
     def act(
