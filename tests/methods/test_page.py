@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import vgf
 import vgf.methods
 from vgf import cli
 from vgf.runs.checkpoint import load_checkpoint
@@ -117,3 +118,32 @@ def test_what_no_method_is(folder, capsys):
 
 def test_every_command_of_the_page_is_known():
     assert {shlex.split(line)[1] for line in COMMANDS} == {"run", "eval", "bench", "check"}
+
+
+def test_cores_share_a_batch_only_where_a_method_says_that_they_may():
+    """A method derived from ours may let states meet, whatever ours says of itself."""
+    from vgf.methods import FQL, VGF, Method, Specification
+
+    class Theirs(VGF):
+        def gradients(self, eq, state, batch, noise, settings):
+            return super().gradients(eq, state, batch, noise, settings)
+
+    class Beside(Method):
+        specification = type("Own", (Specification,), {"title": "own"})()
+
+        def gradients(self, eq, state, batch, noise, settings):
+            return super().gradients(eq, state, batch, noise, settings)
+
+    class Said(Theirs):
+        def states_meet(self, settings):
+            return False
+
+    settings = vgf.method_settings("vgf")
+    assert [m().states_meet(settings) for m in (VGF, Theirs, Beside, Said)] == [
+        False,
+        True,
+        True,
+        False,
+    ]
+    assert FQL().states_meet(vgf.method_settings("fql", normalise_values=True))
+    assert not FQL().states_meet(vgf.method_settings("fql"))

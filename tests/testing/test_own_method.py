@@ -2,12 +2,14 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from vgf.backends import get_backend, missing_packages
 from vgf.cli import main
+from vgf.methods import VGF
 from vgf.support.errors import VGFError
 from vgf.testing import MethodMismatch, Mismatch, check_method
 
@@ -34,7 +36,7 @@ def changed(folder, old, new):
 
 @pytest.mark.backend(names=("torch", "jax"), dtypes=("float64",))
 def test_a_right_method_agrees(backend):
-    found = check_method(METHOD, [backend], dtype="float64", **FEW)
+    found = check_method(METHOD, backend, dtype="float64", **FEW)
     assert found.agrees
     assert found.specification == "MySpecification"
     assert {c.what for c in found.compared} >= {"update", "act", "propose", "move"}
@@ -104,6 +106,27 @@ def test_a_mistake_is_caught_and_named(torch, tmp_path, name):
     assert all(c.tried == first and f"after update {first}" in c.says for c in trained)
     assert f"first differs: {wrong[0].differs[0]}" in str(caught.value)
     assert isinstance(caught.value, Mismatch)
+
+
+@needs_torch
+def test_a_method_derived_from_one_of_ours_is_checked_in_its_own_variations(torch):
+    class Mine(VGF):
+        """VGF under a name of its own."""
+
+    found = check_method(Mine, torch, dtype="float64", **FEW)
+    assert found.method.endswith("Mine")
+    assert {"defaults", "gaussian tanh", "plain ascent", "clipped"} <= set(found.settings)
+
+    class Further(VGF):
+        def move(self, eq, state, s, a, budget, settings, trajectory=False):
+            budget = replace(budget, step_size=2 * budget.step_size)
+            return super().move(eq, state, s, a, budget, settings, trajectory)
+
+    with pytest.raises(MethodMismatch) as caught:
+        check_method(Further, torch, dtype="float64", **FEW)
+    found = {c.what: c.differs for c in caught.value.result.compared}
+    assert found["move"] == ("the particles moved",)
+    assert "metric 'displacement'" in found["update"]
 
 
 @needs_torch

@@ -14,7 +14,7 @@ from ..support.errors import VGFError
 from . import COMMANDS
 
 _EPILOG = """\
-exit status: 0 it agrees, 1 it differs, 2 the request makes no sense
+exit status: 0 it agrees, 1 it differs, 2 a wrong request
 
 A method needs a specification in NumPy beside it; update, act, propose, move
 and whole trainings are compared, on torch and JAX where installed.
@@ -52,7 +52,7 @@ def main(words: list[str]) -> int:
     parser.add_argument(
         "--list", nargs="?", const="", metavar="NAME", help="what can be checked; one in detail"
     )
-    call = parser.add_argument_group("how it is called; what is not said is bound by name")
+    call = parser.add_argument_group("how it is called; anything left out is bound by name")
     call.add_argument(
         "--arg",
         action="append",

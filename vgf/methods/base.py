@@ -30,6 +30,8 @@ _DECLARED = (
     "states_meet",
     "action_dim",
 )
+# What an update is computed by.
+_COMPUTED = {"gradients", "critic_gradient", "reference_gradient", "propose", "move"}
 
 
 class Method(Declaration):
@@ -57,6 +59,10 @@ class Method(Declaration):
             for name in _DECLARED:
                 if name not in vars(cls):
                     setattr(cls, name, _from(beside, name))
+        # what a base says of its own gradients is not said of other ones
+        said = "states_meet" in vars(cls if beside is None else type(beside))
+        if not said and _COMPUTED & vars(cls).keys():
+            cls.states_meet = Declaration.states_meet  # type: ignore[method-assign]
 
     # --- training -------------------------------------------------------------------------------
 

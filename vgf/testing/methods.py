@@ -21,7 +21,7 @@ from ..spec.update import act
 from ..support.errors import VGFError
 from ..support.objects import short_error
 from .compare import Difference, tolerance_in_words
-from .equations import BUDGETS, SETTINGS, Equation, Mismatch, agent_equations, check
+from .equations import SETTINGS, Equation, Mismatch, agent_equations, budgets_of, check
 from .training import DRIFT_BOUND, OBSERVATION_DIM, TRAININGS, measure_drift, train
 
 EXAMPLES, UPDATES = 20, 100
@@ -260,47 +260,39 @@ def _settings_of(
 
 def _varied(name: str, hidden: tuple[int, ...]) -> dict[str, Settings]:
     """A method's defaults with small networks, and variations that it does not refuse."""
-    defaults = method_settings(name)
-    networks = {
+    small = method_settings(name)
+    steps = min(small.budget.steps, 3)
+    sizes: dict[str, Any] = {
         field.name: dataclasses.replace(value, hidden=hidden)
-        for field in dataclasses.fields(defaults)
-        if isinstance(value := getattr(defaults, field.name), Network)
+        for field in dataclasses.fields(small)
+        if isinstance(value := getattr(small, field.name), Network)
     }
-    few = min(defaults.particles, 4)
-    steps = min(defaults.budget.steps, 3)
-    budget = dataclasses.replace(defaults.budget, steps=steps)
-    small = method_settings(name, **networks, sampling_steps=3, particles=few, budget=budget)
-    found = {"defaults": small}
+    sizes["particles"] = min(small.particles, 4)
+    sizes["sampling_steps"] = min(small.sampling_steps, 3)
+    sizes["budget"] = dataclasses.replace(small.budget, steps=steps)
+    for key, size in sizes.items():
+        with contextlib.suppress(ValueError):  # the method needs more
+            small = dataclasses.replace(small, **{key: size})
     variations = dict(_VARIATIONS)
     if steps:
-        variations["plain ascent"] = {"budget": BUDGETS[2]}
-        variations["clipped"] = {"budget": BUDGETS[5]}
-    for key, changes in variations.items():
-        _add(found, key, small, changes)
-    common = {field.name for field in dataclasses.fields(Settings)}
-    own, others = {}, small
+        _, plain, clipped = budgets_of(small)
+        variations |= {"plain ascent": {"budget": plain}, "clipped": {"budget": clipped}}
+    common, others = {field.name for field in dataclasses.fields(Settings)}, small
     for field in dataclasses.fields(small):
         value = getattr(small, field.name)
         if field.name in common or not isinstance(value, (int, float)):
             continue
         if isinstance(value, bool):
-            _add(found, f"{field.name} = {not value}", small, {field.name: not value})
+            variations[f"{field.name} = {not value}"] = {field.name: not value}
             continue
-        other = value + 1 if isinstance(value, int) else value / 2 or 0.5
-        trial: dict[str, Settings] = {}
-        _add(trial, "", others, {field.name: other})
-        if trial:
-            own[field.name], others = other, trial[""]
-    if own:
-        found["own settings"] = others
-    return found
-
-
-def _add(
-    found: dict[str, Settings], key: str, settings: Settings, changes: Mapping[str, Any]
-) -> None:
-    with contextlib.suppress(ValueError):  # the method refuses it
-        found[key] = dataclasses.replace(settings, **changes)
+        other: Any = value + 1 if isinstance(value, int) else value / 2 or 0.5
+        with contextlib.suppress(ValueError):
+            others = dataclasses.replace(others, **{field.name: other})
+    found = {"defaults": small}
+    for key, changes in variations.items():
+        with contextlib.suppress(ValueError):  # the method refuses it
+            found[key] = dataclasses.replace(small, **changes)
+    return found if others is small else {**found, "own settings": others}
 
 
 def _changed(settings: Settings, changes: Mapping[str, Any]) -> Settings:

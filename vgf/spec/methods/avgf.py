@@ -154,6 +154,9 @@ class AVGF(Specification):
     def networks(self, o: int, d: int, settings: Any) -> dict[str, NetworkShape]:
         return {"gradient_field": NetworkShape(o + d, d, settings.gradient_field)}
 
+    def states_meet(self, settings: Any) -> bool:
+        return False
+
     def refuse(self, settings: Any) -> None:
         super().refuse(settings)
         if settings.value_ensemble == "min":

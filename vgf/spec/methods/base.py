@@ -140,9 +140,6 @@ class Specification(Declaration):
     The same names, without `eq`, are those of :class:`vgf.methods.Method`, which torch and JAX run.
     """
 
-    def states_meet(self, settings: Any) -> bool:
-        return False
-
     def gradients(
         self, state: Params, batch: Params, noise: Params, settings: Any
     ) -> tuple[Params, Params]:

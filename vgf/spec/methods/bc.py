@@ -17,6 +17,9 @@ class BC(Specification):
     long_title = "behaviour cloning"
     trains = ("reference",)
 
+    def states_meet(self, settings: Any) -> bool:
+        return False
+
     def gradients(
         self, state: Params, batch: Params, noise: Params, settings: Any
     ) -> tuple[Params, Params]:

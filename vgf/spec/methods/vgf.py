@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from .base import Specification
 
 
@@ -16,3 +18,6 @@ class VGF(Specification):
     name = "vgf"
     title = "VGF"
     transports = True
+
+    def states_meet(self, settings: Any) -> bool:
+        return False

@@ -93,6 +93,9 @@ class WeightedBC(Specification):
     long_title = "weighted behaviour cloning"
     Settings = WeightedBCSettings
 
+    def states_meet(self, settings: Any) -> bool:
+        return False
+
     def noise(self, b: int, d: int, settings: Any) -> dict[str, Draw]:
         return {"baseline": normal(b, settings.particles, d)}
 
