@@ -1,15 +1,25 @@
-"""Options of the test run, and the backends under test.
+"""Options of the test run, its tiers, and the backends under test.
+
+Tiers: `pytest -m quick` is what has no marker `full` or `slow`; `pytest` leaves out `slow` alone.
 
 A backend is tested when its framework is installed. One that was asked for by name (`--backends`,
-VGF_TEST_BACKENDS), or any at all when CI is set, FAILS when it is absent; it is not skipped.
+VGF_TEST_BACKENDS), or any at all when CI is set, FAILS when it is absent; it is not skipped. Where
+some are asked for, no test sees the frameworks of the others.
 """
 
 from __future__ import annotations
 
 import os
+
+# Before NumPy is imported: the matrices of the tests are small, and threads that wait for each
+# other cost up to 25 times what they compute. Processes that a test starts inherit it.
+for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(_name, "1")
+
 from collections.abc import Iterator
 
 import pytest
+from needs import backends_to_test, hide
 
 from vgf.backends import BACKENDS, BackendError, get_backend, missing_packages
 from vgf.backends.base import Backend
@@ -28,28 +38,33 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "and all there are when CI is set",
     )
     group.addoption(
-        "--examples", type=int, default=20, help="examples of each property (default 20)"
+        "--examples", type=int, help="examples of each property (default 8; 3 with -m quick)"
     )
     group.addoption("--seed", type=int, default=0, help="of the search for examples (default 0)")
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--backends"):
+        os.environ["VGF_TEST_BACKENDS"] = config.getoption("--backends")
+    if config.getoption("dist", "no") == "load":
+        config.option.dist = "worksteal"  # a worker keeps to its files, and so to their fixtures
     os.environ["VGF_COMPILATION_CACHE"] = "0"  # nothing of a test is to be found by the next run
     # several processes share one GPU: none may take its memory when it starts
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-    unknown = [name for name in requested(config)[0] if name not in BACKENDS]
+    names, _ = backends_to_test(BACKENDS)
+    unknown = [name for name in names if name not in BACKENDS]
     if unknown:
         raise pytest.UsageError(
             f"backend {unknown[0]!r} is unknown; choose from {', '.join(BACKENDS)}"
         )
+    hide(*({"torch", "jax"} - set(names)))
 
 
-def requested(config: pytest.Config) -> tuple[list[str], bool]:
-    """The backends to test, and whether an absent one is a failure."""
-    named = config.getoption("--backends")
-    if named:
-        return [name.strip() for name in named.split(",")], True
-    return list(BACKENDS), bool(os.environ.get("CI"))
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if not any(item.get_closest_marker(name) for name in ("full", "slow")):
+            item.add_marker("quick")
 
 
 def gpu_of(name: str) -> bool:
@@ -64,7 +79,7 @@ def gpu_of(name: str) -> bool:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    names, _ = requested(metafunc.config)
+    names, _ = backends_to_test(BACKENDS)
     if "backend_key" not in metafunc.fixturenames:
         return
     marker = metafunc.definition.get_closest_marker("backend")
@@ -85,11 +100,11 @@ def backend_key(request: pytest.FixtureRequest) -> tuple[str, str, str]:
 
 
 @pytest.fixture
-def backend(backend_key: tuple[str, str, str], request: pytest.FixtureRequest) -> Iterator[Backend]:
+def backend(backend_key: tuple[str, str, str]) -> Iterator[Backend]:
     """A backend under test: NumPy, torch or JAX, in float64 and float32, on CPU and GPU."""
     name, dtype, device = backend_key
     if backend_key not in _CACHE:
-        if missing_packages(name) and not requested(request.config)[1]:
+        if missing_packages(name) and not backends_to_test(BACKENDS)[1]:
             pytest.skip(f"{name} is not installed; CI=1 or --backends {name} makes this a failure")
         _CACHE[backend_key] = get_backend(name, dtype=dtype, device=device)
     yield _CACHE[backend_key]
@@ -101,7 +116,8 @@ def backend(backend_key: tuple[str, str, str], request: pytest.FixtureRequest) -
 
 @pytest.fixture
 def examples(request: pytest.FixtureRequest) -> int:
-    return request.config.getoption("--examples")
+    few = 3 if request.config.option.markexpr == "quick" else 8  # .ci/run takes 20
+    return request.config.getoption("--examples") or few
 
 
 @pytest.fixture

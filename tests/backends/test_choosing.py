@@ -8,17 +8,12 @@ import sys
 
 import numpy as np
 import pytest
+from needs import SECONDS, need
 
 from vgf import get_backend, spec
-from vgf.backends import BACKENDS, BackendError, add_backend_arguments, available_backends
+from vgf.backends import BACKENDS, BackendError, add_backend_arguments
 from vgf.support.errors import VGFError
 from vgf.testing.training import ACTION_DIM, TRAININGS, batches
-
-
-def need(name):
-    """Skip where a framework is absent, but fail under CI."""
-    if name not in available_backends() and not os.environ.get("CI"):
-        pytest.skip(f"{name} is not installed")
 
 
 def run_python(code, **environment):
@@ -29,6 +24,7 @@ def run_python(code, **environment):
         text=True,
         check=False,
         env={**os.environ, **environment},
+        timeout=SECONDS,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()

@@ -10,16 +10,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from needs import need
 
 from vgf.benchmarks import find_task, minari, read_raw
 from vgf.benchmarks.tasks import make_task
 from vgf.data import to_dataset
 from vgf.support.errors import VGFError
 
-if not os.environ.get("CI"):
-    pytest.importorskip("ogbench")
-    pytest.importorskip("gymnasium_robotics")
-    pytest.importorskip("mujoco")
+need("ogbench", "gymnasium_robotics", "mujoco")
 
 CUBE = "cube-single-play-singletask-task2-v0"
 

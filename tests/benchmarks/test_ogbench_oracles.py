@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import numpy as np
 import pytest
+from needs import need
 
 from vgf.benchmarks.ogbench_oracles import generate_ogbench, recipe_for
 from vgf.support.errors import VGFError
 
-if not os.environ.get("CI"):
-    pytest.importorskip("ogbench")
+need("ogbench")
 
 MAZE = "pointmaze-medium-stitch-v0"
 

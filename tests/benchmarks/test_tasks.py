@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 import subprocess
 import sys
@@ -10,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from needs import need
 
 from vgf.benchmarks.tasks import make_task
 from vgf.support.errors import VGFError
 
-if not os.environ.get("CI"):
-    pytest.importorskip("ogbench")
+need("ogbench")
 
 MAZE = "pointmaze-medium-navigate-singletask-task1-v0"
 

@@ -8,15 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from needs import need
 
 from vgf import cli
 from vgf.benchmarks import d4rl, minari
 from vgf.runs.report import find_runs, last_scores
 from vgf.support.rows import read_rows
 
-if not os.environ.get("CI"):
-    for module in ("gymnasium_robotics", "mujoco", "h5py"):
-        pytest.importorskip(module)
+need("gymnasium_robotics", "mujoco", "h5py")
 
 TINY = [
     "--backend",

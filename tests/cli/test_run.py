@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from needs import need
 
 from vgf import cli
 from vgf.backends import missing_packages
@@ -25,8 +26,7 @@ from vgf.runs.checkpoint import list_steps, load_checkpoint
 from vgf.runs.resolve import load_config
 from vgf.support.rows import read_rows
 
-if not os.environ.get("CI"):
-    pytest.importorskip("ogbench")
+need("ogbench")
 
 TINY = [
     "--data-episodes",
@@ -227,8 +227,7 @@ def test_a_split_run_equals_a_straight_one(run: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("backend", ["torch", "jax"])
 def test_a_split_run_of_another_backend(data: Path, tmp_path: Path, backend: str) -> None:
     """A-VGF, whose clipped gradients are summed over all arrays."""
-    if missing_packages(backend) and not os.environ.get("CI"):
-        pytest.skip(f"{backend} is not installed")
+    need(backend)
     words = [*TINY, "--backend", backend, "--steps", "4", "--checkpoint-every", "2"]
     words += ["--episodes", "1", "--evaluation-steps", "1", "--method", "avgf"]
     words += ["--eager"] if backend == "torch" else []
@@ -375,8 +374,7 @@ def test_ctrl_c_before_the_first_update_leaves_nothing(tmp_path: Path) -> None:
 def test_eval_on_another_backend(
     run: Path, tmp_path: Path, backend: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    if missing_packages(backend) and not os.environ.get("CI"):
-        pytest.skip(f"{backend} is not installed")
+    need(backend)
     folder = tmp_path / "run"
     shutil.copytree(run, folder)
     before = snapshot(folder)

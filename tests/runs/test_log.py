@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from needs import need
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -221,8 +222,7 @@ def events(folder: Path) -> list[tuple[int, str, float]]:
 
 
 def test_tensorboard(tmp_path: Path) -> None:
-    if not os.environ.get("CI"):
-        pytest.importorskip("tensorboardX")
+    need("tensorboardX")
     config = RunConfig(logging=LoggingSettings(tensorboard=True))
     with RunLog(tmp_path, config) as log:
         log_up_to(log, 1, 5)

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from needs import need
 
 from vgf import cli
 from vgf.backends import get_backend, missing_packages
@@ -559,8 +560,7 @@ def test_a_plan_that_was_changed(straight: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("backend", ["torch", "jax"])
 def test_a_split_run_of_another_backend(backend: str, tmp_path: Path) -> None:
-    if missing_packages(backend) and not os.environ.get("CI"):
-        pytest.skip(f"{backend} is not installed")
+    need(backend)
     config = dataclasses.replace(
         with_online(steps=12, warmup=2, mixing="rlpd"),
         backend=BackendSettings(backend),
@@ -599,8 +599,7 @@ def vgf(*words: str | Path) -> int:
 def test_from_a_checkpoint_on_any_backend(
     backend: str, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    if missing_packages(backend) and not os.environ.get("CI"):
-        pytest.skip(f"{backend} is not installed")
+    need(backend)
     folder, again = tmp_path / "new", tmp_path / "again"
     words = [*WORDS, "--backend", backend, "--dtype", "float64"]
     words += ["--eager"] if backend == "torch" else []

@@ -1,12 +1,10 @@
 """Win rates, and the two commands."""
 
-import os
 
 import pytest
+from needs import need
 
-if not os.environ.get("CI"):
-    pytest.importorskip("torch")
-    pytest.importorskip("transformers")
+need("torch", "transformers")
 
 import json
 import subprocess
