@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from needs import need
+from needs import SECONDS, need
 
 from vgf.benchmarks import find_task, minari, read_raw
 from vgf.benchmarks.tasks import make_task
@@ -208,6 +208,7 @@ def test_training_on_a_file_needs_no_gymnasium(tmp_path: Path) -> None:
         text=True,
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        timeout=SECONDS,
     )
     assert done.returncode == 0, done.stderr
     assert "no evaluation: a file of data, without an environment" in done.stdout

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from needs import need
+from needs import SECONDS, need
 
 from vgf.benchmarks.tasks import make_task
 from vgf.support.errors import VGFError
@@ -86,5 +86,7 @@ def test_importing_needs_no_simulator_and_a_missing_one_is_named() -> None:
         f"try: vgf.benchmarks.tasks.make_task({MAZE!r})\n"
         "except vgf.VGFError as error: print(error)\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=SECONDS
+    )
     assert done.stdout.strip().endswith("install the extra: pip install 'vgf[envs]'")

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from needs import need
+from needs import SECONDS, need
 
 from vgf import cli
 from vgf.backends import missing_packages
@@ -329,13 +329,13 @@ def interrupt(words: list[str], until: Callable[[], bool], home: Path) -> tuple[
         start_new_session=True,
         env={**os.environ, "HOME": str(home)},
     )
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + SECONDS
     while not until() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.01)
     if process.poll() is not None:
         raise AssertionError(f"ended by itself: {process.communicate()[1]}")
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does, to the whole group
-    _, error = process.communicate(timeout=60)
+    _, error = process.communicate(timeout=SECONDS)
     return process.returncode, error
 
 
@@ -618,15 +618,14 @@ def test_checkpoints_that_do_not_serve(
 @pytest.mark.parametrize("command", ["", "run", "eval", "report", "presets", "backends"])
 def test_help_fits_a_screen(command: str) -> None:
     words = [*command.split(), "--help"]
-    start = time.perf_counter()
     done = subprocess.run(
         [sys.executable, "-c", START, *words],
         capture_output=True,
         text=True,
         check=True,
         env={**os.environ, "COLUMNS": "80"},
+        timeout=SECONDS,
     )
-    assert time.perf_counter() - start < 5  # generous: the machine may be busy
     lines = done.stdout.splitlines()
     assert 3 < len(lines) <= 40
     assert max(map(len, lines)) <= 80
@@ -643,7 +642,7 @@ def test_help_imports_little() -> None:
         "heavy &= set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=SECONDS)
 
 
 def test_compilations_are_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -668,7 +667,7 @@ def test_compilations_are_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
         assert folder.parent == tmp_path / "jax"
         assert cli._processor() == folder.name
         if not missing_packages("jax"):
-            subprocess.run([sys.executable, "-c", code], check=True)
+            subprocess.run([sys.executable, "-c", code], check=True, timeout=SECONDS)
             assert any(folder.iterdir())
         patch.setenv(place, "elsewhere")
         cli.keep_compilations()
@@ -684,7 +683,9 @@ def test_backends_table(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_a_log_has_no_control_characters(data: Path, tmp_path: Path) -> None:
     words = ["run", *TINY, "--data-dir", str(data), "--out", str(tmp_path / "run")]
-    done = subprocess.run([sys.executable, "-c", START, *words], capture_output=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", START, *words], capture_output=True, check=True, timeout=SECONDS
+    )
     text = done.stdout + done.stderr
     assert not re.search(rb"[\x00-\x09\x0b-\x1f\x7f]", text)
     assert len(text.splitlines()) < 60
@@ -693,7 +694,7 @@ def test_a_log_has_no_control_characters(data: Path, tmp_path: Path) -> None:
 def test_a_terminal_of_80_columns(data: Path, tmp_path: Path) -> None:
     words = ["run", *TINY, "--data-dir", str(data), "--out", str(tmp_path / "r")]
     main_end, end = pty.openpty()
-    subprocess.run(["stty", "cols", "80", "rows", "24"], stdin=end, check=True)
+    subprocess.run(["stty", "cols", "80", "rows", "24"], stdin=end, check=True, timeout=SECONDS)
     environment = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES")}
     process = subprocess.Popen(
         [sys.executable, "-c", START, *words], stdin=end, stdout=end, stderr=end, env=environment
@@ -705,7 +706,7 @@ def test_a_terminal_of_80_columns(data: Path, tmp_path: Path) -> None:
             shown += part
     except OSError:  # the other end is closed
         pass
-    assert process.wait(timeout=60) == 0
+    assert process.wait(timeout=SECONDS) == 0
     text = shown.decode()
     assert "training:" in text
     assert "evaluating:" in text

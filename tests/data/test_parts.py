@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from needs import SECONDS
 
 from vgf.data import parts as module
 from vgf.data.parts import Episode, Parts, make_in_parts
@@ -211,7 +212,7 @@ def test_a_killed_making_goes_on(tmp_path: Path) -> None:
         pass
     workers = _children(process.pid)
     process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.wait(timeout=SECONDS)
     process.stdout.close()
     path = tmp_path / "x.npz"
     assert not path.exists()
@@ -236,7 +237,7 @@ def test_a_script_without_a_main_guard_is_told_so(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         cwd=root,
-        timeout=60,
+        timeout=SECONDS,
         env={**os.environ, "PYTHONPATH": str(root)},
     )
     assert process.returncode == 1

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from needs import SECONDS
 from hypothesis import given as for_all
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -330,7 +331,7 @@ heavy = {"torch", "jax", "matplotlib", "tqdm", "safetensors", "tensorboardX", "w
          "gymnasium", "scipy.stats", "tomli_w", "transformers"} & set(sys.modules)
 assert not heavy, heavy
 """
-    subprocess.run([sys.executable, "-c", code], check=True)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=SECONDS)
 
 
 def test_namespace_holds_only_what_was_given() -> None:

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from needs import need
+from needs import SECONDS, need
 
 from vgf import cli
 from vgf.backends import get_backend, missing_packages
@@ -474,7 +474,7 @@ def test_killed_at_any_moment_nothing_is_lost(mixing: str, tmp_path: Path) -> No
         tests=str(Path(__file__).parent), folder=str(folder), mixing=mixing, moments=MOMENTS
     )
     done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=SECONDS, check=False
     )
     assert done.returncode == 0, done.stderr
     lines = [line.split() for line in done.stdout.splitlines()]

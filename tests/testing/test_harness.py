@@ -6,19 +6,16 @@ import sys
 from pathlib import Path
 
 import pytest
+from needs import SECONDS
 
 ROOT = Path(__file__).parents[2]
 
-# A plugin that makes torch look absent, however it is installed.
-HIDE_TORCH = """
-import importlib.util
-find = importlib.util.find_spec
-importlib.util.find_spec = lambda name, *rest: None if name == "torch" else find(name, *rest)
-"""
+# A plugin that makes the frameworks look absent, however they are installed.
+HIDE = "from needs import hide\nhide('torch', 'jax')\n"
 
 
 def run_tests(folder, *words, **environment):
-    (folder / "hide_torch.py").write_text(HIDE_TORCH)
+    (folder / "hide_frameworks.py").write_text(HIDE)
     clean = {k: v for k, v in os.environ.items() if k not in ("CI", "VGF_TEST_BACKENDS")}
     return subprocess.run(
         [
@@ -27,7 +24,7 @@ def run_tests(folder, *words, **environment):
             "pytest",
             "-q",
             "-p",
-            "hide_torch",
+            "hide_frameworks",
             "-p",
             "no:cacheprovider",
             "tests/backends/test_shapes.py",
@@ -39,7 +36,12 @@ def run_tests(folder, *words, **environment):
         capture_output=True,
         text=True,
         check=False,
-        env={**clean, **environment, "PYTHONPATH": str(folder)},
+        env={
+            **clean,
+            **environment,
+            "PYTHONPATH": os.pathsep.join([str(folder), str(ROOT / "tests")]),
+        },
+        timeout=SECONDS,
     )
 
 

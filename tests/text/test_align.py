@@ -1,6 +1,5 @@
 """Aligning whole prompts: the records, the file, going on, calibration, and what is refused."""
 
-
 import pytest
 from needs import need
 

@@ -1,6 +1,5 @@
 """Sampling, likelihood and decoding: against plain loops, and against what they must not do."""
 
-
 import pytest
 from needs import need
 

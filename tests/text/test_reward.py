@@ -1,6 +1,5 @@
 """The reward as a function of its input embeddings: chain rule, padding, last token."""
 
-
 import pytest
 from needs import need
 

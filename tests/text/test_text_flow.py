@@ -1,6 +1,5 @@
 """The flow on responses: the specification's, step by step, and its limits and controls."""
 
-
 import pytest
 from needs import need
 

@@ -1,6 +1,5 @@
 """Models that do not go together, or are not what they are taken for."""
 
-
 import pytest
 from needs import need
 
