@@ -17,6 +17,7 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from needs import backends_to_test, hide
@@ -24,9 +25,9 @@ from needs import backends_to_test, hide
 from vgf.backends import BACKENDS, BackendError, get_backend, missing_packages
 from vgf.backends.base import Backend
 
+TEXT = Path(__file__).parent / "text"  # it imports transformers
 JAX_TESTS_BETWEEN_CLEANINGS = 25  # compiled programs pile up, and the system's maps run out
 _jax_tests = 0
-_CACHE: dict[tuple[str, str, str], Backend] = {}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -60,9 +61,20 @@ def pytest_configure(config: pytest.Config) -> None:
     hide(*({"torch", "jax"} - set(names)))
 
 
+def is_quick(config: pytest.Config) -> bool:
+    return config.option.markexpr == "quick"
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """In the quick tier, what takes seconds to be imported alone."""
+    return True if is_quick(config) and collection_path == TEXT else None
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
+        if TEXT in item.path.parents:
+            item.add_marker("full")
         if not any(item.get_closest_marker(name) for name in ("full", "slow")):
             item.add_marker("quick")
 
@@ -103,20 +115,19 @@ def backend_key(request: pytest.FixtureRequest) -> tuple[str, str, str]:
 def backend(backend_key: tuple[str, str, str]) -> Iterator[Backend]:
     """A backend under test: NumPy, torch or JAX, in float64 and float32, on CPU and GPU."""
     name, dtype, device = backend_key
-    if backend_key not in _CACHE:
-        if missing_packages(name) and not backends_to_test(BACKENDS)[1]:
-            pytest.skip(f"{name} is not installed; CI=1 or --backends {name} makes this a failure")
-        _CACHE[backend_key] = get_backend(name, dtype=dtype, device=device)
-    yield _CACHE[backend_key]
+    if missing_packages(name) and not backends_to_test(BACKENDS)[1]:
+        pytest.skip(f"{name} is not installed; CI=1 or --backends {name} makes this a failure")
+    made = get_backend(name, dtype=dtype, device=device)
+    yield made
     global _jax_tests
     _jax_tests += name == "jax"
     if name == "jax" and _jax_tests % JAX_TESTS_BETWEEN_CLEANINGS == 0:
-        _CACHE[backend_key].forget_compilations()  # type: ignore[attr-defined]
+        made.forget_compilations()  # type: ignore[attr-defined]
 
 
 @pytest.fixture
 def examples(request: pytest.FixtureRequest) -> int:
-    few = 3 if request.config.option.markexpr == "quick" else 8  # .ci/run takes 20
+    few = 3 if is_quick(request.config) else 8  # .ci/run takes 20
     return request.config.getoption("--examples") or few
 
 

@@ -14,6 +14,7 @@ from vgf.spec.networks import init_ensemble
 from vgf.spec.settings import Network
 from vgf.testing.training import ACTION_DIM, TRAININGS, batches, drift
 
+pytestmark = pytest.mark.full  # each compiles for seconds on JAX
 SETTINGS = TRAININGS["vgf flow squared"]
 # more than one call's worth of one compiled program, fewer, and one
 COUNTS = (1, 3, 65)
@@ -133,7 +134,6 @@ from dataclasses import replace
 import numpy as np
 from vgf import get_backend
 from vgf.spec import tree_map
-from vgf.backends.jax import _batch_meets
 from vgf.testing.training import ACTION_DIM, TRAININGS, batches
 
 shared = get_backend("jax", device="cpu", dtype="float64", cores=2)
@@ -156,7 +156,8 @@ for name, settings in chosen.items():
         start = shared.init_state(3, 6, ACTION_DIM, settings)
         calls.clear()
         found = shared.updates(start, shared.asarray(data), rows, settings)
-        assert bool(calls) == (size == 16 and not _batch_meets(settings)), (name, size)
+        alone_too = size != 16 or shared._cores_cannot_share(settings)
+        assert bool(calls) != alone_too, (name, size)
         state = shared.to_numpy(start)
         for step, picked in enumerate(rows):
             noise = shared.draw_update_noise(3, step, size, ACTION_DIM, settings)

@@ -6,14 +6,20 @@ import pytest
 from vgf import get_backend, spec
 from vgf.testing.training import ACTION_DIM, BATCH, TRAININGS, batches, drift, measure_drift, train
 
+# one of each method on the way of both; the others take seconds to compile on JAX
+QUICK = ("vgf flow squared", "avgf gaussian squared")
 
-@pytest.mark.parametrize("name", TRAININGS)
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.full] * (n not in QUICK)) for n in TRAININGS]
+)
 @pytest.mark.backend(dtypes=("float64",))
 def test_a_hundred_updates_agree_in_float64(backend, name):
     found = measure_drift(backend, name)
     assert found.relative <= 1e-8, found
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", ["vgf flow squared", "avgf flow squared"])
 @pytest.mark.backend(dtypes=("float32",))
 def test_float32_stays_near_at_first(backend, name):

@@ -12,7 +12,6 @@ import pytest
 from needs import need
 
 from vgf import cli
-from vgf.backends import missing_packages
 from vgf.bench.machine import machine, processor
 from vgf.bench.training import compare, row_text
 from vgf.bench.work import SMOKE
@@ -56,6 +55,8 @@ def get_config():
     return dict.fromkeys(["batch_size", "value_hidden_dims", "actor_hidden_dims", SETTINGS])
 """
 VGF_SETTINGS = '"bc_flow_steps", "vgf_particles", "train_vgf_steps"'
+
+pytestmark = pytest.mark.full  # each measures in processes of its own
 
 
 def checkout(folder: Path, seconds: float = 1.0, before: str = "", settings: str = VGF_SETTINGS):
@@ -213,8 +214,7 @@ def test_plot(tmp_path):
 
 @pytest.mark.parametrize("side", ["jax", "torch-eager"])
 def test_other_sides(side, tmp_path):
-    if missing_packages(side.partition("-")[0]):
-        pytest.skip(f"{side} is not installed")
+    need(side.partition("-")[0])
     out = tmp_path / "b.json"
     assert bench("--quick", "--backend", side, "--rounds", 2, "--out", out) == 0
     record = json.loads(out.read_text())

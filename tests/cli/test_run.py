@@ -157,6 +157,7 @@ def test_budgets_share_start_states_and_only_flow_steps_move(run: Path) -> None:
     assert all((row["w2"] == 0) == (row["budget"] in ("bc", 0)) for row in rows)
 
 
+@pytest.mark.full
 def test_the_same_seed_gives_the_same_files(run: Path, data: Path, tmp_path: Path) -> None:
     assert vgf("run", *TINY, "--data-dir", data, "--out", tmp_path / "again") == 0
     assert_equal_runs(tmp_path / "again", run)
@@ -167,6 +168,7 @@ def test_the_same_seed_gives_the_same_files(run: Path, data: Path, tmp_path: Pat
     assert arrays(tmp_path / "other") != arrays(run)
 
 
+@pytest.mark.full
 def test_a_run_is_made_again_from_its_config_alone(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -176,6 +178,7 @@ def test_a_run_is_made_again_from_its_config_alone(
     assert_equal_runs(tmp_path / "again", run)
 
 
+@pytest.mark.full
 def test_environments_in_other_processes_change_nothing(
     run: Path, data: Path, tmp_path: Path
 ) -> None:
@@ -184,6 +187,7 @@ def test_environments_in_other_processes_change_nothing(
     assert_equal_runs(folder, run)
 
 
+@pytest.mark.full
 def test_several_seeds(
     run: Path,
     data: Path,
@@ -224,6 +228,7 @@ def test_a_split_run_equals_a_straight_one(run: Path, tmp_path: Path) -> None:
     assert len(json.loads((folder / "environment.json").read_text())) == 2
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("backend", ["torch", "jax"])
 def test_a_split_run_of_another_backend(data: Path, tmp_path: Path, backend: str) -> None:
     """A-VGF, whose clipped gradients are summed over all arrays."""
@@ -240,6 +245,7 @@ def test_a_split_run_of_another_backend(data: Path, tmp_path: Path, backend: str
     assert logs(split) == logs(folder)
 
 
+@pytest.mark.full
 def test_a_run_without_a_checkpoint_starts_again(run: Path, tmp_path: Path) -> None:
     folder = tmp_path / "early"
     shutil.copytree(run, folder)
@@ -262,6 +268,7 @@ def test_resuming_a_finished_run_changes_nothing(
     }
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("where", ["update", "evaluation"])
 def test_ctrl_c_anywhere_loses_nothing(
     run: Path,
@@ -370,6 +377,7 @@ def test_ctrl_c_before_the_first_update_leaves_nothing(tmp_path: Path) -> None:
 # --- eval and report -----------------------------------------------------------------------------
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("backend", ["torch", "jax"])
 def test_eval_on_another_backend(
     run: Path, tmp_path: Path, backend: str, capsys: pytest.CaptureFixture[str]

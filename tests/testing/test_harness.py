@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from needs import SECONDS
 
+pytestmark = pytest.mark.full  # each is a run of pytest
 ROOT = Path(__file__).parents[2]
 
 # A plugin that makes the frameworks look absent, however they are installed.
@@ -64,6 +65,37 @@ def test_an_absent_backend_fails_when_it_is_asked_for(tmp_path, words, environme
     assert done.returncode == 1, done.stdout
     assert "pip install 'vgf[torch]'" in done.stdout
     assert "skipped" not in done.stdout
+
+
+def test_a_framework_that_was_not_asked_for_is_not_needed(tmp_path):
+    done = run_tests(tmp_path, "--backends", "numpy", CI="true")
+    assert done.returncode == 0, done.stdout
+    assert "2 passed" in done.stdout
+    assert "skipped" not in done.stdout
+
+
+def test_a_framework_that_was_not_asked_for_is_not_seen():
+    code = """
+from needs import hide
+hide("xmlrpc")
+import importlib.util
+assert importlib.util.find_spec("xmlrpc") is importlib.util.find_spec("xmlrpc.client") is None
+assert importlib.util.find_spec("csv")
+try:
+    import xmlrpc.client
+except ModuleNotFoundError as error:
+    print(error.name)
+"""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "tests")}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=SECONDS,
+        env=environment,
+    )
+    assert done.stdout == "xmlrpc\n"
 
 
 def test_an_unknown_backend_fails(tmp_path):
