@@ -9,6 +9,7 @@ some are asked for, no test sees the frameworks of the others.
 
 from __future__ import annotations
 
+import functools
 import os
 
 # Before NumPy is imported: the matrices of the tests are small, and threads that wait for each
@@ -79,6 +80,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("quick")
 
 
+@functools.cache
 def gpu_of(name: str) -> bool:
     """Whether a framework sees a GPU."""
     if name == "numpy" or missing_packages(name):
