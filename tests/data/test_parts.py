@@ -205,11 +205,11 @@ def test_a_killed_making_goes_on(tmp_path: Path) -> None:
         stdout=subprocess.PIPE,
         text=True,
         cwd=root,
-        env={**os.environ, "PYTHONPATH": str(root)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(root), str(root / "tests")])},
     )
     assert process.stdout is not None
-    while process.stdout.readline() != "4\n":
-        pass
+    while (line := process.stdout.readline()) != "4\n":
+        assert line, "it ended by itself"
     workers = _children(process.pid)
     process.send_signal(signal.SIGKILL)
     process.wait(timeout=SECONDS)
@@ -238,7 +238,7 @@ def test_a_script_without_a_main_guard_is_told_so(tmp_path: Path) -> None:
         text=True,
         cwd=root,
         timeout=SECONDS,
-        env={**os.environ, "PYTHONPATH": str(root)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(root), str(root / "tests")])},
     )
     assert process.returncode == 1
     said = process.stderr.strip().splitlines()

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from needs import SECONDS
 from hypothesis import given as for_all
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from needs import SECONDS
 
 from vgf.runs.config import (
     DEMO_ENV,

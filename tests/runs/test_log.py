@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from needs import need
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from needs import SECONDS, need
 
 from vgf.runs.config import LoggingSettings, RunConfig
 from vgf.runs.log import EVALUATION_COLUMNS, RunLog
@@ -244,7 +244,9 @@ with RunLog({str(tmp_path)!r}, RunConfig(logging=LoggingSettings(wandb=True))) a
 """
     environment = {name: x for name, x in os.environ.items() if not name.startswith("WANDB")}
     command = [sys.executable, "-c", code]
-    done = subprocess.run(command, env=environment, capture_output=True, check=True)
+    done = subprocess.run(
+        command, env=environment, capture_output=True, check=True, timeout=SECONDS
+    )
     assert done.stdout == b""
     (record,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
     data = record.read_bytes()

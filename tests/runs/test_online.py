@@ -23,7 +23,7 @@ import pytest
 from needs import SECONDS, need
 
 from vgf import cli
-from vgf.backends import get_backend, missing_packages
+from vgf.backends import get_backend
 from vgf.benchmarks.tasks import Task, success
 from vgf.data.dataset import Dataset, batch_at, check_dataset
 from vgf.data.replay import read_transitions
@@ -410,7 +410,7 @@ def test_ctrl_c_anywhere_loses_nothing(
 
 KILLED = """
 import os, signal, sys
-sys.path.insert(0, {tests!r})
+sys.path[:0] = {tests!r}
 from pathlib import Path
 from test_online import CONFIG, Plane, run, with_online
 from vgf.runs import loop as train
@@ -471,7 +471,10 @@ def test_killed_at_any_moment_nothing_is_lost(mixing: str, tmp_path: Path) -> No
     whole, folder = tmp_path / "straight", tmp_path / "killed"
     run(whole, with_online(mixing=mixing))
     script = KILLED.format(
-        tests=str(Path(__file__).parent), folder=str(folder), mixing=mixing, moments=MOMENTS
+        tests=[str(folder) for folder in Path(__file__).parents[:2]],
+        folder=str(folder),
+        mixing=mixing,
+        moments=MOMENTS,
     )
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, timeout=SECONDS, check=False

@@ -77,8 +77,7 @@ def request_of() -> Callable[..., Request]:
 def test_data_on_the_device_or_not_give_the_same(
     name: str, request_of: Callable[..., Request], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if name != "numpy":
-        need(name)
+    need(name)
     backend = get_backend(name, dtype="float64")
     request = request_of(seed=4)
     request = dataclasses.replace(request, state=backend.asarray(request.state))

@@ -42,6 +42,7 @@ def settings_with(part, **more):
     return Settings(**{**SMALL, **more, **values, "budget": dataclasses.replace(BUDGET, **budget)})
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", PARTS)
 @pytest.mark.backend(names=("torch", "jax"), dtypes=("float64",))
 def test_a_part_of_ones_own_computes_the_same_everywhere(backend, name):
