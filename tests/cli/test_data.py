@@ -76,6 +76,7 @@ def hopper(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("by", ["--data", "--data-dir"])
 def test_d4rl(
     hopper: Path,
@@ -115,6 +116,7 @@ def test_d4rl(
     assert sorted(p.name for p in tmp_path.iterdir()) == ["data", "run"]
 
 
+@pytest.mark.full
 def test_a_file_alone_stops_and_goes_on(
     hopper: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -465,6 +465,7 @@ MOMENTS = [
 ]
 
 
+@pytest.mark.full
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.parametrize("mixing", ["iql", "wsrl"])
 def test_killed_at_any_moment_nothing_is_lost(mixing: str, tmp_path: Path) -> None:
@@ -561,6 +562,7 @@ def test_a_plan_that_was_changed(straight: Path, tmp_path: Path) -> None:
     assert found[0] == found[1]
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("backend", ["torch", "jax"])
 def test_a_split_run_of_another_backend(backend: str, tmp_path: Path) -> None:
     need(backend)
@@ -597,6 +599,7 @@ def vgf(*words: str | Path) -> int:
     return cli.main([str(word) for word in words])
 
 
+@pytest.mark.full
 @pytest.mark.usefixtures("plane_tasks", "without_figures")
 @pytest.mark.parametrize("backend", ["numpy", "torch", "jax"])
 def test_from_a_checkpoint_on_any_backend(
@@ -662,6 +665,7 @@ def test_from_a_checkpoint_equals_never_having_stopped(straight: Path, tmp_path:
     assert len(read_transitions(tmp_path / "again/transitions.bin")["masks"]) == 12
 
 
+@pytest.mark.full
 @pytest.mark.usefixtures("plane_tasks")
 def test_from_is_made_again_by_its_config(trained: Path, tmp_path: Path) -> None:
     assert vgf("run", "--from", trained, *WORDS, "--out", tmp_path / "first") == 0

@@ -73,6 +73,7 @@ def request_of() -> Callable[..., Request]:
     return make
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", ["numpy", "torch", "jax"])
 def test_data_on_the_device_or_not_give_the_same(
     name: str, request_of: Callable[..., Request], monkeypatch: pytest.MonkeyPatch
