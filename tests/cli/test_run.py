@@ -689,6 +689,7 @@ def test_backends_table(capsys: pytest.CaptureFixture[str]) -> None:
     assert max(map(len, out.splitlines())) <= 80
 
 
+@pytest.mark.full
 def test_a_log_has_no_control_characters(data: Path, tmp_path: Path) -> None:
     words = ["run", *TINY, "--data-dir", str(data), "--out", str(tmp_path / "run")]
     done = subprocess.run(
@@ -699,6 +700,7 @@ def test_a_log_has_no_control_characters(data: Path, tmp_path: Path) -> None:
     assert len(text.splitlines()) < 60
 
 
+@pytest.mark.full
 def test_a_terminal_of_80_columns(data: Path, tmp_path: Path) -> None:
     words = ["run", *TINY, "--data-dir", str(data), "--out", str(tmp_path / "r")]
     main_end, end = pty.openpty()
