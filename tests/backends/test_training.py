@@ -28,6 +28,7 @@ def test_float32_stays_near_at_first(backend, name):
     assert found.relative < 1e-3, found
 
 
+@pytest.mark.full
 @pytest.mark.backend(dtypes=("float64",))
 def test_drawn_noise_reproduces_a_run_and_its_continuation(backend):
     """Seed and step decide the noise: a split run equals a straight one, bit for bit."""
@@ -134,6 +135,7 @@ def test_drift_notices_a_difference_and_nan():
         drift({"a": np.ones(3)}, want, 1)
 
 
+@pytest.mark.full
 @pytest.mark.backend(dtypes=("float64",))
 def test_trees_are_paired_by_name_and_not_by_order(backend):
     settings = TRAININGS["avgf flow squared"]

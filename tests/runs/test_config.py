@@ -101,6 +101,7 @@ def test_toml_round_trip_is_exact(tmp_path_factory: pytest.TempPathFactory, conf
 
 @for_all(configs())
 @hypothesis_settings(max_examples=50, deadline=None)
+@pytest.mark.full
 def test_flags_say_everything(config: Any) -> None:
     """Every setting can be said by flags alone, and comes back exactly."""
     words = []
