@@ -1,22 +1,34 @@
-"""Options of the test run, and the backends under test.
+"""Options of the test run, its tiers, and the backends under test.
+
+Tiers: `pytest -m quick` is what has no marker `full` or `slow`; `pytest` leaves out `slow` alone.
 
 A backend is tested when its framework is installed. One that was asked for by name (`--backends`,
-VGF_TEST_BACKENDS), or any at all when CI is set, FAILS when it is absent; it is not skipped.
+VGF_TEST_BACKENDS), or any at all when CI is set, FAILS when it is absent; it is not skipped. Where
+some are asked for, no test sees the frameworks of the others.
 """
 
 from __future__ import annotations
 
+import functools
 import os
+
+# Before NumPy is imported: the matrices of the tests are small, and threads that wait for each
+# other cost up to 25 times what they compute. Processes that a test starts inherit it.
+for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(_name, "1")
+
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from needs import backends_to_test, hide
 
 from vgf.backends import BACKENDS, BackendError, get_backend, missing_packages
 from vgf.backends.base import Backend
 
+TEXT = Path(__file__).parent / "text"  # it imports transformers
 JAX_TESTS_BETWEEN_CLEANINGS = 25  # compiled programs pile up, and the system's maps run out
 _jax_tests = 0
-_CACHE: dict[tuple[str, str, str], Backend] = {}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -28,30 +40,47 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "and all there are when CI is set",
     )
     group.addoption(
-        "--examples", type=int, default=20, help="examples of each property (default 20)"
+        "--examples", type=int, help="examples of each property (default 8; 3 with -m quick)"
     )
     group.addoption("--seed", type=int, default=0, help="of the search for examples (default 0)")
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--backends"):
+        os.environ["VGF_TEST_BACKENDS"] = config.getoption("--backends")
+    if config.getoption("dist", "no") == "load":
+        config.option.dist = "worksteal"  # a worker keeps to its files, and so to their fixtures
     os.environ["VGF_COMPILATION_CACHE"] = "0"  # nothing of a test is to be found by the next run
     # several processes share one GPU: none may take its memory when it starts
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-    unknown = [name for name in requested(config)[0] if name not in BACKENDS]
+    names, _ = backends_to_test(BACKENDS)
+    unknown = [name for name in names if name not in BACKENDS]
     if unknown:
         raise pytest.UsageError(
             f"backend {unknown[0]!r} is unknown; choose from {', '.join(BACKENDS)}"
         )
+    hide(*({"torch", "jax"} - set(names)))
 
 
-def requested(config: pytest.Config) -> tuple[list[str], bool]:
-    """The backends to test, and whether an absent one is a failure."""
-    named = config.getoption("--backends")
-    if named:
-        return [name.strip() for name in named.split(",")], True
-    return list(BACKENDS), bool(os.environ.get("CI"))
+def is_quick(config: pytest.Config) -> bool:
+    return config.option.markexpr == "quick"
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """In the quick tier, what takes seconds to be imported alone."""
+    return True if is_quick(config) and collection_path == TEXT else None
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if TEXT in item.path.parents:
+            item.add_marker("full")
+        if not any(item.get_closest_marker(name) for name in ("full", "slow")):
+            item.add_marker("quick")
+
+
+@functools.cache
 def gpu_of(name: str) -> bool:
     """Whether a framework sees a GPU."""
     if name == "numpy" or missing_packages(name):
@@ -64,7 +93,7 @@ def gpu_of(name: str) -> bool:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    names, _ = requested(metafunc.config)
+    names, _ = backends_to_test(BACKENDS)
     if "backend_key" not in metafunc.fixturenames:
         return
     marker = metafunc.definition.get_closest_marker("backend")
@@ -85,23 +114,23 @@ def backend_key(request: pytest.FixtureRequest) -> tuple[str, str, str]:
 
 
 @pytest.fixture
-def backend(backend_key: tuple[str, str, str], request: pytest.FixtureRequest) -> Iterator[Backend]:
+def backend(backend_key: tuple[str, str, str]) -> Iterator[Backend]:
     """A backend under test: NumPy, torch or JAX, in float64 and float32, on CPU and GPU."""
     name, dtype, device = backend_key
-    if backend_key not in _CACHE:
-        if missing_packages(name) and not requested(request.config)[1]:
-            pytest.skip(f"{name} is not installed; CI=1 or --backends {name} makes this a failure")
-        _CACHE[backend_key] = get_backend(name, dtype=dtype, device=device)
-    yield _CACHE[backend_key]
+    if missing_packages(name) and not backends_to_test(BACKENDS)[1]:
+        pytest.skip(f"{name} is not installed; CI=1 or --backends {name} makes this a failure")
+    made = get_backend(name, dtype=dtype, device=device)
+    yield made
     global _jax_tests
     _jax_tests += name == "jax"
     if name == "jax" and _jax_tests % JAX_TESTS_BETWEEN_CLEANINGS == 0:
-        _CACHE[backend_key].forget_compilations()  # type: ignore[attr-defined]
+        made.forget_compilations()  # type: ignore[attr-defined]
 
 
 @pytest.fixture
 def examples(request: pytest.FixtureRequest) -> int:
-    return request.config.getoption("--examples")
+    few = 3 if is_quick(request.config) else 8  # .ci/run takes 20
+    return request.config.getoption("--examples") or few
 
 
 @pytest.fixture

@@ -8,17 +8,12 @@ import sys
 
 import numpy as np
 import pytest
+from needs import SECONDS, need
 
 from vgf import get_backend, spec
-from vgf.backends import BACKENDS, BackendError, add_backend_arguments, available_backends
+from vgf.backends import BACKENDS, BackendError, add_backend_arguments
 from vgf.support.errors import VGFError
 from vgf.testing.training import ACTION_DIM, TRAININGS, batches
-
-
-def need(name):
-    """Skip where a framework is absent, but fail under CI."""
-    if name not in available_backends() and not os.environ.get("CI"):
-        pytest.skip(f"{name} is not installed")
 
 
 def run_python(code, **environment):
@@ -29,6 +24,7 @@ def run_python(code, **environment):
         text=True,
         check=False,
         env={**os.environ, **environment},
+        timeout=SECONDS,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
@@ -196,6 +192,7 @@ def test_tf32_is_switched_on_a_gpu_alone_and_put_back(monkeypatch, new):
     assert seen == (["ieee", "tf32"] if new else [False, True])
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("precision", ["float32", "tf32"])
 def test_an_update_compiled_for_a_gpu_is_one_graph(monkeypatch, precision):
     """The switch is thrown around what is compiled: within, it would break the graph."""
@@ -215,6 +212,7 @@ def test_an_update_compiled_for_a_gpu_is_one_graph(monkeypatch, precision):
     np.testing.assert_allclose(*found, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.full
 def test_float32_does_not_depend_on_float64_having_been_used():
     need("jax")
     code = """

@@ -9,6 +9,7 @@ from vgf import Budget, Network, Settings, method_settings
 from vgf.equations import EQUATIONS
 from vgf.testing.training import ACTION_DIM, BATCH, OBSERVATION_DIM, TRAININGS, batches
 
+pytestmark = pytest.mark.full  # a subclass compiles its own programs on JAX
 SETTINGS = TRAININGS["vgf flow squared"]
 # Between them, they use every equation but those of language models.
 SMALL = {"critic": Network((4,)), "reference": Network((4,)), "sampling_steps": 1, "particles": 2}

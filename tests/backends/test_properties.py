@@ -152,6 +152,7 @@ def test_states_do_not_affect_each_other(backend, search, budget):
         close(backend, together[:1], alone, 5.0)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("clip", ["state", None])
 def test_an_action_depends_on_its_own_state_alone(backend, clip):
     from vgf import Network, method_settings

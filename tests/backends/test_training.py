@@ -6,14 +6,20 @@ import pytest
 from vgf import get_backend, spec
 from vgf.testing.training import ACTION_DIM, BATCH, TRAININGS, batches, drift, measure_drift, train
 
+# one of each method on the way of both; the others take seconds to compile on JAX
+QUICK = ("vgf flow squared", "avgf gaussian squared")
 
-@pytest.mark.parametrize("name", TRAININGS)
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.full] * (n not in QUICK)) for n in TRAININGS]
+)
 @pytest.mark.backend(dtypes=("float64",))
 def test_a_hundred_updates_agree_in_float64(backend, name):
     found = measure_drift(backend, name)
     assert found.relative <= 1e-8, found
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", ["vgf flow squared", "avgf flow squared"])
 @pytest.mark.backend(dtypes=("float32",))
 def test_float32_stays_near_at_first(backend, name):
@@ -22,6 +28,7 @@ def test_float32_stays_near_at_first(backend, name):
     assert found.relative < 1e-3, found
 
 
+@pytest.mark.full
 @pytest.mark.backend(dtypes=("float64",))
 def test_drawn_noise_reproduces_a_run_and_its_continuation(backend):
     """Seed and step decide the noise: a split run equals a straight one, bit for bit."""
@@ -128,6 +135,7 @@ def test_drift_notices_a_difference_and_nan():
         drift({"a": np.ones(3)}, want, 1)
 
 
+@pytest.mark.full
 @pytest.mark.backend(dtypes=("float64",))
 def test_trees_are_paired_by_name_and_not_by_order(backend):
     settings = TRAININGS["avgf flow squared"]

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import statistics
 import sys
 import textwrap
 from pathlib import Path
 
 import pytest
+from needs import need
 
 from vgf import cli
-from vgf.backends import missing_packages
 from vgf.bench.machine import machine, processor
 from vgf.bench.training import compare, row_text
 from vgf.bench.work import SMOKE
@@ -56,6 +55,8 @@ def get_config():
     return dict.fromkeys(["batch_size", "value_hidden_dims", "actor_hidden_dims", SETTINGS])
 """
 VGF_SETTINGS = '"bc_flow_steps", "vgf_particles", "train_vgf_steps"'
+
+pytestmark = pytest.mark.full  # each measures in processes of its own
 
 
 def checkout(folder: Path, seconds: float = 1.0, before: str = "", settings: str = VGF_SETTINGS):
@@ -213,8 +214,7 @@ def test_plot(tmp_path):
 
 @pytest.mark.parametrize("side", ["jax", "torch-eager"])
 def test_other_sides(side, tmp_path):
-    if missing_packages(side.partition("-")[0]):
-        pytest.skip(f"{side} is not installed")
+    need(side.partition("-")[0])
     out = tmp_path / "b.json"
     assert bench("--quick", "--backend", side, "--rounds", 2, "--out", out) == 0
     record = json.loads(out.read_text())
@@ -275,8 +275,7 @@ def get_config():
 
 def test_evaluation(tmp_path, capsys):
     """Twelve days for a step of theirs: ours is faster, whatever the machine does meanwhile."""
-    if not os.environ.get("CI"):
-        pytest.importorskip("ogbench")
+    need("ogbench")
     peer, out = checkout(tmp_path), tmp_path / "e.json"
     (peer / "agents/vgf.py").write_text(EVALUATED)
     (peer / "utils/evaluation.py").write_text(EVALUATION)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from needs import need
 
 from vgf.bench import evaluation, memory
 
@@ -40,8 +40,7 @@ def evaluate_vgf_multiple(agent, env, eval_step_list, num_eval_episodes):
 
 
 def test_ours() -> None:
-    if not os.environ.get("CI"):
-        pytest.importorskip("ogbench")
+    need("ogbench")
     side: Any = evaluation.start(
         "ours",
         task=MAZE,
@@ -65,8 +64,7 @@ def test_ours() -> None:
 
 
 def test_theirs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    if not os.environ.get("CI"):
-        pytest.importorskip("ogbench")
+    need("ogbench")
     for place, text in [("agents/vgf.py", AGENT), ("utils/evaluation.py", EVALUATION)]:
         (tmp_path / place).parent.mkdir()
         (tmp_path / place).write_text(text)

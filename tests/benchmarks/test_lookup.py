@@ -10,16 +10,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from needs import SECONDS, need
 
 from vgf.benchmarks import find_task, minari, read_raw
 from vgf.benchmarks.tasks import make_task
 from vgf.data import to_dataset
 from vgf.support.errors import VGFError
 
-if not os.environ.get("CI"):
-    pytest.importorskip("ogbench")
-    pytest.importorskip("gymnasium_robotics")
-    pytest.importorskip("mujoco")
+need("ogbench", "gymnasium_robotics", "mujoco")
 
 CUBE = "cube-single-play-singletask-task2-v0"
 
@@ -210,6 +208,7 @@ def test_training_on_a_file_needs_no_gymnasium(tmp_path: Path) -> None:
         text=True,
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        timeout=SECONDS,
     )
     assert done.returncode == 0, done.stderr
     assert "no evaluation: a file of data, without an environment" in done.stdout

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from needs import need
 
 from vgf.benchmarks import find_task, minari
 from vgf.benchmarks.files import read_file
@@ -18,9 +19,7 @@ from vgf.benchmarks.tasks import make_task
 from vgf.data import to_dataset
 from vgf.support.errors import VGFError
 
-if not os.environ.get("CI"):
-    pytest.importorskip("minari")
-    pytest.importorskip("gymnasium_robotics")
+need("minari", "gymnasium_robotics")
 
 import gymnasium
 from minari import DataCollector

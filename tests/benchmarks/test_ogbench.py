@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import urllib.error
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from needs import need
 
 from vgf.benchmarks import ogbench as module
 from vgf.benchmarks.ogbench import dataset_path, load_ogbench, ogbench_tasks, parse_task
 from vgf.support.errors import VGFError
 
-if not os.environ.get("CI"):
-    pytest.importorskip("ogbench")
+need("ogbench")
 
 MAZE = "pointmaze-medium-navigate-singletask-task1-v0"
 CUBE = "cube-single-play-singletask-task1-v0"

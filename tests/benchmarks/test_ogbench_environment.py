@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from needs import need
 
-if not os.environ.get("CI"):
-    pytest.importorskip("ogbench")
+need("ogbench")
 
 import gymnasium
 

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import numpy as np
 import pytest
+from needs import need
 
 from vgf.benchmarks.ogbench_oracles import generate_ogbench, recipe_for
 from vgf.support.errors import VGFError
 
-if not os.environ.get("CI"):
-    pytest.importorskip("ogbench")
+need("ogbench")
 
 MAZE = "pointmaze-medium-stitch-v0"
 
@@ -64,6 +63,7 @@ def test_the_format_of_a_maze(tmp_path: Path) -> None:
     np.testing.assert_allclose(moved, 0.2 * rows["actions"][:200], atol=0.15)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", ["puzzle-3x3-play-v0", "scene-noisy-v0"])
 def test_the_format_of_manipulation(name: str, tmp_path: Path) -> None:
     rows = contents(generate_ogbench(name, tmp_path / "x.npz", 1, workers=1))
@@ -75,6 +75,7 @@ def test_the_format_of_manipulation(name: str, tmp_path: Path) -> None:
     assert len(np.unique(rows["button_states"], axis=0)) > 1  # The oracle presses buttons.
 
 
+@pytest.mark.full
 def test_a_play_dataset_moves_the_cube(tmp_path: Path) -> None:
     rows = contents(generate_ogbench("cube-single-play-v0", tmp_path / "x.npz", 1, workers=1))
     assert np.ptp(rows["qpos"][:, 14:17], axis=0).min() > 0.05

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import json
-import os
 import pickle
 import re
 from collections.abc import Sequence
@@ -14,9 +13,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from needs import need
 
-if not os.environ.get("CI"):
-    pytest.importorskip("gymnasium")
+need("gymnasium")
 
 import gymnasium
 

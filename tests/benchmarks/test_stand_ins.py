@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import types
 from pathlib import Path
@@ -10,13 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from needs import need
 
 from vgf.benchmarks.d4rl_infos import d4rl_table
 from vgf.support.errors import VGFError
 
-if not os.environ.get("CI"):
-    pytest.importorskip("gymnasium_robotics")
-    pytest.importorskip("mujoco")
+need("gymnasium_robotics", "mujoco")
 
 import gymnasium
 

@@ -11,9 +11,9 @@ import math
 import numpy as np
 import pytest
 from hypothesis import given, settings
+from needs import need
 
 from vgf import spec
-from vgf.backends import missing_packages
 from vgf.checker import checking, diagnosis
 from vgf.checker.adapter import Arrays, Expression, to_numpy
 from vgf.checker.alternatives import ALTERNATIVES, library, library_for
@@ -23,9 +23,6 @@ from vgf.support.errors import VGFError
 from vgf.support.objects import load_function
 from vgf.testing import SUBJECTS, Adapter, assert_matches, check_function, inputs
 from vgf.testing.rewired import Rewired
-
-needs_torch = pytest.mark.skipif(bool(missing_packages("torch")), reason="torch is not installed")
-needs_jax = pytest.mark.skipif(bool(missing_packages("jax")), reason="jax is not installed")
 
 
 @pytest.fixture(autouse=True)
@@ -99,8 +96,8 @@ def test_the_specification_itself_passes(name):
     assert result.agrees, str(result)
 
 
-@needs_torch
 def test_torch():
+    need("torch")
     import torch
 
     def target(rewards, dones, q1, q2, gamma):
@@ -112,8 +109,8 @@ def test_torch():
     assert "dones = 1 - mask" in result.bindings
 
 
-@needs_torch
 def test_a_value_that_torch_differentiates():
+    need("torch")
     import torch
 
     def climb(x, q_fn, n_steps, lr):
@@ -133,8 +130,8 @@ def inputs_of_one_particle(function):
     return check_function(function, "follow", adapter, examples=15, dtype="float64")
 
 
-@needs_jax
 def test_jax():
+    need("jax")
     import jax.numpy as jnp
 
     def loss(q, y):
@@ -165,6 +162,7 @@ def test_lists_turn_into_arrays():
 # --- wrong functions, named ----------------------------------------------------------------------
 
 
+@pytest.mark.full
 def test_the_answers_in_the_terms_of_the_field():
     n_minus_one = lambda x, score, alpha: (
         phi(x, score, alpha) * x.shape[-2] / max(x.shape[-2] - 1, 1)
@@ -190,6 +188,7 @@ def test_the_answers_in_the_terms_of_the_field():
     assert found.findings[0].variants == ("bandwidth differentiated",)
 
 
+@pytest.mark.full
 def test_two_departures_at_once():
     def both(x, score, alpha):
         s = bandwidth(x, log=lambda n: math.log(max(n, 2)))
@@ -239,6 +238,7 @@ def test_variants_that_a_function_cannot_depend_on_are_not_tried():
     }
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", PLANTED)
 def test_every_variant_is_told_from_the_specification_by_its_own_equation(name):
     variant = library()[name]
@@ -282,6 +282,7 @@ ONE_OF_EACH = [
 ]
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", ONE_OF_EACH)
 def test_a_planted_variant_is_diagnosed_by_name(name):
     variant = library()[name]
@@ -303,6 +304,7 @@ def test_a_planted_variant_is_diagnosed_by_name(name):
     assert variant.says in says(result) or repr(name) in says(result), str(result)
 
 
+@pytest.mark.full
 def test_a_constant_factor_is_named():
     third = lambda a, sigma_squared: spec.repulsion(a, sigma_squared) / 3
     assert "1/3 times the specification's" in says(check_function(third, "repulsion", examples=30))
@@ -328,6 +330,7 @@ def test_states_that_affect_each_other():
     assert "right alone" in says(check_function(shared, "repulsion", examples=30, dtype="float64"))
 
 
+@pytest.mark.full
 def test_what_the_two_terms_of_phi_are_worth_apart():
     odd = lambda a, g, temperature: (
         spec.phi(a, 0 * g, temperature)
@@ -464,6 +467,7 @@ def test_the_fields_of_the_budget():
     assert "one step too many" in says(result)
 
 
+@pytest.mark.full
 def test_a_whole_update():
     def update(state, batch, noise, settings):
         return spec.update(state, {**batch, "masks": 0 * batch["masks"] + 1}, settings, noise)

@@ -8,15 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from needs import need
 
 from vgf import cli
 from vgf.benchmarks import d4rl, minari
 from vgf.runs.report import find_runs, last_scores
 from vgf.support.rows import read_rows
 
-if not os.environ.get("CI"):
-    for module in ("gymnasium_robotics", "mujoco", "h5py"):
-        pytest.importorskip(module)
+need("gymnasium_robotics", "mujoco", "h5py")
 
 TINY = [
     "--backend",
@@ -77,6 +76,7 @@ def hopper(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("by", ["--data", "--data-dir"])
 def test_d4rl(
     hopper: Path,
@@ -116,6 +116,7 @@ def test_d4rl(
     assert sorted(p.name for p in tmp_path.iterdir()) == ["data", "run"]
 
 
+@pytest.mark.full
 def test_a_file_alone_stops_and_goes_on(
     hopper: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from needs import SECONDS, need
 
 from vgf import cli
 from vgf.backends import missing_packages
@@ -25,8 +26,7 @@ from vgf.runs.checkpoint import list_steps, load_checkpoint
 from vgf.runs.resolve import load_config
 from vgf.support.rows import read_rows
 
-if not os.environ.get("CI"):
-    pytest.importorskip("ogbench")
+need("ogbench")
 
 TINY = [
     "--data-episodes",
@@ -157,6 +157,7 @@ def test_budgets_share_start_states_and_only_flow_steps_move(run: Path) -> None:
     assert all((row["w2"] == 0) == (row["budget"] in ("bc", 0)) for row in rows)
 
 
+@pytest.mark.full
 def test_the_same_seed_gives_the_same_files(run: Path, data: Path, tmp_path: Path) -> None:
     assert vgf("run", *TINY, "--data-dir", data, "--out", tmp_path / "again") == 0
     assert_equal_runs(tmp_path / "again", run)
@@ -167,6 +168,7 @@ def test_the_same_seed_gives_the_same_files(run: Path, data: Path, tmp_path: Pat
     assert arrays(tmp_path / "other") != arrays(run)
 
 
+@pytest.mark.full
 def test_a_run_is_made_again_from_its_config_alone(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -176,6 +178,7 @@ def test_a_run_is_made_again_from_its_config_alone(
     assert_equal_runs(tmp_path / "again", run)
 
 
+@pytest.mark.full
 def test_environments_in_other_processes_change_nothing(
     run: Path, data: Path, tmp_path: Path
 ) -> None:
@@ -184,6 +187,7 @@ def test_environments_in_other_processes_change_nothing(
     assert_equal_runs(folder, run)
 
 
+@pytest.mark.full
 def test_several_seeds(
     run: Path,
     data: Path,
@@ -224,11 +228,11 @@ def test_a_split_run_equals_a_straight_one(run: Path, tmp_path: Path) -> None:
     assert len(json.loads((folder / "environment.json").read_text())) == 2
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("backend", ["torch", "jax"])
 def test_a_split_run_of_another_backend(data: Path, tmp_path: Path, backend: str) -> None:
     """A-VGF, whose clipped gradients are summed over all arrays."""
-    if missing_packages(backend) and not os.environ.get("CI"):
-        pytest.skip(f"{backend} is not installed")
+    need(backend)
     words = [*TINY, "--backend", backend, "--steps", "4", "--checkpoint-every", "2"]
     words += ["--episodes", "1", "--evaluation-steps", "1", "--method", "avgf"]
     words += ["--eager"] if backend == "torch" else []
@@ -241,6 +245,7 @@ def test_a_split_run_of_another_backend(data: Path, tmp_path: Path, backend: str
     assert logs(split) == logs(folder)
 
 
+@pytest.mark.full
 def test_a_run_without_a_checkpoint_starts_again(run: Path, tmp_path: Path) -> None:
     folder = tmp_path / "early"
     shutil.copytree(run, folder)
@@ -263,6 +268,7 @@ def test_resuming_a_finished_run_changes_nothing(
     }
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("where", ["update", "evaluation"])
 def test_ctrl_c_anywhere_loses_nothing(
     run: Path,
@@ -330,13 +336,13 @@ def interrupt(words: list[str], until: Callable[[], bool], home: Path) -> tuple[
         start_new_session=True,
         env={**os.environ, "HOME": str(home)},
     )
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + SECONDS
     while not until() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.01)
     if process.poll() is not None:
         raise AssertionError(f"ended by itself: {process.communicate()[1]}")
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does, to the whole group
-    _, error = process.communicate(timeout=60)
+    _, error = process.communicate(timeout=SECONDS)
     return process.returncode, error
 
 
@@ -371,12 +377,12 @@ def test_ctrl_c_before_the_first_update_leaves_nothing(tmp_path: Path) -> None:
 # --- eval and report -----------------------------------------------------------------------------
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("backend", ["torch", "jax"])
 def test_eval_on_another_backend(
     run: Path, tmp_path: Path, backend: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    if missing_packages(backend) and not os.environ.get("CI"):
-        pytest.skip(f"{backend} is not installed")
+    need(backend)
     folder = tmp_path / "run"
     shutil.copytree(run, folder)
     before = snapshot(folder)
@@ -620,15 +626,14 @@ def test_checkpoints_that_do_not_serve(
 @pytest.mark.parametrize("command", ["", "run", "eval", "report", "presets", "backends"])
 def test_help_fits_a_screen(command: str) -> None:
     words = [*command.split(), "--help"]
-    start = time.perf_counter()
     done = subprocess.run(
         [sys.executable, "-c", START, *words],
         capture_output=True,
         text=True,
         check=True,
         env={**os.environ, "COLUMNS": "80"},
+        timeout=SECONDS,
     )
-    assert time.perf_counter() - start < 5  # generous: the machine may be busy
     lines = done.stdout.splitlines()
     assert 3 < len(lines) <= 40
     assert max(map(len, lines)) <= 80
@@ -645,7 +650,7 @@ def test_help_imports_little() -> None:
         "heavy &= set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=SECONDS)
 
 
 def test_compilations_are_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -670,7 +675,7 @@ def test_compilations_are_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
         assert folder.parent == tmp_path / "jax"
         assert cli._processor() == folder.name
         if not missing_packages("jax"):
-            subprocess.run([sys.executable, "-c", code], check=True)
+            subprocess.run([sys.executable, "-c", code], check=True, timeout=SECONDS)
             assert any(folder.iterdir())
         patch.setenv(place, "elsewhere")
         cli.keep_compilations()
@@ -684,18 +689,22 @@ def test_backends_table(capsys: pytest.CaptureFixture[str]) -> None:
     assert max(map(len, out.splitlines())) <= 80
 
 
+@pytest.mark.full
 def test_a_log_has_no_control_characters(data: Path, tmp_path: Path) -> None:
     words = ["run", *TINY, "--data-dir", str(data), "--out", str(tmp_path / "run")]
-    done = subprocess.run([sys.executable, "-c", START, *words], capture_output=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", START, *words], capture_output=True, check=True, timeout=SECONDS
+    )
     text = done.stdout + done.stderr
     assert not re.search(rb"[\x00-\x09\x0b-\x1f\x7f]", text)
     assert len(text.splitlines()) < 60
 
 
+@pytest.mark.full
 def test_a_terminal_of_80_columns(data: Path, tmp_path: Path) -> None:
     words = ["run", *TINY, "--data-dir", str(data), "--out", str(tmp_path / "r")]
     main_end, end = pty.openpty()
-    subprocess.run(["stty", "cols", "80", "rows", "24"], stdin=end, check=True)
+    subprocess.run(["stty", "cols", "80", "rows", "24"], stdin=end, check=True, timeout=SECONDS)
     environment = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES")}
     process = subprocess.Popen(
         [sys.executable, "-c", START, *words], stdin=end, stdout=end, stderr=end, env=environment
@@ -707,7 +716,7 @@ def test_a_terminal_of_80_columns(data: Path, tmp_path: Path) -> None:
             shown += part
     except OSError:  # the other end is closed
         pass
-    assert process.wait(timeout=60) == 0
+    assert process.wait(timeout=SECONDS) == 0
     text = shown.decode()
     assert "training:" in text
     assert "evaluating:" in text

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from needs import SECONDS
 
 from vgf import cli
 from vgf.data import RawData, to_dataset
@@ -305,7 +306,12 @@ def test_without_simulators(file: Path) -> None:
         f"sys.exit(main(['data', 'inspect', {str(file)!r}]))"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, cwd=file.parent, check=False
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=file.parent,
+        check=False,
+        timeout=SECONDS,
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert "no faults" in done.stdout

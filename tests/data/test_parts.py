@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from needs import SECONDS
 
 from vgf.data import parts as module
 from vgf.data.parts import Episode, Parts, make_in_parts
@@ -204,14 +205,14 @@ def test_a_killed_making_goes_on(tmp_path: Path) -> None:
         stdout=subprocess.PIPE,
         text=True,
         cwd=root,
-        env={**os.environ, "PYTHONPATH": str(root)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(root), str(root / "tests")])},
     )
     assert process.stdout is not None
-    while process.stdout.readline() != "4\n":
-        pass
+    while (line := process.stdout.readline()) != "4\n":
+        assert line, "it ended by itself"
     workers = _children(process.pid)
     process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.wait(timeout=SECONDS)
     process.stdout.close()
     path = tmp_path / "x.npz"
     assert not path.exists()
@@ -236,8 +237,8 @@ def test_a_script_without_a_main_guard_is_told_so(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         cwd=root,
-        timeout=60,
-        env={**os.environ, "PYTHONPATH": str(root)},
+        timeout=SECONDS,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(root), str(root / "tests")])},
     )
     assert process.returncode == 1
     said = process.stderr.strip().splitlines()

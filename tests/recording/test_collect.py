@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from needs import need
 
-if not os.environ.get("CI"):
-    pytest.importorskip("gymnasium")
+need("gymnasium")
 
 import gymnasium
 

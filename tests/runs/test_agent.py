@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+from needs import SECONDS
 
 
 def test_acting_imports_no_trainer() -> None:
@@ -16,7 +17,7 @@ import vgf.runs.agent
 print(*{f"vgf.runs.{name}" for name in ("loop", "updates", "online", "start")} & set(sys.modules))
 """
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=SECONDS, check=True
     )
     assert done.stdout.strip() == ""
 

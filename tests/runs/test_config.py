@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given as for_all
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from needs import SECONDS
 
 from vgf.runs.config import (
     DEMO_ENV,
@@ -100,6 +101,7 @@ def test_toml_round_trip_is_exact(tmp_path_factory: pytest.TempPathFactory, conf
 
 @for_all(configs())
 @hypothesis_settings(max_examples=50, deadline=None)
+@pytest.mark.full
 def test_flags_say_everything(config: Any) -> None:
     """Every setting can be said by flags alone, and comes back exactly."""
     words = []
@@ -330,7 +332,7 @@ heavy = {"torch", "jax", "matplotlib", "tqdm", "safetensors", "tensorboardX", "w
          "gymnasium", "scipy.stats", "tomli_w", "transformers"} & set(sys.modules)
 assert not heavy, heavy
 """
-    subprocess.run([sys.executable, "-c", code], check=True)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=SECONDS)
 
 
 def test_namespace_holds_only_what_was_given() -> None:

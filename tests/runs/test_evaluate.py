@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from needs import need
 
 from vgf.benchmarks.tasks import Task, make_task, success
 from vgf.environments.pool import default_workers
@@ -267,8 +268,7 @@ def test_a_process_that_dies_is_named() -> None:
 
 
 def test_on_ogbench() -> None:
-    if not os.environ.get("CI"):
-        pytest.importorskip("ogbench")
+    need("ogbench")
     task = make_task("pointmaze-medium-navigate-singletask-task1-v0", 8, with_dataset=False)
 
     def walk(observations: Any, budget: float, noise: Any) -> Any:
@@ -321,8 +321,7 @@ def test_how_many_environments_and_processes() -> None:
     assert make_pool(LINE, 200).size == LINE.environments_together == 50
     assert make_pool(LINE, 7).size == 7
     assert make_pool(LINE, 7, 30).size == 30
-    if not os.environ.get("CI"):
-        pytest.importorskip("ogbench")
+    need("ogbench")
     arm = make_task("cube-single-play-singletask-task1-v0", with_dataset=False)
     assert make_pool(arm, 50).size == 20
 

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from needs import SECONDS, need
 
 from vgf.runs.config import LoggingSettings, RunConfig
 from vgf.runs.log import EVALUATION_COLUMNS, RunLog
@@ -221,8 +222,7 @@ def events(folder: Path) -> list[tuple[int, str, float]]:
 
 
 def test_tensorboard(tmp_path: Path) -> None:
-    if not os.environ.get("CI"):
-        pytest.importorskip("tensorboardX")
+    need("tensorboardX")
     config = RunConfig(logging=LoggingSettings(tensorboard=True))
     with RunLog(tmp_path, config) as log:
         log_up_to(log, 1, 5)
@@ -244,7 +244,9 @@ with RunLog({str(tmp_path)!r}, RunConfig(logging=LoggingSettings(wandb=True))) a
 """
     environment = {name: x for name, x in os.environ.items() if not name.startswith("WANDB")}
     command = [sys.executable, "-c", code]
-    done = subprocess.run(command, env=environment, capture_output=True, check=True)
+    done = subprocess.run(
+        command, env=environment, capture_output=True, check=True, timeout=SECONDS
+    )
     assert done.stdout == b""
     (record,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
     data = record.read_bytes()

@@ -20,9 +20,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from needs import SECONDS, need
 
 from vgf import cli
-from vgf.backends import get_backend, missing_packages
+from vgf.backends import get_backend
 from vgf.benchmarks.tasks import Task, success
 from vgf.data.dataset import Dataset, batch_at, check_dataset
 from vgf.data.replay import read_transitions
@@ -409,7 +410,7 @@ def test_ctrl_c_anywhere_loses_nothing(
 
 KILLED = """
 import os, signal, sys
-sys.path.insert(0, {tests!r})
+sys.path[:0] = {tests!r}
 from pathlib import Path
 from test_online import CONFIG, Plane, run, with_online
 from vgf.runs import loop as train
@@ -464,16 +465,20 @@ MOMENTS = [
 ]
 
 
+@pytest.mark.full
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.parametrize("mixing", ["iql", "wsrl"])
 def test_killed_at_any_moment_nothing_is_lost(mixing: str, tmp_path: Path) -> None:
     whole, folder = tmp_path / "straight", tmp_path / "killed"
     run(whole, with_online(mixing=mixing))
     script = KILLED.format(
-        tests=str(Path(__file__).parent), folder=str(folder), mixing=mixing, moments=MOMENTS
+        tests=[str(folder) for folder in Path(__file__).parents[:2]],
+        folder=str(folder),
+        mixing=mixing,
+        moments=MOMENTS,
     )
     done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=SECONDS, check=False
     )
     assert done.returncode == 0, done.stderr
     lines = [line.split() for line in done.stdout.splitlines()]
@@ -557,10 +562,10 @@ def test_a_plan_that_was_changed(straight: Path, tmp_path: Path) -> None:
     assert found[0] == found[1]
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("backend", ["torch", "jax"])
 def test_a_split_run_of_another_backend(backend: str, tmp_path: Path) -> None:
-    if missing_packages(backend) and not os.environ.get("CI"):
-        pytest.skip(f"{backend} is not installed")
+    need(backend)
     config = dataclasses.replace(
         with_online(steps=12, warmup=2, mixing="rlpd"),
         backend=BackendSettings(backend),
@@ -594,13 +599,13 @@ def vgf(*words: str | Path) -> int:
     return cli.main([str(word) for word in words])
 
 
+@pytest.mark.full
 @pytest.mark.usefixtures("plane_tasks", "without_figures")
 @pytest.mark.parametrize("backend", ["numpy", "torch", "jax"])
 def test_from_a_checkpoint_on_any_backend(
     backend: str, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    if missing_packages(backend) and not os.environ.get("CI"):
-        pytest.skip(f"{backend} is not installed")
+    need(backend)
     folder, again = tmp_path / "new", tmp_path / "again"
     words = [*WORDS, "--backend", backend, "--dtype", "float64"]
     words += ["--eager"] if backend == "torch" else []
@@ -660,6 +665,7 @@ def test_from_a_checkpoint_equals_never_having_stopped(straight: Path, tmp_path:
     assert len(read_transitions(tmp_path / "again/transitions.bin")["masks"]) == 12
 
 
+@pytest.mark.full
 @pytest.mark.usefixtures("plane_tasks")
 def test_from_is_made_again_by_its_config(trained: Path, tmp_path: Path) -> None:
     assert vgf("run", "--from", trained, *WORDS, "--out", tmp_path / "first") == 0

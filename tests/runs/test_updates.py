@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from needs import need
 
 from vgf import cli, get_backend, spec
 from vgf.data.dataset import batch_at, check_dataset
@@ -72,10 +73,12 @@ def request_of() -> Callable[..., Request]:
     return make
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", ["numpy", "torch", "jax"])
 def test_data_on_the_device_or_not_give_the_same(
     name: str, request_of: Callable[..., Request], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    need(name)
     backend = get_backend(name, dtype="float64")
     request = request_of(seed=4)
     request = dataclasses.replace(request, state=backend.asarray(request.state))

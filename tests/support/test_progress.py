@@ -14,6 +14,7 @@ import termios
 import time
 
 import pytest
+from needs import SECONDS
 
 from vgf.support.errors import VGFError
 from vgf.support.progress import progress, shown_progress
@@ -82,7 +83,9 @@ with progress(50, "training", "update") as bar:
 
 
 def test_a_pipe_gets_no_control_characters() -> None:
-    done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT], capture_output=True, check=True, timeout=SECONDS
+    )
     assert done.stdout == b"a line\n"
     assert set(done.stderr) - {10} <= set(range(32, 127))
     assert done.stderr.splitlines()[-1].startswith(b"training: 100 % (50/50), ")
@@ -104,7 +107,7 @@ def test_a_terminal_gets_a_bar(size: tuple[int, int]) -> None:
             break
         output += piece
     os.close(ours)
-    assert child.wait() == 0
+    assert child.wait(timeout=SECONDS) == 0
     assert b"a line\r\n" in output
     assert b"\rtraining" in output
     assert re.search(rb"50/50 \[\d\d:\d\d<\d\d:\d\d, +[0-9.]+ update/s\]", output)

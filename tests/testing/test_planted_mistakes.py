@@ -11,6 +11,7 @@ def test_there_are_enough_of_them():
     assert len(VARIANTS) >= 25
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", VARIANTS)
 @pytest.mark.backend(names=("torch", "jax"), dtypes=("float64",))
 def test_planted_mistake_is_caught(backend, name):
@@ -57,6 +58,7 @@ def right_bandwidth(b, a):
     return variants.floored(b, median / (2 * math.log(n + 1)))
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("variant", CONTROLS, ids=lambda c: c.name)
 @pytest.mark.backend(names=("torch", "jax"), dtypes=("float64",))
 def test_the_right_thing_in_the_same_scaffolding_is_not_caught(backend, variant):

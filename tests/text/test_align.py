@@ -1,12 +1,9 @@
 """Aligning whole prompts: the records, the file, going on, calibration, and what is refused."""
 
-import os
-
 import pytest
+from needs import need
 
-if not os.environ.get("CI"):
-    pytest.importorskip("torch")
-    pytest.importorskip("transformers")
+need("torch", "transformers")
 
 import dataclasses
 import json

@@ -1,12 +1,9 @@
 """Win rates, and the two commands."""
 
-import os
-
 import pytest
+from needs import SECONDS, need
 
-if not os.environ.get("CI"):
-    pytest.importorskip("torch")
-    pytest.importorskip("transformers")
+need("torch", "transformers")
 
 import json
 import subprocess
@@ -296,7 +293,9 @@ def test_without_the_extra_it_is_named():
         "try:\n    vgf.text.align\n"
         "except VGFError as error:\n    print(error)\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=SECONDS
+    )
     assert "pip install 'vgf[text]'" in done.stdout
 
 
@@ -306,4 +305,4 @@ def test_importing_the_settings_brings_in_no_framework():
         "heavy = {'torch', 'transformers', 'hypothesis', 'jax'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=SECONDS)

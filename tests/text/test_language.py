@@ -1,12 +1,9 @@
 """Sampling, likelihood and decoding: against plain loops, and against what they must not do."""
 
-import os
-
 import pytest
+from needs import need
 
-if not os.environ.get("CI"):
-    pytest.importorskip("torch")
-    pytest.importorskip("transformers")
+need("torch", "transformers")
 
 import numpy as np
 import torch

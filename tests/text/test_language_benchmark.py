@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
+from needs import need
 
-if not os.environ.get("CI"):
-    pytest.importorskip("torch")
-    pytest.importorskip("transformers")
+need("torch", "transformers")
 
 import copy
 import math

@@ -1,12 +1,9 @@
 """The reward as a function of its input embeddings: chain rule, padding, last token."""
 
-import os
-
 import pytest
+from needs import need
 
-if not os.environ.get("CI"):
-    pytest.importorskip("torch")
-    pytest.importorskip("transformers")
+need("torch", "transformers")
 
 import torch
 from tiny_models import WORDS, reward_model

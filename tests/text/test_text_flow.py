@@ -1,12 +1,9 @@
 """The flow on responses: the specification's, step by step, and its limits and controls."""
 
-import os
-
 import pytest
+from needs import need
 
-if not os.environ.get("CI"):
-    pytest.importorskip("torch")
-    pytest.importorskip("transformers")
+need("torch", "transformers")
 
 import dataclasses
 

@@ -1,12 +1,9 @@
 """Models that do not go together, or are not what they are taken for."""
 
-import os
-
 import pytest
+from needs import need
 
-if not os.environ.get("CI"):
-    pytest.importorskip("torch")
-    pytest.importorskip("transformers")
+need("torch", "transformers")
 
 import torch
 from tiny_models import WORDS, base_model, make_tokenizer, reward_model

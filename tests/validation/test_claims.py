@@ -351,6 +351,7 @@ def small(name):
     return replace(CELLS[name], setup=setups[name])
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", sorted(CELLS))
 def test_a_record_is_whole(name, tmp_path):
     claim = small(name)

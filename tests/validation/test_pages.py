@@ -10,6 +10,7 @@ from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
+from needs import SECONDS
 
 from validation import all as all_of_it
 from validation import mistakes, parity, published, runs, scaling, toy
@@ -383,6 +384,7 @@ def test_modules_are_commands():
             text=True,
             check=True,
             cwd=RESULTS.parents[1],
+            timeout=SECONDS,
         )
         assert done.stdout.startswith(f"usage: python -m validation.{module}")
 

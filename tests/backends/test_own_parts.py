@@ -42,6 +42,7 @@ def settings_with(part, **more):
     return Settings(**{**SMALL, **more, **values, "budget": dataclasses.replace(BUDGET, **budget)})
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", PARTS)
 @pytest.mark.backend(names=("torch", "jax"), dtypes=("float64",))
 def test_a_part_of_ones_own_computes_the_same_everywhere(backend, name):
@@ -55,6 +56,7 @@ def test_a_part_of_ones_own_computes_the_same_everywhere(backend, name):
     assert plain.absolute > 1e-4  # it is felt
 
 
+@pytest.mark.full
 @pytest.mark.backend(dtypes=("float64",))
 def test_a_selection_rule_of_ones_own(backend):
     settings = settings_with({"selection": "SecondBest"})
@@ -99,6 +101,7 @@ def test_names_that_name_no_part(values, message):
         method_settings("vgf", **values)
 
 
+@pytest.mark.full
 @pytest.mark.backend(names=("jax",), dtypes=("float64",))
 def test_parts_are_felt_where_seeds_train_side_by_side(backend):
     settings = settings_with(PARTS["kernel, asymmetric"])
