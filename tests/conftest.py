@@ -25,6 +25,7 @@ from needs import backends_to_test, hide
 
 from vgf.backends import BACKENDS, BackendError, get_backend, missing_packages
 from vgf.backends.base import Backend
+from vgf.spec import registry
 
 TEXT = Path(__file__).parent / "text"  # it imports transformers
 JAX_TESTS_BETWEEN_CLEANINGS = 25  # compiled programs pile up, and the system's maps run out
@@ -125,6 +126,15 @@ def backend(backend_key: tuple[str, str, str]) -> Iterator[Backend]:
     _jax_tests += name == "jax"
     if name == "jax" and _jax_tests % JAX_TESTS_BETWEEN_CLEANINGS == 0:
         made.forget_compilations()  # type: ignore[attr-defined]
+
+
+@pytest.fixture(autouse=True)
+def own_methods_are_forgotten() -> Iterator[None]:
+    """What a test loads by ``module:object`` is no setting of the next one's."""
+    yield
+    for kind, name in list(registry._KNOWN):
+        if ":" in name:
+            del registry._KNOWN[kind, name]
 
 
 @pytest.fixture

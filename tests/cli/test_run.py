@@ -460,7 +460,7 @@ BAD = [
     (["--discount", "1.5"], "discount is 1.5"),
     (["--dtype", "float64", "--matmul-precision", "bf16"], "contradicts dtype 'float64'"),
     (["--method", "avgf", "--value-ensemble", "min"], "value_ensemble 'min'"),
-    (["--normalise-gradients"], "normalise_gradients"),
+    (["--normalise-gradients"], "--normalise-gradients belongs to method avgf"),
     (
         ["--distillation", "3"],
         "--distillation belongs to method fql, and this run's is vgf; drop it, or add",

@@ -16,6 +16,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from needs import SECONDS
 
+from vgf.methods import method_names
 from vgf.runs.config import (
     DEMO_ENV,
     RunConfig,
@@ -35,6 +36,9 @@ from vgf.support.settings_tree import override, to_dict
 CHOICES: dict[str, tuple[str, ...]] = {
     "activation": ACTIVATIONS,
     "critic_loss": CRITIC_LOSSES,
+    "kernel": ("rbf",),
+    "sampler": ("euler",),
+    "target": ("td",),
     "selection": SELECTION_RULES,
     "optimiser": ("plain", "adam"),
     "clip_scope": ("state", "batch"),
@@ -312,9 +316,11 @@ def test_the_demo() -> None:
 
 
 def test_dump_names_every_setting() -> None:
-    text = dump_config(RunConfig())
-    for setting in all_settings():
-        assert f"{setting.key.rpartition('.')[2]} = " in text
+    for method in method_names():
+        config = default_config(method=method)
+        text = dump_config(config)
+        for setting in all_settings(config):
+            assert f"{setting.key.rpartition('.')[2]} = " in text
 
 
 def test_missing_toml_writer_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ vgf/support/settings_tree.py walks it, and vgf/runs/resolve.py says where its va
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -377,15 +378,18 @@ def all_settings(config: Any = None) -> Iterator[Setting]:
         config: the tree; None is the default run's, with the settings that other methods have
             besides, of every method that is known.
     """
-    if config is not None:
-        return settings_of(config)
-    trees = [default_config(method=name) for name in (DEMO_METHOD, *method_names())]
-    found = {setting.key: setting for tree in reversed(trees) for setting in settings_of(tree)}
+    return iter(_of_methods(tuple(method_names()))) if config is None else settings_of(config)
+
+
+@functools.cache
+def _of_methods(names: tuple[str, ...]) -> tuple[Setting, ...]:
+    """The settings of the default run of each of some methods, those of a table together."""
     tables = [entry.name for entry in fields(RunConfig)]
-    order = {setting.key: None for tree in trees for setting in settings_of(tree)}
-    return iter(
-        sorted((found[key] for key in order), key=lambda s: tables.index(s.key.partition(".")[0]))
-    )
+    found: dict[str, Setting] = {}
+    for name in (DEMO_METHOD, *names):
+        for setting in settings_of(default_config(method=name)):
+            found.setdefault(setting.key, setting)
+    return tuple(sorted(found.values(), key=lambda s: tables.index(s.key.partition(".")[0])))
 
 
 def dump_config(config: RunConfig) -> str:

@@ -40,7 +40,7 @@ SHOWN = {
     "task.data": "file of data, .npz or .hdf5",
     "task.action_repeat": "simulator steps for each decision",
     "task.data_dir": "folder of data sets",
-    "agent.method": "vgf, avgf (amortised), bc, weighted_bc, fql, or mine.py:Mine",
+    "agent.method": "vgf, avgf, bc, weighted_bc, fql, or mine.py:Mine",
     "agent.particles": "particles N",
     "agent.budget.steps": "flow steps in training, L_train",
     "agent.budget.step_size": "size of a flow step, epsilon",
