@@ -19,6 +19,7 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from needs import backends_to_test, hide
@@ -27,7 +28,9 @@ from vgf.backends import BACKENDS, BackendError, get_backend, missing_packages
 from vgf.backends.base import Backend
 from vgf.spec import registry
 
+_NO_BACKEND = SimpleNamespace(params={})
 TEXT = Path(__file__).parent / "text"  # it imports transformers
+VALIDATION = Path(__file__).parent / "validation"  # experiments
 JAX_TESTS_BETWEEN_CLEANINGS = 25  # compiled programs pile up, and the system's maps run out
 _jax_tests = 0
 
@@ -69,16 +72,27 @@ def is_quick(config: pytest.Config) -> bool:
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """In the quick tier, what takes seconds to be imported alone."""
-    return True if is_quick(config) and collection_path == TEXT else None
+    return True if is_quick(config) and collection_path in (TEXT, VALIDATION) else None
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if TEXT in item.path.parents:
+        if {TEXT, VALIDATION} & set(item.path.parents):
             item.add_marker("full")
-        if not any(item.get_closest_marker(name) for name in ("full", "slow")):
+        if item.get_closest_marker("slow") is None and not is_full(item):
             item.add_marker("quick")
+
+
+def is_full(item: pytest.Item) -> bool:
+    """Whether a test is left out of the quick tier: by its marker, or as JAX compiles it twice."""
+    name, dtype, *_ = getattr(item, "callspec", _NO_BACKEND).params.get("backend_key", ("", ""))
+    marker = item.get_closest_marker("full")
+    if marker is not None and (not marker.args or name in marker.args):
+        return True
+    restricted = item.get_closest_marker("backend")
+    dtypes = restricted.kwargs.get("dtypes", ("float64",)) if restricted else ("float64",)
+    return (name, dtype) == ("jax", "float32") and "float64" in dtypes
 
 
 @functools.cache

@@ -6,6 +6,8 @@ import pytest
 from vgf import get_backend, spec
 from vgf.testing.training import ACTION_DIM, BATCH, TRAININGS, batches, drift, measure_drift, train
 
+pytestmark = pytest.mark.full("jax")  # a program for every training
+
 # one of each method on the way of both; the others take seconds to compile on JAX
 QUICK = ("vgf flow squared", "avgf gaussian squared")
 

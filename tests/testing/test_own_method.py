@@ -13,6 +13,8 @@ from vgf.methods import VGF
 from vgf.support.errors import VGFError
 from vgf.testing import MethodMismatch, Mismatch, check_method
 
+pytestmark = pytest.mark.full  # each is a search over four equations and trainings
+
 MINE = Path(__file__).parents[1] / "own" / "mine.py"
 METHOD, KERNEL = f"{MINE}:MyMethod", f"{MINE}:IMQ"
 FEW = {"examples": 8, "updates": 3}

@@ -7,6 +7,8 @@ import pytest
 from vgf.testing import EQUATIONS
 from vgf.testing.compare import named_leaves
 
+pytestmark = pytest.mark.full
+
 
 def drawn(name, programs, seed, count=60):
     """Examples of an equation: what a program is compiled for, and the numbers."""

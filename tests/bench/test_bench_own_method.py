@@ -14,9 +14,10 @@ from vgf.bench.training import compare, row_text
 from vgf.bench.work import SMOKE, Work
 from vgf.support.errors import VGFError
 
+pytestmark = pytest.mark.full  # each measures in processes of its own
+
 MINE = """
 from vgf.methods import Budget, Method, NetworkShape
-
 
 class Mine(Method):
     \"\"\"BC with a state value of its own, which is fitted to the rewards.\"\"\"

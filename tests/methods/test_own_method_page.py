@@ -26,6 +26,8 @@ SHORT = shlex.split(
     "--steps 12 --batch-size 8 --log-every 4 --checkpoint-every 6 --critic-hidden 8"
 )
 
+pytestmark = pytest.mark.full("jax")
+
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
