@@ -77,7 +77,30 @@ class Equation(Generic[P]):
 
 
 class Equations:
-    """Every equation. Shapes: B states, N particles, E critics, ``*`` any leading axes."""
+    """Every equation, on one backend: what a method is given as `eq`.
+
+    Shapes: B states, N particles, E critics, ``*`` any leading axes.
+    """
+
+    @property
+    def xp(self) -> Any:
+        """The functions of the array API standard for this backend's arrays (``eq.xp.exp``)."""
+        raise NotImplementedError(f"{type(self).__name__} has no xp")
+
+    def value_and_gradient(self, loss: Callable[[Any], Any], params: Any) -> tuple[Any, Any]:
+        """A loss and its gradient, by automatic differentiation.
+
+        Args:
+            loss: a function from a tree of arrays to a scalar.
+            params: where to take the gradient.
+
+        Returns:
+            The loss, and a tree like params.
+
+        Raises:
+            NotImplementedError: on NumPy, which runs hand-derived gradients.
+        """
+        raise NotImplementedError(f"{type(self).__name__} differentiates nothing automatically")
 
     # kernel and flow
     squared_distances = Equation(spec.squared_distances)

@@ -97,26 +97,6 @@ class Backend(Equations):
         """Wait until arrays have been computed, and return them (for timing)."""
         raise NotImplementedError
 
-    @property
-    def xp(self) -> Any:
-        """The functions of the array API standard for this backend's arrays (``eq.xp.exp``)."""
-        raise NotImplementedError(f"{type(self).__name__} has no xp")
-
-    def value_and_gradient(self, loss: Callable[[Tree], Array], params: Tree) -> tuple[Array, Tree]:
-        """A loss and its gradient, by automatic differentiation.
-
-        Args:
-            loss: a function from a tree of arrays to a scalar.
-            params: where to take the gradient.
-
-        Returns:
-            The loss, and a tree like params.
-
-        Raises:
-            NotImplementedError: on NumPy, which runs hand-derived gradients.
-        """
-        raise NotImplementedError(f"{type(self).__name__} differentiates nothing automatically")
-
     # --- many updates ---------------------------------------------------------------------------
 
     def updates(

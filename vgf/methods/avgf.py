@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from ..equations import Equations
 from ..spec import methods as specified
 from ..spec.agent import check_network
 from ..spec.settings import Budget
 from .base import Array, Method, Tree
-
-if TYPE_CHECKING:
-    from ..backends.base import Backend
 
 
 class AVGF(Method):
@@ -19,7 +17,7 @@ class AVGF(Method):
     specification = specified.AVGF()
 
     def gradients(
-        self, eq: Backend, state: Tree, batch: Tree, noise: Tree, settings: Any
+        self, eq: Equations, state: Tree, batch: Tree, noise: Tree, settings: Any
     ) -> tuple[dict[str, Tree], dict[str, Array]]:
         gradients, metrics = super().gradients(eq, state, batch, noise, settings)
         s, a = batch["observations"], batch["actions"]
@@ -32,7 +30,7 @@ class AVGF(Method):
 
     def move(
         self,
-        eq: Backend,
+        eq: Equations,
         state: Tree,
         s: Array,
         a: Array,

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
+from ..equations import Equations
 from ..spec.agent import check_network
 from ..spec.methods import Declaration, Specification
 from ..spec.settings import Budget
-
-if TYPE_CHECKING:
-    from ..backends.base import Backend
 
 # An array, or a nested dict of arrays, of the backend that runs.
 Array = Any
@@ -67,7 +65,7 @@ class Method(Declaration):
     # --- training -------------------------------------------------------------------------------
 
     def gradients(
-        self, eq: Backend, state: Tree, batch: Tree, noise: Tree, settings: Any
+        self, eq: Equations, state: Tree, batch: Tree, noise: Tree, settings: Any
     ) -> tuple[dict[str, Tree], dict[str, Array]]:
         """The gradient of every network in `trains`, and scalars to report.
 
@@ -87,7 +85,7 @@ class Method(Declaration):
         return {"critic": critic, "reference": reference}, {**found, **more}
 
     def critic_gradient(
-        self, eq: Backend, state: Tree, batch: Tree, noise: Tree, settings: Any
+        self, eq: Equations, state: Tree, batch: Tree, noise: Tree, settings: Any
     ) -> tuple[Tree, dict[str, Array]]:
         """The critic towards the TD target of particles that were proposed and moved at s'."""
         s_next, activation = batch["next_observations"], settings.critic.activation
@@ -121,7 +119,7 @@ class Method(Declaration):
 
     def reference_gradient(
         self,
-        eq: Backend,
+        eq: Equations,
         state: Tree,
         batch: Tree,
         noise: Tree,
@@ -142,7 +140,7 @@ class Method(Declaration):
 
     # --- acting ---------------------------------------------------------------------------------
 
-    def propose(self, eq: Backend, state: Tree, s: Array, noise: Array, settings: Any) -> Array:
+    def propose(self, eq: Equations, state: Tree, s: Array, noise: Array, settings: Any) -> Array:
         """Particles before transport, in [-1, 1]: the reference's.
 
         Args:
@@ -156,7 +154,7 @@ class Method(Declaration):
 
     def move(
         self,
-        eq: Backend,
+        eq: Equations,
         state: Tree,
         s: Array,
         a: Array,
@@ -176,7 +174,7 @@ class Method(Declaration):
             critic, s, a, budget, settings.value_ensemble, activation, trajectory
         )
 
-    def values(self, eq: Backend, state: Tree, s: Array, a: Array, settings: Any) -> Array:
+    def values(self, eq: Equations, state: Tree, s: Array, a: Array, settings: Any) -> Array:
         """The values ``[*, N]`` that acting picks a particle by: the critic's, or 0 without one."""
         if "critic" not in self.trains:
             return a[..., 0] * 0

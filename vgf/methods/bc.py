@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from ..equations import Equations
 from ..spec import methods as specified
 from .base import Array, Method, Tree
-
-if TYPE_CHECKING:
-    from ..backends.base import Backend
 
 
 class BC(Method):
@@ -17,7 +15,7 @@ class BC(Method):
     specification = specified.BC()
 
     def gradients(
-        self, eq: Backend, state: Tree, batch: Tree, noise: Tree, settings: Any
+        self, eq: Equations, state: Tree, batch: Tree, noise: Tree, settings: Any
     ) -> tuple[dict[str, Tree], dict[str, Array]]:
         reference, metrics = self.reference_gradient(eq, state, batch, noise, settings)
         return {"reference": reference}, metrics

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from ..equations import Equations
 from ..spec import methods as specified
 from ..spec.agent import check_network
 from .base import Array, Method, Tree
-
-if TYPE_CHECKING:
-    from ..backends.base import Backend
 
 
 class FQL(Method):
@@ -18,7 +16,7 @@ class FQL(Method):
     specification = specified.FQL()
 
     def gradients(
-        self, eq: Backend, state: Tree, batch: Tree, noise: Tree, settings: Any
+        self, eq: Equations, state: Tree, batch: Tree, noise: Tree, settings: Any
     ) -> tuple[dict[str, Tree], dict[str, Array]]:
         gradients, metrics = super().gradients(eq, state, batch, noise, settings)
         s, z = batch["observations"], noise["policy"]
@@ -35,6 +33,6 @@ class FQL(Method):
         )
         return gradients, {**metrics, "policy_loss": loss}
 
-    def propose(self, eq: Backend, state: Tree, s: Array, noise: Array, settings: Any) -> Array:
+    def propose(self, eq: Equations, state: Tree, s: Array, noise: Array, settings: Any) -> Array:
         check_network(state, "policy", "method 'fql'")
         return eq.project(eq.policy_actions(state["policy"], s, noise, settings.policy.activation))
