@@ -62,9 +62,10 @@ class Worker:
         self.label, self.idle = label, 0.0
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115  (closed by close)
         # many share one GPU: none may take its memory when it starts
-        environment = {**os.environ, "XLA_PYTHON_CLIENT_PREALLOCATE": "false", **(variables or {})}
+        environment = {**os.environ, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
         if python == sys.executable:
             environment |= package_path()
+        environment |= variables or {}
         try:
             self._process = subprocess.Popen(
                 [python, str(Path(__file__).with_name("worker.py"))],

@@ -1,0 +1,145 @@
+"""This revision's training beside an earlier one's, timed in turns: what a change of plan costs.
+
+    python -m validation.revisions --before PATH
+
+PATH is a checkout of the earlier revision. Both run in this Python, each from its own folder, and
+make the same updates of the same sizes. The ratio is how many times as fast this one is, round by
+round; 1 is no change.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import json
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vgf.bench import ours
+from vgf.bench.interleave import Worker, calibrate, ratio, take_turns
+from vgf.bench.work import Work
+
+from .pages import Block, Heading, Table, Text, to_markdown
+from .record import RESULTS, environment, write, write_json
+
+NAME = "revisions"
+AFTER = Path(__file__).parents[1]
+SECONDS = 2.0  # of a block, about
+# The worst ratio that a redrawing may cost.
+GOAL = 0.98
+WORKS = {
+    "jax": (
+        Work(depth=2, width=64),
+        Work(depth=4, width=256),
+        Work("avgf", depth=4, width=256, particles=5),
+        Work("fql", depth=4, width=256, particles=1, steps=0),
+        Work("weighted_bc", depth=4, width=256, steps=0),
+    ),
+    "torch": (Work(depth=4, width=256), Work("avgf", depth=4, width=256, particles=5)),
+    "torch-eager": (Work(depth=4, width=256),),
+}
+
+
+def measure(before: Path, rounds: int) -> list[dict[str, Any]]:
+    """A row for each backend and size."""
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        for side, works in WORKS.items():
+            for work in works:
+                data = Path(folder) / "data.npz"
+                np.savez(data, **work.dataset())
+                found = timed({"before": before, "after": AFTER}, side, work, data, rounds)
+                rows.append({"side": side, "work": work.name, **found})
+                print(f"{side:12} {work.name:28} {found['ratio']['median']:.3f}", flush=True)
+    return rows
+
+
+def timed(
+    checkouts: dict[str, Path], side: str, work: Work, data: Path, rounds: int
+) -> dict[str, Any]:
+    """One update of each checkout, in turns: milliseconds of every round, and their ratio."""
+    options = {"device": "cpu", "dtype": "float32", "matmul_precision": "float32"}
+    sizes = {**dataclasses.asdict(work), "particles": work.particles}
+    with contextlib.ExitStack() as stack:
+        workers = {}
+        for name, place in checkouts.items():
+            variables = {"PYTHONPATH": str(place.resolve())}
+            worker = stack.enter_context(Worker(name, variables=variables))
+            worker.start(ours.__name__, side=side, work=sizes, data=str(data), **options)
+            workers[name] = worker
+        counts = {name: calibrate(worker.time, SECONDS) for name, worker in workers.items()}
+        shared = min(counts.values())
+        timers = {name: worker.time for name, worker in workers.items()}
+        found = take_turns(timers, dict.fromkeys(timers, shared), rounds)
+        memory = {name: worker.memory()["host"] for name, worker in workers.items()}
+    return {
+        "milliseconds": {name: [1000 * x for x in times] for name, times in found.items()},
+        "ratio": ratio(found["after"], found["before"]),
+        "memory": memory,
+    }
+
+
+def page(data: dict[str, Any]) -> list[Block]:
+    """The page of a record."""
+    rows = []
+    for row in data["rows"]:
+        median = {name: float(np.median(times)) for name, times in row["milliseconds"].items()}
+        spread, memory = row["ratio"], row["memory"]
+        rows.append(
+            [
+                row["side"],
+                row["work"],
+                f"{median['before']:.2f}",
+                f"{median['after']:.2f}",
+                f"{spread['median']:.3f} ({spread['low']:.3f}-{spread['high']:.3f})",
+                f"{memory['before'] / 2**20:.0f} / {memory['after'] / 2**20:.0f}",
+                "yes" if spread["median"] >= GOAL else "NO",
+            ]
+        )
+    machine = data["environment"]
+    about = (
+        f"Revision {data['before'][:10]} before, {data['after'][:10]} after; "
+        f"{data['rounds']} rounds in turns, on {machine['cores']} cores "
+        f"({machine['processor']}), float32. Goal: a ratio of {GOAL} or more."
+    )
+    header = ["backend", "update", "before, ms", "after, ms", "times as fast", "peak MiB", "goal"]
+    return [
+        Heading("This revision beside an earlier one", 1),
+        Text(about),
+        Table("Medians of one update, the ratio's lowest and highest round", header, rows),
+    ]
+
+
+def revision(checkout: Path) -> str:
+    """The revision of a checkout."""
+    words = ["git", "-C", str(checkout), "rev-parse", "HEAD"]
+    return subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m validation.revisions", description=__doc__)
+    parser.add_argument("--before", type=Path, help="a checkout; without it, the page again")
+    parser.add_argument("--rounds", type=int, default=7)
+    args = parser.parse_args()
+    if args.before is not None:
+        write_json(
+            RESULTS / f"{NAME}.json",
+            {
+                "environment": environment(),
+                "before": revision(args.before),
+                "after": revision(AFTER),
+                "rounds": args.rounds,
+                "rows": measure(args.before, args.rounds),
+            },
+        )
+    record = json.loads((RESULTS / f"{NAME}.json").read_text())
+    write(RESULTS / f"{NAME}.md", to_markdown(page(record)))
+
+
+if __name__ == "__main__":
+    main()
