@@ -67,6 +67,7 @@ class Backend(Equations):
             if name not in EQUATIONS or not isinstance(method, FunctionType):
                 continue
             EQUATIONS[name].adopt(cls, method)
+            value.__doc__ = method.__doc__
             if isinstance(value, FunctionType):
                 setattr(cls, name, cls.prepared(EQUATIONS[name], value))
 

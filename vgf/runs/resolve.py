@@ -13,6 +13,7 @@ from typing import Any
 
 from ..methods import Declared, registry
 from ..spec.settings import Settings, method_settings, settings_of_methods
+from ..support.errors import VGFError
 from ..support.settings_tree import NONE, override
 from ..support.toml import read_toml
 from .config import DEMO_ENV, DEMO_METHOD, RunConfig, default_config
@@ -58,13 +59,18 @@ def resolve(flags: Mapping[str, Any], path: Path | str | None = None) -> RunConf
 
 
 def known_method(name: Any) -> str:
-    """A method that can be had, loaded; the default one for what is none.
+    """A method by its name, loaded; the default one where the name is no method's.
 
-    :func:`vgf.support.settings_tree.override` refuses that afterwards, and says why.
+    :func:`vgf.support.settings_tree.override` refuses that name afterwards, and says why.
+
+    Raises:
+        VGFError: a method of somebody's own that cannot be loaded here.
     """
     try:
         registry.find(Declared, str(name), "method")
-    except ValueError:
+    except ValueError as error:
+        if ":" in str(name):
+            raise VGFError(f"agent.method: {error}") from error
         return DEMO_METHOD
     return str(name)
 

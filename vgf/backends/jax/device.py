@@ -63,6 +63,7 @@ class compiled:  # noqa: N801  (a decorator)
             bound = functools.partial(self.method, backend)
             jitted = jax.jit(bound, static_argnames=self.static) if backend.jit else bound
             programs[self, key] = backend.in_own_precision(jitted)
+            programs[self, key].__doc__ = self.method.__doc__
         return programs[self, key]
 
 
