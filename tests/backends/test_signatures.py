@@ -18,7 +18,7 @@ def test_help_is_the_specifications(backend, name):
     assert getattr(backend, name).__doc__ == getattr(spec, name).__doc__
 
 
-@pytest.mark.full
+@pytest.mark.slow
 def test_a_type_checker_knows_them(tmp_path):
     need("mypy")
     file = tmp_path / "theirs.py"
