@@ -125,6 +125,7 @@ class TorchDevice(ComposedBackend):
     def xp(self) -> Any:
         return need("array_api_compat.torch", "torch")
 
+    @with_precision
     def value_and_gradient(
         self, loss: Callable[[Tree], Tensor], params: Tree
     ) -> tuple[Tensor, Tree]:

@@ -80,7 +80,7 @@ class TorchLosses(TorchFlow, TorchNetworks):
     @with_precision
     def action_gradient(self, params, s, a, how, activation):
         constants = tree_map(lambda p: p.detach(), params)
-        _, (gradient,) = self._value_and_gradient(
+        _, gradient = self.value_and_gradient(
             lambda a: self.aggregate(self.critic_values(constants, s, a, activation), how).sum(), a
         )
         return gradient

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -102,20 +101,11 @@ class TorchNetworks(TorchDevice):
     ) -> tuple[Tree, Tensor]:
         networks = {name: params[name] for name in params if name != "log_std"}
 
-        def pullback(tree: Tree, x: Tensor) -> Tensor:
-            return (self._network(tree, x, activation) * cotangent).sum()
+        def pullback(both: Tree) -> Tensor:
+            return (self._network(both["params"], both["x"], activation) * cotangent).sum()
 
-        _, (gradient, dx) = self._value_and_gradient(pullback, networks, x)
-        return gradient, dx
-
-    def _value_and_gradient(
-        self, function: Callable[..., Tensor], *trees: Tree
-    ) -> tuple[Tensor, tuple[Tree, ...]]:
-        """A scalar function of some trees, and its gradient with respect to all their arrays."""
-        gradients, value = torch.func.grad_and_value(function, argnums=tuple(range(len(trees))))(
-            *trees
-        )
-        return value, gradients
+        _, gradient = self.value_and_gradient(pullback, {"params": networks, "x": x})
+        return gradient["params"], gradient["x"]
 
     def _parts(self, s: Tensor, *others: Tensor) -> Parts:
         """A network's input: states, and what goes with each of them or with its particles."""
