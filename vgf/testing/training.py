@@ -22,22 +22,30 @@ _SMALL: dict[str, Any] = {
     "policy": Network((32, 32)),
     "sampling_steps": 5,
 }
-_VGF = Budget(steps=3, step_size=0.1, temperature=0.2)
-_AVGF = Budget(steps=3, step_size=0.1, temperature=None, clip_norm=1.0)
+_FLOWS: dict[str, dict[str, Any]] = {
+    "vgf": {"budget": Budget(steps=3, step_size=0.1, temperature=0.2)},
+    "avgf": {
+        "budget": Budget(steps=3, step_size=0.1, temperature=None, clip_norm=1.0),
+        "clip_norm": 1.0,
+    },
+}
+_REFERENCES: dict[str, dict[str, Any]] = {
+    "vgf flow": {},
+    "vgf gaussian": {"reference_kind": "gaussian", "reference_tanh": True},
+    "avgf flow": {},
+    "avgf gaussian": {"reference_kind": "gaussian"},
+}
 # VGF and A-VGF, both references, all critic losses; then the baselines
 TRAININGS: dict[str, Settings] = {
-    f"{method} {reference} {loss}": Settings(
-        method=method,
-        reference_kind=reference,
-        reference_tanh=reference == "gaussian" and method == "vgf",
+    f"{name} {loss}": Settings(
+        method=name.split()[0],
         critic_loss=loss,
         particles=5,
-        clip_norm=None if method == "vgf" else 1.0,
-        budget=_VGF if method == "vgf" else _AVGF,
+        **_FLOWS[name.split()[0]],
+        **reference,
         **_SMALL,
     )
-    for method in ("vgf", "avgf")
-    for reference in ("flow", "gaussian")
+    for name, reference in _REFERENCES.items()
     for loss in CRITIC_LOSSES
 }
 TRAININGS |= {
