@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class BC(Method):
-    """Behaviour cloning: particles are the reference's, none is moved, and all count the same."""
+    """Behaviour cloning: particles are the reference's, none is moved, and all are valued alike."""
 
     specification = specified.BC()
 
