@@ -168,7 +168,7 @@ def test_normalised_rewards_span_1000(found: dict[str, Any], shift: float) -> No
 
 def test_equal_returns_cannot_be_normalised() -> None:
     with pytest.raises(
-        VGFError, match=r"all whole trajectories have the return 2, .*--no-normalise"
+        VGFError, match=r"all complete trajectories have the return 2, .*--no-normalise"
     ):
         reward_scale(np.ones(4), np.array([0, 1, 0, 1]), "here")
 
@@ -236,11 +236,11 @@ def test_files_that_are_none(tmp_path: Path) -> None:
         (
             "a.npz",
             b"not a zip",
-            "is not a whole .npz file: it is not a zip archive, or was cut off",
+            "is not a complete .npz file: it is not a zip archive, or was cut off",
         ),
-        ("b.npz", b"", "is not a whole .npz file: it is not a zip archive"),
-        ("c.hdf5", b"not HDF5", "is not a whole HDF5 file"),
-        ("d.csv", b"1,2", "ends in none of .npz, .hdf5, .h5"),
+        ("b.npz", b"", "is not a complete .npz file: it is not a zip archive"),
+        ("c.hdf5", b"not HDF5", "is not a complete HDF5 file"),
+        ("d.csv", b"1,2", "must end in one of .npz, .hdf5, .h5"),
     ]:
         (tmp_path / name).write_bytes(content)
         if name.endswith("hdf5"):

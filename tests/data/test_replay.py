@@ -204,7 +204,7 @@ def test_a_trajectory_is_ended_in_place(tmp_path: Path) -> None:
 
 def test_files_of_something_else(tmp_path: Path) -> None:
     path = tmp_path / "transitions.bin"
-    with pytest.raises(VGFError, match=r"holds 0 whole transitions.* after 4"):
+    with pytest.raises(VGFError, match=r"holds 0 complete transitions.* after 4"):
         TransitionFile(path, 2, 1, at_least=4)
     assert not path.exists()
     TransitionFile(path, 2, 1).close()

@@ -167,7 +167,7 @@ def test_truncated_files_never_load(name: str, keep: float, tmp_path: Path) -> N
 def test_missing_and_mixed_up_files(name: str, tmp_path: Path) -> None:
     one, two = save(tmp_path, 1), save(tmp_path, 2)
     shutil.copy(one / name, two / name)
-    with pytest.raises(VGFError, match=r"step-000000002.*damaged or of another checkpoint"):
+    with pytest.raises(VGFError, match=r"step-000000002.*damaged or belongs to another checkpoint"):
         load_checkpoint(tmp_path)
     (two / name).unlink()
     with pytest.raises(VGFError, match="step-000000002"):
