@@ -278,7 +278,7 @@ def test_two_processes_do_not_make_the_same(
 
     monkeypatch.setattr(module.time, "sleep", finish)
     said = make(path, Refuser(), is_made=path.exists)
-    assert said == ["another process makes x.npz; waiting for it"]
+    assert said == ["another process is making x.npz; waiting for it"]
     assert path.read_bytes() == b"made"
 
 

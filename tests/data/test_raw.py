@@ -253,10 +253,10 @@ def test_files_that_are_none(tmp_path: Path) -> None:
         read_file(tmp_path)
     with open(tmp_path / "array.npz", "wb") as file:
         np.save(file, np.zeros(3))
-    with pytest.raises(VGFError, match=r"is not a whole \.npz file: it is not a zip archive"):
+    with pytest.raises(VGFError, match=r"is not a complete \.npz file: it is not a zip archive"):
         read_npz(tmp_path / "array.npz")
     np.savez(tmp_path / "objects.npz", observations=np.array([None, {}], object))
-    with pytest.raises(VGFError, match=r"is not a whole \.npz file"):
+    with pytest.raises(VGFError, match=r"is not a complete \.npz file"):
         read_npz(tmp_path / "objects.npz")
 
 
@@ -284,5 +284,5 @@ def test_truncated_files_are_refused(cut: int, suffix: str) -> None:
                     file[key] = value
         whole = path.read_bytes()
         path.write_bytes(whole[: cut % len(whole)])
-        with pytest.raises(VGFError, match="is not a whole"):
+        with pytest.raises(VGFError, match="is not a complete"):
             to_dataset(read_file(path))

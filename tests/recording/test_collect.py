@@ -242,7 +242,7 @@ def test_a_policy_that_fails(tmp_path: Path, policies: Path, function: str, word
         ("nowhere.py:act", "nowhere.py: No such file"),
         ("no_such_module:act", "no module 'no_such_module' here or on the path"),
         ("policies.py", "name a function in it, policies.py:FUNCTION"),
-        ("runs/nowhere", 'neither "random", nor a function .*nor a run folder'),
+        ("runs/nowhere", 'neither "random", nor a function .*nor an existing run folder'),
     ],
 )
 def test_no_policy(policy: str, words: str) -> None:

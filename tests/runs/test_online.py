@@ -491,7 +491,7 @@ def test_transitions_after_the_last_checkpoint_are_kept(straight: Path, tmp_path
     shutil.rmtree(folder / "checkpoints/step-000000028")  # on from step 20 of 40
     task = dataclasses.replace(PLANE, make_env=make_forgetful)
     said = run(folder, task=task, resume=True)
-    assert "20 transitions that were collected after that checkpoint are kept" in said
+    assert "20 transitions collected after that checkpoint are kept" in said
     assert (folder / "transitions.bin").read_bytes() == (straight / "transitions.bin").read_bytes()
 
 
@@ -795,7 +795,7 @@ def test_what_may_change(trained: Path, tmp_path: Path) -> None:
 def test_starts_that_are_not_there(tmp_path: Path, refused: Any, trained: Path) -> None:
     assert "no such run folder" in refused("--from", tmp_path / "absent", *WORDS)
     assert "is not a run folder" in refused("--from", tmp_path, *WORDS)
-    assert "checkpoint is of the run that this one starts from" in refused("--checkpoint", "6")
+    assert "checkpoint belongs to the run that this one starts from" in refused("--checkpoint", "6")
     assert "nothing to do: ask for updates by --steps" in refused("--steps", "0")
     assert "--resume continues with the run's own settings" in refused(
         "--resume", trained, "--online-steps", "9"

@@ -36,7 +36,7 @@ class JaxNetworks(JaxDevice):
     def _product(self, x: Array, kernel: Array) -> Array:
         """``[*, in] @ [in, out]``, not on a GPU's matrix units where they have little to do.
 
-            With one input or one output it is a pass over memory, which XLA fuses with the operations
+        With one input or one output it is a pass over memory, which XLA fuses with the operations
         before and after; and seeds side by side (vmap) stay in order.
         """
         if self.device == "cpu" or 1 not in kernel.shape:
