@@ -796,7 +796,7 @@ def test_starts_that_are_not_there(tmp_path: Path, refused: Any, trained: Path) 
     assert "no such run folder" in refused("--from", tmp_path / "absent", *WORDS)
     assert "is not a run folder" in refused("--from", tmp_path, *WORDS)
     assert "checkpoint belongs to the run that this one starts from" in refused("--checkpoint", "6")
-    assert "nothing to do: ask for updates by --steps" in refused("--steps", "0")
+    assert "nothing to do: ask for updates with --steps" in refused("--steps", "0")
     assert "--resume continues with the run's own settings" in refused(
         "--resume", trained, "--online-steps", "9"
     )
