@@ -5,9 +5,10 @@
 
 --peer-python names a Python that has what the peers need.
 
-Every side is a separate process, and all of them run at once. Short blocks of each are timed in
-turns, including bare matrix products, and every ratio is taken between the blocks of one round; the
-tables give its median, lowest and highest. Each side trains as its users do, from the same made-up
+Every side is a separate process, and all of them stay alive throughout. Short blocks of each are
+timed in turns, including bare matrix products, and every ratio is taken between the blocks of one
+round; the tables give its median, lowest and highest. Each side trains as its users do, from the
+same made-up
 data: ours with the updates of `vgf run`, the peers with the loop of their own `main.py`. A claim
 fails if the median ratio is below the claimed one.
 
@@ -357,7 +358,7 @@ def remarks(data: Data) -> list[str]:
         for name in MATMUL_PRECISIONS
     }
     about, called = data["machine"], data.get("device_name")
-    able = ", ".join(about["instructions"]) or "none that are known"
+    able = ", ".join(about["instructions"]) or "none known"
     found.append(
         f"The machine: {about['processor']}, {about['cores']} cores, "
         f"{about['memory'] / 2**30:.0f} GiB, instructions for matrices: {able}. Training ran on "
@@ -391,7 +392,7 @@ def verdict_on_bf16(rates: Data) -> str:
     if not rates["bf16"] or not rates["float32"]:
         return ""
     if rates["bf16"] <= rates["float32"]:
-        return ": bf16 has nothing to give here"
+        return ": bf16 gains nothing here"
     return ": bf16 may be faster here (--matmul-precision bf16)"
 
 
@@ -508,9 +509,9 @@ def sides_table(data: Data) -> Table:
     star = any("*" in cell for line in rows for cell in line)
     return Table(
         "One update; how many times as fast as each peer, median (lowest to highest round); FLOPs "
-        "it cannot do without, and for each byte of its products; the fraction of the limit that "
+        "it needs, and per byte of its products; the fraction of the limit that "
         "is reached; peak memory of the process, or of the device on a GPU"
-        + ("; * against a recorded time, not by turns" if star else ""),
+        + ("; * against a recorded time, not in turns" if star else ""),
         (
             "sizes",
             "side",
@@ -571,7 +572,7 @@ def experiment(
         draw=draw,
         remarks=remarks,
         caption=(
-            "FLOP/s of an update, of the FLOPs it cannot do without, against its FLOPs for each "
+            "FLOP/s of an update, counting the FLOPs it needs, against its FLOPs for each "
             "byte of its matrix products. Grey: what bare products and copies reach on this "
             "machine."
         ),

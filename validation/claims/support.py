@@ -3,10 +3,11 @@
 The reference is uniform on a disc, the value -||a - peak||^2 has its peak outside. Best-of-N takes
 the sample of the highest value; weighted behaviour cloning draws one with probability proportional
 to exp(Q / alpha), which is the reference reweighted (a sample of it, for a large set of
-candidates); the flow moves its particles, then takes the best. Selected actions are counted that
-are outside the disc, and outside by more than a margin. What would refute the claims: one action of
-best-of-N or of weighted behaviour cloning that is not, bit by bit, one of the samples; or a flow
-that leaves the disc by more than the margin in less than half of the draws at its largest budget.
+candidates); the flow moves its particles, then takes the best. What is counted is the selected
+actions outside the disc, and those outside by more than a margin. What would refute the claims: one
+action of best-of-N or of weighted behaviour cloning that is not, bit by bit, one of the samples; or
+a flow that leaves the disc by more than the margin in less than half of the draws at its largest
+budget.
 
 A parametric policy fitted by weighted regression may leave the support through the error of its
 fit; that is not tested here.
