@@ -154,8 +154,8 @@ def remarks(data: Data) -> list[str]:
         f"After these L no further fall is seen: {ends}.",
         "Gaussians that lie apart, 8 standard deviations between their means: MMD^2 falls as N to "
         f"the power {show(slope(data, 'apart'))} only, and at N = {last['particles']} is "
-        f"{ratio:.2g} times that of exact samples. The particles of each mode stay as many as "
-        "the first steps brought there.",
+        f"{ratio:.2g} times that of exact samples. Each mode keeps the number of "
+        "particles that the first steps brought there.",
     ]
 
 

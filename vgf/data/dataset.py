@@ -133,7 +133,7 @@ class Dataset:
 
 
 def gather(arrays: Mapping[str, Any], rows: Any) -> dict[str, Any]:
-    """The batch of some transitions, on whatever device and in whatever framework they are.
+    """The batch of some transitions, on any device and in any framework.
 
     Args:
         arrays: those of :meth:`Dataset.arrays`, or the same as arrays of torch or JAX.

@@ -130,7 +130,7 @@ def load_checkpoint(
         )
     place = checkpoint_path(folder, step)
     earlier = [f"step {other}" for other in steps if other < step]
-    way_out = f"delete {place} to go on from {(earlier or ['the beginning'])[-1]}"
+    way_out = f"delete {place} to resume from {(earlier or ['the beginning'])[-1]}"
     try:
         head = read_json(place / SIDECAR, dict)
     except VGFError as error:

@@ -1,7 +1,7 @@
 """Methods and parts of them by name: those of this package, and ``module:object`` for yours.
 
-A setting that names one of these is a string, so that it can go on a command line, into a file and
-into a compiled program's key. Given an object instead of a string, :func:`name_of` registers it.
+A setting that names one of these is a string, so that it can be given on a command line, in a file
+and in a compiled program's key. Given an object instead of a string, :func:`name_of` registers it.
 """
 
 from __future__ import annotations

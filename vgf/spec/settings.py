@@ -1,6 +1,6 @@
 """The settings of the method: what a run chooses, under the names a user types.
 
-The paper's symbols stand beside each name. All classes are frozen and hashable, so that a
+The paper's symbols are given beside each name. All classes are frozen and hashable, so that a
 compiled backend can specialise on them.
 """
 

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all; JSON files; the cache."""
+"""Files that appear completely or not at all; JSON files; the cache."""
 
 from __future__ import annotations
 

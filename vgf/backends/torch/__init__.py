@@ -1,4 +1,4 @@
-"""The torch backend: eager by default, or compiled whole; on the CPU or a CUDA GPU.
+"""The torch backend: eager by default, or compiled as a whole; on the CPU or a CUDA GPU.
 
 Gradients come from torch.func, the optimiser from torch.optim. The traps that separate torch from
 the specification are handled where they occur: the lower median (flow.py), LayerNorm's epsilon
