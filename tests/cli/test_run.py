@@ -606,7 +606,7 @@ def test_checkpoints_that_do_not_serve(
     (last / "state.safetensors").write_bytes(weights[:-1] + b"x")
     before = snapshot(folder)
     for words in (["run", "--resume", folder], ["eval", folder]):
-        assert "to go on from step 10" in refused(*words)
+        assert "to resume from step 10" in refused(*words)
     (last / "state.json").write_text('{"format": "vgf checkpoint", "version": 1, "step": "x"}')
     for words in (["run", "--resume", folder], ["eval", folder]):
         assert "state.json is damaged" in refused(*words)
