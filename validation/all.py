@@ -1,14 +1,14 @@
-"""Every experiment, one after the other, and the report of all.
+"""Every experiment, one after the other, and the report on all of them.
 
     python -m validation.all                  # about an hour on 2 cores
     python -m validation.all --quick          # a short version of each, about 10 minutes
     python -m validation.all --runs RUN ...   # test-time scaling of these run folders
     python -m validation.all --long           # hours: also the trainings and the mistakes
 
-Runs the claims, the toy, test-time scaling (of the default run, trained first, where no run folder
-is named), the parity table and the comparison with published numbers, then writes report.md and
-report.html. What takes hours is shown as it was recorded, unless --long is given. An experiment
-that cannot be run is named at the end, and the others go on. Exits with status 1 if a claim does
+Runs the claims, the toy, test-time scaling (of the default run, trained first, if no run
+folder is named), the parity table and the comparison with published numbers, then writes report.md
+and report.html. What takes hours is shown as recorded, unless --long is given. An experiment that
+cannot be run is named at the end, and the others continue. Exits with status 1 if a claim does
 not hold or something could not be run.
 """
 
@@ -44,7 +44,7 @@ QUICK_PARITY = ("--examples", "5", "--updates", "10", "--dtype", "float64")
 
 
 def tasks(out: Path, quick: bool, folders: list[str], long: bool) -> dict[str, Callable[[], bool]]:
-    """Every part by its name: a function that does it and returns whether all of it holds."""
+    """Every part by name: a function that runs it and returns whether everything holds."""
     short = ["--quick"] * quick
 
     def one(experiment: Experiment, command: str) -> Callable[[], bool]:
@@ -103,7 +103,7 @@ def run_all(out: Path, quick: bool, folders: list[str], long: bool, skip: list[s
 
 
 def copy_runs(out: Path) -> None:
-    """Copy the recorded whole runs to another folder of results, for what is not run again."""
+    """Copy the recorded runs to another results folder, for parts that are not run again."""
     out.mkdir(parents=True, exist_ok=True)
     for pattern in COPIED:
         for path in sorted(RESULTS.glob(pattern)):
@@ -118,7 +118,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--quick", action="store_true", help=f"short, into {QUICK_RESULTS}")
     parser.add_argument("--runs", nargs="+", default=[], metavar="RUN", help="for scaling")
-    parser.add_argument("--long", action="store_true", help="what takes hours too")
+    parser.add_argument("--long", action="store_true", help="also what takes hours")
     names = [*(claim.name for claim in CLAIMS), "toy", "scaling", "parity", "published"]
     parser.add_argument(
         "--skip",

@@ -1,15 +1,16 @@
-"""How fast it is: beside its peers, beside the machine's limit, and where the time goes.
+"""How fast it is: compared with its peers and the machine's limit, and where the time goes.
 
     python -m validation.bench --peer ryanxhr/vgf=PATH --peer seohongpark/fql=PATH
-    python -m validation.bench RECORD ...      # of records that vgf bench --out has written
+    python -m validation.bench RECORD ...      # of records written by vgf bench --out
 
 --peer-python names a Python that has what the peers need.
 
-Every side is a process of its own, and all of them are alive at once. Short blocks of each are
-timed by turns, bare matrix products among them, and every ratio is taken between the blocks of one
+Every side is a separate process, and all of them stay alive throughout. Short blocks of each are
+timed in turns, including bare matrix products, and every ratio is taken between the blocks of one
 round; the tables give its median, lowest and highest. Each side trains as its users do, from the
-same made-up data: ours by the updates of `vgf run`, the peers by the loop of their own `main.py`. A
-claim fails where the median ratio is below what it says.
+same made-up
+data: ours with the updates of `vgf run`, the peers with the loop of their own `main.py`. A claim
+fails if the median ratio is below the claimed one.
 
 Writes bench-cpu.md, bench-amx.md on a CPU with matrix units, or bench-gpu.md where training runs on
 a GPU.
@@ -57,7 +58,7 @@ KINDS = {
     "startup": "starts",
     "memory": "memory",
 }
-# The kinds of machine that have a page of their own.
+# The kinds of machine that have their own page.
 KINDS_OF_MACHINE = {
     "cpu": "Speed on a CPU",
     "gpu": "Speed on a GPU",
@@ -74,7 +75,7 @@ class Setup:
     """What is measured.
 
     Args:
-        works: names of sizes; the quick version has one of its own.
+        works: names of sizes; the quick version has its own.
         profiled: those whose parts are timed too.
         rounds, block_seconds: as :class:`vgf.bench.training.Plan`.
     """
@@ -155,9 +156,9 @@ TARGETS = (
         "bf16",
     ),
 )
-# Agents side by side on a GPU, and how many times the time of one they may take.
+# Agents side by side on a GPU, and how many times one agent's time they may take.
 TOGETHER_AT_MOST = 2.0
-# The same of evaluations, by how the task's name begins; and of `import vgf` and the help.
+# The same for evaluations, by how the task's name begins; and for `import vgf` and the help.
 EVALUATION = {"pointmaze": 5.0, "cube": 2.5}
 START_SECONDS = 0.3
 
@@ -166,7 +167,7 @@ START_SECONDS = 0.3
 
 
 def measure(setup: Setup, peers: Sequence[Peer], device: str) -> Data:
-    """Run `vgf bench` on every work, its profile on some, and its start."""
+    """Run `vgf bench` on every work, its profile on some, and its startup."""
     known = {work.name: work for work in (*RECORDED, SMOKE)}
     plan = Plan(
         works=[known[name] for name in setup.works],
@@ -185,7 +186,7 @@ def join(records: Sequence[Data]) -> Data:
     """One set of data of several records of one machine.
 
     Raises:
-        VGFError: records of different machines, devices or precisions, or none of training.
+        VGFError: records from different machines, devices or precisions, or none of training.
     """
     found: Data = {
         "rows": [],
@@ -207,7 +208,7 @@ def join(records: Sequence[Data]) -> Data:
         for key, value in same.items():
             if value is not None and found.setdefault(key, value) != value:
                 raise VGFError(
-                    f"the records are of different {key}s: {found[key]} and {value}; "
+                    f"the records have different {key}s: {found[key]} and {value}; "
                     "leave one of them out"
                 )
         source = {
@@ -243,7 +244,7 @@ def join(records: Sequence[Data]) -> Data:
 
 
 def read(paths: Sequence[Path]) -> Data:
-    """The data of records that `vgf bench --out` has written.
+    """The data of records written by `vgf bench --out`.
 
     Raises:
         VGFError: as :func:`vgf.bench.training.read_record` and :func:`join`.
@@ -269,7 +270,7 @@ def judge(data: Data) -> list[Verdict]:
     verdicts = []
     for target in TARGETS:
         of = target.work, target.precision, target.peer_precision, target.seeds
-        # what is claimed of any CPU is claimed of one with matrix units too
+        # what is claimed for any CPU is also claimed for one with matrix units
         if of not in rows or target.device not in (kind, "cpu" if kind == "amx" else kind):
             continue
         sides = rows[of]["sides"]
@@ -290,7 +291,7 @@ def judge(data: Data) -> list[Verdict]:
 
 
 def kind_of(device: str, about: Data) -> str:
-    """The page that a machine's numbers are on.
+    """The page for a machine's numbers.
 
     Args:
         device: that trained.
@@ -302,7 +303,7 @@ def kind_of(device: str, about: Data) -> str:
 
 
 def judge_together(data: Data) -> list[Verdict]:
-    """On a GPU: what agents side by side take, beside one alone."""
+    """On a GPU: the time that agents side by side take, compared with one alone."""
     verdicts = []
     for row in data["rows"] if data["device"] != "cpu" else ():
         alone = next(
@@ -350,14 +351,14 @@ def judge_rest(data: Data) -> list[Verdict]:
 
 
 def remarks(data: Data) -> list[str]:
-    """What the machine cannot do, and what is in the way of the rest."""
+    """What the machine cannot do, and what holds back the rest."""
     found = []
     rates = {
         name: max((p["rate"] for p in data["products"] if p["precision"] == name), default=0.0)
         for name in MATMUL_PRECISIONS
     }
     about, called = data["machine"], data.get("device_name")
-    able = ", ".join(about["instructions"]) or "none that are known"
+    able = ", ".join(about["instructions"]) or "none known"
     found.append(
         f"The machine: {about['processor']}, {about['cores']} cores, "
         f"{about['memory'] / 2**30:.0f} GiB, instructions for matrices: {able}. Training ran on "
@@ -387,11 +388,11 @@ def remarks(data: Data) -> list[str]:
 
 
 def verdict_on_bf16(rates: Data) -> str:
-    """What bf16 has to give, by the rates of bare products."""
+    """What bf16 can gain, by the rates of bare products."""
     if not rates["bf16"] or not rates["float32"]:
         return ""
     if rates["bf16"] <= rates["float32"]:
-        return ": bf16 has nothing to give here"
+        return ": bf16 gains nothing here"
     return ": bf16 may be faster here (--matmul-precision bf16)"
 
 
@@ -508,9 +509,9 @@ def sides_table(data: Data) -> Table:
     star = any("*" in cell for line in rows for cell in line)
     return Table(
         "One update; how many times as fast as each peer, median (lowest to highest round); FLOPs "
-        "it cannot do without, and for each byte of its products; the fraction of the limit that "
+        "it needs, and per byte of its products; the fraction of the limit that "
         "is reached; peak memory of the process, or of the device on a GPU"
-        + ("; * against a recorded time, not by turns" if star else ""),
+        + ("; * against a recorded time, not in turns" if star else ""),
         (
             "sizes",
             "side",
@@ -547,7 +548,7 @@ def draw(data: Data, stem: Path) -> None:
 
 
 def measured_where(data: Data) -> Data:
-    """What is told of where training was measured, as of any experiment."""
+    """Where training was measured, as for any experiment."""
     row, about = data["rows"][-1], data["machine"]
     same = {name: about[name] for name in ("processor", "cores", "system")}
     return {**same, "versions": row["versions"], "revision": row["revision"]}
@@ -571,7 +572,7 @@ def experiment(
         draw=draw,
         remarks=remarks,
         caption=(
-            "FLOP/s of an update, of the FLOPs it cannot do without, against its FLOPs for each "
+            "FLOP/s of an update, counting the FLOPs it needs, against its FLOPs for each "
             "byte of its matrix products. Grey: what bare products and copies reach on this "
             "machine."
         ),

@@ -1,10 +1,10 @@
-"""`vgf check` on implementations that no one here wrote.
+"""`vgf check` on other people's implementations.
 
     python -m validation.check_others --checkout ryanxhr/vgf=PATH --checkout seohongpark/fql=PATH
 
-Packages that are installed are checked as installed, repositories as checked out at a PATH; what is
-not there is named as not run. The adapters below are ours, the functions are theirs: nothing of
-theirs is copied. Writes validation/results/check-others.md and .json. Exits with status 0 whatever
+Packages are checked as installed, repositories as checked out at a PATH; whatever is missing is
+listed as not run. The adapters below are ours, the functions are theirs: none of their code is
+copied. Writes validation/results/check-others.md and .json. Exits with status 0 whatever
 is found: a difference is a finding, often a convention, and not a failure.
 """
 
@@ -35,12 +35,12 @@ Build = Callable[..., tuple[Any, Adapter]]
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """A function of somebody else's, and as what it is checked.
+    """Somebody else's function, and as what it is checked.
 
     Attributes:
         source: a package, or owner/name of a repository.
         what: the function, as its authors call it.
-        name: as what it is checked.
+        name: the equation it is checked as.
         build: makes it callable, given the checkout for a repository.
     """
 
@@ -494,7 +494,7 @@ def _(root: Path) -> tuple[Any, Adapter]:
     return phi, Adapter(single=True, framework="numpy", constants={"temperature": 1.0})
 
 
-# What could not be given the specification's inputs, and why.
+# Functions that cannot take the specification's inputs, and why.
 NO_ADAPTER = (
     (
         "ryanxhr/vgf",
@@ -518,7 +518,7 @@ NO_ADAPTER = (
 
 
 def version_of(source: str, checkouts: dict[str, Path]) -> str | None:
-    """The version of a package or the revision of a checkout; None if it is not there."""
+    """The version of a package or the revision of a checkout; None if it is missing."""
     if "/" in source:
         root = checkouts.get(source)
         if root is None or not root.is_dir():
@@ -529,7 +529,7 @@ def version_of(source: str, checkouts: dict[str, Path]) -> str | None:
             text=True,
             check=False,
         )
-        stated = root / "REVISION"  # of an export without a repository
+        stated = root / "REVISION"  # an export without a repository has none
         if stated.is_file():
             return stated.read_text().strip()[:10]
         return done.stdout.strip() or "unknown revision"
@@ -550,7 +550,7 @@ def run(item: Case, checkouts: dict[str, Path], examples: int) -> Result | str:
 
 
 def in_words(result: Result) -> str:
-    """What was found, in a cell of a table."""
+    """What was found, as a table cell."""
     if result.agrees:
         tried = ", ".join(f"{t.examples} in {t.dtype}" for t in result.tried)
         return f"agrees ({tried}; worst {max(t.worst.ratio for t in result.tried):.1g} x tolerance)"
@@ -580,7 +580,7 @@ def main(argv: list[str] | None = None) -> int:
     for text in args.checkout:
         name, equals, path = text.partition("=")
         if not equals or not Path(path).is_dir():
-            parser.error(f"--checkout {text}: write OWNER/NAME=PATH, of a folder that is there")
+            parser.error(f"--checkout {text}: write OWNER/NAME=PATH, with an existing folder")
         checkouts[name] = Path(path).resolve()
     rows, records = [], []
     for item in CASES:

@@ -1,8 +1,8 @@
-"""An experiment: numbers are measured, verdicts are computed from them, and all is written down.
+"""An experiment: numbers are measured, verdicts are computed from them, and all is recorded.
 
-The parts are apart so that each can be tested: a broken method can be measured, and its numbers
-judged. What is recorded as JSON is enough to judge and draw again (``--redraw``), and is all that
-the report reads.
+The parts are separate so that each can be tested: a broken method can be measured, and its numbers
+judged. The JSON record is enough to judge and draw again (``--redraw``), and is all that the report
+reads.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Verdict:
     """Whether a claim held.
 
     Args:
-        claim: one sentence, without a number that was measured.
+        claim: one sentence, without any measured number.
         holds: computed from the data.
         evidence: the numbers it rests on.
     """
@@ -54,16 +54,16 @@ class Experiment:
 
     Args:
         name: of its files.
-        title: a line.
+        title: one line.
         about: what is measured, with which settings, and what would refute the claim.
         setup, quick: a dataclass of settings, and one for a short version.
         measure: setup -> the data, plain numbers that JSON can hold.
         judge: data -> verdicts.
         tables: data -> tables.
-        draw: data and the stem of the figure's files; none draws none.
+        draw: data and the stem of the figure's files; None for no figure.
         caption: of the figure.
-        remarks: data -> sentences on what was measured besides.
-        where: data -> machine, versions and revision; none: those of this process.
+        remarks: data -> sentences on what else was measured.
+        where: data -> machine, versions and revision; None for those of this process.
     """
 
     name: str
@@ -99,7 +99,7 @@ def show(found: Mapping[str, float], digits: int = 3) -> str:
 
 
 def counting(total: int, what: str, unit: str) -> Iterator[int]:
-    """range(total), its progress shown on standard error."""
+    """range(total), with its progress on standard error."""
     with progress(total, what, unit) as shown:
         for i in range(total):
             yield i
@@ -179,7 +179,7 @@ def finish(experiment: Experiment, record: Data, data: Data, out: Path) -> Data:
 
 
 def as_json(record: Data) -> str:
-    """A record as JSON: what is read by people one key a line, the data on one line."""
+    """A record as JSON: one key per line for people to read, the data on one line."""
     text = json.dumps({**record, "data": None}, indent=1, allow_nan=False)
     data = json.dumps(record["data"], allow_nan=False, separators=(",", ":"))
     return text.replace('\n "data": null', f'\n "data": {data}') + "\n"
@@ -189,18 +189,18 @@ def read_record(path: Path) -> Data:
     """Read a record.
 
     Raises:
-        VGFError: no such file, or one that is no record.
+        VGFError: no such file, or one that is not a record.
     """
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise VGFError(
-            f"{path} is not there; run the experiment first, without --redraw"
+            f"{path} does not exist; run the experiment first, without --redraw"
         ) from error
     except (OSError, ValueError) as error:
         raise VGFError(f"{path} cannot be read: {error}; delete it and run again") from error
     if not isinstance(record, dict) or "data" not in record:
-        raise VGFError(f"{path} is no record of an experiment; delete it and run again")
+        raise VGFError(f"{path} is not the record of an experiment; delete it and run again")
     return record
 
 
@@ -222,7 +222,7 @@ def blocks(record: Data, level: int = 1) -> list[Block]:
 
 
 def made_by(record: Data) -> str:
-    """Where a record is from, in a sentence or two."""
+    """Where a record comes from, in a sentence or two."""
     place = record["environment"]
     used = ", ".join(f"{name} {version}" for name, version in place["versions"].items())
     short = "A short version, for a look only. " if record["quick"] else ""
@@ -269,7 +269,7 @@ def folder(args: argparse.Namespace) -> Path:
 
 
 def command_line(module: str, words: Sequence[str]) -> str:
-    """The command that makes a record again."""
+    """The command that reproduces a record."""
     return " ".join(["python -m", f"validation.{module}", *words])
 
 
@@ -306,7 +306,7 @@ def holds(record: Data) -> bool:
 
 
 def exit_status(act: Callable[[], bool]) -> int:
-    """0 where all holds, 1 where not, 2 for a mistake of the user's, 130 for Ctrl-C."""
+    """0 if all holds, 1 if not, 2 for a user's mistake, 130 for Ctrl-C."""
     try:
         return 0 if act() else 1
     except VGFError as error:
@@ -318,7 +318,7 @@ def exit_status(act: Callable[[], bool]) -> int:
 
 
 def choose(experiments: Sequence[Experiment], name: str) -> Experiment:
-    """The experiment of a name.
+    """The experiment with a name.
 
     Raises:
         VGFError: there is none.
@@ -329,12 +329,12 @@ def choose(experiments: Sequence[Experiment], name: str) -> Experiment:
     if name not in by_name:
         near = difflib.get_close_matches(name, by_name, n=1)
         hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(by_name)}"
-        raise VGFError(f"{name} is no experiment; {hint}")
+        raise VGFError(f"{name} is not an experiment; {hint}")
     return by_name[name]
 
 
 def run_one(experiment: Experiment, command: str, args: argparse.Namespace) -> Data:
-    """Run one experiment as its flags say, and say what came out."""
+    """Run one experiment as its flags say, and print the outcome."""
     out = folder(args)
     again = args.redraw
     record = redraw(experiment, out) if again else run(experiment, out, args.quick, command)

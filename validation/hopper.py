@@ -1,7 +1,7 @@
 """A walking policy for gymnasium's Hopper, to record data with: `validation.hopper:policy`.
 
 A linear policy found by random search (Mania et al. 2018, the basic form), the same on every run
-of the same simulator. It is no expert: the data it records are of medium quality at best.
+of the same simulator. It is not an expert: the data it records are of medium quality at best.
 
     python -m validation.hopper     # searches, and writes results/hopper-policy.json
 """

@@ -1,11 +1,11 @@
 """VGF and its baselines side by side on data of three OGBench tasks, generated here.
 
-    python -m validation.methods                  # trains what has not been trained yet
+    python -m validation.methods                  # trains what is not trained yet
     python -m validation.methods methods-scene    # one of the tasks
     python -m validation.methods --redraw         # from the recorded numbers
 
-Every run is a `vgf run` of its own, in the folder that VGF_VALIDATION_RUNS names (runs/methods):
-one that was finished before is not trained again, one that was stopped goes on. Behaviour cloning
+Every run is a separate `vgf run`, in the folder that VGF_VALIDATION_RUNS names (runs/methods): a
+finished one is not trained again, a stopped one continues. Behaviour cloning
 by the flow reference, best-of-N (L = 0) and VGF are one trained agent, acting at different budgets.
 """
 
@@ -30,7 +30,7 @@ from .figures import COLOURS, COLUMN, MARKERS, figure
 from .pages import Table
 from .record import RUNS
 
-# What is read off each run: the name in the figure, and the label of its test budget ("L" is the
+# What is read from each run: the name in the figure, and the label of its test budget ("L" is the
 # training budget's).
 METHODS: dict[str, dict[str, str]] = {
     "bc": {"BC, Gaussian": "bc"},
@@ -39,7 +39,7 @@ METHODS: dict[str, dict[str, str]] = {
     "vgf": {"BC, flow": "bc", "best-of-N": "0", "VGF": "L"},
     "avgf": {"A-VGF": "L"},
 }
-UNLEARNED = 0.1  # a success below which no method can be told from another
+UNLEARNED = 0.1  # a success below which methods cannot be told apart
 _ACTING = ("BC, flow", "best-of-N")  # other budgets of the VGF agent
 ORDER = ("BC, Gaussian", "BC, flow", "weighted BC", "FQL", "best-of-N", "VGF", "A-VGF")
 
@@ -58,10 +58,10 @@ _SMALL = tuple(
     for network in ("critic", "reference", "gradient-field", "policy")
     for word in (f"--{network}-hidden", "128", "128", "128")
 )
-# Ours throughout: small networks and few updates, for two cores; no number that is recorded was
-# seen before they were chosen. A-VGF's budgets on cube and scene are the authors' (L = 1, epsilon
-# 0.05 and 0.1), FQL's weight there its own paper's (300). Of the scenes and puzzles, scene's first
-# task is the easiest: two things to open, in 750 steps.
+# Ours throughout: small networks and few updates, for two cores; they were
+# chosen before any recorded number was seen. A-VGF's budgets on cube and scene are the authors' (L
+# = 1, epsilon 0.05 and 0.1), FQL's weight there is its own paper's (300). Of the scenes and
+# puzzles, scene's first task is the easiest: two things to open, in 750 steps.
 _MANIPULATION = (
     *("--discount", "0.98", "--polyak", "0.01", "--num-envs", "10", "--batch-size", "128"),
     *("--learning-rate", "1e-3", "--target-ensemble", "mean"),
@@ -249,19 +249,19 @@ def tables(data: Data) -> list[Table]:
 
 
 def remarks(data: Data) -> list[str]:
-    """How long the trainings took, which were done before this page where that says less; and
-    whether anything was learned."""
+    """How long the trainings took, which may have been done before the page was made; and whether
+    anything was learned."""
     seconds = sum(
         sum(entry["seconds"]) for name, entry in data["methods"].items() if name not in _ACTING
     )
     best = max(data["methods"].values(), key=lambda entry: entry["mean"])
     unlearned = (
         f"The best of them succeeds in {100 * best['mean']:.0f} % of episodes: so short a training "
-        "on so few data teaches none of them the task, and the comparison says nothing."
+        "on so little data teaches none of them the task, and the comparison says nothing."
     )
     return [
         f"The trainings took {seconds:,.0f} s in all, with whatever share of the machine they had: "
-        "no measure of speed.",
+        "this does not measure speed.",
         *([unlearned] if best["mean"] < UNLEARNED else []),
     ]
 
@@ -294,7 +294,7 @@ def experiment(setup: Setup, data: str) -> Experiment:
             "with the same networks, batches and number of updates, far fewer than the paper's "
             "million. Behaviour cloning by the flow, best-of-N (L = 0) and VGF are one agent at "
             "three budgets. Nothing is chosen with hindsight: settings were fixed before any of "
-            "these numbers was seen, and the last evaluation counts. A claim is refuted by one "
+            "these numbers were seen, and the last evaluation counts. A claim is refuted by one "
             "seed in which it does not hold."
         ),
         setup=setup,

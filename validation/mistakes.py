@@ -25,7 +25,7 @@ def caught_by(variant: Variant, backend: Backend, names: list[str], examples: in
     planted = variant.plant(backend)
     found = []
     for name in names:
-        # the check that must catch it looks as long as the tests do
+        # the check that must catch it searches as long as the tests do
         tries = 200 if name == variant.equation else examples
         try:
             check(planted, name, tries, shrink=False)
@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
     args = parser.parse_args(argv)
     rows, missed = [], 0
-    # JAX compiles for every check, so there only the check that must catch it is run
+    # JAX compiles for every check, so only the check that must catch it is run there
     backends = [get_backend(n, dtype="float64") for n in available_backends() if n != "numpy"]
     for number, variant in enumerate(VARIANTS.values(), 1):
         caught = {

@@ -3,7 +3,7 @@
     python -m validation.online
 
 An agent is trained on a few episodes of pointmaze by torch, too few for it; a run on JAX starts
-from its checkpoint and goes on online, in each of the three mixing styles.
+from its checkpoint and continues online, in each of the three mixing styles.
 """
 
 from __future__ import annotations
@@ -191,8 +191,8 @@ EXPERIMENT = Experiment(
     title="Offline to online",
     about=(
         "pointmaze-medium, task 1, as in the default run but with 5 episodes of data and 1,000 "
-        "updates, in torch; from that checkpoint a run in JAX goes on online with the offline data "
-        "in the buffer (iql), half of each batch offline (rlpd), or online data alone (wsrl). "
+        "updates, in torch; from that checkpoint a run in JAX continues online with the offline "
+        "data in the buffer (iql), half of each batch offline (rlpd), or online data alone (wsrl). "
         "What would refute that it works: a seed that ends no higher than it began."
     ),
     setup=Setup(),

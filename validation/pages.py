@@ -24,7 +24,7 @@ class Heading:
 
 @dataclass(frozen=True)
 class Text:
-    """Paragraphs, with an empty line between two."""
+    """Paragraphs, separated by empty lines."""
 
     text: str
 
@@ -106,7 +106,7 @@ def _html(block: Block, folder: Path) -> str:
 
 
 def _inline(text: str) -> str:
-    """Text of a line: `code`, **bold** and [links](to) as in Markdown."""
+    """Text within a line: `code`, **bold** and [links](to) as in Markdown."""
     text = escape(text)
     text = re.sub(r"`([^`]+)`", r"<code>\1</code>", text)
     text = re.sub(r"\*\*([^*]+)\*\*", r"<b>\1</b>", text)

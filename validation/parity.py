@@ -38,7 +38,7 @@ ROUGH = ("tf32", "bf16")
 
 
 def backends(args: argparse.Namespace) -> Iterator[Backend]:
-    """The backends to try: one that was named, or all that are installed, in both dtypes."""
+    """The backends to try: the named one, or all that are installed, in both dtypes."""
     for name in [args.backend] if args.backend else available_backends():
         for device in devices(name, args.device):
             for dtype in [args.dtype] if args.dtype else DTYPES:
@@ -48,7 +48,7 @@ def backends(args: argparse.Namespace) -> Iterator[Backend]:
 
 
 def devices(name: str, asked: str) -> list[str]:
-    """Where to try a backend: where it was asked for, or on the CPU and a GPU if there is one."""
+    """Where to try a backend: on the requested device, or on the CPU and a GPU if there is one."""
     if name == "numpy":
         return ["cpu"]
     if asked != "auto":

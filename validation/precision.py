@@ -1,8 +1,8 @@
-"""Learning with less precise matrix products: curves beside those of float32.
+"""Learning with less precise matrix products: curves compared with those of float32.
 
     python -m validation.precision                    # on a GPU TF32 too
 
-One task, the same seeds, data and batches; `--matmul-precision` alone differs.
+One task, the same seeds, data and batches; only `--matmul-precision` differs.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from .online import curve, vgf
 from .pages import Table
 
 EXACT = MATMUL_PRECISIONS[0]
-# By how much of all episodes a mean may lie below that of float32.
+# By what share of episodes a mean may lie below that of float32.
 MARGIN = 0.05
 
 
@@ -49,7 +49,7 @@ class Setup:
 
 
 def precisions(backend: str) -> list[str]:
-    """Those that the device in use has."""
+    """The precisions of the device in use."""
     found = []
     for name in MATMUL_PRECISIONS:
         try:
@@ -196,8 +196,8 @@ EXPERIMENT = Experiment(
         "pointmaze-medium, task 1, as in the default run, in JAX. Products of float32 numbers are "
         "as precise as float32, or their operands are rounded to TF32 or bf16 and the sums kept in "
         "float32; all else stays float32. What would refute that learning is no worse: a success, "
-        f"meaned over the curve and the seeds, more than {100 * MARGIN:.0f} % of episodes below "
-        "float32's."
+        f"averaged over the curve and the seeds, more than {100 * MARGIN:.0f} % of episodes "
+        "below float32's."
     ),
     setup=Setup(),
     quick=Setup(updates=40, every=20, episodes=2, seeds=2),

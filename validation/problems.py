@@ -1,4 +1,4 @@
-"""Landscapes whose answer is known: mixtures of Gaussians, and bounded scores."""
+"""Landscapes with known answers: mixtures of Gaussians, and bounded scores."""
 
 from __future__ import annotations
 
@@ -69,14 +69,14 @@ class Mixture:
 
 
 def ring(modes: int, radius: float, std: float) -> Mixture:
-    """Equal Gaussians evenly on a circle around the origin of the plane."""
+    """Equal Gaussians evenly spaced on a circle around the origin of the plane."""
     angles = (np.arange(modes) + 0.5) * 2 * math.pi / modes
     means = radius * np.stack([np.cos(angles), np.sin(angles)], axis=-1)
     return Mixture(means.tolist(), [1 / modes] * modes, std)
 
 
 def clipped(score: VectorField, length: float) -> VectorField:
-    """A score made no longer than `length`, as the bounds of the theory ask."""
+    """A score clipped to `length`, as the bounds of the theory require."""
 
     def field(a: Array) -> Array:
         g = score(a)

@@ -3,11 +3,11 @@
     python -m validation.published
 
 The paper's numbers are of its own training: 1M transitions of the benchmark, 1M updates, networks
-of 4 x 512, A-VGF with its authors' settings for each task. Beside each stands the recorded run of
-this repository by the same method on the same environment (`run-*.json` and `methods-*.json` of
-`validation/results/`), at its last evaluation and its training budget, and every difference of
-setting that is known to matter. Only a run without a difference is called comparable. Where no run
-is recorded, the table says "not run".
+of 4 x 512, A-VGF with its authors' settings for each task. Beside each is this
+repository's recorded run by the same method on the same environment (`run-*.json` and
+`methods-*.json` of `validation/results/`), at its last evaluation and its training budget, and
+every difference in settings that is known to matter. Only a run without a difference is called
+comparable. If no run is recorded, the table says "not run".
 
 Numbers "read off" are from the authors' figures, to a few per cent.
 """
@@ -41,7 +41,7 @@ from .record import RESULTS
 
 TABLE, CURVE = "paper, table", "read off the authors' figures, 1M updates"
 FULL_UPDATES, FULL_NETWORK = 1_000_000, (512, 512, 512, 512)
-# What validation.methods calls a method whose kind is published.
+# What validation.methods calls the methods with published numbers.
 BY_NAME = {"BC, flow": "bc", "FQL": "fql", "VGF": "vgf", "A-VGF": "avgf"}
 METHODS = {"vgf": "VGF", "avgf": "A-VGF", "bc": "BC", "weighted_bc": "weighted BC", "fql": "FQL"}
 
@@ -55,8 +55,8 @@ class Published:
             version.
         method: one of METHODS' values, or another.
         value: success in per cent, or D4RL's normalised score.
-        source: where it stands.
-        tasks: of how many tasks it is the mean.
+        source: where it is published.
+        tasks: the number of tasks it is the mean of.
         benchmark: OGBench or D4RL.
     """
 
@@ -109,7 +109,7 @@ def configuration(command: str) -> RunConfig:
     """The configuration of a recorded run, from the command that made it.
 
     Raises:
-        VGFError: a command that is none of this version's.
+        VGFError: a command that this version does not have.
     """
     words = shlex.split(command)[2:]
     parser = Parser(prog="vgf run")
@@ -118,7 +118,7 @@ def configuration(command: str) -> RunConfig:
 
 
 def settings_of(config: RunConfig) -> Data:
-    """What of a run's configuration is known to matter."""
+    """What is known to matter in a run's configuration."""
     return {
         "env": config.task.env,
         "method": config.agent.method,
@@ -156,7 +156,7 @@ def read_run(path: Path) -> Data:
 
 
 def read_methods(path: Path) -> list[Data]:
-    """The recorded runs of validation.methods; those of behaviour cloning are VGF's at no budget.
+    """The recorded runs of validation.methods; behaviour cloning's are VGF's without a budget.
 
     Raises:
         VGFError: a record that is damaged or incomplete.
@@ -192,7 +192,7 @@ def matches(published: Published, run: Data) -> bool:
 
 
 def differences(published: Published, run: Data) -> list[str]:
-    """What a run did otherwise, of what is known to matter."""
+    """What a run did differently, among what is known to matter."""
     found = []
     if published.tasks > 1:
         found.append(f"1 of {published.tasks} tasks")
@@ -236,7 +236,7 @@ def measure(setup: Setup) -> Data:
 
 
 def remarks(data: Data) -> list[str]:
-    """The runs on which nothing is published, and what may be concluded."""
+    """The runs for which nothing is published, and what may be concluded."""
     alone = [
         run
         for run in data["runs"]
@@ -249,7 +249,7 @@ def remarks(data: Data) -> list[str]:
         "here." + ("" if count else " None of them is confirmed or contradicted."),
         *(
             f"{run['name']} ({run['env']}, {METHODS[run['method']]}: {run['score']} at "
-            f"{run['budget']}) is on a task of which the paper gives no number."
+            f"{run['budget']}) is on a task for which the paper gives no number."
             for run in alone
         ),
     ]
@@ -281,7 +281,7 @@ def tables(data: Data) -> list[Table]:
 
 
 def experiment(folder: Path | None = None) -> Experiment:
-    """The comparison, of the records in a folder."""
+    """The comparison, from the records in a folder."""
     setup = Setup(None if folder is None else str(folder))
     return Experiment(
         name="published",

@@ -1,4 +1,4 @@
-"""Where and with what a result was measured, and writing it down."""
+"""Where and with what a result was measured, and how it is written."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from vgf.runs.folder import git_revision
 from vgf.support.files import write_atomically
 
 RESULTS = Path(__file__).parent / "results"
-RUNS = "VGF_VALIDATION_RUNS"  # the environment's name for the folder of what is trained
+RUNS = "VGF_VALIDATION_RUNS"  # the environment variable for the folder of trained runs
 PACKAGES = ("vgf", "numpy", "scipy", "torch", "jax", "jaxlib", "optax", "hypothesis")
 
 
@@ -42,13 +42,13 @@ def environment() -> dict[str, Any]:
 
 
 def write(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
+    """Write a file completely or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, text)
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON, one key a line."""
+    """Write JSON, one key per line."""
     write(path, json.dumps(value, indent=1) + "\n")
 
 

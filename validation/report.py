@@ -1,7 +1,7 @@
-"""One report of all that is recorded: report.md, and report.html with the figures inside.
+"""One report on all that is recorded: report.md, and report.html with the figures inside.
 
     python -m validation.report
-    python -m validation.report --out FOLDER   # of the records in another folder
+    python -m validation.report --out FOLDER   # from the records in another folder
 
 Nothing is run: the report is made from the JSON files and the SVG figures beside them. What has no
 record is listed as not run.
@@ -27,7 +27,7 @@ from .record import RESULTS
 
 MARKDOWN, HTML = "report.md", "report.html"
 TITLE = "Validation of vgf"
-# What a report holds, in its order: the name of the record and the command that makes it.
+# What a report holds, in order: the name of the record and the command that makes it.
 EXPERIMENTS = {
     **{claim.name: f"python -m validation.claims {claim.name}" for claim in CLAIMS},
     "toy": "python -m validation.toy",
@@ -51,7 +51,7 @@ def load(path: Path) -> Data | None:
     """A JSON file, or None where there is none.
 
     Raises:
-        VGFError: a file that is no JSON object.
+        VGFError: a file that is not a JSON object.
     """
     if not path.exists():
         return None
@@ -60,7 +60,7 @@ def load(path: Path) -> Data | None:
     except (OSError, ValueError) as error:
         raise VGFError(f"{path} cannot be read: {error}; delete it and run again") from error
     if not isinstance(value, dict):
-        raise VGFError(f"{path} is no record; delete it and run again")
+        raise VGFError(f"{path} is not a record; delete it and run again")
     return value
 
 
@@ -128,7 +128,7 @@ def parity_blocks(folder: Path, parities: dict[str, Data]) -> list[Block]:
             rows = [drift_row(group) for group in by_backend(parity["drift"]).values()]
             found.append(Table("Whole updates against the specification in float64", header, rows))
     if (folder / "mistakes.md").exists():
-        found.append(Text("That the checks can fail: [planted mistakes](mistakes.md)."))
+        found.append(Text("Evidence that the checks can fail: [planted mistakes](mistakes.md)."))
     return found
 
 
@@ -169,7 +169,7 @@ def drift_row(rows: Sequence[Data]) -> list[str]:
 
 
 def run_blocks(folder: Path) -> list[Block]:
-    """The recorded whole runs."""
+    """The recorded runs."""
     found: list[Block] = [Heading("Whole runs")]
     paths = sorted(folder.glob("run-*.json"))
     if not paths:
@@ -205,8 +205,8 @@ def page(folder: Path) -> list[Block]:
     found.append(
         Points(
             [
-                "`python -m validation.all` makes all of it again, and this page.",
-                "Each verdict is computed from the numbers beside it; intervals are of 95 %.",
+                "`python -m validation.all` reproduces all of it, and this page.",
+                "Each verdict is computed from the numbers beside it; intervals are 95 %.",
             ]
         )
     )
@@ -219,7 +219,7 @@ def page(folder: Path) -> list[Block]:
 
 
 def drawn(block: Block, folder: Path) -> bool:
-    """Whether a figure is there; any other block is."""
+    """Whether a figure exists; any other block does."""
     return not isinstance(block, Picture) or (folder / f"{block.name}.svg").exists()
 
 
@@ -227,7 +227,7 @@ def write_report(folder: Path) -> Path:
     """Write report.md and report.html from the records of a folder.
 
     Raises:
-        VGFError: a damaged record, or a folder that is not there or cannot be written.
+        VGFError: a damaged record, or a folder that does not exist or cannot be written.
     """
     if not folder.is_dir():
         raise VGFError(f"{folder} is not a folder of results; run an experiment first")

@@ -1,4 +1,4 @@
-"""Whole runs of `vgf run`, summarised: the default run over ten seeds, and others.
+"""Complete runs of `vgf run`, summarised: the default run over ten seeds, and others.
 
     python -m validation.runs demo                   # trains, then writes the results
     python -m validation.runs demo --from RUN        # writes the results of a finished run folder

@@ -4,14 +4,16 @@
     python -m validation.scaling                 # trains the default run first
 
 A run folder is read, not trained: its last evaluation, or the evaluation that `vgf eval RUN --steps
-...` left in its `eval/` for the last checkpoint, whichever has more test budgets (the latest of
-equals). A folder of several seeds is one panel, its interval over the seeds. All budgets are of one
-and the same training.
+...` left in its `eval/` for the last checkpoint, whichever has more test budgets (the latest if
+tied). A folder of several seeds is one panel, its interval over the seeds. All budgets share one
+training.
 
-What is claimed for every run is that the particles move further with each larger budget, in W2 and
-in mean displacement, until they have come to rest: a budget at which they move less far than at the
-one before, and by more than 5 % less than the furthest of all, would refute it. Whether the score
-rises or falls is what is measured: the paper finds both.
+The claim for every run is that the particles move further with each larger budget, in W2 and in
+mean
+displacement, until they come to rest: a budget at which they move less far than at the one before,
+and more than 5 % less than the furthest of all, would refute it. Whether the score rises or falls
+is
+measured, not claimed: the paper finds both.
 """
 
 from __future__ import annotations
@@ -46,7 +48,7 @@ from .figures import COLUMN, PAGE, figure, letter, line
 from .pages import Table
 
 BUDGETS = ("0", "1", "2", "3", "5", "8", "12")
-REST = 0.05  # of the furthest distance: what a flow at rest may still move to and fro
+REST = 0.05  # share of the furthest distance that a flow at rest may still move to and fro
 DISTANCES = {"w2": "W2", "displacement": "mean displacement"}
 
 
@@ -56,8 +58,8 @@ class Setup:
 
     Args:
         runs: run folders.
-        seeds: of the default run, when none is named.
-        updates: of the default run, when none is named.
+        seeds: of the default run, if none is named.
+        updates: of the default run, if none is named.
         episodes: of its evaluation, for each test budget.
     """
 
@@ -71,7 +73,7 @@ def train(setup: Setup, folder: Path) -> None:
     """The default run, evaluated at more budgets than it is by default.
 
     Raises:
-        VGFError: it failed, and has said why.
+        VGFError: it failed, and has reported why.
     """
     words = [
         *("--seeds", str(setup.seeds), "--steps", str(setup.updates)),
@@ -88,7 +90,7 @@ def evaluation(run: Run) -> list[Row]:
     folders = sorted((run.folder / "eval").glob("*/evaluations.jsonl"))
     found = [run.evaluations, *(read_rows(path) for path in folders)]
     rows = [[row for row in group if row["step"] == last] for group in found]
-    # max takes the first of equals, and the latest is wanted
+    # max takes the first if tied, and the latest is wanted
     return max(reversed(rows), key=lambda group: len({row["budget"] for row in group}))
 
 
@@ -124,7 +126,7 @@ def settings_of(run: Run) -> Data:
 
 
 def measure(setup: Setup) -> Data:
-    """The scores of every run folder that was named, or of the default run."""
+    """The scores of every named run folder, or of the default run."""
     if setup.runs:
         return {"groups": [read_group(Path(run)) for run in setup.runs]}
     with tempfile.TemporaryDirectory() as scratch:
@@ -134,7 +136,7 @@ def measure(setup: Setup) -> Data:
 
 
 def counted(group: Data) -> list[Data]:
-    """The scores at numbers of steps, rising."""
+    """The scores by number of steps, in rising order."""
     return [score for score in group["scores"] if isinstance(score["budget"], int | float)]
 
 
@@ -187,7 +189,7 @@ def describe(group: Data) -> str:
 
 
 def beyond(one: Data, other: Data) -> bool:
-    """Whether two intervals do not meet."""
+    """Whether two intervals do not overlap."""
     if one["low"] is None or other["high"] is None:
         return False
     return bool(one["low"] > other["high"] or one["high"] < other["low"])
@@ -304,9 +306,9 @@ def experiment(runs: Sequence[str] = ()) -> Experiment:
         draw=draw,
         remarks=remarks,
         caption=(
-            "The score against the test budget L_test, all of one training, with its 95 % interval "
-            "(left axis), and how far the particles are moved (right axis). Dotted, behaviour "
-            "cloning."
+            "The score against the test budget L_test, all from one training, with its 95 % "
+            "interval (left axis), and how far the particles are moved (right axis). Dotted, "
+            "behaviour cloning."
         ),
     )
 

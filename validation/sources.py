@@ -1,4 +1,4 @@
-"""Data of other benchmarks' formats, made here, trained on and scored end to end.
+"""Data in other benchmarks' formats, made here, trained on and scored end to end.
 
     python -m validation.sources
 
@@ -130,7 +130,7 @@ def train(setup: Setup, folder: Path, *source: Any) -> dict[str, Any]:
 
 
 def judge(data: Data) -> list[Verdict]:
-    """Both formats were scored as they should be, and alike where they can be compared."""
+    """Both formats were scored as they should be, and alike where comparable."""
     verdicts = []
     for name, kind in (("D4RL", "normalised score"), ("Minari", "return")):
         kinds = {score["kind"] for score in data["runs"][name]["scores"]}
@@ -177,7 +177,7 @@ def tables(data: Data) -> list[Table]:
 
 
 def remarks(data: Data) -> list[str]:
-    """What the data were, and how the agents' own clones of them do."""
+    """What the data were, and how the agents' own clones of them perform."""
     returns = data["recorded"]["returns"]
     clones = {
         name: next(score["return"] for score in run["scores"] if score["budget"] == "bc")
@@ -188,8 +188,8 @@ def remarks(data: Data) -> list[str]:
         f"The file has {data['recorded']['rows']:,} transitions; returns from {returns['min']:.0f} "
         f"to {returns['max']:.0f}, mean {returns['mean']:.0f}.",
         f"One sample of the same agents' reference, behaviour cloning, returns {shown}. Where that "
-        "is above the data's mean and every test budget below, the format is not what is at "
-        "fault, but the critic by which the action is picked.",
+        "is above the data's mean and every test budget below, the fault is not "
+        "in the format but in the critic that picks the action.",
     ]
 
 

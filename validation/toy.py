@@ -9,10 +9,10 @@ so that it is right near the data and wrong, mostly far too high, where its ReLU
 nothing is added to it by hand. Every method is trained by the backend's own `update`, on one state
 with masks of 0 (then the target is the reward), on all the data at once. Behaviour cloning,
 best-of-N and VGF are one agent that acts at different budgets; weighted behaviour cloning and FQL
-(FlowQL) are trained anew at each of their settings.
+(FlowQL) are trained separately at each of their settings.
 
-Every method is run at every setting of its grid. Where methods are compared, each has the setting
-that is best in true reward over all seeds: the same hindsight for all. What would refute the
+Every method is run at every setting of its grid. Where methods are compared, each has its best
+setting in true reward over all seeds: the same hindsight for all. What would refute the
 claims: a learned reward that is highest near a true peak in more than half of the seeds; FQL at its
 weakest regularisation above behaviour cloning in true reward; best-of-N or VGF where the claim says
 they are not; VGF not above each other method in true reward, paired over seeds (95 % intervals).
@@ -103,7 +103,7 @@ def draw_data(seed: int, setup: Setup) -> tuple[Array, Array]:
 
 
 def settings_of(method: str, setup: Setup, **choices: Any) -> Settings:
-    """The settings of one method; nothing of the flow takes part in training here."""
+    """The settings of one method; the flow takes no part in training here."""
     return method_settings(
         method,
         critic=NETWORK,
@@ -137,7 +137,7 @@ class Agent:
         self.backend, self.settings, self.state, self.data = backend, settings, state, a
 
     def act(self, draws: int, n: int, budget: Budget) -> tuple[Array, Any]:
-        """Actions ``[draws, 2]``, and what they were picked from."""
+        """Actions ``[draws, 2]``, and the particles they were picked from."""
         states = self.backend.asarray(np.ones((draws, 1)))
         a, info = self.backend.act(self.state, states, budget, self.settings, n)
         return self.backend.to_numpy(a), info
@@ -217,7 +217,7 @@ def measure(setup: Setup) -> Data:
 
 
 def flow_budget(setup: Setup, steps: int) -> Budget:
-    """VGF's budget of so many steps."""
+    """VGF's budget with this many steps."""
     return Budget(steps=steps, step_size=setup.step_size, temperature=setup.temperature)
 
 
@@ -228,7 +228,7 @@ def plane(points: int) -> Array:
 
 
 def numbers(a: Array, data: Array) -> dict[str, float]:
-    """What is measured of a method's actions ``[draws, 2]``, given the data's."""
+    """What is measured about a method's actions ``[draws, 2]``, given the data's."""
     to_data = np.linalg.norm(a[:, None] - data, axis=-1).min(-1)
     to_peak = np.linalg.norm(a[:, None] - PEAKS, axis=-1).min(-1)
     return {
@@ -301,14 +301,14 @@ def judge(data: Data) -> list[Verdict]:
 
 
 def remarks(data: Data) -> list[str]:
-    """What speaks against a simple story."""
+    """What speaks against a simple reading."""
     vgf, last = best(data, "VGF"), rows_of(data, "VGF")[-1]
     fql, picked = best(data, "FQL"), best(data, "FQL, best of N")
     gain = estimate(np.subtract(vgf["reward"], picked["reward"]))
     return [
         f"A larger budget misleads VGF too: at L = {last['setting']:g} its true reward is "
-        f"{show(estimate(last['reward']))}. It is the bound on the transport that keeps it from "
-        "the errors, and unlike the others it is chosen after training.",
+        f"{show(estimate(last['reward']))}. The bound on the transport keeps it from "
+        "the errors, and unlike the others' settings it is chosen after training.",
         f"FQL at its best regularisation, alpha = {fql['setting']:g}, is not misled: "
         f"{show(estimate(fql['reward']))}. With {data['particles']} of its actions and the best of "
         f"them picked, which is not how its authors run it, it reaches "

@@ -1,7 +1,7 @@
-"""What an equation is: its name, arguments, defaults and text are the specification's, said once.
+"""What an equation is: its name, arguments, defaults and text come from the specification.
 
 :class:`Equations` lists them. A backend computes each on its own arrays, in a method of the same
-name whose parameters have the same names; the defaults and the docstring are put in from here.
+name whose parameters have the same names; the defaults and the docstring are filled in from here.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _ARRAYS = ("Array", "Params", "VectorField", "Any")
 
 
 class Equation(Generic[P]):
-    """A function of the specification, as a method that a backend has to have.
+    """A function of the specification, as a method that a backend must have.
 
     Args:
         function: of the specification.
@@ -40,12 +40,12 @@ class Equation(Generic[P]):
 
     @property
     def parameters(self) -> list[inspect.Parameter]:
-        """Those of the specification's function."""
+        """The parameters of the specification's function."""
         return list(inspect.signature(self.function).parameters.values())
 
     @property
     def settings(self) -> tuple[str, ...]:
-        """The names of the parameters that are no arrays."""
+        """The names of the parameters that are not arrays."""
         return tuple(
             p.name for p in self.parameters if str(p.annotation).partition(" ")[0] not in _ARRAYS
         )
@@ -59,7 +59,7 @@ class Equation(Generic[P]):
         """Give a method of a backend the defaults and the text of this equation.
 
         Raises:
-            TypeError: its parameters have other names, so that it would be called wrongly.
+            TypeError: its parameters have other names, so that calls would be wrong.
         """
         first, *found = inspect.signature(method).parameters.values()
         method.__doc__ = method.__doc__ or self.__doc__

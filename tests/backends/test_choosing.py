@@ -138,7 +138,7 @@ def test_unknown_settings_are_named():
 @pytest.mark.parametrize("name", ["torch", "jax"])
 def test_settings_of_the_frameworks(name):
     need(name)
-    with pytest.raises(BackendError, match=r"'gpu:99' was asked for.*sees.*--device cpu"):
+    with pytest.raises(BackendError, match=r"'gpu:99' was requested.*sees.*--device cpu"):
         get_backend(name, device="cuda:99")
     with pytest.raises(BackendError, match=r"tf32.*needs an NVIDIA GPU"):
         get_backend(name, device="cpu", matmul_precision="tf32")

@@ -155,7 +155,7 @@ def test_evaluation_and_start_are_judged():
 def test_remarks_say_what_bf16_can_give():
     slow = " ".join(bench.remarks(bench.join([record(row("x", 1.0, 1.0), bf16=1e9)])))
     fast = " ".join(bench.remarks(bench.join([record(row("x", 1.0, 1.0), bf16=1e12)])))
-    assert "bf16 has nothing to give here" in slow
+    assert "bf16 gains nothing here" in slow
     assert "in GFLOP/s, 10 in float32, 1 in bf16" in slow
     assert "bf16 may be faster here" in fast
     assert f"{PEER} at 123, with jax 1." in slow

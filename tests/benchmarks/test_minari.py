@@ -200,8 +200,8 @@ def test_what_cannot_be_used(store: Path, tmp_path: Path) -> None:
     damaged = tmp_path / "test/maze-v0"
     shutil.copytree(store / "test/maze-v0", damaged)
     (damaged / "data/main_data.hdf5").write_bytes(b"nothing")
-    with pytest.raises(VGFError, match="is not a whole Minari dataset"):
+    with pytest.raises(VGFError, match="is not a complete Minari dataset"):
         minari.read_minari(damaged)
     (damaged / "data/metadata.json").write_text("{")
-    with pytest.raises(VGFError, match="is not a whole Minari dataset"):
+    with pytest.raises(VGFError, match="is not a complete Minari dataset"):
         make_task("test/maze-v0", data_dir=tmp_path)

@@ -89,7 +89,7 @@ def test_masks_of_a_cube(tmp_path: Path) -> None:
             {"observations": np.zeros((8, 3), "f4")},
             r"observations has shape .*, 2\]; is it the file",
         ),
-        ({"actions": np.zeros((7, 2), "f4")}, "is not a whole dataset"),
+        ({"actions": np.zeros((7, 2), "f4")}, "is not a complete dataset"),
         ({"actions": np.full((8, 2), 3, "f4")}, r"actions leave the box \[-1, 1\]"),
     ],
 )
@@ -104,7 +104,7 @@ def test_a_file_that_does_not_fit(tmp_path: Path, change: dict[str, Any], words:
 def test_a_damaged_file(tmp_path: Path, content: bytes | None) -> None:
     path = maze_file(tmp_path)
     path.write_bytes(path.read_bytes()[:500] if content is None else content)
-    with pytest.raises(VGFError, match=r"not a whole dataset .*delete it"):
+    with pytest.raises(VGFError, match=r"not a complete dataset .*delete it"):
         load_ogbench(MAZE, tmp_path)
 
 

@@ -153,7 +153,7 @@ def test_an_interruption_is_gone_on_from(tmp_path: Path) -> None:
         MAZE, path, 4, 3, 2, progress=lambda _, done, __: calls.append(done), say=said.append
     )
     assert calls == [3, 4, 5]
-    assert "going on: 3 of 5" in said[-1]
+    assert "continuing: 3 of 5" in said[-1]
     for name in ("x.npz", "x-val.npz", "x.json"):
         assert (tmp_path / name).read_bytes() == straight.with_name(name).read_bytes()
     assert {entry.name for entry in tmp_path.iterdir()} == {

@@ -355,7 +355,7 @@ def test_ctrl_c_from_a_terminal(data: Path, tmp_path: Path) -> None:
         tmp_path,
     )
     assert status == 130
-    assert error.splitlines()[-1].endswith(f"updates; go on with: vgf run --resume {folder}")
+    assert error.splitlines()[-1].endswith(f"updates; continue with: vgf run --resume {folder}")
     assert "Traceback" not in error
     load_checkpoint(folder)
 
@@ -473,7 +473,7 @@ BAD = [
     (["--config", "absent.toml"], "absent.toml: no such file"),
     (["--seed", "-1"], "seed is -1"),
     (["--action-repeat", "2", "--env", "cube-single-play-singletask-v0"], "is for pointmaze"),
-    (["--resume", "absent"], "--resume goes on with the run's own settings"),
+    (["--resume", "absent"], "--resume continues with the run's own settings"),
     (["word"], "word is unknown"),
 ]
 
@@ -569,7 +569,7 @@ def test_data_of_other_shapes(tmp_path: Path, data: Path, refused: Callable[...,
     words = ["run", *TINY, "--data-dir", tmp_path, "--out", tmp_path / "run"]
     assert "observations has shape [252, 5], expected [252, 2]" in refused(*words)
     (tmp_path / "generated" / file.name).write_bytes(b"cut off")
-    assert "is not a whole dataset" in refused(*words)
+    assert "is not a complete dataset" in refused(*words)
     assert not (tmp_path / "run").exists()
 
 
@@ -612,7 +612,7 @@ def test_checkpoints_that_do_not_serve(
     (last / "state.safetensors").write_bytes(weights[:-1] + b"x")
     before = snapshot(folder)
     for words in (["run", "--resume", folder], ["eval", folder]):
-        assert "to go on from step 10" in refused(*words)
+        assert "to resume from step 10" in refused(*words)
     (last / "state.json").write_text('{"format": "vgf checkpoint", "version": 1, "step": "x"}')
     for words in (["run", "--resume", folder], ["eval", folder]):
         assert "state.json is damaged" in refused(*words)

@@ -185,7 +185,7 @@ def test_a_refusal_without_a_name_is_a_fault_too() -> None:
     values = arrays() | {"rewards": np.zeros(ROWS)}
     found = inspect(raw(values, normalise_rewards=True))
     assert len(found.faults) == 1
-    assert "all whole trajectories have the return 0" in found.faults[0]
+    assert "all complete trajectories have the return 0" in found.faults[0]
 
 
 def test_the_box_of_an_environment() -> None:
@@ -200,7 +200,7 @@ def test_the_box_of_an_environment() -> None:
     assert "4 rows, first in row 0, and are clipped" in clipped.remarks[0]
     wrong = inspect(raw(values, action_low=np.zeros(3), action_high=np.ones(3)))
     assert wrong.faults == (
-        "actions have 2 numbers and the environment's 3; are they of another environment?",
+        "actions have 2 numbers and the environment's 3; are they from another environment?",
     )
 
 
@@ -275,10 +275,10 @@ def test_faults_are_listed_and_are_a_failure(
     ("name", "content", "words"),
     [
         ("gone.npz", None, "no such file"),
-        ("cut.npz", b"PK\x03\x04 and no more", "is not a whole .npz file"),
-        ("foreign.npz", b"hello", "is not a whole .npz file"),
-        ("some.txt", b"hello", "ends in none of .npz, .hdf5, .h5"),
-        ("cut.hdf5", b"\x89HDF\r\n\x1a\n", "is not a whole HDF5 file"),
+        ("cut.npz", b"PK\x03\x04 and no more", "is not a complete .npz file"),
+        ("foreign.npz", b"hello", "is not a complete .npz file"),
+        ("some.txt", b"hello", "must end in one of .npz, .hdf5, .h5"),
+        ("cut.hdf5", b"\x89HDF\r\n\x1a\n", "is not a complete HDF5 file"),
     ],
 )
 def test_a_file_that_cannot_be_read(

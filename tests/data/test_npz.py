@@ -105,5 +105,5 @@ def test_what_cannot_be_mapped(tmp_path: Path) -> None:
     with pytest.raises(VGFError, match=r"only .npz files can; use --data-memory memory"):
         read_file(tmp_path / "data.hdf5", npz.MAPPED)
     np.savez(tmp_path / "objects.npz", observations=np.array([[None]], object))
-    with pytest.raises(VGFError, match=r"not a whole .npz file"):
+    with pytest.raises(VGFError, match=r"not a complete .npz file"):
         read_file(tmp_path / "objects.npz", npz.MAPPED)

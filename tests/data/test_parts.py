@@ -135,7 +135,7 @@ def test_a_damaged_part_is_recorded_anew(tmp_path: Path, damage: str) -> None:
         part.write_bytes({"cut off": whole[:-30], "flipped": flipped, "emptied": b""}[damage])
     said = make(path)
     assert any("damaged" in line for line in said) == (damage != "gone")
-    assert "going on: 4 of 6 episodes are there" in said
+    assert "continuing: 4 of 6 episodes are kept" in said
     assert path.read_bytes() == straight.read_bytes()
 
 
@@ -146,7 +146,7 @@ def test_parts_of_another_making_are_dropped(tmp_path: Path) -> None:
         make(path, Counter(3), seed=1)
     calls: list[int] = []
     said = make(path, progress=lambda _, done, __: calls.append(done))
-    assert "is of another making: seed 1, now 0; starting again" in said[0]
+    assert "belongs to another recording: seed 1, now 0; starting again" in said[0]
     assert calls == list(range(7))
 
 
@@ -217,7 +217,7 @@ def test_a_killed_making_goes_on(tmp_path: Path) -> None:
     path = tmp_path / "x.npz"
     assert not path.exists()
     assert len(parts_of(path)) == 4
-    assert "going on: 4 of 6 episodes are there" in make(path)
+    assert "continuing: 4 of 6 episodes are kept" in make(path)
     make(tmp_path / "straight.npz")
     assert path.read_bytes() == (tmp_path / "straight.npz").read_bytes()
     until = time.monotonic() + 10.0
@@ -279,7 +279,7 @@ def test_two_processes_do_not_make_the_same(
 
     monkeypatch.setattr(module.time, "sleep", finish)
     said = make(path, Refuser(), is_made=path.exists)
-    assert said == ["another process makes x.npz; waiting for it"]
+    assert said == ["another process is making x.npz; waiting for it"]
     assert path.read_bytes() == b"made"
 
 

@@ -168,7 +168,7 @@ def test_normalised_rewards_span_1000(found: dict[str, Any], shift: float) -> No
 
 def test_equal_returns_cannot_be_normalised() -> None:
     with pytest.raises(
-        VGFError, match=r"all whole trajectories have the return 2, .*--no-normalise"
+        VGFError, match=r"all complete trajectories have the return 2, .*--no-normalise"
     ):
         reward_scale(np.ones(4), np.array([0, 1, 0, 1]), "here")
 
@@ -236,11 +236,11 @@ def test_files_that_are_none(tmp_path: Path) -> None:
         (
             "a.npz",
             b"not a zip",
-            "is not a whole .npz file: it is not a zip archive, or was cut off",
+            "is not a complete .npz file: it is not a zip archive, or was cut off",
         ),
-        ("b.npz", b"", "is not a whole .npz file: it is not a zip archive"),
-        ("c.hdf5", b"not HDF5", "is not a whole HDF5 file"),
-        ("d.csv", b"1,2", "ends in none of .npz, .hdf5, .h5"),
+        ("b.npz", b"", "is not a complete .npz file: it is not a zip archive"),
+        ("c.hdf5", b"not HDF5", "is not a complete HDF5 file"),
+        ("d.csv", b"1,2", "must end in one of .npz, .hdf5, .h5"),
     ]:
         (tmp_path / name).write_bytes(content)
         if name.endswith("hdf5"):
@@ -253,10 +253,10 @@ def test_files_that_are_none(tmp_path: Path) -> None:
         read_file(tmp_path)
     with open(tmp_path / "array.npz", "wb") as file:
         np.save(file, np.zeros(3))
-    with pytest.raises(VGFError, match=r"is not a whole \.npz file: it is not a zip archive"):
+    with pytest.raises(VGFError, match=r"is not a complete \.npz file: it is not a zip archive"):
         read_npz(tmp_path / "array.npz")
     np.savez(tmp_path / "objects.npz", observations=np.array([None, {}], object))
-    with pytest.raises(VGFError, match=r"is not a whole \.npz file"):
+    with pytest.raises(VGFError, match=r"is not a complete \.npz file"):
         read_npz(tmp_path / "objects.npz")
 
 
@@ -284,5 +284,5 @@ def test_truncated_files_are_refused(cut: int, suffix: str) -> None:
                     file[key] = value
         whole = path.read_bytes()
         path.write_bytes(whole[: cut % len(whole)])
-        with pytest.raises(VGFError, match="is not a whole"):
+        with pytest.raises(VGFError, match="is not a complete"):
             to_dataset(read_file(path))

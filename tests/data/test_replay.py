@@ -173,7 +173,7 @@ def test_a_row_that_is_damaged_ends_the_file(tmp_path: Path) -> None:
     data[HEADER_BYTES + 3 * row_type(2, 1).itemsize + 1] ^= 1
     path.write_bytes(data)
     before = path.read_bytes()
-    message = r"transitions.bin holds 3 whole .* after 5; put the file back, or delete the later"
+    message = r"transitions.bin holds 3 complete .* after 5; put the file back, or delete the later"
     with pytest.raises(VGFError, match=message):
         TransitionFile(path, 2, 1, at_least=5)
     assert path.read_bytes() == before
@@ -204,7 +204,7 @@ def test_a_trajectory_is_ended_in_place(tmp_path: Path) -> None:
 
 def test_files_of_something_else(tmp_path: Path) -> None:
     path = tmp_path / "transitions.bin"
-    with pytest.raises(VGFError, match=r"holds 0 whole transitions.* after 4"):
+    with pytest.raises(VGFError, match=r"holds 0 complete transitions.* after 4"):
         TransitionFile(path, 2, 1, at_least=4)
     assert not path.exists()
     TransitionFile(path, 2, 1).close()

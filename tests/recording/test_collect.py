@@ -241,7 +241,7 @@ def test_a_policy_that_fails(tmp_path: Path, policies: Path, function: str, word
         ("nowhere.py:act", "nowhere.py: No such file"),
         ("no_such_module:act", "no module 'no_such_module' here or on the path"),
         ("policies.py", "name a function in it, policies.py:FUNCTION"),
-        ("runs/nowhere", 'neither "random", nor a function .*nor a run folder'),
+        ("runs/nowhere", 'neither "random", nor a function .*nor an existing run folder'),
     ],
 )
 def test_no_policy(policy: str, words: str) -> None:
@@ -307,9 +307,9 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert f"vgf run --env gymnasium:Pendulum-v1 --data {out}" in said
     before = out.stat().st_mtime_ns
     assert vgf(*words) == 0
-    assert "is there already, made with the same settings" in capsys.readouterr().out
+    assert "exists already, made with the same settings" in capsys.readouterr().out
     assert vgf(*words, "--seed", "1") == 2
-    assert "was made otherwise; --force replaces it" in capsys.readouterr().err
+    assert "was made differently; --force replaces it" in capsys.readouterr().err
     assert out.stat().st_mtime_ns == before
     assert vgf(*words, "--seed", "1", "--force") == 0
     assert json.loads(out.with_suffix(".json").read_text())["seed"] == 1

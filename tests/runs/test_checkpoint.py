@@ -156,7 +156,7 @@ def test_truncated_files_never_load(name: str, keep: float, tmp_path: Path) -> N
     data = file.read_bytes()
     size = 1 if keep == 1 else min(int(len(data) * keep), len(data.rstrip()) - 1)
     file.write_bytes(data[:size])
-    with pytest.raises(VGFError, match=rf"step-000000002.*{name}.*go on from step 1") as caught:
+    with pytest.raises(VGFError, match=rf"step-000000002.*{name}.*resume from step 1") as caught:
         load_checkpoint(tmp_path)
     assert "\n" not in str(caught.value)
     shutil.rmtree(checkpoint_path(tmp_path, 2))  # the way out
@@ -167,7 +167,7 @@ def test_truncated_files_never_load(name: str, keep: float, tmp_path: Path) -> N
 def test_missing_and_mixed_up_files(name: str, tmp_path: Path) -> None:
     one, two = save(tmp_path, 1), save(tmp_path, 2)
     shutil.copy(one / name, two / name)
-    with pytest.raises(VGFError, match=r"step-000000002.*damaged or of another checkpoint"):
+    with pytest.raises(VGFError, match=r"step-000000002.*damaged or belongs to another checkpoint"):
         load_checkpoint(tmp_path)
     (two / name).unlink()
     with pytest.raises(VGFError, match="step-000000002"):

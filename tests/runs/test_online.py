@@ -399,7 +399,7 @@ def test_ctrl_c_anywhere_loses_nothing(
                 stops.append(str(stop))
     finally:
         signal.signal(signal.SIGINT, before)
-    words = r"stopped after (\d+) updates and (\d+) environment steps; go on with: vgf run --res"
+    words = r"stopped after (\d+) updates and (\d+) environment steps; continue with: vgf run --res"
     at = [re.match(words, stop).groups() for stop in stops]  # type: ignore[union-attr]
     taken = {int(steps) for _, steps in at}
     assert ("6", "0") in at, at  # in the evaluation between the parts
@@ -496,7 +496,7 @@ def test_transitions_after_the_last_checkpoint_are_kept(straight: Path, tmp_path
     shutil.rmtree(folder / "checkpoints/step-000000028")  # on from step 20 of 40
     task = dataclasses.replace(PLANE, make_env=make_forgetful)
     said = run(folder, task=task, resume=True)
-    assert "20 transitions that were collected after that checkpoint are kept" in said
+    assert "20 transitions collected after that checkpoint are kept" in said
     assert (folder / "transitions.bin").read_bytes() == (straight / "transitions.bin").read_bytes()
 
 
@@ -536,10 +536,12 @@ def test_a_lost_or_foreign_file_of_transitions(straight: Path, tmp_path: Path) -
     path = folder / "transitions.bin"
     data = path.read_bytes()
     path.write_bytes(data[:500])
-    with pytest.raises(VGFError, match=r"holds \d+ whole transitions, .* after 30; put the file"):
+    with pytest.raises(
+        VGFError, match=r"holds \d+ complete transitions; .* after 30; put the file"
+    ):
         run(folder, resume=True)
     path.unlink()
-    with pytest.raises(VGFError, match="holds 0 whole transitions"):
+    with pytest.raises(VGFError, match="holds 0 complete transitions"):
         run(folder, resume=True)
     path.write_bytes(data)
     run(folder, resume=True)
@@ -744,7 +746,7 @@ def refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Iterator[Any]
     [
         (
             [],
-            "nothing to do: ask for more updates by --steps, or for environment steps by "
+            "nothing to do: ask for more updates with --steps, or environment steps with "
             "--online-steps",
         ),
         (["--online-steps", "0"], "nothing to do"),
@@ -799,9 +801,9 @@ def test_what_may_change(trained: Path, tmp_path: Path) -> None:
 def test_starts_that_are_not_there(tmp_path: Path, refused: Any, trained: Path) -> None:
     assert "no such run folder" in refused("--from", tmp_path / "absent", *WORDS)
     assert "is not a run folder" in refused("--from", tmp_path, *WORDS)
-    assert "checkpoint is of the run that this one starts from" in refused("--checkpoint", "6")
-    assert "nothing to do: ask for updates by --steps" in refused("--steps", "0")
-    assert "--resume goes on with the run's own settings" in refused(
+    assert "checkpoint belongs to the run that this one starts from" in refused("--checkpoint", "6")
+    assert "nothing to do: ask for updates with --steps" in refused("--steps", "0")
+    assert "--resume continues with the run's own settings" in refused(
         "--resume", trained, "--online-steps", "9"
     )
     bare = tmp_path / "bare"

@@ -183,7 +183,7 @@ def test_other_models_prompts_and_files_are_refused(models, made, settings, tmp_
     other = pair(made.sft, reward_model(7), made.tokenizer)
     with pytest.raises(VGFError, match="other models; choose another --out"):
         align(other, PROMPTS, settings, out)
-    with pytest.raises(VGFError, match="line 1 is of another prompt"):
+    with pytest.raises(VGFError, match="line 1 is for another prompt"):
         align(models, PROMPTS[::-1], settings, out)
     out.write_text('{"prompt": "w1"}\n')
     with pytest.raises(VGFError, match="was not written by vgf align"):

@@ -391,7 +391,7 @@ def test_modules_are_commands():
 
 def test_a_mistyped_claim_runs_nothing(tmp_path, capsys):
     assert MAINS["claims"](["modes", "boltzman", "--out", str(tmp_path)]) == 2
-    assert "boltzman is no experiment; did you mean boltzmann?" in capsys.readouterr().err
+    assert "boltzman is not an experiment; did you mean boltzmann?" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 

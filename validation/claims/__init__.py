@@ -1,4 +1,4 @@
-"""The paper's claims, each an experiment of its own."""
+"""The paper's claims, one experiment each."""
 
 from .best_of_n import BEST_OF_N
 from .boltzmann import BOLTZMANN

@@ -1,11 +1,11 @@
-"""At L = 0 the flow is best-of-N, bit by bit, on every backend installed here.
+"""At L = 0 the flow is best-of-N, bit by bit, on every installed backend.
 
-Agents with random networks act at L = 0. Best-of-N is computed apart, without the flow: the
+Agents with random networks act at L = 0. Best-of-N is computed separately, without the flow: the
 reference is sampled, the critics value the samples, NumPy takes the best one. Both get the same
 noise; actions are compared by their bits, with the plain flow and with Adam, VGF and A-VGF, in
-float32 and float64. One bit of one action would refute the claim. That the comparison can see a
-difference is shown by L = 1, where most actions must not be best-of-N's (at the edge of the box
-some stay where they are).
+float32 and float64. One bit of one action would refute the claim. L = 1 shows that the comparison
+can see a difference: most actions must not be best-of-N's (at the edge of the box some stay where
+they are).
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Setup:
         seeds: agents, and the noise they act on.
         states: for each agent.
         particles: N.
-        backends: names; none is all that are installed.
+        backends: names; none is all installed ones.
     """
 
     seeds: int = 10
@@ -57,7 +57,7 @@ def settings(method: str) -> Settings:
 
 
 def best_of_n(backend: Backend, state: Any, s: Array, noise: Any, settings: Settings) -> Array:
-    """Sample, value, take the best: no flow in it. ``[B, d]``"""
+    """Sample, value, take the best: no flow involved. ``[B, d]``"""
     observations = backend.asarray(s)
     samples = backend.sample_reference(state["reference"], observations, noise, settings)
     activation = settings.critic.activation
@@ -118,7 +118,7 @@ def measure(setup: Setup) -> Data:
 
 
 def judge(data: Data) -> list[Verdict]:
-    """All the same at L = 0, none needed at L = 1."""
+    """All the same at L = 0; at L = 1 they need not be."""
     rows = data["rows"]
     total, agree = sum(row["actions"] for row in rows), sum(row["same"] for row in rows)
     moved = sum(row["same_one_step"] for row in rows)

@@ -3,18 +3,18 @@
 The value is R(a) = alpha log p(a) for a mixture p of three Gaussians in the plane, so that the
 target exp(R / alpha) / Z is p itself, known exactly. Plain steps, the median bandwidth, no box; the
 reference is one round Gaussian. The distance is MMD^2 under a kernel of fixed sigma, with the
-target's own integrals in closed form rather than samples of it; beside it stands what as many exact
-samples of the target have, on average.
+target's integrals in closed form rather than samples from it; it is compared with the average MMD^2
+of the same number of exact samples of the target.
 
 What would refute the claim: an MMD^2 that does not fall from each L to the next at the largest N,
-or that at any N is not below the reference's in the end (paired over seeds, 95 % intervals); one
+or that at any N does not end below the reference's (paired over seeds, 95 % intervals); one
 that does not fall with N (the interval of the slope of log MMD^2 against log N is not below 0;
 exact samples have slope -1); or one that is not below that of exact samples, as happens at N = 200
 with a temperature that is wrong by a factor of two. With few particles the fall with L ends early,
-at what so few particles can do; from which L on is reported.
+at the best that few particles can do; the L at which it ends is reported.
 
 The claim is judged on a target whose Gaussians overlap. A second one, whose Gaussians lie apart,
-shows how far it goes: there particles cannot cross between modes.
+shows the limits of the claim: there particles cannot cross between modes.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ def falls(row: dict[str, Any], earlier: int, later: int = -1) -> dict[str, float
 
 
 def floor(data: Data, row: dict[str, Any]) -> int:
-    """The first L after which MMD^2 falls no more, as far as the seeds can tell."""
+    """The first L after which MMD^2 falls no further, as far as the seeds can tell."""
     still = [i for i in range(len(data["steps"]) - 1) if falls(row, i)["low"] > 0]
     return int(data["steps"][still[-1] + 1 if still else 0])
 
@@ -135,7 +135,7 @@ def judge(data: Data) -> list[Verdict]:
             "and with N", rate["high"] < 0, f"as N to the power {show(rate)}; exact samples: -1"
         ),
         Verdict(
-            "the particles stand for the target better than as many exact samples",
+            "the particles represent the target better than the same number of exact samples",
             max(against) < 1,
             f"MMD^2 over that of exact samples: {min(against):.2g} to {max(against):.2g} "
             "(upper ends of the intervals)",
@@ -144,7 +144,7 @@ def judge(data: Data) -> list[Verdict]:
 
 
 def remarks(data: Data) -> list[str]:
-    """Where it ends."""
+    """Where the fall ends."""
     last = rows_of(data, "apart")[-1]
     ratio = np.mean(last["mmd"][-1]) / last["exact"]
     ends = ", ".join(
@@ -154,8 +154,8 @@ def remarks(data: Data) -> list[str]:
         f"After these L no further fall is seen: {ends}.",
         "Gaussians that lie apart, 8 standard deviations between their means: MMD^2 falls as N to "
         f"the power {show(slope(data, 'apart'))} only, and at N = {last['particles']} is "
-        f"{ratio:.2g} times that of exact samples. The particles of each mode stay as many as "
-        "the first steps brought there.",
+        f"{ratio:.2g} times that of exact samples. Each mode keeps the number of "
+        "particles that the first steps brought there.",
     ]
 
 
@@ -218,7 +218,8 @@ BOLTZMANN = Experiment(
     remarks=remarks,
     caption=(
         "MMD^2 between the particles and the Boltzmann target. (a) Against the number of steps, "
-        "for several N, geometric mean over the seeds; ticks at the right edge: as many exact "
-        "samples of the target. (b) Against N at the last L, with its 95 % interval over the seeds."
+        "for several N, geometric mean over the seeds; ticks at the right edge: the same "
+        "number of exact samples of the target. (b) Against N at the last L, with its 95 % "
+        "interval over the seeds."
     ),
 )

@@ -104,7 +104,7 @@ def measure(setup: Setup, transport: Transport = spec.transport) -> Data:
 
 
 def closest(data: Data, optimiser: str) -> float:
-    """The largest displacement of any particle over its bound."""
+    """The largest ratio of a particle's displacement to its bound."""
     return max(
         case["furthest"] / case["bound"]
         for case in data["cases"]
@@ -129,7 +129,7 @@ def differences(data: Data, key: str, other: str) -> list[dict[str, float]]:
 def judge(data: Data) -> list[Verdict]:
     """Under the bounds, and growing."""
     steps, sizes = differences(data, "steps", "step_size"), differences(data, "step_size", "steps")
-    over = 1 + ROUNDING + 1e-5  # the record's six digits
+    over = 1 + ROUNDING + 1e-5  # rounding to the record's six digits
     return [
         *(
             Verdict(

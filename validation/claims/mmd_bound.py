@@ -1,12 +1,12 @@
 """MMD^2 between the reference and the transported particles stays under its bound; how tightly?
 
-Plain steps, a fixed bandwidth and scores clipped to length c, as the bound asks, over a grid of
+Plain steps, a fixed bandwidth and scores clipped to length c, as the bound requires, over a grid of
 budgets (L, epsilon, alpha), on three landscapes: the gradient of a mixture's log-density, smooth
 random waves, and a slope of constant length, which moves particles furthest. Every number of
-particles starts anew for every seed. One transport over the bound, by more than rounding, would
-refute the claim.
+particles has its own start for every seed. One transport over the bound, by more than rounding,
+would refute the claim.
 
-Beside the paper's bound stands the sharp one, `vgf.spec.mmd_squared_sharp_bound`: no flow of the
+Beside the paper's bound there is the sharp one, `vgf.spec.mmd_squared_sharp_bound`: no flow of the
 same displacement can reach further, and one particle on a slope does reach it.
 """
 
@@ -126,7 +126,7 @@ def ratios(rows: list[dict[str, Any]], bound: str = "bound") -> Array:
 
 
 def judge(data: Data) -> list[Verdict]:
-    """Both bounds hold, and the paper's is not idle."""
+    """Both bounds hold, and the paper's is not vacuous."""
     rows = read(data)
     paper, sharp = ratios(rows), ratios(rows, "sharp")
     count = f"of {data['transports']:,} transports over {len(rows)} budgets"

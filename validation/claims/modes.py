@@ -148,7 +148,7 @@ def judge(data: Data) -> list[Verdict]:
 
 
 def remarks(data: Data) -> list[str]:
-    """What the sentence of the claim leaves out."""
+    """What the claim's sentence leaves out."""
     middle = list(STARTS)[1]
     found = find(data, WITHOUT, middle, "modes")
     return [

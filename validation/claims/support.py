@@ -3,13 +3,14 @@
 The reference is uniform on a disc, the value -||a - peak||^2 has its peak outside. Best-of-N takes
 the sample of the highest value; weighted behaviour cloning draws one with probability proportional
 to exp(Q / alpha), which is the reference reweighted (a sample of it, for a large set of
-candidates); the flow moves its particles, then takes the best. Counted are selected actions outside
-the disc, and outside by more than a margin. What would refute the claims: one action of best-of-N
-or of weighted behaviour cloning that is not, bit by bit, one of the samples; or a flow that leaves
-the disc by more than the margin in less than half of the draws at its largest budget.
+candidates); the flow moves its particles, then takes the best. What is counted is the selected
+actions outside the disc, and those outside by more than a margin. What would refute the claims: one
+action of best-of-N or of weighted behaviour cloning that is not, bit by bit, one of the samples; or
+a flow that leaves the disc by more than the margin in less than half of the draws at its largest
+budget.
 
-That a parametric policy fitted by weighted regression may leave the support by the error of its
-fit is another matter, and not tested here.
+A parametric policy fitted by weighted regression may leave the support through the error of its
+fit; that is not tested here.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from ..pages import Table
 CENTRE, RADIUS = np.array([-0.3, 0.0]), 0.4
 PEAK = np.array([0.5, 0.3])
 SHOWN = 30  # actions of each method in the figure
-INSIDE = 1e-12  # rounding, of the distance to the disc
+INSIDE = 1e-12  # rounding of the distance to the disc
 
 Transport = Callable[..., Array]
 Select = Callable[..., tuple[Array, Array]]

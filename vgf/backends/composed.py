@@ -1,8 +1,8 @@
-"""What the accelerated backends compute alike: the steps of an update, put together.
+"""What the accelerated backends compute in the same way: the steps of an update.
 
 A framework supplies the equations (`Backend`); this class strings them into transport, update and
 act. It is written against `vgf.spec.update` but does not share its code, so that the property
-tests compare two programs and not one with itself.
+tests compare two programs rather than one with itself.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from .base import Array, Backend, Tree
 
 
 def check_layer(name: str, widths: Sequence[int], kernel: Array, bias: Array) -> None:
-    """Check a layer's arrays against the widths of what it is given side by side.
+    """Check a layer's arrays against the widths of its inputs.
 
     Raises:
         ValueError: naming the layer and the shapes.
@@ -39,7 +39,7 @@ def check_layer(name: str, widths: Sequence[int], kernel: Array, bias: Array) ->
 
 
 def check_times(x: Array, t: Array) -> None:
-    """Check the times of actions ``[*, d]``: ``[*, 1]``, or of one for all, ``[1, ..., 1]``.
+    """Check the times of actions ``[*, d]``: ``[*, 1]``, or one for all, ``[1, ..., 1]``.
 
     Raises:
         ValueError: naming both shapes.
@@ -51,7 +51,7 @@ def check_times(x: Array, t: Array) -> None:
 class ComposedBackend(Backend):
     """What torch and JAX have in common: equations and the agent, composed of other equations."""
 
-    # what no other equation calls on a framework, where networks are computed as a whole
+    # what no other equation calls in a framework, where networks are computed as a whole
     uncalled = frozenset({"mlp", "mlp_vjp", "ensemble", "ensemble_vjp", "layer_norm"})
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -68,7 +68,7 @@ class ComposedBackend(Backend):
         raise NotImplementedError
 
     def full(self, shape: tuple[int, ...], value: float, like: Array) -> Array:
-        """An array of one value, of the dtype of another and where that is."""
+        """An array of one value, with the dtype and device of another."""
         raise NotImplementedError
 
     def matmul(self, x: Array, y: Array) -> Array:
@@ -103,7 +103,7 @@ class ComposedBackend(Backend):
     def _own_repulsion(self, kernel: Kernel, a: Array, sigma_squared: Array) -> Array:
         """(1/N) sum_j grad_{a_j} k(a_j, a_i), the derivative with respect to the first argument.
 
-        It is the gradient, with respect to a shift d_i of them all, of sum_j k(a_j + d_i, a_i).
+        It is the gradient, with respect to a common shift d_i, of sum_j k(a_j + d_i, a_i).
         """
 
         def total(shift: Array) -> Array:
@@ -274,13 +274,13 @@ class ComposedBackend(Backend):
         return find_method(settings.method).move(self, state, s, a, budget, settings, trajectory)
 
     def mean_over_shares(self, tree: Tree) -> Tree:
-        """What several cores found for their shares of a batch, meaned; here one has all of it."""
+        """The mean of what several cores found for their shares of a batch; here one has it all."""
         return tree
 
     def update_from_noise(
         self, state: Tree, batch: Tree, noise: Tree, settings: Settings
     ) -> tuple[Tree, Tree]:
-        """One update with its random numbers given: what a framework compiles whole."""
+        """One update with its random numbers given: what a framework compiles as a whole."""
         method = find_method(settings.method)
         gradients, metrics = self.mean_over_shares(
             method.gradients(self, state, batch, noise, settings)
@@ -302,7 +302,7 @@ class ComposedBackend(Backend):
     def act_from_noise(
         self, state: Tree, s: Array, noise: Tree, budget: Budget, settings: Settings
     ) -> tuple[Array, Tree]:
-        """Acting with its random numbers given: what a framework compiles whole."""
+        """Acting with its random numbers given: what a framework compiles as a whole."""
         start = self.propose(state, s, noise["particles"], settings)
         moved = self.move(state, s, start, budget, settings)
         q = find_method(settings.method).values(self, state, s, moved, settings)

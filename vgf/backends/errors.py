@@ -1,4 +1,4 @@
-"""The error of asking for a backend that cannot be had."""
+"""The error for a backend that is not available."""
 
 from ..support.errors import VGFError
 

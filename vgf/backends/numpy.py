@@ -1,4 +1,4 @@
-"""The specification itself, lent to the interface of the backends."""
+"""The specification itself, behind the interface of the backends."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .rebinding import rebound_specification
 
 
 class Lent:
-    """A function of the specification as a method of the backend, `super()` of an override too."""
+    """A function of the specification as a method of the backend; an override's `super()` too."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -27,12 +27,12 @@ class Lent:
 class NumpyBackend(Backend):
     """NumPy: the specification, in float64 or float32, on the CPU.
 
-    The functions of the specification call each other and not a backend. Where a subclass
-    overrides some, they are made again over a table of names in which the overrides stand. What
-    has its gradient derived by hand beside it cannot be overridden alone.
+    The functions of the specification call each other and not a backend. Where a subclass overrides
+    some, they are rebuilt over a table of names that holds the overrides. A function whose gradient
+    is derived by hand beside it cannot be overridden alone.
     """
 
-    # another function than these would keep the old one's gradient
+    # any other function would keep the old one's gradient
     hand_derived = frozenset(
         {"activate", "layer_norm", "mlp", "ensemble", "flow_velocity", "critic_values", "aggregate"}
         | {"gradient_field", "policy_actions"}
@@ -87,7 +87,7 @@ class NumpyBackend(Backend):
     def synchronise(self, tree: Tree) -> Tree:
         return tree
 
-    # what starts an agent and draws its noise does so in this backend's dtype
+    # agents are initialised, and their noise drawn, in this backend's dtype
 
     def init_state(self, seed, observation_dim, action_dim, settings):
         return self.asarray(spec.init_state(seed, observation_dim, action_dim, settings))

@@ -1,8 +1,8 @@
-"""The specification with some of its functions replaced, felt by every function that calls them.
+"""The specification with some functions replaced, for every function that calls them.
 
-The functions of `vgf.spec` call each other as globals of their modules. Here each of them is made
-again over one private table of names, so that another median is at work in phi, in transport and
-in a whole update, and the specification itself is left alone.
+The functions of `vgf.spec` call each other as globals of their modules. Here each of them is
+rebuilt over one private table of names, so that a replaced median takes effect in phi, in transport
+and in a whole update, while the specification itself is left alone.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ def specification_names() -> Mapping[str, Any]:
 
 
 def rebound_specification(replaced: Mapping[str, Callable[..., Any]]) -> tuple[Names, Names]:
-    """Every name of the specification; its functions call each other through this very table.
+    """Every name of the specification; its functions call each other through this table.
 
     Args:
-        replaced: functions to put in the place of those of the specification. What is put into
-            the table later is felt as well.
+        replaced: functions to use instead of the specification's. Those put into the table later
+            take effect as well.
 
     Returns:
-        The table, and the same without the replacements: functions that feel them all the same.
+        The table, and the originals, rebuilt so that the functions they call are replaced.
     """
     original = specification_names()
     names: Names = dict(original)
@@ -45,7 +45,7 @@ def rebound_specification(replaced: Mapping[str, Callable[..., Any]]) -> tuple[N
             names[name] = rebound(value, names)
     find, view = original["specification"], _View(names)
     names["equations"] = lambda: view
-    # a method calls its own `propose` and `move`; where those are replaced, what was put there
+    # a method calls its own `propose` and `move`; where those are replaced, the replacements
     for name in ("propose", "move"):
         plain = {"specification": lambda settings: _rebound_method(find(settings), names, view, {})}
         names[name] = rebound(original[name], plain)
@@ -64,7 +64,7 @@ def rebound_specification(replaced: Mapping[str, Callable[..., Any]]) -> tuple[N
 def rebound(
     function: FunctionType, names: Names, own_class: CellType | None = None
 ) -> FunctionType:
-    """A function made again so that it finds its globals, and `super()`, somewhere else."""
+    """A function rebuilt so that it finds its globals, and `super()`, elsewhere."""
     code, defaults, closure = function.__code__, function.__defaults__, function.__closure__
     if own_class is not None and closure is not None:
         closure = tuple(
@@ -77,7 +77,7 @@ def rebound(
 
 
 class _View(SimpleNamespace):
-    """A table of names, read as attributes: what stands for the specification in other code."""
+    """A table of names, read as attributes: it replaces the specification in other code."""
 
     def __init__(self, names: Names) -> None:
         self._names = names
@@ -92,7 +92,7 @@ class _View(SimpleNamespace):
 def _rebound_method(
     method: Specification, names: Names, view: _View, replaced: Mapping[str, Callable[..., Any]]
 ) -> Specification:
-    """A method whose functions find the table, wherever they were written."""
+    """A method whose functions use the table, wherever they were written."""
     classes: dict[type, type] = {}
     for cls in reversed(type(method).__mro__[:-1]):
         own = CellType()

@@ -11,12 +11,12 @@
 (ogbench_environment.py and ogbench_oracles.py are OGBench's; d4rl_infos.py with its .json,
 copy_d4rl_infos.py and stand_ins.py are D4RL's. No other module imports them.)
 
-A name is looked up in the order of :data:`BENCHMARKS`, and after that among the benchmarks that it
-looks like one of. A prefix, such as ``d4rl:``, forces one of them. No name at all, or "none", is a
+A name is looked up in the order of :data:`BENCHMARKS`, and after that among the benchmarks whose
+names it resembles. A prefix, such as ``d4rl:``, forces one of them. No name, or "none", means a
 file of data without a simulator.
 
 The package imports vgf.environments, vgf.data and vgf.support, and nothing above it; runs and
-recording stand on it. Importing it imports no simulator.
+recording build on it. Importing it imports no simulator.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ FILES = Files()
 
 
 def register(benchmark: Benchmark) -> None:
-    """Add a benchmark, after those that are there; one of the same kind is replaced."""
+    """Add a benchmark after the existing ones; one of the same kind is replaced."""
     kinds = [known.kind for known in BENCHMARKS]
     if benchmark.kind in kinds:
         BENCHMARKS[kinds.index(benchmark.kind)] = benchmark
@@ -54,7 +54,7 @@ class FoundTask:
 
     Args:
         benchmark: whose it is.
-        name: without a prefix, as the benchmark spells it; "none" where there is none.
+        name: without a prefix, as the benchmark spells it; "none" if there is none.
     """
 
     benchmark: Benchmark
@@ -67,7 +67,7 @@ class FoundTask:
 
 
 def find_task(env: str | None, data_dir: str | Path | None = None) -> FoundTask:
-    """What a task's name means; None, or "none", is a file of data alone.
+    """What a task's name means; None, or "none", means a file of data alone.
 
     Args:
         env: the name, with or without a prefix.
@@ -88,9 +88,7 @@ def find_task(env: str | None, data_dir: str | Path | None = None) -> FoundTask:
             if ":" not in env:
                 raise
             forms = ", ".join(f"{known.kind}:NAME" for known in BENCHMARKS)
-            raise VGFError(
-                f"task {error}; what may stand before a name is {forms}, or MODULE:"
-            ) from error
+            raise VGFError(f"task {error}; a name's prefix may be {forms}, or MODULE:") from error
         if known:
             return FoundTask(benchmark, benchmark.spelled(env, data_dir))
     for benchmark in BENCHMARKS:
@@ -107,7 +105,7 @@ def split_prefix(name: str) -> tuple[Benchmark | None, str]:
 
 
 def _hint(env: str, data_dir: str | Path | None) -> str:
-    """What may have been meant, or how names look."""
+    """What may have been meant, or what names look like."""
     names = [name for benchmark in BENCHMARKS for name in benchmark.names(data_dir)]
     *first, last = (
         f"{known.title}'s ({known.example}){'' if known.has_data else ' with --data FILE'}"
@@ -135,7 +133,7 @@ def read_raw(
         options: the other fields of :class:`DataRequest`.
 
     Raises:
-        VGFError: an unknown name, no data (with the ways to them), or a damaged file.
+        VGFError: an unknown name, no data (with the ways to get them), or a damaged file.
     """
     found = find_task(env, data_dir)
     request = DataRequest(found.name, data, data_dir, **options)

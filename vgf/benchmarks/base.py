@@ -1,4 +1,4 @@
-"""What a benchmark says to the rest of the package, and the request that it answers.
+"""What a benchmark provides to the rest of the package, and the request that it answers.
 
 To add a benchmark, derive a class from :class:`Benchmark` in a file of its own, and put an object
 of it into ``BENCHMARKS`` (``vgf/benchmarks/__init__.py``), or hand one to
@@ -26,7 +26,7 @@ from ..support.suggestions import closest, did_you_mean
 
 @dataclass(frozen=True)
 class DataRequest:
-    """Which data are wanted, and how they may be had.
+    """Which data are requested, and how they may be obtained.
 
     Args:
         name: of the task, without a prefix, as its benchmark spells it.
@@ -39,7 +39,7 @@ class DataRequest:
         memory: where data are held, one of :data:`vgf.data.npz.DATA_MEMORY`.
         allow_generate, allow_download: whether missing data may be made or fetched.
         workers: processes that generate; None for one on each core.
-        action_box: the least and the greatest actions of the environment ``[d]``, where there is
+        action_box: the smallest and the largest actions of the environment ``[d]``, if there is
             one; they are known once it was made.
         progress: called while data are generated or downloaded.
         say: takes a line for the person at the terminal, while data are generated.
@@ -67,11 +67,11 @@ class Scoring:
 
     Args:
         make_env: makes its environment from a seed, or None; picklable. Its actions lie in
-            [-1, 1]. None where there is nothing to evaluate in.
+            [-1, 1]. None if there is nothing to evaluate in.
         score_name: what an episode's score is: "success", "normalised score" or "return".
         reference: the returns of normalised score 0 and 100.
-        notes: what a reader of the results should know; a line each.
-        environments_together: the most that an evaluation makes at once, unless it says more.
+        notes: what a reader of the results should know; one line each.
+        environments_together: the most that an evaluation makes at once by default.
     """
 
     make_env: MakeEnv | None
@@ -82,7 +82,7 @@ class Scoring:
 
 
 def reference_note(low: float, high: float, source: str) -> str:
-    """A line that says what a normalised score is normalised by."""
+    """A line that says how a score is normalised."""
     return f"normalised score: 0 is the return {low:g} and 100 is {high:g}, from {source}"
 
 
@@ -102,33 +102,33 @@ class Making(Protocol):
         """What is made, in words."""
 
     def exists(self) -> bool:
-        """Whether something is at its place already."""
+        """Whether something already exists there."""
 
     def is_made(self) -> bool:
-        """Whether this very data set is there already."""
+        """Whether this same data set already exists."""
 
     def make(self, progress: Progress, say: Say) -> None:
-        """Make it, or go on with one whose making was cut off."""
+        """Make it, or continue one that was cut off."""
 
     def summary(self) -> tuple[str, ...]:
-        """What it holds once it is made; a line each."""
+        """What it holds once it is made; one line each."""
 
     def flags(self) -> list[str]:
         """The flags of `vgf run` that train on it."""
 
 
 class Output(Protocol):
-    """A data set that recorded episodes are written to."""
+    """A data set to which recorded episodes are written."""
 
     @property
     def place(self) -> Path:
         """The file or folder."""
 
     def exists(self) -> bool:
-        """Whether there is something already."""
+        """Whether something already exists there."""
 
     def is_made(self, provenance: Mapping[str, Any]) -> bool:
-        """Whether it is there already, of this provenance."""
+        """Whether it already exists, with this provenance."""
 
     def write(self, parts: Parts, provenance: Mapping[str, Any]) -> None:
         """Write the episodes, with what they depend on."""
@@ -142,11 +142,11 @@ class Benchmark:
 
     Attributes:
         kind: one word; before a colon it forces this benchmark, as in "d4rl:hopper-medium-v2".
-        title: for people, such as "D4RL".
+        title: its name in messages, such as "D4RL".
         example: one of its names.
         has_data: whether its tasks have data of their own; if not, every one needs a file.
-        generates: whether it makes its own data, so that `action_repeat` and `episodes` of a
-            request mean something to it.
+        generates: whether it makes its own data, so that it uses `action_repeat` and `episodes` of
+            a request.
         recordable: whether its names are gymnasium's ids, in which `vgf data make` can record a
             policy.
     """
@@ -161,7 +161,7 @@ class Benchmark:
     # --- find -----------------------------------------------------------------------------------
 
     def names(self, data_dir: str | Path | None = None) -> Sequence[str]:
-        """The names that are known here, which a mistyped one is compared with."""
+        """The names known here, with which a mistyped one is compared."""
         raise NotImplementedError
 
     def has(self, name: str, data_dir: str | Path | None = None) -> bool:
@@ -173,7 +173,7 @@ class Benchmark:
         return name in self.names(data_dir)
 
     def may_have(self, name: str) -> bool:
-        """Whether a name that no benchmark has looks like one of this benchmark's."""
+        """Whether a name unknown to every benchmark looks like one of this benchmark's."""
         return False
 
     def spelled(self, name: str, data_dir: str | Path | None = None) -> str:
@@ -189,7 +189,7 @@ class Benchmark:
         raise VGFError(f"{self.title} has no task {name!r}; {hint}{self.not_known()}")
 
     def not_known(self) -> str:
-        """What to add to a message where its names are not known here, and why; or ""."""
+        """What to add to a message if its names are not known here, and why; or ""."""
         return ""
 
     def task_name(self, request: DataRequest) -> str:
@@ -203,7 +203,7 @@ class Benchmark:
     # --- read -----------------------------------------------------------------------------------
 
     def check_request(self, request: DataRequest) -> None:
-        """Check that a request for data means something to this benchmark.
+        """Check that a request for data makes sense for this benchmark.
 
         Raises:
             VGFError: it does not; the message has the way out.
@@ -223,12 +223,12 @@ class Benchmark:
         """The data of a task, not yet checked; :func:`vgf.data.to_dataset` does that.
 
         Raises:
-            VGFError: no data, with the ways to them (:class:`NoDataError`), or a damaged file.
+            VGFError: no data, with the ways to get them (:class:`NoDataError`), or a damaged file.
         """
         raise NotImplementedError
 
     def data_notes(self, raw: RawData) -> tuple[str, ...]:
-        """What a reader of the results should know of the data; a line each."""
+        """What a reader of the results should know about the data; one line each."""
         return (*raw.conventions(), *outside_the_box(raw))
 
     # --- make environments, and score -----------------------------------------------------------
@@ -237,7 +237,7 @@ class Benchmark:
         """How a task is evaluated: its environments, its score, and notes on both.
 
         Raises:
-            VGFError: what is needed to know it is not here.
+            VGFError: what is needed to tell is missing here.
         """
         raise NotImplementedError
 
@@ -251,35 +251,35 @@ class Benchmark:
         return None
 
     def task_of_file(self, path: Path) -> tuple[str, str] | None:
-        """For a file that says by itself what it is of: its task with its prefix, and a remark.
+        """For a file that says which task it belongs to: the task with its prefix, and a remark.
 
         None for every other file.
         """
         return None
 
     def way_on(self, request: DataRequest) -> str | None:
-        """How somebody who wants to look at data that are not here comes by them.
+        """How to get data that are not here, in order to inspect them.
 
-        None where the message of :meth:`read` says it.
+        None if the message of :meth:`read` says it.
         """
         return None
 
     def makeable(self) -> Sequence[str]:
-        """The names that `vgf data make` takes, which a mistyped one is compared with."""
+        """The names that `vgf data make` takes, with which a mistyped one is compared."""
         return ()
 
     def making(self, request: DataRequest, out: Path | None = None) -> Making | None:
-        """The data set of a name, where this benchmark can make it by itself.
+        """The data set with a name, if this benchmark can make it by itself.
 
         Args:
             request: its name, and how to make it.
-            out: the file to write; None for the benchmark's own place.
+            out: the file to write; None for the benchmark's default place.
 
         Returns:
-            None where the name is not of one of its data sets.
+            None if no data set of this benchmark has that name.
 
         Raises:
-            VGFError: it is, and it cannot be made.
+            VGFError: one has, and it cannot be made.
         """
         return None
 
@@ -291,7 +291,7 @@ class Benchmark:
             data_dir: the folder of data sets; None for the benchmark's own.
 
         Returns:
-            None where the benchmark has no format of its own.
+            None if the benchmark has no format of its own.
 
         Raises:
             VGFError: a wrong name, or the benchmark's package is not installed.

@@ -1,4 +1,4 @@
-"""A command that makes the copy of D4RL's table again; vgf/benchmarks/d4rl_infos.py says how."""
+"""A command that updates the copy of D4RL's table; vgf/benchmarks/d4rl_infos.py says how."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from . import d4rl_infos
 
 
 def main(words: list[str]) -> int:
-    """Make the copy of D4RL's table again: the path of an infos.py, and the revision it is of."""
+    """Update the copy of D4RL's table from the path of an infos.py and its revision."""
     if len(words) != 2:
         print(
             "usage: python -m vgf.benchmarks.copy_d4rl_infos d4rl/infos.py REVISION",

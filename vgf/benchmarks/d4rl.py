@@ -43,10 +43,10 @@ def find_d4rl(
     allow_download: bool = True,
     progress: Progress | None = None,
 ) -> Path:
-    """The path of a task's file, downloaded where it is nowhere.
+    """The path of a task's file, downloaded if it is nowhere.
 
     Raises:
-        VGFError: no file, and no download; the message says the ways out.
+        VGFError: no file, and no download; the message names the ways out.
     """
     places = folders(data_dir)
     candidates = [place / name for place in places for name in task.files]
@@ -67,7 +67,7 @@ def find_d4rl(
 
 
 def _download(url: str, path: Path, progress: Progress | None) -> Path:
-    """Fetch a file; it appears under its name only when it is whole."""
+    """Fetch a file; it appears under its name only once it is complete."""
     with urllib.request.urlopen(url, timeout=_DOWNLOAD_TIMEOUT) as reply, atomic_file(path) as file:
         total, done = int(reply.headers.get("Content-Length") or 0), 0
         while piece := reply.read(_DOWNLOAD_PIECE):
@@ -82,11 +82,11 @@ def _download(url: str, path: Path, progress: Progress | None) -> Path:
 
 
 def with_conventions(raw: RawData, task: D4RLTask, normalise_rewards: bool = False) -> RawData:
-    """The data of a task, with D4RL's conventions as the field uses them.
+    """The data of a task, with D4RL's conventions as commonly used.
 
     Actions are clipped to +-(1 - 1e-5). antmaze's rewards, 1 at the goal and 0 elsewhere, become
-    0 and -1; others may be scaled by the range of returns. Files without timeouts have their
-    trajectories cut where the environment's time limit cut them.
+    0 and -1; others may be scaled by the range of returns. In files without timeouts,
+    trajectories are cut where the environment's time limit cut them.
 
     Raises:
         VGFError: normalised rewards in antmaze.
@@ -169,5 +169,5 @@ class D4RL(Benchmark):
             return None
         raise VGFError(
             f"{request.name} is D4RL's, recorded with policies that it does not ship: it can be "
-            "fetched and not made; gymnasium:ID records an environment with a policy of yours"
+            "fetched but not made; gymnasium:ID records an environment with your own policy"
         )

@@ -1,9 +1,9 @@
 """D4RL's table of tasks: their files' addresses, their reference scores, their time limits.
 
 `import d4rl` needs MuJoCo 2.1 and an old gym, and fails on most machines. Its HDF5 files need
-neither, and its table of addresses and reference scores, ``d4rl/infos.py``, imports nothing: where
-the package is installed that file is read, and elsewhere the copy beside this module, which
-`python -m vgf.benchmarks.copy_d4rl_infos d4rl/infos.py REVISION` makes again.
+neither, and its table of addresses and reference scores, ``d4rl/infos.py``, imports nothing: if the
+package is installed that file is read, otherwise the copy beside this module, which
+`python -m vgf.benchmarks.copy_d4rl_infos d4rl/infos.py REVISION` updates.
 """
 
 from __future__ import annotations
@@ -46,12 +46,12 @@ _LIMIT = 1000
 
 @dataclass(frozen=True)
 class D4RLTask:
-    """What D4RL's table says of a task.
+    """What D4RL's table says about a task.
 
     Args:
         name: such as "hopper-medium-v2".
         url: where its file is.
-        ref_min, ref_max: the returns of score 0 and score 100; None where the table has none.
+        ref_min, ref_max: the returns of score 0 and score 100; None if the table has none.
     """
 
     name: str
@@ -66,7 +66,7 @@ class D4RLTask:
 
     @property
     def files(self) -> tuple[str, ...]:
-        """What its file may be called: as D4RL saves it, or as the task."""
+        """The possible names of its file: D4RL's, or the task's."""
         return tuple(dict.fromkeys((self.url.rpartition("/")[2], f"{self.name}.hdf5")))
 
     @property
@@ -90,7 +90,7 @@ class D4RLTask:
 
 @dataclass(frozen=True)
 class D4RLTable:
-    """D4RL's table: its tasks by name, and where the table comes from, for people."""
+    """D4RL's table: its tasks by name, and where the table comes from, in words."""
 
     tasks: Mapping[str, D4RLTask]
     source: str
@@ -107,7 +107,7 @@ def d4rl_table() -> D4RLTable:
 
 
 def is_installed_here() -> bool:
-    """Whether the package d4rl is there, working or not."""
+    """Whether the package d4rl is installed, working or not."""
     return "d4rl" in sys.modules or _installed_infos() is not None
 
 
@@ -132,7 +132,7 @@ def _read_copy() -> D4RLTable:
 
 
 def table_of(infos: Path, source: str) -> D4RLTable:
-    """The table in a file ``infos.py`` of D4RL's, which is run by itself, outside its package.
+    """The table in D4RL's file ``infos.py``, which is run by itself, outside its package.
 
     Raises:
         VGFError: it cannot be run, or lacks one of its three tables.

@@ -44,7 +44,7 @@ class Files(Benchmark):
 
 
 def read_own(request: DataRequest) -> RawData:
-    """The file that a request names, its actions in the box of the request."""
+    """The file that a request names, with actions in the request's box."""
     raw = read_file(str(request.data), request.memory)
     if request.action_box is not None:
         raw = with_box(raw, *request.action_box)
@@ -59,7 +59,7 @@ def read_file(path: str | Path, memory: str = MEMORY) -> RawData:
         memory: one of :data:`vgf.data.npz.DATA_MEMORY`; only .npz files can be mapped.
 
     Raises:
-        VGFError: no such file, another format, not a whole file, or one that cannot be mapped.
+        VGFError: no such file, another format, an incomplete file, or one that cannot be mapped.
     """
     path = Path(path).expanduser()
     if not path.exists():
@@ -68,14 +68,14 @@ def read_file(path: str | Path, memory: str = MEMORY) -> RawData:
     if path.is_dir():
         if minari.is_dataset(path):
             return minari.read_minari(path)
-        raise VGFError(f"{path} is a folder, and not a Minari dataset; name a file in it")
+        raise VGFError(f"{path} is a folder, not a Minari dataset; name a file in it")
     readers: dict[str, Callable[[Path], RawData]] = {
         ".npz": functools.partial(read_npz, memory=memory),
         ".hdf5": _read_hdf5,
         ".h5": _read_hdf5,
     }
     if path.suffix not in readers:
-        raise VGFError(f"{path}: its name ends in none of {', '.join(readers)}; data are in these")
+        raise VGFError(f"{path}: its name must end in one of {', '.join(readers)}")
     return readers[path.suffix](path)
 
 

@@ -1,4 +1,4 @@
-"""gymnasium's environments, which have no data of their own: each comes with a file."""
+"""gymnasium's environments, which have no data of their own: each needs a file."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from .files import read_own
 
 @dataclass(frozen=True)
 class GymnasiumMaker:
-    """Makes one of gymnasium's environments; picklable. It is called as every maker is: with a
-    seed for the first `reset` that has none of its own, or with None.
+    """Makes one of gymnasium's environments; picklable. Like every maker, it is called with a
+    seed for the first `reset` without its own seed, or with None.
     """
 
     name: str
@@ -89,7 +89,7 @@ class Gymnasium(Benchmark):
         try:
             if name is None or not self.has(name):
                 return None
-        except VGFError:  # its module is not here
+        except VGFError:  # its module is missing here
             return None
         env = f"{self.kind}:{name}"
         return env, f"actions are those of {env}, where they were recorded: train with --env"

@@ -51,12 +51,12 @@ class MinariData:
 
     @property
     def ref_min(self) -> float | None:
-        """The return of score 0, where the dataset says one."""
+        """The return of score 0, if the dataset has one."""
         return self._number("ref_min_score")
 
     @property
     def ref_max(self) -> float | None:
-        """The return of score 100, where the dataset says one."""
+        """The return of score 100, if the dataset has one."""
         return self._number("ref_max_score")
 
     def _number(self, key: str) -> float | None:
@@ -65,7 +65,7 @@ class MinariData:
 
     @property
     def env_name(self) -> str | None:
-        """The environment that the dataset says to evaluate in, or None where it says none."""
+        """The environment in which the dataset says to evaluate, or None if it names none."""
         found = self.dataset._eval_env_spec or self.dataset.env_spec
         return None if found is None else str(found.id)
 
@@ -111,10 +111,10 @@ def local_names(data_dir: str | Path | None = None) -> list[str]:
 def find_minari(
     name: str, data_dir: str | Path | None = None, *, allow_download: bool = True
 ) -> Path:
-    """The folder of a dataset, downloaded where it is in no store.
+    """The folder of a dataset, downloaded if it is in no store.
 
     Raises:
-        VGFError: a wrong name, no dataset and no download; the message says the ways out.
+        VGFError: a wrong name, or no dataset and no download; the message names the ways out.
     """
     if not is_name(name):
         raise VGFError(
@@ -141,16 +141,16 @@ def find_minari(
 
 
 def _download(minari: Any, name: str, store: Path) -> str:
-    """Let Minari download a dataset into a store; the reason where it did not, for people."""
+    """Let Minari download a dataset into a store; returns the reason if it did not, in words."""
     timeout, before = socket.getdefaulttimeout(), os.environ.get(STORE_VARIABLE)
-    # Minari prints, with bars; a log that is not a terminal is spared both.
+    # Minari prints, with bars; a log that is not a terminal gets neither.
     shown = sys.stderr if sys.stderr.isatty() else io.StringIO()
     try:
         socket.setdefaulttimeout(_DOWNLOAD_TIMEOUT)
         os.environ[STORE_VARIABLE] = str(store)
         with contextlib.redirect_stdout(shown), contextlib.redirect_stderr(shown), _unwarned():
             minari.download_dataset(name)
-    except Exception as error:  # of whatever it fetches with: no network, no such name
+    except Exception as error:  # from whatever it fetches with: no network, no such name
         return f"the download failed: {' '.join(str(error).split()) or type(error).__name__}"
     finally:
         socket.setdefaulttimeout(timeout)
@@ -165,7 +165,7 @@ def open_minari(path: Path) -> MinariData:
     """Open the dataset in a folder.
 
     Raises:
-        VGFError: a folder that is not a whole dataset, or one of another version of Minari.
+        VGFError: a folder that is not a complete dataset, or one of another version of Minari.
     """
     minari = need("minari", "minari")
     need("h5py", "minari")
@@ -175,7 +175,7 @@ def open_minari(path: Path) -> MinariData:
 
 @contextlib.contextmanager
 def _unwarned() -> Iterator[None]:
-    """Without Minari's warnings, of packages in other versions than the dataset's."""
+    """Silences Minari's warnings about packages in other versions than the dataset's."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
@@ -188,10 +188,10 @@ def _whole(path: Path) -> Iterator[None]:
         yield
     except VGFError:
         raise
-    except Exception as error:  # of the storage's format: HDF5 and others
+    except Exception as error:  # from the storage's format: HDF5 and others
         reason = " ".join(str(error).split()) or type(error).__name__
         raise VGFError(
-            f"{path} is not a whole Minari dataset ({reason}); delete it and fetch it again"
+            f"{path} is not a complete Minari dataset ({reason}); delete it and fetch it again"
         ) from error
 
 
@@ -203,7 +203,7 @@ def read_minari(path: Path) -> RawData:
 
     Raises:
         VGFError: as :func:`open_minari`; observations or actions that are not vectors of numbers,
-            or episodes whose parts have other lengths.
+            or episodes whose parts differ in length.
     """
     from ..environments.fitting import check_spaces, flatten
 
@@ -224,7 +224,7 @@ def read_minari(path: Path) -> RawData:
 
 
 def _add(parts: dict[str, list[Array]], episode: Any, seen: Array) -> None:
-    """Add the rows of an episode; where it ends, and is not done, it was cut."""
+    """Add the rows of an episode; if it ends without being done, it was cut."""
     rows = {
         "observations": seen[:-1],
         "actions": np.asarray(episode.actions),
@@ -241,21 +241,21 @@ def _add(parts: dict[str, list[Array]], episode: Any, seen: Array) -> None:
 
 
 def make_minari_env(path: Path, seed: int | None = None) -> Any:
-    """Make the environment that a dataset says to evaluate in, fitted.
+    """Make the environment in which a dataset says to evaluate, fitted.
 
     Args:
         path: of the dataset's folder.
-        seed: of the first `reset` that has no seed of its own.
+        seed: of the first `reset` without its own seed.
 
     Raises:
-        VGFError: it says none, or it cannot be made here.
+        VGFError: it names none, or it cannot be made here.
     """
     from ..environments.fitting import fit
     from ..environments.making import made, registered
 
     found = open_minari(path)
     if found.env_name is None:
-        raise VGFError(f"{path} does not say which environment it is of")
+        raise VGFError(f"{path} does not say which environment it is for")
     registered()
     with _unwarned():
         env = made(
@@ -266,7 +266,7 @@ def make_minari_env(path: Path, seed: int | None = None) -> Any:
 
 
 def check_no_part(raw: RawData, path: Path) -> None:
-    """Check that an HDF5 file is not the inside of a dataset.
+    """Check that an HDF5 file is not part of a dataset.
 
     Raises:
         VGFError: it is; the message names what to read instead.
@@ -313,7 +313,7 @@ class MinariOutput:
         return self.root / self.name
 
     def exists(self) -> bool:
-        """Whether there is something already."""
+        """Whether something already exists there."""
         return os.path.lexists(self.place)
 
     def flags(self, environment: str) -> list[str]:
@@ -322,7 +322,7 @@ class MinariOutput:
         return ["--env", f"minari:{self.name}"] + ([] if own else ["--data-dir", str(self.root)])
 
     def is_made(self, provenance: Mapping[str, Any]) -> bool:
-        """Whether it is there already, of this provenance."""
+        """Whether it already exists, with this provenance."""
         metadata = read_json(self.place / "data" / "metadata.json") or {}
         try:
             return same_making(json.loads(metadata[ATTRIBUTE]), provenance)
@@ -330,10 +330,10 @@ class MinariOutput:
             return False
 
     def write(self, parts: Parts, provenance: Mapping[str, Any]) -> None:
-        """Write the data set with Minari's library, under its name when it is whole."""
+        """Write the data set with Minari's library; it appears under its name once complete."""
         from ..environments.making import make_box_env
 
-        scratch = parts.folder.absolute() / "fresh"  # Minari goes astray with relative ones
+        scratch = parts.folder.absolute() / "fresh"  # Minari fails with relative paths
         minari = need("minari", "minari")
         spaces = need("gymnasium", "envs").spaces
         shape, kind = parts.layout("observations")
@@ -360,7 +360,7 @@ class MinariOutput:
             raise VGFError(f"cannot write {self.place}: {error.strerror or error}") from error
 
     def _episodes(self, parts: Parts) -> Iterator[Any]:
-        """The episodes as Minari takes them, each with the observation that follows its last."""
+        """The episodes as Minari takes them, each with the observation after its last step."""
         buffer = need("minari.data_collector", "minari").EpisodeBuffer
         keys = parts.names()
         number = 0
@@ -382,7 +382,7 @@ class MinariOutput:
                 number += 1
 
     def _put(self, scratch: Path) -> None:
-        """Move a data set that is whole to its place, with the namespaces it is in."""
+        """Move a complete data set to its place, with its namespaces."""
         for parent in reversed(Path(self.name).parents[:-1]):
             (self.root / parent).mkdir(parents=True, exist_ok=True)
             for file in (scratch / parent).iterdir():
@@ -398,7 +398,7 @@ class MinariOutput:
 
 @dataclass(frozen=True)
 class MinariMaker:
-    """Makes the environment that a dataset is to be evaluated in; picklable."""
+    """Makes the environment in which a dataset is evaluated; picklable."""
 
     path: Path
 
@@ -407,7 +407,7 @@ class MinariMaker:
 
 
 class Minari(Benchmark):
-    """Minari's datasets; those of its names that are in a local store come before gymnasium's."""
+    """Minari's datasets; names in a local store take precedence over gymnasium's."""
 
     kind, title, example = "minari", "Minari", "D4RL/door/human-v2"
 
@@ -421,7 +421,7 @@ class Minari(Benchmark):
         return "/" in name and is_name(name)
 
     def spelled(self, name: str, data_dir: str | Path | None = None) -> str:
-        return name  # it may be there to be downloaded
+        return name  # it may be available for download
 
     def check_request(self, request: DataRequest) -> None:
         if request.data is not None:
@@ -445,7 +445,7 @@ class Minari(Benchmark):
         name, path = request.name, self._find(request)
         found = open_minari(path)
         if found.env_name is None:
-            note = f"no evaluation: {name} does not say which environment it is of"
+            note = f"no evaluation: {name} does not say which environment it is for"
             return Scoring(None, notes=(note,))
         env = found.env_name
         notes = [f"evaluated in {env} ({simulator_versions(env)}), as {name} says"]

@@ -1,4 +1,4 @@
-"""OGBench's state-based single tasks by name: find the data, or make them, and load them."""
+"""OGBench's state-based single tasks by name: find or make the data, and load them."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ from .ogbench_oracles import Recipe, generate_ogbench, is_made, provenance, reci
 DEFAULT_FOLDER = Path("~/.ogbench/data")
 GENERATED = "generated"
 _DOWNLOAD_TIMEOUT = 30.0
-# Environments of the robot arm made at once: each takes about 140 MB and a second to make.
+# The most robot-arm environments made at once: each takes about 140 MB and a second to make.
 _ROBOT_ARMS = 20
 
-# What each environment's data may be.
+# The kinds of data of each environment.
 _ALL_MAZES = ("medium", "large", "giant", "teleport")
 _KINDS: dict[str, tuple[str, ...]] = {
     **{f"pointmaze-{size}": ("navigate", "stitch") for size in _ALL_MAZES},
@@ -54,7 +54,7 @@ class OGBenchTask:
     """The parts of a task's name.
 
     Args:
-        name: the whole, such as "cube-single-play-singletask-task2-v0".
+        name: the whole name, such as "cube-single-play-singletask-task2-v0".
         environment: such as "cube-single".
         kind: of data, such as "play".
         number: 1 to 5, or None for the environment's default task.
@@ -92,10 +92,10 @@ def ogbench_tasks() -> list[str]:
 
 
 def parse_task(name: str) -> OGBenchTask:
-    """Take a task's name apart: ``<environment>-<kind>-singletask[-task<1-5>]-v0``.
+    """Parse a task's name: ``<environment>-<kind>-singletask[-task<1-5>]-v0``.
 
     Raises:
-        VGFError: an unknown name; the message says what is meant instead.
+        VGFError: an unknown name; the message suggests what is meant.
     """
     if name.startswith("visual-"):
         raise VGFError(f"task {name!r} is seen in pixels; the state-based one is {name[7:]!r}")
@@ -120,12 +120,12 @@ def parse_task(name: str) -> OGBenchTask:
 
 
 def is_ogbench(name: str) -> bool:
-    """Whether a name looks like one of OGBench's, rightly spelled or not."""
+    """Whether a name looks like one of OGBench's, spelled correctly or not."""
     return "-singletask" in name or name.startswith("visual-") or name in ogbench_datasets()
 
 
 def is_manipulation(name: str) -> bool:
-    """Whether one of OGBench's tasks has its robot arm: the cubes, the scene, the puzzles."""
+    """Whether an OGBench task has the robot arm: the cubes, the scene, the puzzles."""
     return name.startswith(("cube-", "scene-", "puzzle-"))
 
 
@@ -136,10 +136,10 @@ def dataset_path(
     episodes: int | None = None,
     seed: int = 0,
 ) -> Path:
-    """Where a generated dataset is kept: its name says all that it depends on.
+    """Where a generated dataset is kept: its name says everything it depends on.
 
-    `folder`/generated/cube-single-play-v0-episodes1000-seed0.npz, for example, so that it cannot
-    be taken for the benchmark's own file.
+    `folder`/generated/cube-single-play-v0-episodes1000-seed0.npz, for example, so that it cannot be
+    mistaken for the benchmark's own file.
     """
     if episodes is None:
         recipe = recipe_for(task.dataset)
@@ -153,8 +153,9 @@ def load_ogbench(name: str, data_dir: str | Path | None = None, **options: Any) 
 
     They are the first of these that exists: the benchmark's file ``<dataset>.npz`` in `data_dir` or
     in ~/.ogbench/data; one generated before, in the folder ``generated`` of either; one generated
-    now, where OGBench ships an oracle; the benchmark's file, downloaded. With `episodes`, or
-    `action_repeat` above 1, which the benchmark's file does not have, only generated ones count.
+    now, if OGBench ships an oracle; the benchmark's file, downloaded. With `episodes`, or
+    `action_repeat` above 1, which the benchmark's file does not have, only generated ones are
+    used.
 
     OGBench relabels: success is tested on s, the state before the action. Rewards are 0 or -1
     (manipulation: minus the number of parts not in place), masks 0 where s is a success, and
@@ -166,8 +167,8 @@ def load_ogbench(name: str, data_dir: str | Path | None = None, **options: Any) 
         options: the other fields of :class:`~vgf.benchmarks.base.DataRequest`.
 
     Raises:
-        VGFError: an unknown name, a missing extra, no data (with the ways to them), or a file that
-            is damaged or does not fit.
+        VGFError: an unknown name, a missing extra, no data (with the ways to get them), or a file
+        that is damaged or does not fit.
     """
     return to_dataset(read_ogbench(name, data_dir, **options))
 
@@ -211,7 +212,7 @@ def _read(request: DataRequest) -> RawData:
 
 
 def _ways_out(task: OGBenchTask, folders: list[Path], as_benchmark: bool, tried: list[str]) -> str:
-    """One line that says how to come by a dataset."""
+    """One line that says how to get a dataset."""
     ways = [f"put {task.dataset}.npz into {folders[0]}", "name its folder with --data-dir"]
     if not as_benchmark:
         ways = ["allow generation"]
@@ -229,7 +230,7 @@ def _download(dataset: str, folder: Path) -> tuple[Path | None, str]:
     """Let OGBench download a dataset: its path, or None and the reason."""
     ogbench = need("ogbench", "envs")
     timeout = socket.getdefaulttimeout()
-    # OGBench prints, with a bar; a log that is not a terminal is spared both.
+    # OGBench prints, with a bar; a log that is not a terminal gets neither.
     quiet = io.StringIO() if not sys.stderr.isatty() else sys.stderr
     try:
         socket.setdefaulttimeout(_DOWNLOAD_TIMEOUT)
@@ -247,9 +248,9 @@ def _download(dataset: str, folder: Path) -> tuple[Path | None, str]:
 def _load(task: OGBenchTask, path: Path, memory: str) -> RawData:
     """Read a file in OGBench's format, and let OGBench relabel it for a task.
 
-    The rows of such a file are the states; the last of each trajectory (terminal 1) is no
-    transition but what the one before it leads to. So no state is held twice, as
-    `ogbench.load_dataset` would.
+    The rows of such a file are the states; the last of each trajectory (terminal 1) is not a
+    transition but the state that the one before it leads to. So no state is held twice, unlike in
+    `ogbench.load_dataset`.
     """
     relabel = need("ogbench.relabel_utils", "envs")
     from .ogbench_environment import make_ogbench_env
@@ -268,7 +269,7 @@ def _load(task: OGBenchTask, path: Path, memory: str) -> RawData:
             if {len(array) for array in arrays.values()} != {len(ends)}:
                 raise ValueError("its arrays differ in length")
             if not ends[-1]:
-                raise ValueError("its last row ends no trajectory")
+                raise ValueError("its last row does not end a trajectory")
         for key, size in sizes.items():
             if arrays[key].shape[1:] != (size,):
                 raise VGFError(
@@ -302,7 +303,7 @@ def _readable(path: Path) -> Iterator[None]:
         yield
     except (OSError, ValueError, EOFError, IndexError, zipfile.BadZipFile, zlib.error) as error:
         raise VGFError(
-            f"{path} is not a whole dataset ({error}); delete it, and it is made or fetched again"
+            f"{path} is not a complete dataset ({error}); delete it, and make or fetch it again"
         ) from error
 
 
@@ -344,12 +345,12 @@ class OGBench(Benchmark):
         raw = None if request.data is None else read_file(request.data, request.memory)
         # a file with rewards is used as it is; OGBench's have none and are relabelled
         if raw is None or "rewards" not in raw.arrays:
-            raw = None  # so that it is not held meanwhile
+            raw = None  # so that it is not held in memory meanwhile
             raw = _read(request)
         return dataclasses.replace(raw, normalise_rewards=request.normalise_rewards)
 
     def data_notes(self, raw: RawData) -> tuple[str, ...]:
-        return ()  # they are as the benchmark has them
+        return ()  # they are the benchmark's own
 
     def scoring(self, request: DataRequest) -> Scoring:
         make_env = OGBenchMaker(request.name, request.action_repeat)
@@ -361,10 +362,10 @@ class OGBench(Benchmark):
         if name not in ogbench_datasets():
             return None
         task = first_task(name)
-        return task, f"rewards and masks are those of {task}; --env names another task"
+        return task, f"rewards and masks are those of {task}; use --env for another task"
 
     def task_of_file(self, path: Path) -> tuple[str, str] | None:
-        """For a file that is OGBench's by its name, and has no rewards of its own."""
+        """For a file with an OGBench name and without its own rewards."""
         names = [name for name in ogbench_datasets() if path.name.startswith(name)]
         if not names or path.suffix != ".npz":
             return None
@@ -382,7 +383,7 @@ class OGBench(Benchmark):
         made = f"vgf data make {dataset}{flag} makes them, or " if recipe_for(dataset) else ""
         return (
             f"no data for {request.name}; {made}put {dataset}.npz into "
-            f"{folder or '~/.ogbench/data'}; of a smaller set, name the file"
+            f"{folder or '~/.ogbench/data'}; for a smaller set, name the file"
         )
 
     def makeable(self) -> Sequence[str]:
@@ -438,17 +439,17 @@ class OracleMaking:
         return self.recipe.episodes if wanted is None else wanted
 
     def exists(self) -> bool:
-        """Whether something is at its place already."""
+        """Whether something already exists there."""
         return self.place.exists()
 
     def is_made(self) -> bool:
-        """Whether this very data set is there already."""
+        """Whether this same data set already exists."""
         request = self.request
         expected = provenance(self.recipe, self.episodes, request.seed, request.action_repeat)
         return is_made(self.place, expected)
 
     def make(self, progress: Progress, say: Say) -> None:
-        """Make it, or go on with one whose making was cut off."""
+        """Make it, or continue one that was cut off."""
         request = self.request
         generate_ogbench(
             self.recipe.dataset,

@@ -20,10 +20,11 @@ class ActionRepeat(gymnasium.Wrapper):
     """Hold each decision for several simulator steps.
 
     Only the states in which a decision is taken count: reward, success and the end of the episode
-    come from one simulator step of the block, and a goal that is crossed in the middle of a block
-    is not reached. Where the environment tests s (OGBench's single tasks) that is the first step
-    of the block, so a decision taken at the goal ends the episode without being carried out;
-    where it tests s' it is the last. The simulator's time limit may cut the last block short.
+    come from one simulator step of the block, and a goal that is only
+    crossed in the middle of a block is not reached. Where the environment tests s (OGBench's single
+    tasks) that is the first step of the block, so a decision taken at the goal ends the episode
+    without being carried out; where it tests s' it is the last. The simulator's time limit may cut
+    the last block short.
 
     Args:
         env: the environment; it says which state it tests in its attribute `_success_timing`.
@@ -59,7 +60,7 @@ def make_ogbench_env(
 
     Args:
         name: of a dataset or of a single task, as OGBench spells it.
-        seed: of the first `reset` that has no seed of its own.
+        seed: of the first `reset` without its own seed.
         action_repeat: simulator steps for each decision; :class:`ActionRepeat`.
         options: of OGBench's environment.
     """
@@ -74,7 +75,7 @@ def make_ogbench_env(
 
 @contextmanager
 def _closed_temporary_files() -> Iterator[None]:
-    """Close and remove the temporary XML files that are made meanwhile.
+    """Close and remove temporary XML files made meanwhile.
 
     OGBench's mazes write their model to one and leave it open: a few hundred environments in one
     process would use up its file descriptors.

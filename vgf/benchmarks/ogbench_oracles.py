@@ -1,6 +1,6 @@
 """Record OGBench's datasets with the benchmark's own scripted oracles.
 
-The procedure is the benchmark's; what differs is the seeding. Every episode has its own seed,
+The procedure is the benchmark's; only the seeding differs. Every episode has its own seed,
 made from the dataset's seed and the episode's number, so that the file does not depend on how
 many processes recorded it.
 """
@@ -42,7 +42,7 @@ class Recipe:
         episodes: training episodes; a tenth as many are recorded for validation.
         steps: simulator steps of an episode. The last row is dropped on loading.
         noise: standard deviation of the action noise: of each action (pointmaze), of the plan
-            (play), or the largest one, drawn anew for each episode (noisy).
+            (play), or the largest one, drawn for each episode (noisy).
         random_action: the probability of a uniform action instead of the oracle's.
     """
 
@@ -60,7 +60,7 @@ _LARGE = {"cube-triple": 3000, "puzzle-4x5": 3000, "cube-quadruple": 5000, "puzz
 
 
 def recipe_for(dataset: str) -> Recipe | None:
-    """The recipe of a dataset, or None where OGBench ships no oracle (ant and humanoid).
+    """The recipe of a dataset, or None if OGBench ships no oracle (ant and humanoid).
 
     Source:
         OGBench's commands that reproduce its datasets.
@@ -92,7 +92,7 @@ def generate_ogbench(
 ) -> Path:
     """Record a dataset in OGBench's file format: `path`, its `-val.npz`, and a `.json` beside it.
 
-    The rows are observations, actions, terminals, qpos, qvel and, where there are buttons,
+    The rows are observations, actions, terminals, qpos, qvel and, if there are buttons,
     button_states, all from before the step. With `action_repeat`, the benchmark's procedure runs
     on the environment in which each decision is held for that many simulator steps
     (:class:`~vgf.benchmarks.ogbench_environment.ActionRepeat`): the oracle decides, and a row is
@@ -101,9 +101,9 @@ def generate_ogbench(
 
     The files depend on the arguments `dataset_name`, `episodes`, `seed` and `action_repeat`
     alone, and on the versions in the `.json`; not on `workers`. A dataset of fewer episodes begins
-    with the same episodes. The validation file is written first, so that a `path` that exists has
-    one. While they are made, finished episodes are kept beside them, and what ends early goes on
-    from there (:mod:`vgf.data.parts`).
+    with the same episodes. The validation file is written first, so that an existing `path` has
+    one. While they are made, finished episodes are kept beside them, and an interrupted recording
+    continues from there (:mod:`vgf.data.parts`).
 
     Args:
         dataset_name: such as "pointmaze-medium-navigate-v0".
@@ -113,8 +113,8 @@ def generate_ogbench(
         seed: 0 or more.
         workers: processes; None for one on each core, 1 to record in this one.
         action_repeat: simulator steps for each decision; above 1 for pointmaze only.
-        progress: called first, and then after each episode.
-        say: takes a line for the person at the terminal: what is kept, or gone on from.
+        progress: called at the start, and then after each episode.
+        say: takes a line for the person at the terminal: what is kept, or continued from.
 
     Returns:
         The path of the training file.
@@ -153,7 +153,7 @@ def generate_ogbench(
     made_of = provenance(recipe, training, seed, action_repeat)
 
     def write(parts: Parts) -> None:
-        path.unlink(missing_ok=True)  # so that never a file stands beside another's .json
+        path.unlink(missing_ok=True)  # so that a file never has another's .json beside it
         with parts.fresh(path.with_name(f"{path.stem}-val.npz")) as fresh:
             parts.write_npz(fresh, stop=validation)
         write_atomically(path.with_suffix(".json"), json.dumps(made_of, indent=2) + "\n")
@@ -181,7 +181,7 @@ def validation_episodes(training: int) -> int:
 
 
 def provenance(recipe: Recipe, episodes: int, seed: int, action_repeat: int) -> dict[str, Any]:
-    """All that a generated file depends on: what stands in the ``.json`` beside it."""
+    """All that a generated file depends on: the contents of the ``.json`` beside it."""
     return {
         "recipe": asdict(recipe),
         "episodes": episodes,
@@ -192,7 +192,7 @@ def provenance(recipe: Recipe, episodes: int, seed: int, action_repeat: int) -> 
 
 
 def is_made(path: Path, made_of: Mapping[str, Any]) -> bool:
-    """Whether a generated file and its validation file are there, of this provenance."""
+    """Whether a generated file and its validation file exist, with this provenance."""
     files = (path, path.with_name(f"{path.stem}-val.npz"))
     there = all(file.exists() for file in files)
     return there and same_making(read_json(path.with_suffix(".json")), made_of)
@@ -249,7 +249,7 @@ def make_recorder(recipe: Recipe, action_repeat: int = 1) -> Callable[[int], Epi
 
 
 def _decisions_of(seed: int) -> np.random.Generator:
-    """The generator of what the recorder draws itself; the environment has `seed` alone."""
+    """The generator for what the recorder draws itself; the environment gets only `seed`."""
     return np.random.default_rng([seed, 1])
 
 
@@ -280,7 +280,7 @@ class _Rows:
 
 
 class _Maze:
-    """The cells of a maze, and the oracle's way through them."""
+    """The cells of a maze, and the oracle's path through them."""
 
     def __init__(self, env: Any) -> None:
         self._env = env
@@ -291,21 +291,21 @@ class _Maze:
 
     @staticmethod
     def _is_corridor(grid: Array, cell: tuple[int, int]) -> bool:
-        """Whether a free cell can be left in two opposite directions only."""
+        """Whether a free cell can only be left in two opposite directions."""
         i, j = cell
         vertical = (grid[i - 1, j] == 0, grid[i + 1, j] == 0)
         horizontal = (grid[i, j - 1] == 0, grid[i, j + 1] == 0)
         return (all(vertical) and not any(horizontal)) or (all(horizontal) and not any(vertical))
 
     def _way(self, cell: tuple[int, int], goal: tuple[int, int]) -> Array:
-        """The centre of the next cell on the shortest way from a cell to a goal."""
+        """The centre of the next cell on the shortest path from a cell to a goal."""
         position, _ = self._env.get_oracle_subgoal(
             self._env.ij_to_xy(cell), self._env.ij_to_xy(goal)
         )
         return position
 
     def at_distance(self, cell: tuple[int, int], steps: int) -> list[tuple[int, int]]:
-        """The cells that are `steps` cells away, along the shortest way."""
+        """The cells that are `steps` cells away, along the shortest path."""
         centre = self._env.ij_to_xy(cell)
         _, distances = self._env.get_oracle_subgoal(centre, centre)
         return [(int(i), int(j)) for i, j in np.argwhere(distances == steps)]
@@ -410,7 +410,7 @@ def _manipulation_attempt(
 
 
 def _cube_in_sight(qpos: Array) -> bool:
-    """Whether a scene's cube stays where it can be seen, or is in the drawer."""
+    """Whether a scene's cube stays visible, or is in the drawer."""
     _, y, z = qpos[:, 14:17].T
     too_far_right = y >= 0.29
     too_far_left = (y <= -0.3) & ((z < 0.06) | (z > 0.08))

@@ -2,8 +2,8 @@
 
 The layouts of the mazes, the numbers of their models, start states, goals, rewards, ends and time
 limits are D4RL's (its modules gym_mujoco, locomotion, pointmaze and hand_manipulation_suite);
-the simulator is gymnasium's and gymnasium-robotics', on another MuJoCo than D4RL's. This module
-imports gymnasium; import it inside the functions that use it.
+the simulator is gymnasium's and gymnasium-robotics', with a different MuJoCo than D4RL's. This
+module imports gymnasium; import it inside the functions that use it.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from ..support.errors import VGFError
 from ..support.extras import installed_version, need
 from .d4rl_infos import D4RLTask
 
-# "R": the start, "G": the goal, "#": a wall. Rows are D4RL's first index; a row further on is
-# further along y in antmaze, and along x in maze2d.
+# "R": the start, "G": the goal, "#": a wall. Rows are D4RL's first index; later
+# rows are further along y in antmaze, and along x in maze2d.
 _UMAZE = ("#####", "#R..#", "###.#", "#G..#", "#####")
 _MEDIUM = (
     "########",
@@ -65,7 +65,7 @@ _HANDS = {
     "relocate": "AdroitHandRelocate-v1",
 }
 _CONTACT_FORCES = 84
-_CELL = 4.0  # metres of antmaze
+_CELL = 4.0  # metres, in antmaze
 _GOAL_RADIUS = 0.5
 _WHY_NOT = {
     "kitchen": "gymnasium-robotics' FrankaKitchen observes 59 numbers, D4RL's kitchen 60",
@@ -77,7 +77,7 @@ _WHY_NOT = {
 
 
 def stand_in(task: D4RLTask) -> str | None:
-    """The name of the environment that stands in for a task's, or None where there is none."""
+    """The name of the environment that stands in for a task's, or None if there is none."""
     if task.family in _LOCOMOTION:
         return _LOCOMOTION[task.family]
     if task.family in _HANDS:
@@ -101,7 +101,7 @@ def why_none(task: D4RLTask) -> str:
 
 
 def describe(task: D4RLTask, own: bool = False) -> str:
-    """One line for people: which environment is evaluated in, and what it stands in for."""
+    """One line: in which environment a task is evaluated, and what it stands in for."""
     if own:
         return f"evaluated in D4RL's own {task.name}"
     package = "gymnasium" if task.family in _LOCOMOTION else "gymnasium-robotics"
@@ -116,10 +116,10 @@ def describe(task: D4RLTask, own: bool = False) -> str:
 
 
 def why_not_own(task: D4RLTask) -> str | None:
-    """Why D4RL's own environment of a task cannot be made here; None where it can."""
+    """Why D4RL's own environment of a task cannot be made here; None if it can."""
     try:
         make_own(task).close()
-    except Exception as error:  # whatever the imports of d4rl and what it needs raise here
+    except Exception as error:  # whatever the imports of d4rl and its dependencies raise here
         return " ".join(str(error).split()) or type(error).__name__
     return None
 
@@ -159,7 +159,7 @@ class OldGym(gymnasium.Env):
 
 
 class ReachedIsSuccess(gymnasium.Wrapper):
-    """Say that a reward of 1 is success, where the environment does not."""
+    """Report a reward of 1 as success, where the environment does not."""
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         ob, reward, terminated, truncated, info = self.env.step(action)
@@ -171,7 +171,7 @@ def make_stand_in(task: D4RLTask, seed: int | None = None) -> Any:
 
     Args:
         task: of D4RL.
-        seed: of the first `reset` that has no seed of its own.
+        seed: of the first `reset` without its own seed.
 
     Raises:
         VGFError: nothing stands in for it, or its package is missing.
@@ -200,7 +200,7 @@ def make_stand_in(task: D4RLTask, seed: int | None = None) -> Any:
 
 
 def _upside_down(layout: tuple[str, ...]) -> list[list[Any]]:
-    """A layout as gymnasium-robotics takes it, whose y decreases from row to row."""
+    """A layout as gymnasium-robotics takes it, where y decreases from row to row."""
     return [[1 if cell == "#" else 0 for cell in row] for row in reversed(layout)]
 
 
@@ -211,7 +211,7 @@ def _cells(layout: tuple[str, ...], kinds: str) -> list[tuple[int, int]]:
 class ContactForces(gymnasium.ObservationWrapper):
     """Append the ant's contact forces, all zero, as they are in D4RL's files.
 
-    MuJoCo 2 as mujoco-py ran it did not compute them, and D4RL's ant observes 111 numbers.
+    MuJoCo 2 under mujoco-py did not compute them, and D4RL's ant observes 111 numbers.
     """
 
     def __init__(self, env: Any) -> None:
@@ -347,7 +347,7 @@ class PointMaze(gymnasium.Wrapper):
 
     Observations are position, in cells of the layout, and velocity; the ball starts near any free
     cell; an episode never ends before its time limit. Rewards: 1 within 0.5 of the goal, or
-    exp(-distance) where they are dense. D4RL's ball starts 0.2 beside the origin of its maze, so
+    exp(-distance) if they are dense. D4RL's ball starts 0.2 beside the origin of its maze, so
     that the centre of cell (i, j) has the coordinates (i - 0.2, j - 0.2).
 
     Args:

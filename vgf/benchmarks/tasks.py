@@ -24,7 +24,7 @@ from .base import Benchmark, DataRequest
 
 
 def success(info: Mapping[str, Any]) -> float | None:
-    """Whether a step is a success, 1 or 0; None where the environment does not say."""
+    """Whether a step is a success, 1 or 0; None if the environment does not say."""
     value = info.get("success")
     return None if value is None else float(value)
 
@@ -40,13 +40,13 @@ class Task:
         action_dim: d; actions lie in [-1, 1].
         max_episode_steps: decisions after which an episode is cut; None without a limit.
         make_env: makes a gymnasium environment from a seed, or None; picklable. Its observations
-            are the simulator's, not standardised. None where there is nothing to evaluate in.
-        dataset: the training data, or None where they were not loaded.
+            are the simulator's, not standardised. None if there is nothing to evaluate in.
+        dataset: the training data, or None if they were not loaded.
         score_name: what an episode's score is: "success", "normalised score" or "return".
-        success: from the info of a step to whether it is one; an episode has the largest.
+        success: from the info of a step to whether it is a success; an episode's is the largest.
         reference: the returns of normalised score 0 and 100.
-        notes: what a reader of the results should know of data and environments; a line each.
-        environments_together: the most that an evaluation makes at once, unless it says more.
+        notes: what a reader of the results should know about data and environments; one line each.
+        environments_together: the most that an evaluation makes at once by default.
     """
 
     name: str
@@ -63,7 +63,7 @@ class Task:
     environments_together: int = 50
 
     def described(self) -> str:
-        """The notes as lines for a terminal; "" where there are none."""
+        """The notes as lines for a terminal; "" if there are none."""
         return "\n".join(
             textwrap.fill(note, 79, subsequent_indent="  ", break_on_hyphens=False)
             for note in self.notes
@@ -74,10 +74,10 @@ class Task:
 
         Args:
             total: its return, the sum of the environment's rewards.
-            reached: its success, or None where the environment says none.
+            reached: its success, or None if the environment reports none.
 
         Raises:
-            VGFError: the score is success, and the environment says none.
+            VGFError: the score is success, and the environment reports none.
         """
         if self.score_name == RETURN:
             return total
@@ -110,7 +110,7 @@ def make_task(
     With `action_repeat` above 1, each decision is held for that many simulator steps, in the
     recorded data (:func:`~vgf.benchmarks.ogbench_oracles.generate_ogbench`) and in the environment
     (:class:`~vgf.benchmarks.ogbench_environment.ActionRepeat`) alike: rewards, masks and success
-    look at the states in which decisions are taken and at no state between them, and the
+    depend on the states in which decisions are taken and on no state between them, and the
     benchmark's time limit, in simulator steps, makes correspondingly fewer decisions.
 
     Args:
@@ -123,7 +123,7 @@ def make_task(
         data: a file of data to use instead of the task's own.
         normalise_rewards: scale rewards by the range of the data's returns.
         with_dataset: load the data too; otherwise they need not exist.
-        allow_generate, allow_download: whether data that are not there may be made or fetched.
+        allow_generate, allow_download: whether missing data may be made or fetched.
         workers: processes that generate; None for one on each core.
         data_memory: where data are held, one of :data:`vgf.data.npz.DATA_MEMORY`.
         progress: called while data are generated or downloaded.
@@ -131,7 +131,7 @@ def make_task(
 
     Raises:
         VGFError: as :func:`vgf.benchmarks.read_raw` and :func:`vgf.data.to_dataset`; an
-            environment that cannot be made; or data that are not this environment's.
+            environment that cannot be made; or data that do not belong to this environment.
     """
     if action_repeat < 1:
         raise VGFError(f"action_repeat is {action_repeat}; it must be 1 or more")
@@ -190,8 +190,8 @@ def measure(benchmark: Benchmark, request: DataRequest) -> tuple[Task, tuple[Arr
         request: for its data, which may name the environment.
 
     Returns:
-        The task, and the least and the greatest actions of its environment ``[d]``, in its own
-        units; None where it has none.
+        The task, and the smallest and the largest actions of its environment ``[d]``, in its own
+        units; None if it has none.
 
     Raises:
         VGFError: an environment that cannot be made, or missing data that would name it.
@@ -227,7 +227,7 @@ def check_sizes(task: Task, dataset: Dataset) -> None:
     """Check that data and environment have the same sizes.
 
     Raises:
-        VGFError: they have not.
+        VGFError: they do not.
     """
     if task.make_env is None:
         return

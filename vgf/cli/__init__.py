@@ -22,8 +22,8 @@ COMMANDS = {
     "report": "make a run folder's figures and report.html again",
     "presets": "list the paper's tasks as named settings, or show one",
     "data": "make data sets, and look at them",
-    "bench": "how fast it is, beside other people's code and the machine's limit",
-    "check": "put your own function or method through the specification",
+    "bench": "how fast it is, compared with other code and the machine's limit",
+    "check": "check your own function or method against the specification",
     "align": "move a language model's responses along a reward model's gradient",
     "judge": "win rates of what align wrote, by judges of your choice",
     "backends": "what is installed here, and what each backend can use",
@@ -33,7 +33,7 @@ _COMPUTING = ("run", "eval")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit status: 2 for a mistake of the user's, 130 for Ctrl-C."""
+    """Run the command; returns its exit status: 2 for a user's mistake, 130 for Ctrl-C."""
     words = list(sys.argv[1:] if argv is None else argv)
     try:
         if not words or words[0] in ("-h", "--help"):
@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # the reader of a pipe went away; nothing is left to be said to it
+    except BrokenPipeError:  # the reader of a pipe went away; there is nobody left to write to
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
@@ -72,10 +72,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def keep_compilations() -> None:
-    """Let JAX keep what it compiles for the runs to come, in `vgf.support.files.cache_folder`.
+    """Let JAX keep what it compiles for later runs, in `vgf.support.files.cache_folder`.
 
-    Before JAX is imported. JAX's own variables, where they are set, win; VGF_COMPILATION_CACHE=0
-    leaves JAX alone. (torch keeps what it compiles of itself: TORCHINDUCTOR_CACHE_DIR.)
+    Called before JAX is imported. JAX's own variables win if set; VGF_COMPILATION_CACHE=0 leaves
+    JAX alone. (torch has its own cache: TORCHINDUCTOR_CACHE_DIR.)
     """
     from ..support.files import cache_folder
 
@@ -83,12 +83,12 @@ def keep_compilations() -> None:
         return
     place = cache_folder() / "jax" / _processor()
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(place))
-    # JAX keeps what took a second; half of a run's programs take less
+    # by default JAX keeps what took a second; half of a run's programs take less
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 
 
 def _processor() -> str:
-    """A name for what this machine's processor can do: programs for another may not run here."""
+    """A name for this processor's abilities: programs compiled for another may not run here."""
     import hashlib
     import platform
 

@@ -11,10 +11,10 @@ from . import COMMANDS
 if TYPE_CHECKING:
     from ..text.settings import AlignSettings
 
-# What --help shows, in a line each.
+# What --help shows, one line each.
 _SHOWN = {
     "particles": "responses sampled for each prompt, N",
-    "steps": "budgets L to decode at, of one flow",
+    "steps": "budgets L to decode at, in one flow",
     "particle_step": "normalised, plain or adam",
     "step_size": "epsilon; default: calibrated",
     "kernel": "none, sequence or position",
@@ -27,10 +27,10 @@ _SHOWN = {
     "batch_tokens": "tokens through a model at once: bounds memory",
     "sft_device": "of the base model",
     "rm_device": "of the reward model",
-    "pad_token": "where the tokenizer has none",
-    "seed": "it fixes every random number",
+    "pad_token": "if the tokenizer has none",
+    "seed": "fixes every random number",
 }
-# The share of changed tokens that a number is calibrated to
+# The share of changed tokens to which a number is calibrated
 _WANTED = {"decoding_weight": "--unmoved-change", "step_size": "--moved-change"}
 
 

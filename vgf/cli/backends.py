@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from . import COMMANDS
 
-# What the extras besides the backends' bring.
+# What the extras other than the backends' install.
 _EXTRAS = {
     "envs": ("gymnasium", "ogbench"),
     "run": ("safetensors", "tomli_w", "tqdm", "matplotlib"),

@@ -1,4 +1,4 @@
-"""`vgf bench`: how fast it is, beside others and beside what the machine could do."""
+"""`vgf bench`: how fast it is, compared with others and with the machine's limit."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _EPILOG = """\
 vgf bench training (the default), evaluation, startup or memory; each has its
 own --help.
 
-Ours, the peers and bare matrix products each have a process of their own and
+Ours, the peers and bare matrix products each run in a separate process and
 take turns in short timed blocks. A ratio compares blocks of the same round; the
 table has its median, lowest and highest. Above 1, ours is faster.
 
@@ -50,7 +50,7 @@ _SIZES = {
     "seeds": "agents of ours trained together, one or several numbers; peers train one",
     "transitions": "rows of the data",
 }
-_AGENT = ("depth", "width", "sampling_steps", "particles")  # of them, what an agent acts with
+_AGENT = ("depth", "width", "sampling_steps", "particles")  # of them, those that acting needs
 TASK = "pointmaze-medium-navigate-singletask-task1-v0"
 
 
@@ -89,7 +89,7 @@ def _training(words: list[str]) -> int:
         "--against",
         type=Path,
         metavar="FILE",
-        help="a record (--out) made on this machine, for peers that are not at hand",
+        help="a record (--out) made on this machine, for peers that are not here",
     )
     computing = parser.add_argument_group("device and precision")
     _add_computing(computing)
@@ -140,7 +140,7 @@ def _startup(words: list[str]) -> int:
 
 
 def _plan(args: argparse.Namespace) -> Any:
-    """What the flags of training or startup ask for."""
+    """The plan that the flags of training or startup describe."""
     from ..bench.ours import OURS
     from ..bench.training import Plan, default_sides, peer_from_flag, read_against
     from ..bench.work import NAMED, SMOKE, choose, fixed_sizes
@@ -151,7 +151,7 @@ def _plan(args: argparse.Namespace) -> Any:
     seeds = changes.pop("seeds", [1])
     if args.quick:
         if args.work:
-            raise VGFError("vgf bench: --quick has sizes of its own; drop --work")
+            raise VGFError("vgf bench: --quick has its own sizes; drop --work")
         fixed = fixed_sizes(args.method or SMOKE.method)
         works = [dataclasses.replace(SMOKE, **{**fixed, **changes})]
     else:
@@ -336,7 +336,7 @@ def _add_flags_of_sizes(group: Any, names: Iterable[str]) -> None:
 
 
 def _sizes_given(args: argparse.Namespace, names: Iterable[str]) -> dict[str, Any]:
-    """Those of the flags of :func:`_add_flags_of_sizes` that are given."""
+    """The flags of :func:`_add_flags_of_sizes` that were given."""
     return {name: getattr(args, name) for name in names if getattr(args, name) is not None}
 
 
@@ -358,7 +358,7 @@ def _add_peers(group: Any) -> None:
         action="append",
         default=[],
         metavar="OWNER/NAME=PATH",
-        help="a checkout of somebody else's code: ryanxhr/vgf or seohongpark/fql",
+        help="a checkout of other code: ryanxhr/vgf or seohongpark/fql",
     )
     group.add_argument(
         "--peer-python", metavar="FILE", help="the Python that has the packages of the peers"
@@ -399,7 +399,7 @@ def _check_places(*places: Path | None) -> None:
 
 
 def _keep(record: dict[str, Any], out: Path | None) -> int:
-    """Write a record where it is wanted."""
+    """Write a record, if --out names a file."""
     from ..support.files import write_atomically
 
     if out is not None:

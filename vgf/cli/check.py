@@ -1,4 +1,4 @@
-"""`vgf check`: a function or a method of one's own against the specification."""
+"""`vgf check`: your own function or method against the specification."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def main(words: list[str]) -> int:
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="hold an argument fixed: one of its own, or of ours",
+        help="hold an argument fixed, one of its own or of ours",
     )
     call.add_argument(
         "--closure",
@@ -91,7 +91,7 @@ def main(words: list[str]) -> int:
     whole.add_argument(
         "--method",
         metavar="NAME",
-        help="module:class or path/to/file.py:class of yours, or one of ours such as fql",
+        help="your module:class or path/to/file.py:class, or one of ours such as fql",
     )
     whole.add_argument(
         "--backend", choices=("numpy", "torch", "jax"), help="default: torch and jax if installed"
@@ -156,7 +156,7 @@ def _check_method(args: Any, parser: Any) -> int:
 
 
 def _report(result: Any, as_json: str, file: str | None) -> int:
-    """Print a result or its JSON, write that to a file; the exit status."""
+    """Print a result and write its JSON to a file, or print the JSON; returns the exit status."""
     from ..support.files import write_atomically
 
     if file == "-":
@@ -194,7 +194,7 @@ def _check(args: Any) -> int:
 
 
 def _adapter(args: Any, base: Any) -> Any:
-    """The declarations of a file, and over them those of the flags."""
+    """The declarations of a file, overridden by those of the flags."""
     layout = dict(base.layout)
     for text in args.layout:
         name, equals, axes = text.rpartition("=")
@@ -245,7 +245,7 @@ _KEYS = (
 
 
 def _mapping(path: Path | None) -> tuple[Any, str | None, dict[str, int]]:
-    """An adapter out of a TOML file, what the function is checked as, and the search's settings."""
+    """An adapter from a TOML file, what the function is checked as, and the search's settings."""
     from ..checker.adapter import Adapter
 
     if path is None:
@@ -281,7 +281,7 @@ def _mapping(path: Path | None) -> tuple[Any, str | None, dict[str, int]]:
     return adapter, found.get("as"), {k: int(found[k]) for k in ("examples", "seed") if k in found}
 
 
-# --- what there is -------------------------------------------------------------------------------
+# --- what can be checked -------------------------------------------------------------------------
 
 
 def _overview() -> str:
@@ -312,10 +312,10 @@ def _detail(name: str) -> str:
         for array, axes in form.axes.items():
             lines.append(f"  {array}: [{', '.join(axes)}]")
         if form is STEP_FROM_SCORE:
-            lines.append("  (given g in the place of velocity, it computes phi itself)")
+            lines.append("  (given g in place of velocity, it computes phi itself)")
     if subject.fields:
         fields = ", ".join(name.partition(".")[2] for name in subject.fields)
-        lines.append(_fill(f"Your function may take the budget, or of its fields: {fields}."))
+        lines.append(_fill(f"Your function may take the budget, or any of its fields: {fields}."))
     known = library_for(subject.name)
     lines += ["", f"What it is compared with when it differs ({len(known)} named variants):"]
     for variant in known.values():

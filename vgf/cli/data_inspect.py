@@ -51,7 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "what",
         metavar="NAME|FILE",
-        help="a name of OGBench, D4RL or Minari whose data are here, or a .npz or .hdf5 file",
+        help="an OGBench, D4RL or Minari name whose data are here, or a .npz or .hdf5 file",
     )
     parser.add_argument(
         "--env", metavar="NAME", help="the task whose conventions hold for FILE, as in vgf run"
@@ -72,11 +72,11 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-# --- what is to be looked at --------------------------------------------------------------------
+# --- finding the data --------------------------------------------------------------------------
 
 
 def _open(args: argparse.Namespace) -> tuple[RawData, tuple[str, ...], str | None]:
-    """The data, remarks on how they were read, and why a run would refuse them all the same."""
+    """The data, remarks on how they were read, and other reasons why a run would refuse them."""
     from ..benchmarks import DataRequest, NoDataError, find_task
     from ..benchmarks.tasks import measure
 
@@ -116,7 +116,7 @@ def _open(args: argparse.Namespace) -> tuple[RawData, tuple[str, ...], str | Non
 
 
 def _task_of_data(name: str) -> tuple[str, str | None]:
-    """A task for a name, which may be that of a data set that several tasks share."""
+    """A task for a name, which may name a data set that several tasks share."""
     from ..benchmarks import BENCHMARKS, split_prefix
 
     forced, bare = split_prefix(name)
@@ -128,7 +128,7 @@ def _task_of_data(name: str) -> tuple[str, str | None]:
 
 
 def _task_of_file(file: Path) -> tuple[str | None, str | None]:
-    """The task that a file says it is of, if it says one."""
+    """The task that a file says it belongs to, if any."""
     from ..benchmarks import BENCHMARKS
 
     found = (benchmark.task_of_file(file) for benchmark in BENCHMARKS)
@@ -136,7 +136,7 @@ def _task_of_file(file: Path) -> tuple[str | None, str | None]:
 
 
 def _does_not_fit(task: Any, raw: RawData) -> str | None:
-    """Why data that are right by themselves are not those of a task."""
+    """Why data that are valid in themselves do not belong to a task."""
     from ..benchmarks.tasks import check_sizes
     from ..data.raw import to_dataset
 
@@ -164,7 +164,7 @@ def _picture_path(out: Path | None, what: str) -> Path:
 
 
 def _positions_first(args: argparse.Namespace) -> bool:
-    """Whether observations begin with a position in the plane, by what the data are called."""
+    """Whether observations begin with a position in the plane, judging by the data's name."""
     from ..benchmarks import BENCHMARKS
 
     words = f"{args.what} {args.env or ''}"

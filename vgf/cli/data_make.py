@@ -13,7 +13,7 @@ from ..support.errors import VGFError
 if TYPE_CHECKING:
     from ..benchmarks import Making
 
-# Flags that mean something to one way of making data only.
+# Flags that apply to only one way of making data.
 _OF_ORACLES = ("action_repeat",)
 _OF_POLICIES = ("policy", "noise", "max_episode_steps", "checkpoint", "steps", "backend")
 
@@ -28,22 +28,20 @@ def main(words: list[str]) -> int:
 
 
 def _make(args: argparse.Namespace, making: Making) -> int:
-    """Make a data set, unless it is there, and say how to train on it."""
+    """Make a data set, unless it exists, and say how to train on it."""
     from ..support.progress import shown_progress
 
     if args.force or not making.is_made():
         if making.exists() and not args.force:
             raise VGFError(
-                f"{making.place} is there already, and was made otherwise; --force replaces it, or "
+                f"{making.place} exists already, and was made differently; --force replaces it, or "
                 "choose another --out"
             )
         with shown_progress("episode") as show:
             making.make(show, _say)
         print(f"made {making.description}")
     else:
-        print(
-            f"{making.place} is there already, made with the same settings; --force makes it again"
-        )
+        print(f"{making.place} exists already, made with the same settings; --force makes it again")
     for line in making.summary():
         print(line)
     print("train on it: " + shlex.join(["vgf", "run", *_training_flags(making)]))
@@ -51,7 +49,7 @@ def _make(args: argparse.Namespace, making: Making) -> int:
 
 
 def _training_flags(making: Making) -> list[str]:
-    """The flags that train on a data set, those that undo a default among them."""
+    """The flags that train on a data set, including those that undo a default."""
     from ..runs.config import DEMO_ENV
 
     flags = making.flags()
@@ -62,10 +60,10 @@ def _training_flags(making: Making) -> list[str]:
 
 
 def _making(args: argparse.Namespace) -> Making:
-    """The data set of a command: of a benchmark's own oracles, or recorded with a policy.
+    """The data set of a command: made by a benchmark's own oracles, or recorded with a policy.
 
     Raises:
-        VGFError: a name that nothing can be made of, or flags that do not go with it.
+        VGFError: a name for which nothing can be made, or flags that do not apply to it.
     """
     from ..benchmarks import BENCHMARKS, DataRequest, split_prefix
 
@@ -94,7 +92,7 @@ def _making(args: argparse.Namespace) -> Making:
 
 
 def _hint(name: str) -> str:
-    """What may have been meant, or which names there are."""
+    """What may have been meant, or which names exist."""
     from ..benchmarks import BENCHMARKS
     from ..support.suggestions import did_you_mean, nearest
 
@@ -109,7 +107,7 @@ def _make_parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="vgf data make",
         usage="vgf data make NAME [flags]",
-        description="Record a data set. What is stopped or killed goes on when the same command "
+        description="Record a data set. If stopped or killed, it continues when the same command "
         "is given again; the data depend on the seed, not on the number of processes.",
     )
     parser.add_argument(
@@ -120,7 +118,7 @@ def _make_parser() -> argparse.ArgumentParser:
     )
     whole: dict[str, Any] = {"type": _whole, "metavar": "N"}
     parser.add_argument("--episodes", **whole, help="OGBench: the benchmark's; gymnasium: 100")
-    parser.add_argument("--seed", **whole, default=0, help="of everything that is random [0]")
+    parser.add_argument("--seed", **whole, default=0, help="of all random numbers [0]")
     parser.add_argument("--workers", **whole, help="processes; default: one on each core")
     parser.add_argument(
         "--data-dir", metavar="DIR", type=Path, help="folder of OGBench's or Minari's data sets"
@@ -128,7 +126,7 @@ def _make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--out", metavar="FILE", help="FILE.npz; gymnasium also: FILE.hdf5, as D4RL's; minari:NAME"
     )
-    parser.add_argument("--force", action="store_true", help="replace what is there")
+    parser.add_argument("--force", action="store_true", help="replace an existing one")
     group = parser.add_argument_group("OGBench")
     group.add_argument(
         "--action-repeat", **whole, help="simulator steps for each decision, for pointmaze [1]"
@@ -147,7 +145,7 @@ def _make_parser() -> argparse.ArgumentParser:
         help="standard deviation of Gaussian noise on actions, 1 is half of their box [0]",
     )
     group.add_argument(
-        "--max-episode-steps", **whole, help="where an episode is cut; default: the environment's"
+        "--max-episode-steps", **whole, help="steps of an episode; default: the environment's limit"
     )
     group = parser.add_argument_group("a run folder as the policy")
     group.add_argument("--checkpoint", metavar="UPDATES", type=_whole, help="default: the last one")
@@ -169,7 +167,7 @@ def _number(text: str) -> Any:
 
 
 def _refuse(args: argparse.Namespace, names: tuple[str, ...], wanted: str) -> None:
-    """Refuse flags that do not belong to what is made."""
+    """Refuse flags that do not apply to what is made."""
     for name in names:
         if getattr(args, name) is not None:
             flag = f"--{name.replace('_', '-')}"
@@ -177,7 +175,7 @@ def _refuse(args: argparse.Namespace, names: tuple[str, ...], wanted: str) -> No
 
 
 def _recording(name: str, args: argparse.Namespace) -> Making:
-    """A recording of an environment of gymnasium, with a policy."""
+    """A recording of a gymnasium environment, with a policy."""
     from ..recording.collect import Collection, CollectionMaking
     from ..recording.formats import parse_output
     from ..recording.policies import parse_policy

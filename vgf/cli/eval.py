@@ -10,7 +10,7 @@ from typing import Any
 from ..support.errors import VGFError
 from . import COMMANDS
 
-EVAL = "eval"  # in the run folder: what was found
+EVAL = "eval"  # the folder of evaluations in the run folder
 
 
 def main(words: list[str]) -> int:
@@ -20,7 +20,7 @@ def main(words: list[str]) -> int:
         prog="vgf eval",
         usage="vgf eval RUN [flags]",
         description=COMMANDS["eval"],
-        epilog="A setting that is not given is the run's own; another backend starts afresh.",
+        epilog="A setting that is not given is the run's; another backend has its own defaults.",
     )
     parser.add_argument("run", metavar="RUN", type=Path, help="run folder")
     parser.add_argument(
@@ -61,7 +61,7 @@ def _evaluate(folder: Path, changes: dict[str, Any], step: int | None, seed: int
     if seed is not None and seed < 0:
         raise VGFError(f"--evaluation-seed is {seed}; it must be 0 or more")
     other = changes.get("backend", {}).get("name", trained.backend.name) != trained.backend.name
-    # another backend has a dtype and a device of its own
+    # another backend has its own dtype and device
     start = dataclasses.replace(trained, backend=BackendSettings()) if other else trained
     config = override(start, changes, "flags")
     check_writable(folder / EVAL)
@@ -95,7 +95,7 @@ def _evaluate(folder: Path, changes: dict[str, Any], step: int | None, seed: int
 def _write_evaluation(
     parent: Path, rows: list[dict[str, Any]], facts: dict[str, Any], results: Any
 ) -> Path:
-    """Write one evaluation into the next free folder of `parent`, all of it or nothing."""
+    """Write one evaluation into the next free folder of `parent`, complete or not at all."""
     import json
     import tempfile
 

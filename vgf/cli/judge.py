@@ -37,7 +37,7 @@ def main(words: list[str]) -> int:
     parser.add_argument("--json", metavar="FILE", type=Path, help="write the numbers too")
     parser.add_argument("--device", default="auto", help="of reward models [auto]")
     parser.add_argument("--dtype", help="of reward models; default: as stored")
-    parser.add_argument("--pad-token", metavar="TEXT", help="where a tokenizer has none")
+    parser.add_argument("--pad-token", metavar="TEXT", help="if a tokenizer has none")
     parser.add_argument(
         "--batch-tokens",
         metavar="N",
@@ -46,7 +46,7 @@ def main(words: list[str]) -> int:
         help="tokens through a model at once [4096]",
     )
     args = parser.parse_args(words)
-    methods(args.file)  # before a model is loaded
+    methods(args.file)  # before any model is loaded
     judges = {
         place: load_judge(place, args.device, args.dtype, args.pad_token, args.batch_tokens)
         for place in args.judges

@@ -11,7 +11,7 @@ from . import COMMANDS
 if TYPE_CHECKING:
     from ..runs.presets import Origin, Preset
 
-# Beside a value in the list: whose choice it is, unless it is the authors' own.
+# Beside a value in the list: whose choice it is, if not the authors'.
 _SIGNS = {"ours": "*", "carried": "+"}
 _MEANINGS = {
     "ours": "ours: one of the values that the script tries",
@@ -28,7 +28,7 @@ def main(words: list[str]) -> int:
         prog="vgf presets",
         usage="vgf presets [NAME | WORD ...] [flags]",
         description=COMMANDS["presets"],
-        epilog="vgf run --preset NAME runs one. The text of one is a file for --config too.",
+        epilog="vgf run --preset NAME runs one. Its text is also a file for --config.",
     )
     parser.add_argument(
         "words", metavar="NAME", nargs="*", help="a preset to show, or parts of names to list"

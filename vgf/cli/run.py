@@ -27,14 +27,14 @@ def main(words: list[str]) -> int:
     parser = Parser(prog="vgf run", description=COMMANDS["run"])
     load_methods(words)
     add_flags(parser)
-    parser.add_argument("--resume", metavar="RUN", type=Path, help="go on with a run folder")
+    parser.add_argument("--resume", metavar="RUN", type=Path, help="continue a run folder")
     args = parser.parse_args(words)
     if args.resume is not None:
         changed = given(args)
         if changed or args.config is not None:
             raise VGFError(
-                "vgf run: --resume goes on with the run's own settings; drop the other flags, "
-                "or start a new run from its config.toml by --config"
+                "vgf run: --resume continues with the run's own settings; drop the other flags, "
+                "or start a new run from its config.toml with --config"
             )
         return _resume(args.resume)
     config = configuration(given(args), args.config)
@@ -48,7 +48,7 @@ def main(words: list[str]) -> int:
     folder = Path(config.out).expanduser() if config.out else _new_folder(config.task)
     if os.path.lexists(folder):
         raise VGFError(
-            f"{folder} exists; go on with it by --resume {folder}, or choose another --out"
+            f"{folder} exists; continue it with --resume {folder}, or choose another --out"
         )
     check_writable(folder)
     return _train_all(config, folder, resume=False)
@@ -64,7 +64,7 @@ def _new_folder(task: TaskSettings) -> Path:
 
 
 def _train_all(config: RunConfig, folder: Path, resume: bool) -> int:
-    """Train every seed that is not finished, and report on all of them."""
+    """Train every unfinished seed, and report on all of them."""
     from ..runs.report import report
 
     start = time.perf_counter()
@@ -72,7 +72,7 @@ def _train_all(config: RunConfig, folder: Path, resume: bool) -> int:
         _train_seeds(config, folder, resume)
         page = report(folder)
     except KeyboardInterrupt:
-        way_on = f"go on with: vgf run --resume {folder}"
+        way_on = f"continue with: vgf run --resume {folder}"
         raise Interrupted(
             f"stopped; {way_on}" if folder.exists() else "stopped before any run folder was made"
         ) from None
@@ -111,7 +111,7 @@ def _train_seeds(config: RunConfig, folder: Path, resume: bool) -> None:
                 raise
             seeds = "all seeds" if len(turn) > 1 else f"seed {next(iter(turn.values())).seed}"
             at = f"{seeds} {stop}".partition(";")[0]
-            raise Interrupted(f"{at}; go on with: vgf run --resume {folder}") from None
+            raise Interrupted(f"{at}; continue with: vgf run --resume {folder}") from None
         except VGFError:
             if several and not resume and not any(part.exists() for part in folders.values()):
                 shutil.rmtree(folder)
@@ -119,7 +119,7 @@ def _train_seeds(config: RunConfig, folder: Path, resume: bool) -> None:
 
 
 def _of_seed(config: RunConfig, seed: int, place: Path) -> RunConfig:
-    """The configuration of one seed; where it has begun, it keeps its starting point."""
+    """The configuration of one seed; once begun, it keeps its starting point."""
     from ..runs.folder import CONFIG, open_run_folder
 
     begun = (place / CONFIG).is_file()

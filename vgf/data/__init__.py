@@ -1,6 +1,6 @@
-"""Data sets in one form, and what holds, reads and shows them; no benchmark's name.
+"""Data sets in one form, and what holds, reads and shows them; specific to no benchmark.
 
-    dataset.py     the one form, and batches out of it
+    dataset.py     the one form, and batches from it
     raw.py         from what a file holds to that form: checks and conventions
     npz.py         files of two formats
     hdf5.py
@@ -16,7 +16,7 @@ file, unchecked), and :func:`to_dataset` checks it, applies its conventions and 
 :class:`Dataset`.
 
 The package imports vgf.support and nothing above it; environments, benchmarks, runs and recording
-stand on it. Importing it imports no simulator.
+build on it. Importing it imports no simulator.
 """
 
 from ..moved import old_names

@@ -1,6 +1,6 @@
 """The one internal form of offline data.
 
-Two fields are easily taken for each other:
+Two fields are easily confused:
 
     masks      0 only where the task is done: the TD target does not bootstrap there.
     terminals  1 where a trajectory ends, for whatever reason: the next row starts another one.
@@ -8,7 +8,7 @@ Two fields are easily taken for each other:
 A trajectory that was cut by a time limit ends (terminal 1) and still bootstraps (mask 1); a
 recording that carries on after the goal has mask 0 and terminal 0 there.
 
-Every state is held once: s' is the next row's s wherever the data say so.
+Every state is held once: s' is the next row's s wherever the data allow it.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ _FLAGS = {"masks", "terminals", "timeouts"}
 _COLUMNS = {"rewards", *_FLAGS}
 # Separates the random numbers that pick batches from those of the update (vgf/spec/update.py).
 BATCHES = 3
-# Rounding that actions may carry them past the box [-1, 1].
+# Rounding may carry actions this far past the box [-1, 1].
 BOX_TOLERANCE = 1e-5
 
 
-# Rows that are looked at together, so that no temporary array is as large as the data.
+# Rows that are checked together, so that no temporary array is as large as the data.
 _CHUNK = 65_536
 
 
@@ -42,8 +42,8 @@ _CHUNK = 65_536
 class Dataset:
     """M transitions, in the order in which they were recorded; float32 throughout.
 
-    Made and checked by :func:`check_dataset`. The arrays are not to be changed; they may lie in
-    files that are mapped into memory, and be larger than it.
+    Made and checked by :func:`check_dataset`. The arrays must not be changed; they may
+    be in files that are mapped into memory, and larger than it.
 
     Args:
         states: every state once ``[S, o]``, as in the source.
@@ -52,9 +52,9 @@ class Dataset:
         rewards: r ``[M]``.
         masks: ``[M]``, 0 only where the task is done.
         terminals: ``[M]``, 1 where a trajectory ends.
-        source: where the data come from, for people.
+        source: where the data come from, in words.
         reward_shift, reward_scale: rewards are (r + shift) * scale, where r is the environment's.
-        mean, std: ``[o]``, by which observations are standardised where they are used; or None.
+        mean, std: ``[o]``, by which observations are standardised on use; or None.
     """
 
     states: Array
@@ -85,12 +85,12 @@ class Dataset:
 
     @property
     def observations(self) -> Array:
-        """s ``[M, o]``, standardised where they are to be; a copy."""
+        """s ``[M, o]``, standardised if mean and std are set; a copy."""
         return self._observed(self.here)
 
     @property
     def next_observations(self) -> Array:
-        """s' ``[M, o]``, standardised where they are to be; a copy."""
+        """s' ``[M, o]``, standardised if mean and std are set; a copy."""
         return self._observed(self.there)
 
     def _observed(self, rows: Array) -> Array:
@@ -112,7 +112,7 @@ class Dataset:
         return np.where(deviation < 1e-6, 1.0, deviation).astype(np.float32)
 
     def _sum(self, of: Callable[[Array], Array]) -> Array:
-        """The sum over s of a function of it, ``[o]`` float64."""
+        """The sum of a function over all s, ``[o]`` float64."""
         parts = [
             of(self.states[self.here[i : i + _CHUNK]].astype(np.float64)).sum(axis=0)
             for i in range(0, len(self), _CHUNK)
@@ -124,8 +124,8 @@ class Dataset:
 
         Returns:
             states ``[S, o]``, here and there ``[M]`` int32, actions ``[M, d]``, rewards and masks
-            ``[M]``, and, where observations are standardised, mean and std ``[o]``; all but here
-            and there are float32, and each is contiguous.
+            ``[M]``, and, if observations are standardised, mean and std ``[o]``; all but here and
+            there are float32, and each is contiguous.
         """
         names = ("states", "here", "there", "actions", "rewards", "masks", "mean", "std")
         found = {name: getattr(self, name) for name in names}
@@ -133,7 +133,7 @@ class Dataset:
 
 
 def gather(arrays: Mapping[str, Any], rows: Any) -> dict[str, Any]:
-    """The batch of some transitions, on whatever device and in whatever framework they lie.
+    """The batch of some transitions, on any device and in any framework.
 
     Args:
         arrays: those of :meth:`Dataset.arrays`, or the same as arrays of torch or JAX.
@@ -162,14 +162,14 @@ def batch_rows(seed: int, step: int, transitions: int, size: int) -> Array:
 
     Args:
         seed, step: of the run and of the update.
-        transitions: M, to pick from.
+        transitions: M, the number to pick from.
         size: B.
     """
     return np.random.default_rng([seed, BATCHES, step]).integers(0, transitions, size)
 
 
 def batch_at(dataset: Dataset, seed: int, step: int, size: int) -> dict[str, np.ndarray]:
-    """The batch of one update, see :func:`batch_rows`, gathered from memory or from the disk."""
+    """The batch of one update, see :func:`batch_rows`, gathered from memory or from disk."""
     return gather(dataset.arrays(), batch_rows(seed, step, len(dataset), size))
 
 
@@ -196,7 +196,7 @@ def check_dataset(arrays: Mapping[str, Any], source: str) -> Dataset:
 def linked(
     observations: Array, following: Array, folder: Path | None = None
 ) -> tuple[Array, Array, Array]:
-    """States that are held once, from s and s' side by side.
+    """States held once, from s and s' side by side.
 
     Args:
         observations, following: s and s' ``[M, o]``.
@@ -233,7 +233,7 @@ def linked(
 
 
 def mapped_array(path: Path, shape: tuple[int, int], fill: Callable[[Array], None]) -> Array:
-    """An array float32 that lies in a .npy file, made by `fill` unless it is there already.
+    """A float32 array in a .npy file, filled by `fill` unless the file exists.
 
     Raises:
         VGFError: it cannot be written.
@@ -257,7 +257,7 @@ def assemble(
         source: where they come from; errors name it.
 
     Raises:
-        VGFError: numbers that float32 does not have, or an action outside [-1, 1].
+        VGFError: numbers that float32 cannot hold, or an action outside [-1, 1].
     """
     check_finite(columns, source)
     fields = {key: np.ascontiguousarray(array, np.float32) for key, array in columns.items()}
@@ -278,18 +278,19 @@ def assemble(
 
 
 def check_arrays(arrays: Mapping[str, Any], source: str) -> dict[str, Array]:
-    """Check the fields of a source as far as they do not depend on what they are used for.
+    """Check the fields of a source, as far as that does not depend on their use.
 
     Args:
-        arrays: fields of :class:`Dataset` by name, and `timeouts`; `observations` are among them.
+        arrays: fields of :class:`Dataset` by name, and `timeouts`; `observations` must be among
+            them.
         source: where they come from; errors name it.
 
     Returns:
-        The fields as arrays, of whatever type they have.
+        The fields as arrays, with their own types.
 
     Raises:
-        VGFError: a wrong type or shape, lengths that differ, no rows, numbers that float32 does
-            not have (NaN, infinity, or too large), or a flag that is neither 0 nor 1.
+        VGFError: a wrong type or shape, lengths that differ, no rows, numbers that float32
+        cannot hold (NaN, infinity, or too large), or a flag that is neither 0 nor 1.
     """
     fields = {key: np.asarray(array) for key, array in arrays.items()}
     for key, array in fields.items():
@@ -327,10 +328,10 @@ def check_arrays(arrays: Mapping[str, Any], source: str) -> dict[str, Array]:
 
 
 def check_finite(fields: Mapping[str, Array], source: str) -> None:
-    """Check that float32 has all numbers.
+    """Check that float32 can hold all numbers.
 
     Raises:
-        VGFError: it has not; the message names the field and the row.
+        VGFError: it cannot; the message names the field and the row.
     """
     for key, array in fields.items():
         for i in range(0, len(array), _CHUNK):

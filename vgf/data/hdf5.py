@@ -18,10 +18,10 @@ def read_hdf5(path: str | Path) -> RawData:
 
     observations, actions, rewards and terminals; timeouts and next_observations are optional, and
     so are masks (see :mod:`vgf.data.raw` for what `terminals` mean with them and without). Rewards
-    and flags may be columns ``[M, 1]``. Everything else in the file is left alone.
+    and flags may be columns ``[M, 1]``. Everything else in the file is ignored.
 
     Raises:
-        VGFError: no such file, or no whole HDF5 file.
+        VGFError: no such file, or not a complete HDF5 file.
     """
     h5py = need("h5py", "d4rl")
     path = Path(path)
@@ -46,5 +46,5 @@ def _readable(path: Path) -> Iterator[None]:
         yield
     except (OSError, RuntimeError, ValueError, TypeError, KeyError) as error:
         raise VGFError(
-            f"{path} is not a whole HDF5 file ({error}); delete it and fetch it again"
+            f"{path} is not a complete HDF5 file ({error}); delete it and fetch it again"
         ) from error

@@ -19,7 +19,7 @@ _ROW = ("observations", "actions", "rewards", "next_observations")
 
 @dataclass(frozen=True)
 class Spread:
-    """The least, the middle, the mean and the greatest of some numbers."""
+    """The minimum, median, mean and maximum of some numbers."""
 
     min: float
     median: float
@@ -28,7 +28,7 @@ class Spread:
 
     @classmethod
     def of(cls, values: Array) -> Spread | None:
-        """That of the finite ones, or None where there are none."""
+        """The spread of the finite ones, or None if there are none."""
         finite = values[np.isfinite(values)]
         if not len(finite):
             return None
@@ -42,8 +42,8 @@ class Field:
 
     Args:
         shape, dtype: as they are.
-        min, mean, max: over its finite numbers; None where there are none.
-        nan, infinite: rows that have such a number; infinite in float32, which training uses.
+        min, mean, max: over its finite numbers; None if there are none.
+        nan, infinite: rows with such a number; infinite in float32, which training uses.
     """
 
     shape: tuple[int, ...]
@@ -60,25 +60,25 @@ class Inspection:
     """What a source holds.
 
     Args:
-        source: where it comes from, for people.
+        source: where it comes from, in words.
         found: the names of everything in the file.
         conventions: what reading does to the arrays, in words.
-        fields: each array that is used, by its name.
-        rows: of the file; None where its arrays differ in length or have no rows.
-        terminals, timeouts: rows where the file has 1; None where it has no such array.
+        fields: each array that is used, by name.
+        rows: in the file; None if its arrays differ in length or have no rows.
+        terminals, timeouts: rows where the file has 1; None if it has no such array.
         masks: rows where the file's masks are 0, the task is done; None likewise.
         terminals_and_timeouts: rows where both are 1; None likewise.
-        transitions, trajectories, done: that training would have: rows, ends of trajectories, and
-            rows without a bootstrap (mask 0); None where it would refuse the source.
-        returns: of the trajectories, the rewards as they are in the file; None where unknown.
-        lengths: of the trajectories, in rows; None where unknown.
-        duplicates: rows that equal an earlier one in s, a, r, and s' where the file has it; None
-            where the arrays cannot be put side by side.
-        outside: rows with an action outside the box by more than rounding; None where unknown.
+        transitions, trajectories, done: what training would have: rows, ends of trajectories, and
+            rows without a bootstrap (mask 0); None if it would refuse the source.
+        returns: of the trajectories, with the rewards as in the file; None if unknown.
+        lengths: of the trajectories, in rows; None if unknown.
+        duplicates: rows equal to an earlier one in s, a, r, and s' if the file has it; None if the
+            arrays do not match in length.
+        outside: rows with an action outside the box by more than rounding; None if unknown.
         box: of the actions, in words.
         constant: coordinates of the observations that never change.
-        faults: everything for which training would refuse the source, a line each.
-        remarks: what is worth knowing and no fault, a line each.
+        faults: everything for which training would refuse the source, one line each.
+        remarks: what is worth knowing but no fault, one line each.
         per_trajectory: returns and lengths of every trajectory, for the picture.
     """
 
@@ -106,7 +106,7 @@ class Inspection:
 
 
 def inspect(raw: RawData) -> Inspection:
-    """Look at a source, whatever is wrong with it; :func:`vgf.data.to_dataset` accepts it exactly
+    """Inspect a source, whatever is wrong with it; :func:`vgf.data.to_dataset` accepts it exactly
     if there are no faults.
     """
     raw = raw.spread()
@@ -153,7 +153,7 @@ def inspect(raw: RawData) -> Inspection:
 
 
 def _attempt(raw: RawData) -> tuple[Dataset | None, str | None]:
-    """What training would have of a source, or the words with which it refuses it."""
+    """What training would get from a source, or the message with which it refuses it."""
     try:
         return to_dataset(raw), None
     except VGFError as error:
@@ -164,7 +164,7 @@ def _attempt(raw: RawData) -> tuple[Dataset | None, str | None]:
 
 
 def _faults(raw: RawData, fields: Mapping[str, Array], sound: Mapping[str, Array]) -> list[str]:
-    """Everything that is wrong, a line each."""
+    """Everything that is wrong, one line each."""
     faults = [*_missing(raw, fields)]
     for key, array in fields.items():
         if array.dtype.kind not in "fiub":
@@ -210,7 +210,7 @@ def _shape_fault(key: str, array: Array) -> str | None:
 
 
 def _sizes(raw: RawData, sound: Mapping[str, Array]) -> list[str]:
-    """Fields whose rows are of different sizes, and actions that do not fit their box."""
+    """Fields whose rows have different sizes, and actions that do not fit their box."""
     faults = []
     if {"observations", "next_observations"} <= sound.keys():
         sizes = [sound[key].shape[1] for key in ("observations", "next_observations")]
@@ -224,7 +224,7 @@ def _sizes(raw: RawData, sound: Mapping[str, Array]) -> list[str]:
         if size != len(raw.action_low):
             faults.append(
                 f"actions have {size} numbers and the environment's {len(raw.action_low)}; are "
-                "they of another environment?"
+                "they from another environment?"
             )
     return faults
 
@@ -252,7 +252,7 @@ def _rows(wrong: Array) -> str:
 
 
 def _not_finite(array: Array) -> tuple[Array, Array]:
-    """Rows with NaN, and rows with what is infinite in float32."""
+    """Rows with NaN, and rows with numbers that are infinite in float32."""
     if array.dtype.kind != "f" or not array.size:
         return np.zeros(len(array), bool), np.zeros(len(array), bool)
     flat = array.reshape(len(array), -1)
@@ -262,7 +262,7 @@ def _not_finite(array: Array) -> tuple[Array, Array]:
 
 
 def _outside(raw: RawData, actions: Array) -> Array | None:
-    """Rows with an action outside the box, by more than rounding; None where it does not fit."""
+    """Rows with an action outside the box, by more than rounding; None if the box does not fit."""
     scaled = np.asarray(actions, np.float64)
     if raw.action_low is not None and raw.action_high is not None:
         if scaled.shape[1:] != raw.action_low.shape:
@@ -276,7 +276,7 @@ def _outside(raw: RawData, actions: Array) -> Array | None:
 def _way_out(raw: RawData) -> str:
     if raw.action_low is None:
         return "rescale them, or name the environment whose box they are in by --env"
-    return "are they of another environment?"
+    return "are they from another environment?"
 
 
 def _box(raw: RawData) -> str:
@@ -311,14 +311,14 @@ def _field(array: Array) -> Field:
 
 
 def _flag_count(key: str, sound: Mapping[str, Array]) -> int | None:
-    """Rows where a flag says that something ends: masks 0, the others 1."""
+    """Rows where a flag marks an end: masks 0, the others 1."""
     if key not in sound:
         return None
     return int((sound[key] == (0 if key == "masks" else 1)).sum())
 
 
 def _trajectories(raw: RawData, sound: Mapping[str, Array]) -> tuple[Array, Array]:
-    """The return and the length of each trajectory, as far as the file says them."""
+    """The return and the length of each trajectory, as far as the file has them."""
     if "observations" not in sound or not {"terminals", "timeouts"} & sound.keys():
         return np.zeros(0), np.zeros(0)
     _, ends = ends_of(raw, sound)
@@ -341,7 +341,7 @@ def _constant(observations: Array) -> tuple[int, ...]:
 def duplicated(arrays: list[Array]) -> int:
     """How many rows equal an earlier one, bit by bit, in all of some arrays ``[M, *]``.
 
-    Rows are compared by a 64-bit hash first, and those that share one in full.
+    Rows are compared by a 64-bit hash first, then in full where hashes are equal.
     """
     columns = [
         column
@@ -362,7 +362,7 @@ def duplicated(arrays: list[Array]) -> int:
 
 
 def _bits(column: Array) -> Array:
-    """The bits of numbers in float64; -0.0 has those of 0.0."""
+    """The bits of numbers in float64, with -0.0 as 0.0."""
     return np.ascontiguousarray(column.astype(np.float64) + 0.0).view(np.uint64)
 
 
@@ -373,7 +373,7 @@ def _remarks(
     constant: tuple[int, ...],
     both: int | None,
 ) -> list[str]:
-    """What is worth knowing and no fault."""
+    """What is worth knowing but no fault."""
     remarks = []
     if raw.action_clip is not None and outside is not None and outside.any():
         remarks.append(f"actions leave [-1, 1] in {_rows(outside)}, and are clipped")

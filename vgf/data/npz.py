@@ -26,10 +26,10 @@ from .dataset import mapped_array
 from .raw import RAW_KEYS, RawData
 
 AUTO, MEMORY, MAPPED = "auto", "memory", "mapped"
-# Where the arrays of a file are held: mapped where they do not fit into memory, or as it says.
+# Where the arrays of a file are held; "auto" maps those that do not fit into memory.
 DATA_MEMORY = (AUTO, MEMORY, MAPPED)
-# Of the free memory, the share that the arrays of a file may take before they are mapped: reading
-# holds them for a moment beside what is made of them.
+# The share of the free memory that a file's arrays may take before they are mapped: reading
+# briefly holds them together with what is made from them.
 _SHARE = 0.5
 _OBSERVED = ("observations", "next_observations")
 
@@ -38,14 +38,14 @@ def read_npz(path: str | Path, memory: str = MEMORY) -> RawData:
     """Read a .npz file with observations, actions, rewards, and masks or terminals.
 
     timeouts and next_observations are optional; see :mod:`vgf.data.raw` for what `terminals` mean
-    with `masks` and without. Other arrays are left alone.
+    with `masks` and without. Other arrays are ignored.
 
     Args:
         path: of the file.
         memory: one of :data:`DATA_MEMORY`.
 
     Raises:
-        VGFError: no such file, no whole .npz file, or no room to unpack it.
+        VGFError: no such file, not a complete .npz file, or no room to unpack it.
     """
     path = Path(path)
     with readable(path):
@@ -54,10 +54,10 @@ def read_npz(path: str | Path, memory: str = MEMORY) -> RawData:
 
 
 def check_mappable(path: Path, memory: str) -> None:
-    """Check that a file can be held where it is to be.
+    """Check that a file can be held where requested.
 
     Raises:
-        VGFError: it is to be mapped, and is not an .npz file.
+        VGFError: it should be mapped, and is not a .npz file.
     """
     if memory == MAPPED and path.suffix != ".npz":
         raise VGFError(
@@ -71,12 +71,12 @@ def load_arrays(
     """The arrays of a .npz file that are among `keys`.
 
     Returns:
-        The arrays; the names of all arrays in the file; the folder that they are mapped from, or
-        None where they are in memory.
+        The arrays; the names of all arrays in the file; the folder they are mapped from, or None if
+        they are in memory.
 
     Raises:
         VGFError: no room to unpack it.
-        OSError, ValueError, ...: what NumPy says of a file that is damaged; see :func:`readable`.
+        OSError, ValueError, ...: what NumPy raises for a damaged file; see :func:`readable`.
     """
     with np.load(path, allow_pickle=False) as file:
         found = tuple(file.files)
@@ -98,7 +98,7 @@ def _fits(archive: zipfile.ZipFile, keys: Collection[str]) -> bool:
 
 
 def free_memory() -> int | None:
-    """Bytes of memory that a program could still take; None where the system does not say."""
+    """Bytes of memory that a program could still take; None if the system does not say."""
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
     except OSError:
@@ -108,7 +108,7 @@ def free_memory() -> int | None:
 
 
 def _unpacked(path: Path, keys: Collection[str]) -> Path:
-    """The folder with a file's arrays as .npy files, unpacked unless they are there."""
+    """The folder with a file's arrays as .npy files, unpacked if missing."""
     about = path.stat()
     words = [str(path.resolve()), str(about.st_size), str(about.st_mtime_ns), *sorted(keys)]
     digest = hashlib.sha256("\0".join(words).encode()).hexdigest()[:16]
@@ -132,7 +132,7 @@ def _unpacked(path: Path, keys: Collection[str]) -> Path:
 
 
 def _unpack(path: Path, keys: Collection[str], folder: Path) -> None:
-    """Unpack arrays, and observations as float32, without holding one whole in memory."""
+    """Unpack arrays, observations as float32, without holding a whole array in memory."""
     with zipfile.ZipFile(path) as archive:
         for key in keys:
             place = folder / f"{key}.npy"
@@ -145,11 +145,11 @@ def _unpack(path: Path, keys: Collection[str], folder: Path) -> None:
 
 
 def _rewrite(array: Array, place: Path) -> None:
-    """Put an array into a file anew, as float32 and row by row."""
+    """Rewrite an array's file as float32, row by row."""
 
     def fill(fresh: Array) -> None:
         for i in range(0, len(array), 1 << 16):
-            with np.errstate(over="ignore"):  # what float32 does not have is found when checked
+            with np.errstate(over="ignore"):  # what float32 cannot hold is found by the checks
                 fresh[i : i + (1 << 16)] = array[i : i + (1 << 16)]
 
     fresh = place.with_suffix(".fresh.npy")
@@ -183,4 +183,4 @@ def readable(path: Path) -> Iterator[None]:
         zipfile.BadZipFile,
         zlib.error,
     ) as error:
-        raise VGFError(f"{path} is not a whole .npz file: {error}") from error
+        raise VGFError(f"{path} is not a complete .npz file: {error}") from error

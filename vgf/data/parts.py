@@ -1,15 +1,15 @@
-"""Recording in parallel, kept in parts, so that a making that is cut off goes on where it was.
+"""Recording in parallel, kept in parts, so that a recording that is cut off continues where it was.
 
-While a data set is made, the episodes that are finished are kept in a hidden folder beside it,
+While a data set is made, finished episodes are kept in a hidden folder beside it,
 ``.making-<name>``:
 
     making.json                    what every episode depends on, and how many there will be
     part-000000-000012.npz         episodes 0 to 11, one after the other, and their lengths
 
-An episode depends on its number and on what `making.json` says, on nothing else. So the data set
-is the same in one go, in several, and with any number of processes. A part that is damaged is
-recorded again; parts of another making are dropped. The data set itself appears under its name when
-it is whole, and the folder goes.
+An episode depends only on its number and on what `making.json` says. So the data set is the same
+whether recorded at once or in several runs, and with any number of processes. A damaged part is
+recorded again; parts of a different recording are dropped. The data set itself appears under its
+name once it is complete, and the folder is removed.
 """
 
 from __future__ import annotations
@@ -45,16 +45,16 @@ from .provenance import differences, read_json
 Episode = dict[str, Array]
 __getattr__ = old_names(__name__)
 
-FORMAT = 1  # of the parts; another one starts again
+FORMAT = 1  # of the parts; another version starts again
 LENGTHS = "lengths"
 MAKING = "making.json"
-# A process that is killed loses what was finished in these seconds, and what was under way.
+# A process that is killed loses what was finished in this many seconds, and what was under way.
 PART_SECONDS = 5.0
 _WAIT_SECONDS = 0.5
 
 
 class Recorder(Protocol):
-    """What records; it is sent to the processes."""
+    """What records episodes; it is sent to the processes."""
 
     def start(self) -> Callable[[int], Episode]:
         """Prepare a process: a function from an episode's number to its rows.
@@ -76,25 +76,25 @@ def make_in_parts(
     progress: Progress | None = None,
     say: Say | None = None,
 ) -> None:
-    """Record episodes, or what is missing of them, and write a data set of them.
+    """Record episodes, or those that are missing, and write a data set of them.
 
     Args:
         target: of the data set; the parts are kept beside it.
-        provenance: what the episodes depend on, as JSON holds it.
+        provenance: what the episodes depend on, in JSON's types.
         episodes: how many.
         recorder: of the episodes.
-        write: writes the data set; it puts files in place by :meth:`Parts.fresh`.
+        write: writes the data set; it puts files in place with :meth:`Parts.fresh`.
         is_made: whether another process has made it meanwhile.
         label: for `progress`.
         workers: processes; None for one on each core, 1 to record in this one.
-        progress: called first, and then after each episode.
+        progress: called at the start, and then after each episode.
         say: takes a line for the person at the terminal.
 
     Raises:
         VGFError: a worker that died, or a file that cannot be written.
     """
-    # A process that is being started imports the main module. Where that comes here again, it
-    # would wait for its own parent; the parent hears that it ended.
+    # A starting process imports the main module. If that gets here again, it would wait for its own
+    # parent; so it ends, and the parent is told.
     if getattr(current_process(), "_inheriting", False):
         raise VGFError("a script that makes data needs `if __name__ == '__main__':`")
     make_folder(target.parent)
@@ -113,7 +113,7 @@ def make_in_parts(
             if kept:
                 tell(
                     f"{kept:,} of {episodes:,} episodes are kept in {folder}; the same command "
-                    "goes on from them"
+                    "continues from them"
                 )
             elif not any(folder.glob("part-*")):
                 shutil.rmtree(folder)
@@ -123,7 +123,7 @@ def make_in_parts(
 
 @contextlib.contextmanager
 def _own_folder(folder: Path, say: Say) -> Iterator[tuple[Path, bool]]:
-    """Make a folder, or take it up, and keep other processes out of it meanwhile.
+    """Make a folder, or take over an existing one, and keep other processes out of it meanwhile.
 
     Yields it, and whether another process had it first.
     """
@@ -133,11 +133,11 @@ def _own_folder(folder: Path, say: Say) -> Iterator[tuple[Path, bool]]:
         descriptor = _lock(folder)
         if descriptor is not None and _still_there(folder, descriptor):
             break
-        if descriptor is not None:  # the one that had it removed it
+        if descriptor is not None:  # the process that had it removed it
             os.close(descriptor)
             continue
         if not waited:
-            say(f"another process makes {folder.name.removeprefix('.making-')}; waiting for it")
+            say(f"another process is making {folder.name.removeprefix('.making-')}; waiting for it")
         waited = True
         time.sleep(_WAIT_SECONDS)
     try:
@@ -150,7 +150,7 @@ def _own_folder(folder: Path, say: Say) -> Iterator[tuple[Path, bool]]:
 def _lock(folder: Path) -> int | None:
     """Lock a folder until its descriptor is closed; None if it is locked, -1 if none can be.
 
-    The system lets go of it when the process ends, however it ends.
+    The system releases the lock when the process ends, however it ends.
     """
     try:
         import fcntl
@@ -182,11 +182,11 @@ def _still_there(folder: Path, descriptor: int) -> bool:
 
 
 class Parts:
-    """The episodes of a making, in the files of a folder.
+    """The episodes of a recording, in the files of a folder.
 
     Args:
-        folder: that holds them, which this process has to itself.
-        provenance: what the episodes depend on, as JSON holds it.
+        folder: that holds them, locked by this process.
+        provenance: what the episodes depend on, in JSON's types.
         episodes: how many there will be.
         say: takes a line for the person at the terminal.
     """
@@ -206,13 +206,13 @@ class Parts:
         return sum(len(part.lengths) for part in self._parts.values())
 
     def _take_up(self, provenance: dict[str, Any]) -> None:
-        """Find the parts of this very making; drop what else the folder holds."""
+        """Find the parts of this recording; drop whatever else the folder holds."""
         before = read_json(self.folder / MAKING)
         names = sorted(entry.name for entry in self.folder.iterdir() if entry.name != MAKING)
         if before != provenance:
             changed = differences(before, provenance)
             if before is not None and any(name.startswith("part-") for name in names):
-                self._say(f"{self.folder} is of another making: {changed}; starting again")
+                self._say(f"{self.folder} belongs to another recording: {changed}; starting again")
             for name in names:
                 _remove(self.folder / name)
             write_atomically(self.folder / MAKING, json.dumps(provenance, indent=2) + "\n")
@@ -227,10 +227,10 @@ class Parts:
                 self._say(f"{self.folder / name} is damaged; its episodes are recorded again")
             _remove(self.folder / name)
         if self.kept:
-            self._say(f"going on: {self.kept:,} of {self.episodes:,} episodes are there")
+            self._say(f"continuing: {self.kept:,} of {self.episodes:,} episodes are kept")
 
     def _fits(self, part: _Part) -> bool:
-        """Whether a part has the keys of those before, and episodes that they do not have."""
+        """Whether a part has the keys of those before, and none of their episodes."""
         others = self._parts.values()
         return all(
             other.layout == part.layout and (other.stop <= part.first or part.stop <= other.first)
@@ -245,7 +245,7 @@ class Parts:
     def record(
         self, recorder: Recorder, workers: int | None, label: str, progress: Progress | None
     ) -> None:
-        """Record the missing episodes; whatever ends this, what is finished is kept."""
+        """Record the missing episodes; however this ends, finished ones are kept."""
         numbers = self.missing()
         show = progress or (lambda label, done, total: None)
         done = self.episodes - len(numbers)
@@ -312,7 +312,7 @@ class Parts:
 
     @contextlib.contextmanager
     def fresh(self, path: Path) -> Iterator[Path]:
-        """A place to write a file at, which is then moved to `path`, whole and on the disk.
+        """A place to write a file, which is then moved to `path`, complete and on disk.
 
         Raises:
             VGFError: it cannot be written.
@@ -381,7 +381,7 @@ def _length(episode: Episode) -> int:
 
 
 def _read_part(path: Path) -> _Part | None:
-    """A part, or None where it is not whole; reading checks the checksum of every array."""
+    """A part, or None if it is not complete; reading checks the checksum of every array."""
     name = re.fullmatch(r"part-(\d+)-(\d+)\.npz", path.name)
     if name is None:
         return None
@@ -409,7 +409,7 @@ def _remove(path: Path) -> None:
 
 
 def _record(recorder: Recorder, numbers: Sequence[int], workers: int | None) -> Generator[Episode]:
-    """Record episodes, given by their numbers, and yield them in order."""
+    """Record the episodes with these numbers, and yield them in order."""
     workers = min((os.cpu_count() or 1) if workers is None else workers, len(numbers))
     if workers == 1:
         yield from map(recorder.start(), numbers)
@@ -440,12 +440,12 @@ def _start_worker(recorder: Recorder) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         _worker = recorder.start()
-    except VGFError as error:  # said where it can be heard, by the first episode
+    except VGFError as error:  # raised where it is reported, by the first episode
         _worker = error
 
 
 def _end_with_parent() -> None:
-    """End this process when its parent is killed, which would leave it waiting for ever."""
+    """End this process if its parent is killed; it would wait forever."""
     parent = parent_process()
     if parent is not None:
         parent.join()
@@ -462,7 +462,7 @@ def _work(number: int) -> Episode:
 def seeded(entropy: Sequence[int]) -> Iterator[int]:
     """Seed the global generators, NumPy's and Python's, and restore them afterwards.
 
-    Oracles, environments and policies draw from them. Yields another seed, for the rest of the
+    Oracles, environments and policies draw from them. Yields a further seed, for the rest of the
     episode.
     """
     seed, other = np.random.SeedSequence(entropy).generate_state(2)

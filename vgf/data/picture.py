@@ -19,11 +19,11 @@ _DARK = "#1b1b1b"
 
 
 def save_picture(raw: RawData, found: Inspection, path: Path, maze: bool = False) -> None:
-    """Draw a source as far as it can be drawn, faults or not.
+    """Draw a source as far as possible, faults or not.
 
     Args:
         raw: the source.
-        found: what :func:`~vgf.data.inspect.inspect` says of it.
+        found: what :func:`~vgf.data.inspect.inspect` says about it.
         path: of the .png file.
         maze: whether the first two coordinates of observations are a position.
 
@@ -46,7 +46,7 @@ def save_picture(raw: RawData, found: Inspection, path: Path, maze: bool = False
 
 
 def _usable(array: Array | None) -> Array:
-    """The finite rows of a matrix of numbers; none where it is not one."""
+    """The finite rows of a matrix of numbers; no rows for anything else."""
     if array is None or array.ndim != 2 or array.dtype.kind not in "fiub" or not array.size:
         return np.zeros((0, 1))
     finite = np.isfinite(array).all(axis=1)

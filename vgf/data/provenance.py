@@ -1,6 +1,6 @@
 """What a recorded data set depends on: kept with it as JSON, read, and compared.
 
-Of a .npz file it stands in the ``.json`` beside it, of a .hdf5 file in an attribute.
+A .npz file has it in the ``.json`` beside it, a .hdf5 file in an attribute.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from typing import Any
 
 from ..support.extras import installed_version, is_installed, need
 
-ATTRIBUTE = "vgf"  # of a .hdf5 file: its provenance, as JSON
+ATTRIBUTE = "vgf"  # the attribute of a .hdf5 file with its provenance, as JSON
 
 
 def read_json(path: Path) -> Any:
-    """The content of a JSON file, or None where there is none that is whole."""
+    """The content of a JSON file, or None if it is missing or incomplete."""
     try:
         return json.loads(path.read_bytes())
     except (OSError, ValueError):
@@ -24,7 +24,7 @@ def read_json(path: Path) -> Any:
 
 
 def file_provenance(path: Path) -> Any:
-    """What a .npz or .hdf5 file says that it depends on, or None where it says nothing."""
+    """What a .npz or .hdf5 file says it depends on, or None if it says nothing."""
     if path.suffix == ".npz":
         return read_json(path.with_suffix(".json"))
     if not is_installed("h5py"):
@@ -44,7 +44,7 @@ def versions(*packages: str) -> dict[str, str]:
 
 
 def same_making(before: Any, now: Mapping[str, Any]) -> bool:
-    """Whether two provenances are of the same data set, with whatever versions of the packages."""
+    """Whether two provenances describe the same data set, whatever the packages' versions."""
     return isinstance(before, dict) and {**before, "versions": None} == {
         **json.loads(json.dumps(now)),
         "versions": None,

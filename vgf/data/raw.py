@@ -2,7 +2,7 @@
 
 A reader (npz.py, hdf5.py, or a benchmark's own) makes a :class:`RawData`: the arrays as they are in
 the file, unchecked, and the conventions that apply to them. :func:`to_dataset` checks them and
-applies the conventions. Files say where trajectories end in one of two ways:
+applies the conventions. Files mark where trajectories end in one of two ways:
 
     with masks       `masks` are 0 where the task is done, `terminals` (and `timeouts`) 1 where a
                      trajectory ends.
@@ -36,7 +36,7 @@ RAW_KEYS = (
 )
 RETURN_RANGE = 1000.0
 RETURN_STEPS = 1000
-_NAMES = 12  # of what is in a file, in a message
+_NAMES = 12  # the most names of a file's contents in a message
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,18 +45,18 @@ class RawData:
 
     Args:
         arrays: those of :data:`RAW_KEYS` that the source has.
-        source: where they come from, for people.
+        source: where they come from, in words.
         found: the names of everything in the file, for messages.
         action_low, action_high: the box of the actions ``[d]``; they are rescaled from it to
-            [-1, 1]. None where the box is [-1, 1].
+            [-1, 1]. None if the box is [-1, 1].
         action_clip: actions are clipped to +- this, or not at all.
         reward_shift: added to every reward.
         normalise_rewards: multiply rewards by 1000 / (max return - min return) over the
             trajectories; see :func:`return_range`.
         max_episode_steps: rows after which a trajectory was cut, for a source without timeouts.
         transitions: the rows that are transitions ``[M]``, where each state is a row: s' is the
-            next row's s. None where all are.
-        folder: where the arrays lie in files, mapped into memory; None where they are in memory.
+            next row's s. None if all are.
+        folder: where the arrays are in files, mapped into memory; None if they are in memory.
     """
 
     arrays: Mapping[str, Any]
@@ -72,7 +72,7 @@ class RawData:
     folder: Path | None = None
 
     def spread(self) -> RawData:
-        """The same data with s' side by side with s, for looking at them."""
+        """The same data with s' beside s, for inspection."""
         if self.transitions is None:
             return self
         rows = self.transitions
@@ -81,7 +81,7 @@ class RawData:
         return dataclasses.replace(self, arrays=arrays, transitions=None)
 
     def conventions(self) -> tuple[str, ...]:
-        """What :func:`to_dataset` does to the arrays, in words; a line each."""
+        """What :func:`to_dataset` does to the arrays, in words; one line each."""
         lines = []
         if "masks" in self.arrays:
             lines.append("masks are the file's; terminals end a trajectory")
@@ -105,7 +105,7 @@ class RawData:
 
 
 def with_box(raw: RawData, low: Any, high: Any) -> RawData:
-    """The same data, of actions in a box ``[d]``, ``[d]``."""
+    """The same data, with actions in a box ``[d]``, ``[d]``."""
     low, high = np.asarray(low, np.float64), np.asarray(high, np.float64)
     plain = bool(np.all(low == -1.0) and np.all(high == 1.0))
     box = (
@@ -134,7 +134,7 @@ def to_dataset(raw: RawData) -> Dataset:
 
     Where there are no next_observations, s' is the observation of the next row of the trajectory.
     The last row of a trajectory that was cut, or of the file, has none and is dropped; the last
-    row of one that is done needs none (mask 0) and is kept.
+    row of a finished one needs none (mask 0) and is kept.
 
     Raises:
         VGFError: a missing field, a wrong shape or type, lengths that differ, no rows, NaN or
@@ -201,7 +201,7 @@ def ends_of(raw: RawData, fields: Mapping[str, Array]) -> tuple[Array, Array]:
 
     Args:
         raw: for its conventions.
-        fields: its arrays, of which only rewards and flags are looked at.
+        fields: its arrays, of which only rewards and flags are used.
     """
     rows = len(next(iter(fields.values())))
     flags = {
@@ -216,7 +216,7 @@ def ends_of(raw: RawData, fields: Mapping[str, Array]) -> tuple[Array, Array]:
 
 
 def _every(steps: int, ends: Array) -> Array:
-    """Each `steps`-th row of every trajectory, counted from its first; ``[M]`` bool."""
+    """Every `steps`-th row of every trajectory, counted from its first; ``[M]`` bool."""
     row = np.arange(len(ends))
     starts = np.append(0, np.flatnonzero(ends) + 1)
     first = starts[np.searchsorted(starts, row, side="right") - 1]
@@ -224,19 +224,18 @@ def _every(steps: int, ends: Array) -> Array:
 
 
 def return_range(rewards: Array, ends: Array, steps: int = RETURN_STEPS) -> tuple[float, float]:
-    """The least and the greatest return of the trajectories of a source.
+    """The smallest and the largest return of a source's trajectories.
 
-    A trajectory ends where it is done or was cut, and after 1,000 steps at the latest. What is
-    left at the end of the file is not a whole trajectory and does not count, unless it is the only
-    one.
+    A trajectory ends where it is done or was cut, and after 1,000 steps at the latest. An
+    incomplete trajectory at the end of the file does not count, unless it is the only one.
 
     Args:
         rewards: ``[M]``.
-        ends: 1 where a trajectory ends ``[M]``; the last row need not be one.
-        steps: after which a trajectory ends at the latest.
+        ends: 1 where a trajectory ends ``[M]``; the last row need not be an end.
+        steps: the longest a trajectory may be.
 
     Source:
-        IQL's code, as the field has used it since; the authors' ``envs/d4rl_utils.py``.
+        IQL's code, in general use since; the authors' ``envs/d4rl_utils.py``.
     """
     ends = ends.astype(bool)
     last = np.flatnonzero(ends | _every(steps, ends))
@@ -255,7 +254,7 @@ def reward_scale(rewards: Array, ends: Array, source: str) -> float:
     low, high = return_range(rewards, ends)
     if high - low <= 0.0:
         raise VGFError(
-            f"{source}: all whole trajectories have the return {low:g}, so rewards cannot be "
+            f"{source}: all complete trajectories have the return {low:g}, so rewards cannot be "
             "scaled by the range of returns; use --no-normalise-rewards"
         )
     return RETURN_RANGE / (high - low)
@@ -267,7 +266,7 @@ def _actions(raw: RawData, actions: Array) -> Array:
         if actions.shape[1:] != raw.action_low.shape:
             raise VGFError(
                 f"{raw.source}: actions have shape {list(actions.shape)}, expected "
-                f"[{len(actions)}, {len(raw.action_low)}]; are they of another environment?"
+                f"[{len(actions)}, {len(raw.action_low)}]; are they from another environment?"
             )
         actions = 2.0 * (actions - raw.action_low) / (raw.action_high - raw.action_low) - 1.0
     if raw.action_clip is not None:

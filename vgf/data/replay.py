@@ -3,12 +3,12 @@
     TransitionFile   every transition in the order in which it was collected; only ever appended to
     ReplayBuffer     a ring of transitions to draw batches from
 
-The file holds what the environment said; the buffer holds what the networks see. `masks` and
+The file holds what the environment returned; the buffer holds what the networks see. `masks` and
 `terminals` mean what they mean in :mod:`vgf.data.dataset`: a timeout has mask 1 and terminal 1.
 
 The file's layout. 64 bytes of ASCII, "vgf transitions 1 <o> <d>" and blanks; then rows of equal
-size, little-endian, as :func:`row_type` has them. Each row ends in the CRC-32 of its place and its
-other bytes, so that a row is whole or known not to be.
+size, little-endian, as :func:`row_type` defines them. Each row ends in the CRC-32 of its position
+and its other bytes, so that an incomplete row is recognised.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def row_type(observation_dim: int, action_dim: int) -> np.dtype[np.void]:
     """The fields of a row of the file.
 
     `rewards` and `observations` are the environment's own, neither scaled nor standardised;
-    `success` is the step's, NaN where the environment does not say.
+    `success` is the step's, NaN if the environment does not say.
     """
     return np.dtype(
         [
@@ -59,16 +59,16 @@ def row_type(observation_dim: int, action_dim: int) -> np.dtype[np.void]:
 class TransitionFile:
     """Every transition of a run, in the order in which it was collected; a context manager.
 
-    What was appended outlives the process, whatever ends it, and outlives the machine once
-    :meth:`sync` has returned. A row that was cut off in the middle goes when the file is opened.
+    Appended rows survive the end of the process, however it ends, and a crash of the machine once
+    :meth:`sync` has returned. A row that was cut off is removed when the file is opened.
 
     Args:
-        path: of the file; it is made if it is not there.
+        path: of the file; it is made if missing.
         observation_dim, action_dim: o and d.
-        at_least: rows that a checkpoint counts on.
+        at_least: rows that a checkpoint relies on.
 
     Raises:
-        VGFError: a file of something else, or with fewer whole rows than `at_least`.
+        VGFError: a different kind of file, or one with fewer complete rows than `at_least`.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class TransitionFile:
             self._rows = sum(len(rows) for rows in _whole_rows(self.path, self._row))
         if self._rows < at_least:
             raise VGFError(
-                f"{self.path} holds {self._rows:,} whole transitions, and the last checkpoint was "
+                f"{self.path} holds {self._rows:,} complete transitions; the last checkpoint was "
                 f"written after {at_least:,}; put the file back, or delete the later checkpoints"
             )
         self._file = open(self.path, "r+b", buffering=0)  # noqa: SIM115
@@ -116,7 +116,7 @@ class TransitionFile:
         return row
 
     def end_trajectory(self) -> Array:
-        """Mark the last transition as the end of its trajectory; its mask stays. Returns its row.
+        """Mark the last transition as the end of its trajectory, keeping its mask; returns its row.
 
         Raises:
             VGFError: the file cannot be written.
@@ -141,7 +141,7 @@ class TransitionFile:
         return HEADER_BYTES + number * self._row.itemsize
 
     def sync(self) -> None:
-        """Wait until all rows are on the disk."""
+        """Wait until all rows are on disk."""
         os.fsync(self._file.fileno())
 
     def close(self) -> None:
@@ -162,10 +162,10 @@ class TransitionFile:
 
 
 def read_transitions(path: Path | str) -> dict[str, Array]:
-    """The whole rows of a file of transitions, for looking at them: fields by name, ``[M, *]``.
+    """The complete rows of a file of transitions, for inspection: fields by name, ``[M, *]``.
 
     Raises:
-        VGFError: a file that is missing, or of something else.
+        VGFError: a missing file, or one of a different kind.
     """
     path = Path(path)
     try:
@@ -185,12 +185,12 @@ def _check_head(path: Path, expected: bytes) -> None:
     if found != expected:
         raise VGFError(
             f"{path} begins with {found.decode(errors='replace').strip()!r}, expected "
-            f"{expected.decode().strip()!r}: it is of another task; put the run's own file back"
+            f"{expected.decode().strip()!r}: it is for another task; put the run's own file back"
         )
 
 
 def _whole_rows(path: Path, kind: np.dtype[np.void]) -> Iterator[Array]:
-    """The rows of a file up to the first that is not whole, in chunks."""
+    """The rows of a file up to the first incomplete one, in chunks."""
     start = 0
     while True:
         rows = np.fromfile(path, kind, _CHUNK, offset=HEADER_BYTES + start * kind.itemsize)
@@ -206,7 +206,7 @@ def _whole_rows(path: Path, kind: np.dtype[np.void]) -> Iterator[Array]:
 
 
 def _checksum(row: bytes, number: int) -> int:
-    """Of a row, its own checksum aside, in its place."""
+    """The checksum of a row, without its own checksum, at its position."""
     return zlib.crc32(row[:-4], number & 0xFFFFFFFF)
 
 
@@ -216,14 +216,14 @@ def _checksum(row: bytes, number: int) -> int:
 class ReplayBuffer:
     """The latest transitions, in a ring; float32 throughout.
 
-    Transition number i stands in row i modulo the capacity.
+    Transition number i is in row i modulo the capacity.
 
     Args:
-        capacity: rows; the oldest gives way to the newest when all are taken.
+        capacity: rows; once full, the newest replaces the oldest.
         observation_dim, action_dim: o and d.
 
     Raises:
-        VGFError: a capacity below 1, or that does not fit into memory.
+        VGFError: a capacity below 1, or one that does not fit into memory.
     """
 
     def __init__(self, capacity: int, observation_dim: int, action_dim: int) -> None:
@@ -251,7 +251,7 @@ class ReplayBuffer:
         return min(self.added, self.capacity)
 
     def add(self, transitions: Mapping[str, Array]) -> None:
-        """Add M transitions in their order.
+        """Add M transitions in order.
 
         Args:
             transitions: the fields of :class:`~vgf.data.dataset.Dataset` by name, ``[M, *]``.
@@ -264,7 +264,7 @@ class ReplayBuffer:
         self.added += count
 
     def end_trajectory(self) -> None:
-        """Mark the newest transition as the end of its trajectory; its mask stays."""
+        """Mark the newest transition as the end of its trajectory, its mask unchanged."""
         self.rows["terminals"][(self.added - 1) % self.capacity] = 1.0
 
     def batch(self, seed: int, step: int, size: int) -> dict[str, Array]:
@@ -275,7 +275,7 @@ class ReplayBuffer:
             size: B.
 
         Raises:
-            VGFError: nothing was added yet.
+            VGFError: nothing has been added yet.
         """
         if not len(self):
             raise VGFError("the replay buffer is empty; collect a transition first")

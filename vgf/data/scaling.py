@@ -1,4 +1,4 @@
-"""What an environment says, as the networks see it; it belongs to an agent as its weights do."""
+"""What an environment returns, as the networks see it; part of an agent, like its weights."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .dataset import Dataset, standardise
 
 class Scaling:
     """Observations shifted and scaled by the offline data's statistics, or left alone; rewards
-    shifted and scaled as those of the offline data were.
+    shifted and scaled like those of the offline data.
 
     Args:
         mean, std: ``[o]``, or None to leave observations alone.
@@ -33,7 +33,7 @@ class Scaling:
 
     @classmethod
     def of(cls, dataset: Dataset, standardised: bool) -> Scaling:
-        """The scaling of a run's data; their observations standardised, or not."""
+        """The scaling of a run's data, with observations standardised or not."""
         rewards = dataset.reward_shift, dataset.reward_scale
         if not standardised:
             return cls(None, None, *rewards)
@@ -50,7 +50,7 @@ class Scaling:
         return (rewards + self.reward_shift) * self.reward_scale
 
     def dataset(self, dataset: Dataset) -> Dataset:
-        """The same data, their observations scaled where they are used; their rewards are."""
+        """The same data, with observations scaled on use; their rewards already are."""
         return dataclasses.replace(dataset, mean=self.mean, std=self.std)
 
     def to_json(self) -> dict[str, Any]:

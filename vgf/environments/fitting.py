@@ -17,7 +17,7 @@ from ..support.errors import VGFError
 from ..support.extras import need
 
 # The simulators' windows warn about a missing display (nothing here renders), and gymnasium about
-# the float32 bounds of action boxes and about versions that were superseded.
+# the float32 bounds of action boxes and about superseded versions.
 warnings.filterwarnings("ignore", module="glfw")
 warnings.filterwarnings("ignore", message=".*is out of date. You should consider upgrading")
 warnings.filterwarnings("ignore", message=".*precision lowered by casting to float32")
@@ -26,13 +26,13 @@ gymnasium = need("gymnasium", "envs")
 
 
 class OwnGenerator(gymnasium.Wrapper):  # type: ignore[name-defined]
-    """Give an environment a NumPy global generator of its own.
+    """Give an environment its own NumPy global generator.
 
     Some of OGBench's environments draw from NumPy's global generator (pointmaze its start states,
     the teleport mazes their exits), which no seed of `reset` reaches, and from an action space
-    that nothing seeds. Here `reset(seed=...)` seeds all of them, and what one environment draws
-    changes nothing for another, nor for the caller. (Exchanging the generator takes longer than a
-    step of pointmaze, so steps do it in the teleport mazes only, the only ones that draw there.)
+    that nothing seeds. Here `reset(seed=...)` seeds all of them, and what one environment
+    draws changes nothing for another or for the caller. (Exchanging the generator takes longer than
+    a step of pointmaze, so steps do it only in the teleport mazes, the only ones that draw there.)
 
     Args:
         env: the environment.
@@ -74,14 +74,14 @@ class OwnGenerator(gymnasium.Wrapper):  # type: ignore[name-defined]
 
 
 def fit(env: Any, seed: int | None = None) -> Any:
-    """An environment in the form that training and evaluation want.
+    """An environment in the form that training and evaluation need.
 
     Observations that are dicts or arrays of boxes become one vector, as :func:`flatten` makes it;
     actions are rescaled from the environment's box to [-1, 1]; `reset(seed=...)` seeds everything.
 
     Args:
         env: a gymnasium environment.
-        seed: of the first `reset` that has no seed of its own.
+        seed: of the first `reset` without its own seed.
 
     Raises:
         VGFError: observations or actions that are not vectors of numbers.
@@ -122,7 +122,7 @@ def check_spaces(observations: Any, actions: Any, name: str) -> None:
 
 
 def leaves(space: Any) -> list[Any]:
-    """The spaces in a space, in gymnasium's order: those of a dict or tuple, and of theirs."""
+    """The spaces in a space, in gymnasium's order: those in a dict or tuple, recursively."""
     if isinstance(space, gymnasium.spaces.Dict):
         return [leaf for part in space.spaces.values() for leaf in leaves(part)]
     if isinstance(space, gymnasium.spaces.Tuple):
@@ -140,7 +140,7 @@ def flatten(space: Any, value: Any, batch: tuple[int, ...]) -> Array:
 
     Args:
         space: of one observation.
-        value: an array, or dicts and tuples of arrays, each with the axes `batch` in front.
+        value: an array, or dicts and tuples of arrays, each with the leading axes `batch`.
         batch: these axes; () for one observation.
     """
     if isinstance(space, gymnasium.spaces.Dict):

@@ -21,17 +21,17 @@ from .fitting import check_spaces, fit, gymnasium
 
 
 def registered() -> Mapping[str, Any]:
-    """gymnasium's environments by name, and gymnasium-robotics' where that is installed."""
+    """gymnasium's environments by name, and gymnasium-robotics' if installed."""
     if is_installed("gymnasium_robotics"):
         register_robotics()
     return dict(gymnasium.envs.registration.registry)
 
 
 def find_spec(name: str) -> Any:
-    """What gymnasium has registered under a name, or None where it has no such environment.
+    """What gymnasium has registered under a name, or None if it has no such environment.
 
     Args:
-        name: such as "Hopper-v5"; of "module:Name-v0" the module is imported first, from the
+        name: such as "Hopper-v5"; for "module:Name-v0" the module is imported first, from the
             working folder too.
 
     Raises:
@@ -63,10 +63,10 @@ def register_robotics() -> None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without the remarks that making an old environment draws.
+    """Silences the remarks that making an old environment causes.
 
-    gymnasium's, on versions, come through a logger of its own; MuJoCo's, on its model files, would
-    go to the terminal and into a file MUJOCO_LOG.TXT in the current folder.
+    gymnasium's, on versions, come through its own logger; MuJoCo's, on its model files, would go to
+    the terminal and into a file MUJOCO_LOG.TXT in the current folder.
     """
     logger = gymnasium.logger
     level, logger.min_level = logger.min_level, logger.ERROR
@@ -87,7 +87,7 @@ def make_gymnasium_env(name: str, seed: int | None = None, **options: Any) -> An
 
     Args:
         name: as gymnasium spells it, such as "Hopper-v5" or "module:Name-v0".
-        seed: of the first `reset` that has no seed of its own.
+        seed: of the first `reset` without its own seed.
         options: of `gymnasium.make`.
 
     Raises:
@@ -98,7 +98,7 @@ def make_gymnasium_env(name: str, seed: int | None = None, **options: Any) -> An
 
 
 def made(name: str, make: Callable[[], Any]) -> Any:
-    """What `make` makes, the environment `name`.
+    """The environment `name`, made by `make`.
 
     Raises:
         VGFError: it cannot be made; the message has the reason.
@@ -111,7 +111,7 @@ def made(name: str, make: Callable[[], Any]) -> Any:
     except Exception as error:  # whatever a simulator raises where a part of it is missing
         reason = " ".join(str(error).split()) or type(error).__name__
         raise VGFError(
-            f"the environment {name} cannot be made here ({reason}); mend that, or train without "
+            f"the environment {name} cannot be made here ({reason}); fix that, or train without "
             "evaluation: --env none --data FILE"
         ) from error
 
@@ -119,7 +119,7 @@ def made(name: str, make: Callable[[], Any]) -> Any:
 def make_box_env(name: str, max_episode_steps: int | None = None) -> Any:
     """Make a gymnasium environment whose actions are a bounded vector and that has a time limit.
 
-    It is as gymnasium has it, not fitted: data are recorded in its own units.
+    It is gymnasium's own, not fitted: data are recorded in its own units.
 
     Args:
         name: a gymnasium id, "Hopper-v5" or "module:Hopper-v5".
@@ -150,7 +150,7 @@ def make_box_env(name: str, max_episode_steps: int | None = None) -> Any:
 
 
 def simulator_versions(name: str) -> str:
-    """The versions of what one of gymnasium's environments runs on here, for people."""
+    """The versions of what one of gymnasium's environments runs on here, in words."""
     known = find_spec(name)
     entry = str(known.entry_point) if known is not None else ""
     packages = [("gymnasium", "gymnasium")]

@@ -35,19 +35,19 @@ _MOST_WORKERS = 16
 
 
 def default_workers(size: int) -> int:
-    """Processes for `size` environments: one on each core that this process may use, 16 at most.
+    """Processes for `size` environments: one on each core that this process may use, at most 16.
 
-    Each has two environments at least, as it takes a second to start. 0, to step in this process,
-    where there would be one process only.
+    Each has at least two environments, as it takes a second to start. 0, to step in this process,
+    if there would be only one.
     """
     workers = min(usable_cores(), size // 2, _MOST_WORKERS)
     return workers if workers > 1 else 0
 
 
 class Step(NamedTuple):
-    """What came of one step: the next observation ``[o]`` float32, and scalars.
+    """The result of one step: the next observation ``[o]`` float32, and scalars.
 
-    `success` is None where the environment does not say.
+    `success` is None if the environment does not say.
     """
 
     observation: Array
@@ -62,11 +62,12 @@ class EnvironmentPool:
 
     An environment is made when its slot is first reset. :meth:`reset` and :meth:`step` wait for
     their answer. :meth:`send_reset` and :meth:`send_step` do not: :meth:`receive` gives the
-    answers later, in the order of the calls. A slot whose answer is out must not be called again.
+    answers later, in the order of the calls. A slot with an outstanding answer must not be called
+    again.
 
     Args:
         make_env: makes an environment.
-        success: whether a step is one.
+        success: whether a step is a success.
         size: number of slots.
         workers: processes that share the slots; 0 to step in this one.
 
@@ -82,12 +83,13 @@ class EnvironmentPool:
         self.size = size
         self._here = _Slots(make_env, success) if workers == 0 else None
         self._workers: list[tuple[BaseProcess, Connection]] = []
-        # of the calls without an answer: here the answer, else which processes are to give it
+        # of the calls without an answer: the answer if made here, else the processes that will give
+        # it
         self._waiting: deque[Any] = deque()
         self._start = (make_env, success, min(workers, size))
 
     def _start_workers(self) -> None:
-        """Start the processes; at the first call, as they take time from what comes before."""
+        """Start the processes, at the first call only, as they take time from other work."""
         make_env, success, workers = self._start
         context = multiprocessing.get_context("spawn")
         for _ in range(workers):
@@ -140,7 +142,7 @@ class EnvironmentPool:
         return replies
 
     def drain(self) -> None:
-        """Drop the answers that nobody waits for any more."""
+        """Drop the answers that nothing waits for any more."""
         while self._waiting:
             self.receive()
 
@@ -190,7 +192,7 @@ class EnvironmentPool:
 
 @contextlib.contextmanager
 def _alive() -> Iterator[None]:
-    """Turn what a process that has ended leaves unanswered into a VGFError."""
+    """Turn the calls that an ended process leaves unanswered into a VGFError."""
     try:
         yield
     except (EOFError, BrokenPipeError, ConnectionError) as error:
@@ -201,7 +203,7 @@ def _alive() -> Iterator[None]:
 
 
 def _packed(replies: Mapping[int, Any]) -> tuple[list[int], Array, Array | None] | None:
-    """Answers in a few arrays, for a pipe: slots, observations, and of steps the scalars."""
+    """Answers in a few arrays, for a pipe: slots, observations, and for steps the scalars."""
     if not replies:
         return None
     slots, values = list(replies), list(replies.values())

@@ -1,7 +1,7 @@
 """Methods as torch and JAX run them: one file each, written once against the equations.
 
-A method of your own is a class derived from :class:`Method`, asked for as ``module:class`` or as
-``path/to/file.py:class``. What NumPy runs stands beside each in vgf/spec/methods.
+Your own method is a class derived from :class:`Method`, named as ``module:class`` or as
+``path/to/file.py:class``. What NumPy runs is in vgf/spec/methods, under the same names.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ registry.load = _load  # files of code too, and errors that say where to look
 
 
 def find_method(method: Any) -> Method:
-    """A method by its name, or the class or object of one of your own.
+    """A method by its name, or your own class or object.
 
     Args:
         method: "vgf", "avgf", "bc", "weighted_bc" or "fql"; ``module:class`` or
             ``path/to/file.py:class``; or a class derived from :class:`Method`, or an object of it.
 
     Raises:
-        ValueError: an unknown name, something else than a method, or one that only NumPy runs.
+        ValueError: an unknown name, something other than a method, or one that only NumPy runs.
     """
     name = registry.name_of(Declared, method, "method")
     if name in registry.names(Method):
@@ -52,12 +52,12 @@ def find_method(method: Any) -> Method:
     found = registry.find(Declared, name, "method")
     if not isinstance(found, Method):
         raise ValueError(
-            f"method {name!r} is a specification, which NumPy alone runs; derive a class from "
+            f"method {name!r} is a specification, which only NumPy runs; derive a class from "
             "vgf.methods.Method for torch and JAX, or use --backend numpy"
         )
     return found
 
 
 def method_names() -> list[str]:
-    """The names of the methods of this package, and of those of yours that were asked for."""
+    """The names of this package's methods, and of your own that were loaded."""
     return registry.names(Declared)

@@ -12,7 +12,7 @@ from .base import Array, Method, Tree
 
 
 class AVGF(Method):
-    """Amortised VGF: that of VGF, but for the network f, and particles that follow f alone."""
+    """Amortised VGF: VGF with a network f, and particles that follow f alone."""
 
     specification = specified.AVGF()
 

@@ -1,4 +1,4 @@
-"""What a method says, once, for torch and JAX; and what VGF does, which most methods share."""
+"""A method, written once for torch and JAX; and what VGF does, which most methods share."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from ..spec.agent import check_network
 from ..spec.methods import Declaration, Specification
 from ..spec.settings import Budget
 
-# An array, or a nested dict of arrays, of the backend that runs.
+# An array, or a nested dict of arrays, of the running backend.
 Array = Any
 Tree = Any
 
-# What a method declares may stand in its specification, where there is one.
+# What a method declares may be in its specification, if it has one.
 _DECLARED = (
     "name",
     "title",
@@ -28,24 +28,24 @@ _DECLARED = (
     "states_meet",
     "action_dim",
 )
-# What an update is computed by.
+# The functions that compute an update.
 _COMPUTED = {"gradients", "critic_gradient", "reference_gradient", "propose", "move"}
 
 
 class Method(Declaration):
-    """A method, against the equations `eq` of the backend that runs it.
+    """A method, written against the equations `eq` of the backend that runs it.
 
     It says what it trains and declares (see :class:`vgf.spec.methods.Declaration`), the gradients
     of an update, and how its particles are proposed, moved and valued. `eq` has every equation of
-    the specification under its own name, ``eq.value_and_gradient(loss, params)`` for a loss of your
-    own, and ``eq.xp``, the functions of the array API standard.
+    the specification under its own name, ``eq.value_and_gradient(loss, params)`` for your own loss,
+    and ``eq.xp``, the functions of the array API standard.
 
     Nothing is changed in place. Python's `if` may look at settings and shapes, not at numbers.
 
     Attributes:
         specification: the same in NumPy, which `--backend numpy` runs and
-            :func:`vgf.testing.check_method` compares with; None without one. What it declares
-            need not be said again.
+            :func:`vgf.testing.check_method` compares with; None without one. What it declares need
+            not be repeated.
     """
 
     specification: ClassVar[Specification | None] = None
@@ -57,7 +57,7 @@ class Method(Declaration):
             for name in _DECLARED:
                 if name not in vars(cls):
                     setattr(cls, name, _from(beside, name))
-        # what a base says of its own gradients is not said of other ones
+        # what a base declares of its gradients does not hold for other ones
         said = "states_meet" in vars(cls if beside is None else type(beside))
         if not said and _COMPUTED & vars(cls).keys():
             cls.states_meet = Declaration.states_meet  # type: ignore[method-assign]
@@ -70,7 +70,7 @@ class Method(Declaration):
         """The gradient of every network in `trains`, and scalars to report.
 
         All are taken at the state the update starts from. Adam, the clip of gradients and the
-        target critic come after, the same for every method.
+        target critic follow, the same for every method.
 
         Args:
             eq: the backend.
@@ -183,7 +183,7 @@ class Method(Declaration):
 
 
 def _spread(a: Array) -> Array:
-    """The variance over a state's particles (no N - 1), meaned over states and dimensions."""
+    """The variance over a state's particles (no N - 1), averaged over states and dimensions."""
     return ((a - a.mean(-2)[..., None, :]) ** 2).mean()
 
 

@@ -10,7 +10,7 @@ from .base import Array, Method, Tree
 
 
 class BC(Method):
-    """Behaviour cloning: particles are the reference's, none is moved, and all count the same."""
+    """Behaviour cloning: particles are the reference's, none is moved, and all are valued alike."""
 
     specification = specified.BC()
 

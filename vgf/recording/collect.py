@@ -23,11 +23,11 @@ from .policies import Act, BehaviourPolicy
 
 @dataclass(frozen=True)
 class Collection:
-    """What is to be recorded; the episodes depend on nothing else.
+    """What to record; the episodes depend on nothing else.
 
     Args:
         environment: a gymnasium id, "Hopper-v5" or "module:Hopper-v5".
-        policy: that acts.
+        policy: the policy that acts.
         noise: standard deviation of the Gaussian noise that is added to each action, in units of
             half the width of the action's box; the noisy action is clipped to the box.
         seed: 0 or more.
@@ -49,7 +49,7 @@ class Collection:
             raise VGFError(f"max_episode_steps is {self.max_episode_steps}; it must be 1 or more")
 
     def provenance(self, episodes: int) -> dict[str, Any]:
-        """All that a data set of this many episodes depends on, as JSON holds it."""
+        """All that a data set of this many episodes depends on, in JSON's types."""
         modules = ("gymnasium", "mujoco", "gymnasium_robotics", "ogbench")
         packages = [name.replace("_", "-") for name in modules if is_installed(name)]
         return {
@@ -84,13 +84,13 @@ def collect(
     progress: Progress | None = None,
     say: Say | None = None,
 ) -> None:
-    """Record a data set, or go on with one whose making was cut off (:mod:`vgf.data.parts`).
+    """Record a data set, or continue one that was cut off (:mod:`vgf.data.parts`).
 
     The data depend on `collection` and `episodes`, and on the versions that are recorded with
     them; not on `workers`. A data set of fewer episodes begins with the same episodes.
 
-    The rows are observations (dicts and tuples of boxes as one vector), actions (as they were
-    carried out, in the environment's units), rewards, terminals (the task is done), timeouts (a
+    The rows are observations (dicts and tuples of boxes as one vector), actions (as carried out, in
+    the environment's units), rewards, terminals (the task is done), timeouts (a
     time limit cut the episode) and next_observations.
 
     Args:
@@ -98,7 +98,7 @@ def collect(
         output: the data set to write.
         episodes: how many.
         workers: processes; None for one on each core, 1 to record in this one.
-        progress: called first, and then after each episode.
+        progress: called at the start, and then after each episode.
         say: takes a line for the person at the terminal.
 
     Raises:
@@ -156,19 +156,19 @@ class CollectionMaking:
         return str(self.place)
 
     def exists(self) -> bool:
-        """Whether something is at its place already."""
+        """Whether something already exists there."""
         return self.output.exists()
 
     def is_made(self) -> bool:
-        """Whether this very data set is there already."""
+        """Whether this same data set already exists."""
         return self.output.is_made(self.collection.provenance(self.episodes))
 
     def make(self, progress: Progress, say: Say) -> None:
-        """Record it, or go on with one whose making was cut off."""
+        """Record it, or continue one that was cut off."""
         collect(self.collection, self.output, self.episodes, self.workers, progress, say)
 
     def summary(self) -> tuple[str, ...]:
-        """Nothing more to say of it."""
+        """Nothing more to say about it."""
         return ()
 
     def flags(self) -> list[str]:

@@ -24,10 +24,10 @@ _DTYPES = {"terminals": np.bool_, "timeouts": np.bool_}
 
 
 def parse_output(text: str, data_dir: str | Path | None = None) -> Output:
-    """A data set from the words of a command: FILE.npz, FILE.hdf5 or minari:NAME.
+    """A data set from a command's argument: FILE.npz, FILE.hdf5 or minari:NAME.
 
     Args:
-        text: what was given.
+        text: the argument.
         data_dir: the folder of Minari's data sets; None is Minari's own.
 
     Raises:
@@ -38,7 +38,7 @@ def parse_output(text: str, data_dir: str | Path | None = None) -> Output:
     if output is not None:
         return output
     if data_dir is not None:
-        raise VGFError(f"--data-dir is for OGBench and minari:NAME; {text} is a file of its own")
+        raise VGFError(f"--data-dir is for OGBench and minari:NAME; {text} names its own file")
     path = Path(text).expanduser()
     if path.is_dir():
         raise VGFError(f"{path} is a folder; name a file in it, such as {path / 'data.npz'}")
@@ -66,7 +66,7 @@ class NpzOutput:
     place: Path
 
     def exists(self) -> bool:
-        """Whether there is something already."""
+        """Whether something already exists there."""
         return os.path.lexists(self.place)
 
     def flags(self, environment: str) -> list[str]:
@@ -74,14 +74,14 @@ class NpzOutput:
         return ["--env", f"gymnasium:{environment}", "--data", str(self.place)]
 
     def is_made(self, provenance: Mapping[str, Any]) -> bool:
-        """Whether it is there already, of this provenance."""
+        """Whether it already exists, with this provenance."""
         return self.place.exists() and same_making(file_provenance(self.place), provenance)
 
     def write(self, parts: Parts, provenance: Mapping[str, Any]) -> None:
         """Write the file, and what it depends on."""
         with parts.fresh(self.place) as fresh:
             parts.write_npz(fresh, dtype=_dtype)
-            self.place.unlink(missing_ok=True)  # so that never a file stands beside another's .json
+            self.place.unlink(missing_ok=True)  # so that a file never has another's .json beside it
             write_atomically(
                 self.place.with_suffix(".json"), json.dumps(provenance, indent=2) + "\n"
             )
@@ -94,7 +94,7 @@ class Hdf5Output:
     place: Path
 
     def exists(self) -> bool:
-        """Whether there is something already."""
+        """Whether something already exists there."""
         return os.path.lexists(self.place)
 
     def flags(self, environment: str) -> list[str]:
@@ -102,7 +102,7 @@ class Hdf5Output:
         return ["--env", f"gymnasium:{environment}", "--data", str(self.place)]
 
     def is_made(self, provenance: Mapping[str, Any]) -> bool:
-        """Whether it is there already, of this provenance."""
+        """Whether it already exists, with this provenance."""
         return same_making(file_provenance(self.place), provenance)
 
     def write(self, parts: Parts, provenance: Mapping[str, Any]) -> None:

@@ -1,7 +1,7 @@
-"""Policies that data are recorded with: random, a Python function, or an agent out of a run.
+"""Policies to record data with: random, a Python function, or an agent from a run.
 
-A policy is described by what it depends on, for the provenance of the data, and is started in each
-of the processes that use it. There it is a function from an observation ``[o]`` and a generator of
+A policy is described by what it depends on, for the data's provenance, and is started in each
+process that uses it. There it is a function from an observation ``[o]`` and a generator of
 the episode to an action ``[d]`` in the environment's own units.
 """
 
@@ -30,7 +30,7 @@ class BehaviourPolicy(Protocol):
     """How to act; it is sent to the processes."""
 
     def provenance(self) -> dict[str, Any]:
-        """What it depends on, as JSON holds it."""
+        """What it depends on, in JSON's types."""
 
     def start(self, env: Any) -> Act:
         """Prepare it for a gymnasium environment with Box spaces."""
@@ -39,14 +39,14 @@ class BehaviourPolicy(Protocol):
 def parse_policy(
     text: str, checkpoint: int | None = None, steps: int | None = None, backend: str | None = None
 ) -> BehaviourPolicy:
-    """A policy from the words of a command.
+    """A policy from a command's arguments.
 
     Args:
         text: "random", ``FILE.py:FUNCTION``, ``MODULE:FUNCTION``, or a run folder.
         checkpoint, steps, backend: of a run folder; see :class:`RunPolicy`.
 
     Raises:
-        VGFError: none of these, or a file, function or run folder that is not there.
+        VGFError: none of these, or a file, function or run folder that does not exist.
     """
     if text != RANDOM and os.path.isdir(text):
         return RunPolicy.of(text, checkpoint, steps, backend)
@@ -65,7 +65,7 @@ def parse_policy(
         raise VGFError(f"--policy {text}: name a function in it, {text}:FUNCTION")
     raise VGFError(
         f'--policy {text} is neither "{RANDOM}", nor a function (FILE.py:FUNCTION or '
-        "MODULE:FUNCTION), nor a run folder that is there"
+        "MODULE:FUNCTION), nor an existing run folder"
     )
 
 
@@ -92,14 +92,14 @@ class FunctionPolicy:
 
     Args:
         name: ``FILE.py:FUNCTION`` or ``MODULE:FUNCTION``.
-        digest: of the file, so that another text is another policy.
+        digest: of the file, so that a changed file is another policy.
     """
 
     name: str
     digest: str
 
     def provenance(self) -> dict[str, Any]:
-        """Its name, and what its file holds."""
+        """Its name, and the digest of its file."""
         return {"kind": "function", "name": self.name, "sha256": self.digest}
 
     def function(self) -> Callable[..., Any]:
@@ -137,7 +137,7 @@ class FunctionPolicy:
 
 
 def _takes_generator(function: Callable[..., Any], name: str) -> bool:
-    """Whether a function is to be given a generator after the observation.
+    """Whether a function takes a generator after the observation.
 
     Raises:
         VGFError: it takes neither one argument nor two.
@@ -156,10 +156,10 @@ def _takes_generator(function: Callable[..., Any], name: str) -> bool:
 
 
 def _load(name: str) -> Callable[..., Any]:
-    """The function of a name.
+    """The function with a name.
 
     Raises:
-        VGFError: there is none; the message says that it is of --policy.
+        VGFError: there is none; the message mentions --policy.
     """
     try:
         return load_function(name)
@@ -168,7 +168,7 @@ def _load(name: str) -> Callable[..., Any]:
 
 
 def _digest(name: str) -> str:
-    """The checksum of the file that a function's name names, directly or as a module.
+    """The checksum of the file that a function's name refers to, directly or as a module.
 
     Raises:
         VGFError: there is none.
@@ -253,7 +253,7 @@ class RunPolicy:
         from ..runs.folder import open_run_folder
 
         settings = open_run_folder(self.folder).backend
-        if self.backend != settings.name:  # another has a dtype and a device of its own
+        if self.backend != settings.name:  # another has its own dtype and device
             settings = BackendSettings()
         backend = make_backend(dataclasses.replace(settings, name=self.backend), training=False)
         return backend, load_agent(Path(self.folder), backend, self.checkpoint)
@@ -262,7 +262,7 @@ class RunPolicy:
         """Prepare it for an environment.
 
         Raises:
-            VGFError: the environment's observations or actions are of another size.
+            VGFError: the environment's observations or actions have another size.
         """
         import dataclasses
 

@@ -4,7 +4,7 @@ Each line may import the lines above it, and no others::
 
     config       every setting of a run, in one tree of dataclasses
     presets      the paper's tasks as settings
-    resolve      defaults, preset, TOML file and flags, made one configuration
+    resolve      defaults, preset, TOML file and flags, combined into one configuration
     flags        the command line's flags, made from the tree
     folder       the run folder, with its configuration and its environment
     checkpoint   checkpoints in a run folder
@@ -19,5 +19,5 @@ Each line may import the lines above it, and no others::
     loop         the training loop
     report       tables, figures and report.html of run folders
 
-So whoever acts with an agent imports `agent`, and no trainer.
+So code that only acts with an agent imports `agent`, and no trainer.
 """

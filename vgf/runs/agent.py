@@ -25,7 +25,7 @@ from .evaluation import Evaluation, Policy, evaluate
 from .folder import open_run_folder
 
 BEHAVIOUR_CLONING = "bc"
-# What a checkpoint of an agent has beside it.
+# What a checkpoint stores besides the agent.
 _EXTRA = (
     "scaling",
     "transitions",
@@ -37,7 +37,7 @@ _EXTRA = (
 
 
 def make_backend(settings: BackendSettings, training: bool = True) -> Backend:
-    """The backend that a run asks for; in training, compiled unless `eager`.
+    """The backend that a run requests; in training, compiled unless `eager`.
 
     Raises:
         BackendError: as :func:`vgf.backends.get_backend`.
@@ -80,10 +80,10 @@ def load_agent(
 
 
 def check_agent_checkpoint(folder: Path, meta: CheckpointMeta) -> None:
-    """Check that a checkpoint is of an agent.
+    """Check that a checkpoint is an agent's.
 
     Raises:
-        VGFError: it lacks what stands beside an agent's.
+        VGFError: it lacks what is stored besides an agent.
     """
     missing = [key for key in _EXTRA if key not in meta.extra]
     if missing:
@@ -94,13 +94,13 @@ def check_agent_checkpoint(folder: Path, meta: CheckpointMeta) -> None:
 def agent_policy(
     backend: Backend, state: Tree, agent: Settings, scaling: Scaling, particles: int
 ) -> Policy[Budget]:
-    """An agent as :func:`vgf.runs.evaluation.evaluate` wants it.
+    """An agent as a policy for :func:`vgf.runs.evaluation.evaluate`.
 
     Args:
         backend, state: the agent.
         agent: its settings.
         scaling: of its observations.
-        particles: N; of the noise that the policy is given it takes as many.
+        particles: N; the policy uses this many rows of the noise it is given.
     """
     answer = backend.policy(state, agent)
 
@@ -114,7 +114,7 @@ def agent_policy(
 
 
 def test_budgets(agent: Settings, steps: tuple[int, ...]) -> dict[str, Budget]:
-    """The budgets that an agent is evaluated at, by their labels.
+    """The budgets at which an agent is evaluated, by their labels.
 
     One sample of behaviour cloning ("bc") comes first, then each L_test with the training
     budget's other settings; L_test = 0 is best-of-N. A method that moves no particles has one
@@ -147,7 +147,7 @@ def evaluate_agent(
         settings: budgets, episodes and particles.
         seed: of the episodes.
         pool: of environments of the task.
-        before_step: called before every step; what it raises ends the evaluation.
+        before_step: called before every step; an exception ends the evaluation.
     """
     particles = settings.particles or agent.particles
     budgets = test_budgets(agent, settings.steps)

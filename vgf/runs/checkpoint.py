@@ -4,8 +4,8 @@
         state.safetensors  the agent's arrays, under names such as critic/hidden_0/kernel
         state.json         step, task, shapes, checksum, and what else the run needs to continue
 
-A checkpoint folder is written beside its place under a hidden name and renamed when whole: what
-has a checkpoint's name is a checkpoint. Nothing is ever pickled.
+A checkpoint folder is written next to its final place under a hidden name and renamed when
+complete: whatever has a checkpoint's name is a checkpoint. Nothing is ever pickled.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ FORMAT, VERSION = "vgf checkpoint", 1
 
 @dataclass(frozen=True)
 class CheckpointMeta:
-    """What stands beside the arrays of a checkpoint.
+    """What a checkpoint stores besides the arrays.
 
     Args:
         step: updates done.
         task: the task's name.
         settings_hash: of the agent's settings, as :func:`vgf.runs.config.settings_hash`.
         shapes: of every array, by its flattened name.
-        extra: what else the run needs to go on, as JSON holds it.
+        extra: what else the run needs to continue, in JSON's types.
     """
 
     step: int
@@ -63,7 +63,7 @@ def save_checkpoint(
     task: str,
     settings: Settings,
 ) -> Path:
-    """Write a checkpoint, all of it or nothing; one of the same step is replaced.
+    """Write a checkpoint, complete or not at all; one of the same step is replaced.
 
     Args:
         folder: the run folder.
@@ -87,7 +87,7 @@ def save_checkpoint(
     place = checkpoint_path(folder, step)
     try:
         place.parent.mkdir(exist_ok=True)
-        for stale in place.parent.glob(".writing-*"):  # of a run that was killed
+        for stale in place.parent.glob(".writing-*"):  # left by a run that was killed
             shutil.rmtree(stale)
         with tempfile.TemporaryDirectory(dir=place.parent, prefix=".writing-") as scratch:
             fresh = Path(scratch) / "fresh"
@@ -114,8 +114,8 @@ def load_checkpoint(
         step: which one; None is the last.
 
     Returns:
-        The tree of NumPy arrays, its names in the order they were saved in, and what stands
-        beside it.
+        The tree of NumPy arrays, its names in the order they were saved in, and what is
+        stored besides them.
 
     Raises:
         VGFError: no checkpoint, or one that is damaged or foreign; the message names the file.
@@ -130,7 +130,7 @@ def load_checkpoint(
         )
     place = checkpoint_path(folder, step)
     earlier = [f"step {other}" for other in steps if other < step]
-    way_out = f"delete {place} to go on from {(earlier or ['the beginning'])[-1]}"
+    way_out = f"delete {place} to resume from {(earlier or ['the beginning'])[-1]}"
     try:
         head = read_json(place / SIDECAR, dict)
     except VGFError as error:
@@ -149,10 +149,10 @@ def load_checkpoint(
     except OSError as error:
         raise VGFError(f"{place / ARRAYS}: {error.strerror}; {way_out}") from error
     if hashlib.sha256(data).hexdigest() != head.get("sha256") or meta.step != step:
-        raise VGFError(f"{place / ARRAYS} is damaged or of another checkpoint; {way_out}")
+        raise VGFError(f"{place / ARRAYS} is damaged or belongs to another checkpoint; {way_out}")
     arrays: dict[str, Array] = need("safetensors.numpy", "run").load(data)
     if set(arrays) != set(meta.shapes):
-        raise VGFError(f"{place / SIDECAR} is damaged: its shapes are of other arrays; {way_out}")
+        raise VGFError(f"{place / SIDECAR} is damaged: its shapes do not match; {way_out}")
     # In the order in which they were saved, which the file does not keep: sums depend on it.
     return unflatten({name: arrays[name] for name in meta.shapes}), meta
 
@@ -160,11 +160,11 @@ def load_checkpoint(
 def check_checkpoint(
     meta: CheckpointMeta, tree: Params, expected: Params, task: str | None = None
 ) -> None:
-    """Check that a checkpoint fits the run that wants it.
+    """Check that a checkpoint fits the run that loads it.
 
     Args:
         meta, tree: as :func:`load_checkpoint` returns them.
-        expected: a tree of the shapes that are wanted, such as a new agent's state.
+        expected: a tree with the required shapes, such as a new agent's state.
         task: the task's name; None takes any.
 
     Raises:
@@ -205,7 +205,7 @@ def flatten(tree: Params, prefix: str = "") -> dict[str, Array]:
     """Nested dicts of arrays as one dict, its names joined by "/".
 
     Raises:
-        VGFError: an empty dict, a name with "/", or something that is no array of numbers.
+        VGFError: an empty dict, a name with "/", or something that is not an array of numbers.
     """
     flat: dict[str, Array] = {}
     for key, value in tree.items():
@@ -226,7 +226,7 @@ def flatten(tree: Params, prefix: str = "") -> dict[str, Array]:
 
 
 def unflatten(flat: Mapping[str, Array]) -> dict[str, Any]:
-    """The nested dicts that :func:`flatten` made one of."""
+    """The nested dicts that :func:`flatten` flattened."""
     tree: dict[str, Any] = {}
     for name, array in flat.items():
         *parents, last = name.split("/")

@@ -35,15 +35,15 @@ class TaskSettings:
         env: the task's name, as OGBench, D4RL, Minari or gymnasium spells it; none trains on a
             file of data alone, without a simulator and without evaluation.
         data: a file of data, .npz or .hdf5; none finds the data by the task's name.
-        action_repeat: simulator steps that every decision is held for, in the data and in
+        action_repeat: simulator steps for which every decision is held, in the data and in
             evaluation alike; above 1 in OGBench's pointmaze only.
         normalise_rewards: multiply rewards by 1000 / (max return - min return) over the data's
-            trajectories, as is done for D4RL.
+            trajectories, as is usual for D4RL.
         standardise: shift and scale observations by the data's mean and standard deviation.
         data_dir: the folder of data sets; none is the benchmark's own.
         data_episodes: episodes of data to generate; none is the benchmark's number.
-        data_memory: "memory", or "mapped" to leave a .npz file's data on the disk and read what
-            is used; auto maps what would take more than half of the free memory.
+        data_memory: "memory", or "mapped" to leave a .npz file's data on disk and read what is
+            used; auto maps what would take more than half of the free memory.
 
     Raises:
         ValueError: a setting out of its range, named.
@@ -72,7 +72,7 @@ class TrainSettings:
     """The training loop, counted in updates.
 
     Args:
-        steps: updates on the offline data; 0 skips them, in a run that starts from another one's
+        steps: updates on the offline data; 0 skips them, in a run that starts from another run's
             checkpoint or goes online.
         batch_size: transitions in one update.
         log_every: updates between two rows of metrics; online, environment steps.
@@ -109,10 +109,10 @@ class OnlineSettings:
         mixing: where the batches come from. "iql": a replay buffer that starts with the offline
             data. "rlpd": half the offline data, half the replay buffer. "wsrl": the replay buffer,
             of collected transitions only.
-        warmup: environment steps before the first update, taken by the agent as it came from
-            offline training; none is 5000, or a tenth of the steps where that is less.
+        warmup: environment steps before the first update, taken by the agent as offline training
+            left it; none is 5000, or a tenth of the steps if that is less.
         updates_per_step: updates after each environment step.
-        buffer_size: transitions in the replay buffer, the offline data of "iql" among them.
+        buffer_size: transitions in the replay buffer, including the offline data of "iql".
         collect_steps: L_test while collecting; none is L_train. The authors' code collects at 0.
 
     Raises:
@@ -160,7 +160,7 @@ class StartSettings:
     """The checkpoint of another run that a run starts from.
 
     Args:
-        run: a run folder whose checkpoint to start from, of any backend; none is a new agent.
+        run: the run folder whose checkpoint to start from, of any backend; none is a new agent.
         checkpoint: which of its checkpoints, by its updates; none is the last one.
 
     Raises:
@@ -175,7 +175,7 @@ class StartSettings:
             check_whole("checkpoint", self.checkpoint, 0)
         check(
             self.checkpoint is None or self.run is not None,
-            "checkpoint is of the run that this one starts from, which is not given",
+            "checkpoint belongs to the run that this one starts from, which is not given",
         )
 
 
@@ -188,7 +188,7 @@ class EvaluationSettings:
         episodes: episodes for each test budget.
         particles: N at test time; none is the training N.
         num_envs: environments stepped together; none is one for each episode, at most 50, or at
-            most 20 of OGBench's robot arm, which needs much memory.
+            most 20 with OGBench's robot arm, which needs much memory.
         workers: processes the environments are spread over; none is one on each core, with at
             least two environments each; 0 steps them in this process.
 
@@ -227,7 +227,7 @@ class EvaluationSettings:
 
 @dataclass(frozen=True)
 class BackendSettings:
-    """What computes, and how precisely.
+    """Which backend computes, and how precisely.
 
     Args:
         name: the backend: "numpy", "torch" or "jax"; none is VGF_BACKEND, or the fastest here.
@@ -273,9 +273,9 @@ class LoggingSettings:
 def demo_agent(method: str = DEMO_METHOD) -> Settings:
     """The agent of the default run: small networks, for two cores and a few minutes.
 
-    `method` brings what makes it its authors' form, as
+    `method` brings the settings of its authors' form, as
     :func:`vgf.spec.settings.method_settings` has it; what they chose task by task, such as
-    L_train and epsilon, stays. The baselines move no particles.
+    L_train and epsilon, stays as in the default run. The baselines move no particles.
     """
     authors = method_settings(method)
     plain: Any = {entry.name: getattr(Settings(), entry.name) for entry in fields(Settings)}
@@ -296,7 +296,7 @@ def demo_agent(method: str = DEMO_METHOD) -> Settings:
     return agent
 
 
-# What the default run's agent has of its own, where a method does not say otherwise.
+# The default run's own settings of an agent, unless a method says otherwise.
 _DEMO: dict[str, Any] = {"sampling_steps": 5, "particles": 5, "discount": 0.98, "polyak": 0.02}
 
 
@@ -312,7 +312,7 @@ class RunConfig:
         online: environment steps after it.
         start: the checkpoint to start from.
         evaluation: the test budgets.
-        backend: what computes.
+        backend: which backend computes.
         logging: logs besides CSV and JSONL.
         seed: the first seed; it fixes every random number of a run.
         seeds: number of runs, with seeds seed, seed + 1, ...
@@ -352,12 +352,12 @@ class RunConfig:
 
     @property
     def offline_end(self) -> int:
-        """The updates done when the offline part ends, those of the checkpoint included."""
+        """The updates done when the offline part ends, including the checkpoint's."""
         return (self.start.checkpoint or 0) + self.train.steps
 
     @property
     def updates(self) -> int:
-        """The updates done when the run ends, those of the checkpoint included."""
+        """The updates done when the run ends, including the checkpoint's."""
         return self.offline_end + self.online.updates
 
 
@@ -375,8 +375,8 @@ def all_settings(config: Any = None) -> Iterator[Setting]:
     """Every setting of a tree, in order, with its values as defaults.
 
     Args:
-        config: the tree; None is the default run's, with the settings that other methods have
-            besides, of every method that is known.
+        config: the tree; None is the default run's, together with the additional settings of every
+            known method.
     """
     return iter(_of_methods(tuple(method_names()))) if config is None else settings_of(config)
 

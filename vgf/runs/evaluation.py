@@ -4,15 +4,15 @@ The protocol. Episode e of an evaluation with seed s has its own seed, made from
 own generator of the policy's noise, made from that seed; each of its steps draws standard normal
 ``[N, d]`` and a uniform number. So an episode depends only on (s, e) and on the policy, not on the
 episodes that run beside it or on the number of processes; and every budget starts from the same
-states and is given the same noise, step by step.
+states and gets the same noise, step by step.
 
-The episodes of all budgets wait in one queue, budget by budget, and an environment that is free
-takes the next. 16 environments or more form two groups that take turns: while processes step the
-one, the policy answers the other. At each turn of a group the policy is called once for each budget
-that its episodes are at, with one row for each of its environments. The number of rows never
-changes, so that a compiled policy is compiled once and sums in the same order; answers to rows of
-another budget, or whose episode is over, are dropped. Another `num_envs` is another shape of matrix
-product, which may round differently.
+The episodes of all budgets wait in one queue, budget by budget, and a free environment takes the
+next one. 16 environments or more form two groups that take turns: while processes step one group,
+the policy answers the other. At each turn of a group the policy is called once for each budget of
+its episodes, with one row for each of its environments. The number of rows never changes, so that a
+compiled policy is compiled once and sums in the same order; answers to rows of another budget, or
+of a finished episode, are dropped. A different `num_envs` gives matrix products of a different
+shape, which may round differently.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from ..support.errors import VGFError
 from ..support.statistics import SUCCESS, mean_measured
 from .scores import Score, scores
 
-# Environments in a group, at least: fewer rows make poor matrix products.
+# The fewest environments in a group: fewer rows make slow matrix products.
 _GROUP = 8
 
 BudgetT = TypeVar("BudgetT")
@@ -41,7 +41,7 @@ BudgetT_contra = TypeVar("BudgetT_contra", contravariant=True)
 
 
 class Policy(Protocol[BudgetT_contra]):
-    """What is evaluated: a function of nothing but its arguments."""
+    """What is evaluated: a function of its arguments alone."""
 
     def __call__(
         self, observations: Array, budget: BudgetT_contra, noise: Mapping[str, Array]
@@ -49,14 +49,14 @@ class Policy(Protocol[BudgetT_contra]):
         """Pick actions.
 
         Args:
-            observations: ``[B, o]`` float32, as the environment gives them.
+            observations: ``[B, o]`` float32, as the environment returns them.
             budget: one of the budgets under evaluation.
             noise: particles: standard normal ``[B, N, d]``; select: uniform ``[B]``, as
                 :func:`vgf.spec.draw_act_noise` makes them and `act` takes them. A policy that
-                wants fewer particles takes the first.
+                needs fewer particles takes the first.
 
         Returns:
-            Actions ``[B, d]`` and a dict. Where that has the particles before and after transport,
+            Actions ``[B, d]`` and a dict. If it holds the particles before and after transport,
             start and moved ``[B, N, d]``, the distance moved is measured.
         """
 
@@ -109,17 +109,17 @@ def evaluate(
         policy: see :class:`Policy`.
         task: what to roll it out on.
         budgets: label -> budget; a budget is anything the policy understands.
-        particles: N, of the noise that the policy is given; the most that any budget wants.
+        particles: N, of the noise passed to the policy; the most that any budget needs.
         episodes: for each budget.
         seed: of the episodes; equal seeds give equal start states and noise.
         num_envs, workers: environments and processes; see :func:`make_pool`.
-        pool: environments to use instead of making some and closing them afterwards, from
+        pool: environments to use instead of making and closing some, from
             :func:`make_pool`; `num_envs` and `workers` are then the pool's.
-        progress: called after each episode, with how many are over and how many there are.
+        progress: called after each episode, with the number finished and the total.
 
     Raises:
-        VGFError: no budget, a number out of its range, or a policy that returns actions of a
-            wrong shape or with NaN.
+        VGFError: no budget, a number out of range, or a policy that returns actions of the wrong
+        shape or with NaN.
     """
     for name, value in {"episodes": episodes, "particles": particles}.items():
         if value < 1:
@@ -146,9 +146,9 @@ def make_pool(
     Args:
         task: whose environments.
         episodes: for each test budget.
-        num_envs: environments that run at once; None for one for each episode, but as many as the
-            task's environments allow at most.
-        workers: processes that step them; 0 to step them in this one, None for one on each core.
+        num_envs: environments that run at once; None for one for each episode, up to the task's
+            limit.
+        workers: processes that step them; 0 for this process, None for one on each core.
 
     Raises:
         VGFError: the task has none.
@@ -168,7 +168,7 @@ def summarise(records: Sequence[EpisodeRecord], score_name: str = SUCCESS) -> li
 
 
 def episode_seed(seed: int, episode: int) -> int:
-    """The seed of an episode, below 2^32: of its environment and, with more, of its noise."""
+    """The seed of an episode, below 2^32: for its environment and, extended, its noise."""
     return int(np.random.SeedSequence([seed, episode]).generate_state(1)[0])
 
 
@@ -189,12 +189,12 @@ class _Episode:
 
 
 class _Group:
-    """Environments that take their steps together, and the episodes in them by their slots."""
+    """Environments that step together, and the episodes in them by slot."""
 
     def __init__(self, slots: range) -> None:
         self.slots = slots
         self.episodes: dict[int, _Episode] = {}
-        self.calls = 0  # to the pool, that it has not answered
+        self.calls = 0  # to the pool, not yet answered
 
     def ready(self, budget: str) -> dict[int, _Episode]:
         """The episodes of a budget that wait for an action."""
@@ -206,7 +206,7 @@ class _Group:
 
 
 class _Evaluation(Generic[BudgetT]):
-    """The episodes of all budgets, as many at once as the pool has environments."""
+    """The episodes of all budgets, one at a time in each of the pool's environments."""
 
     def __init__(
         self,
@@ -230,7 +230,7 @@ class _Evaluation(Generic[BudgetT]):
         self._total = episodes * len(budgets)
         self._waiting = ((label, number) for label in budgets for number in range(episodes))
         number = max(1, min(2, pool.size // _GROUP))
-        # all of one size, so that the policy sees one shape; the last may lack environments
+        # all of one size, so that the policy sees one shape; the last may have empty rows
         self._rows = -(-pool.size // number)
         self._groups = [
             _Group(range(first, min(first + self._rows, pool.size)))
@@ -238,7 +238,7 @@ class _Evaluation(Generic[BudgetT]):
         ]
 
     def run(self) -> None:
-        """All episodes, to their ends."""
+        """Run all episodes to their ends."""
         self._pool.drain()  # left by an evaluation that was interrupted
         for group in self._groups:
             self._start(group)
@@ -260,7 +260,7 @@ class _Evaluation(Generic[BudgetT]):
             group.calls += 1
 
     def _receive(self, group: _Group) -> None:
-        """Take what the environments answered since the group's last turn."""
+        """Take the environments' answers since the group's last turn."""
         over = False
         for _ in range(group.calls):
             for slot, answer in self._pool.receive().items():
@@ -287,7 +287,7 @@ class _Evaluation(Generic[BudgetT]):
         if moves:
             self._pool.send_step(moves)
             group.calls += 1
-        for episodes, info in infos:  # while the environments are at work
+        for episodes, info in infos:  # while the environments are working
             self._measure(group, episodes, info)
 
     def _inputs(
@@ -344,7 +344,7 @@ class _Evaluation(Generic[BudgetT]):
             episode.distances.append(float(length))
 
     def _advance(self, group: _Group, slot: int, step: Step) -> bool:
-        """Take a step into account; whether the episode is over."""
+        """Record a step; returns whether the episode is over."""
         episode = group.episodes[slot]
         episode.total += step.reward
         if step.success is not None:

@@ -2,7 +2,7 @@
 
 One flag for one setting: the last part of its key, ``agent.budget.step_size`` -> ``--step-size``.
 Where several settings share a last part, the table's name goes in front, ``--budget-steps``,
-``--critic-hidden``; the few other names stand in :data:`NAMES`.
+``--critic-hidden``; the few exceptions are in :data:`NAMES`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ NAMES = {
     "backend.name": "backend",
     "start.run": "from",
 }
-# What --help shows, in a line each; --help-all shows everything, with the settings' own texts.
+# What --help shows, one line each; --help-all shows everything, with the settings' own texts.
 SHOWN = {
     "preset": "a task of the paper; vgf presets lists them",
     "task.env": "task",
@@ -69,7 +69,7 @@ TABLES = ("task", "agent", "train", "online", "start", "evaluation", "backend", 
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose every complaint is one VGFError, and that takes no abbreviated flag."""
+    """A parser that reports every error as a VGFError and accepts no abbreviated flags."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **{"allow_abbrev": False, **kwargs})
@@ -80,7 +80,7 @@ class Parser(argparse.ArgumentParser):
     def parse_args(  # type: ignore[override]
         self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
     ) -> argparse.Namespace:
-        """As argparse does; an unknown flag or word is named, with the nearest known one."""
+        """As in argparse, but an unknown flag or word is named, with the nearest known one."""
         parsed, unknown = self.parse_known_args(args, namespace)
         if unknown:
             word = next((word for word in unknown if word.startswith("-")), unknown[0])
@@ -102,16 +102,16 @@ def _all_options(parser: argparse.ArgumentParser) -> list[str]:
 
 
 def flag_names(config: Any = None, names: Mapping[str, str] = NAMES) -> dict[str, str]:
-    """The flag of every setting, by its key: one each, none twice.
+    """The flag of every setting, by its key: one each, all different.
 
     Args:
         config: the tree of settings; None is a run's.
-        names: those that the rule does not name.
+        names: flags that the rule does not name.
     """
     keys = [setting.key for setting in all_settings(config)]
     lasts = Counter(key.rpartition(".")[2] for key in keys if key not in names)
     taken = set(names.values())
-    # a method of somebody's own does not rename the flags of others
+    # a user's method does not rename the flags of others
     added = {f"agent.{own.name}" for own in settings_of_methods() if ":" in own.method}
     lasts -= Counter(key.rpartition(".")[2] for key in keys if key in added)
     flags = {}
@@ -135,10 +135,10 @@ def add_flags(
 
     Args:
         parser: of one command.
-        tables: the top tables whose settings become flags; "" stands for those in none.
-        names: other flags for some keys, as ``{"evaluation.steps": "--steps"}``.
+        tables: the top tables whose settings become flags; "" is for settings in no table.
+        names: other flags for some keys, such as ``{"evaluation.steps": "--steps"}``.
         shown: one line for each key that ``--help`` shows.
-        of_run: defaults are those of a run folder; no --config.
+        of_run: defaults come from a run folder; no --config.
         config: the tree of settings; None is a run's, with the flags of :data:`NAMES`.
 
     A flag that is not given is absent from the namespace; :func:`given` collects the others.
@@ -181,12 +181,12 @@ def _add_flag(parser: argparse.ArgumentParser, flag: str, setting: Setting) -> a
 
 
 def load_methods(words: Sequence[str]) -> None:
-    """Load a method of somebody's own that flags, or the file of ``--config``, ask for.
+    """Load the user's own method that flags, or the file of ``--config``, name.
 
     So its settings are flags too.
 
     Raises:
-        VGFError: it cannot be loaded, or the file not be read.
+        VGFError: it cannot be loaded, or the file cannot be read.
     """
     pairs = [word.partition("=")[::2] for word in words if word.startswith("--")]
     asked = dict(itertools.pairwise(words)) | {k: v for k, v in pairs if v}
@@ -202,7 +202,7 @@ def load_methods(words: Sequence[str]) -> None:
 
 
 def absolute_name(name: str) -> str:
-    """``path/to/file.py:object`` with its whole path, so that it is found from anywhere."""
+    """``path/to/file.py:object`` with its full path, so that it is found from anywhere."""
     place, colon, path = name.rpartition(":")
     if not colon or not place.endswith(".py") or not path.isidentifier():
         return name
@@ -231,7 +231,7 @@ def read_word(text: str, hint: Any) -> Any:
     """One word of the command line, as the type `hint`.
 
     Raises:
-        argparse.ArgumentTypeError: it is of another type.
+        argparse.ArgumentTypeError: it has another type.
     """
     kinds = {*get_args(hint), hint}
     value: Any = text
@@ -254,7 +254,7 @@ def spell(value: Any) -> str:
 
 
 def given(namespace: argparse.Namespace, config: Any = None) -> dict[str, Any]:
-    """The settings that flags were given for, nested as the tree is (None: a run's)."""
+    """The settings for which flags were given, nested like the tree (None: a run's)."""
     keys = {setting.key for setting in all_settings(config)}
     values: dict[str, Any] = {}
     for key, value in vars(namespace).items():

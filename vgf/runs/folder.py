@@ -44,7 +44,7 @@ _PACKAGES = (
     "ogbench",
     "mujoco",
 )
-# What else decides how a framework multiplies matrices, and on how many threads.
+# Other variables that decide how a framework multiplies matrices, and on how many threads.
 _VARIABLES = (
     "JAX_DEFAULT_MATMUL_PRECISION",
     "JAX_ENABLE_X64",
@@ -70,7 +70,7 @@ def create_run_folder(
     Args:
         path: of the folder, which must not exist; its parents are made.
         config: of the run.
-        facts: more to write into environment.json, such as the device's name.
+        facts: more facts for environment.json, such as the device's name.
 
     Raises:
         VGFError: the folder exists, or cannot be made.
@@ -82,7 +82,7 @@ def create_run_folder(
     except OSError as error:
         if path.exists():
             raise VGFError(
-                f"{path} exists; go on with it by --resume {path}, or choose another --out"
+                f"{path} exists; continue it with --resume {path}, or choose another --out"
             ) from error
         raise VGFError(f"{path}: cannot be made: {error.strerror}") from error
     try:
@@ -98,7 +98,7 @@ def open_run_folder(path: Path | str) -> RunConfig:
     """The configuration of a run folder that exists.
 
     Raises:
-        VGFError: no such folder, or not one of a run.
+        VGFError: no such folder, or not a run folder.
     """
     path = Path(path)
     if not path.is_dir():
@@ -109,9 +109,9 @@ def open_run_folder(path: Path | str) -> RunConfig:
 
 
 def written_hash(folder: Path) -> str:
-    """The hash of a run folder's [agent] as it was written, settings of other methods among them.
+    """The hash of a run folder's [agent] as written, including settings of other methods.
 
-    It is what checkpoints of version 0.1 have, whose agents had the settings of every method.
+    Checkpoints of version 0.1 have this hash: their agents had the settings of every method.
 
     Raises:
         VGFError: config.toml cannot be read.
@@ -130,10 +130,10 @@ def seed_folders(config: RunConfig, folder: Path) -> dict[int, Path]:
 def record_environment(
     folder: Path | str, config: RunConfig, facts: Mapping[str, Any] | None = None
 ) -> None:
-    """Add this start of the run to environment.json: a list, the first start first.
+    """Add this start of the run to environment.json: a list, in order of the starts.
 
     Raises:
-        VGFError: an environment.json that is not one.
+        VGFError: an environment.json that is not such a list.
     """
     path = Path(folder) / ENVIRONMENT
     starts = read_json(path, list) if path.exists() else []
@@ -175,7 +175,7 @@ def git_revision() -> str | None:
             return None
         return done.stdout.strip() if done.returncode == 0 else None
 
-    # A checkout that merely contains an installed copy is not this package's own.
+    # A checkout that merely contains an installed copy is not this package's.
     if git("ls-files", "--error-unmatch", "--", "__init__.py") is None:
         return None
     revision = git("rev-parse", "HEAD")

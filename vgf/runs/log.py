@@ -1,7 +1,7 @@
-"""What a run writes down while it goes.
+"""What a run records as it goes.
 
-CSV and JSONL files are written always (vgf/support/rows.py). TensorBoard and Weights & Biases get
-the same numbers where the run's settings ask for them.
+CSV and JSONL files are always written (vgf/support/rows.py). TensorBoard and Weights & Biases get
+the same numbers if the run's settings ask for them.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ EVALUATION_COLUMNS = (
     "w2",
 )
 
-# One row of the online log for each episode that was collected to its end. `environment_steps` and
-# `step` (updates) were done by then; the other units are those of evaluations.
+# One row of the online log for each complete episode collected. `environment_steps` and `step`
+# (updates) were done by then; the other units are those of evaluations.
 ONLINE_COLUMNS = (
     "environment_steps",
     "step",
@@ -56,15 +56,15 @@ class RunLog:
 
     Args:
         folder: the run folder.
-        config: of the run; its logging table says whether TensorBoard and Weights & Biases
-            take part.
-        last_step: the step of the checkpoint that the run goes on from; later rows are dropped,
-            so that the log becomes that of a run that never stopped. None for a new run.
+        config: of the run; its logging table says whether TensorBoard and Weights & Biases are
+            used.
+        last_step: the step of the checkpoint from which the run resumes; later rows are dropped, so
+            that the log becomes that of a run that never stopped. None for a new run.
         evaluation_due: the evaluation of `last_step` is still to be made; rows of it are dropped.
         environment_steps: those of that checkpoint; episodes that ended later are dropped.
 
-    Write evaluations of a step before its checkpoint: then whatever checkpoint a run goes on
-    from, the rows up to it are whole.
+    Write evaluations of a step before its checkpoint: then whatever checkpoint a run resumes
+    from, the rows up to it are complete.
 
     Raises:
         VGFError: a log that is damaged, or a package that is missing.
@@ -108,7 +108,7 @@ class RunLog:
             self._write(step, {f"evaluation {budget}/{name}": x for name, x in means.items()})
 
     def episode(self, step: int, row: Mapping[str, Any]) -> None:
-        """One row: an episode that was collected, with the names of :data:`ONLINE_COLUMNS`."""
+        """One row: a collected episode, with the names of :data:`ONLINE_COLUMNS`."""
         self._online.append([{**dict.fromkeys(ONLINE_COLUMNS), **row, "step": step}])
         names = ("environment_steps", "return", "success", "score", "length")
         self._write(step, {f"online/{name}": row[name] for name in names})

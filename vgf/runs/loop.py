@@ -2,12 +2,12 @@
 
 Everything random is a pure function of (seed, step): the batch's indices (vgf/data/dataset.py),
 the update's noise in the backend, an episode's noise in the evaluation. So the state of a run is
-the agent's state and nothing else, and a run that is stopped and resumed equals one that never
-stopped. Online (vgf/runs/online.py) the file of collected transitions is part of that state.
+the agent's state alone, and a run that is stopped and resumed equals one that never stopped. Online
+(vgf/runs/online.py) the file of collected transitions is part of that state.
 
 Ctrl-C takes effect between updates, and between the steps of an evaluation, so that it leaves the
-state of a whole update with all of its logs. A second Ctrl-C stops at once; the run is then resumed
-from its last checkpoint.
+state of a complete update with all of its logs. A second Ctrl-C stops at once; the run is then
+resumed from its last checkpoint.
 """
 
 from __future__ import annotations
@@ -51,11 +51,11 @@ from .updates import Reply, Request, Training, drive
 
 
 def prepare(config: RunConfig) -> tuple[RunConfig, Backend, Task]:
-    """What runs of `config` share, whatever their seeds; writes nothing but data.
+    """What runs of `config` share, whatever their seeds; writes only data.
 
     Returns:
         The configuration with the backend's name and dtype as found here, so that the run is
-        resumed or repeated on the same; the backend; the task with its data.
+        resumed or repeated on the same ones; the backend; the task with its data.
 
     Raises:
         VGFError: what is wrong with the request, or not installed.
@@ -80,7 +80,7 @@ def prepare(config: RunConfig) -> tuple[RunConfig, Backend, Task]:
 
 
 def _needs_data(config: RunConfig) -> bool:
-    """Whether there are updates on offline data, or observations to be scaled by them."""
+    """Whether there are updates on offline data, or observations to scale by them."""
     started = config.start.run is not None and not config.train.steps
     return not (started and config.online.mixing == "wsrl")
 
@@ -96,10 +96,10 @@ def train(
 
     Args:
         config: with one seed.
-        folder: to make, or to go on with.
-        resume: go on from the folder's last checkpoint, or from the start if it has none.
+        folder: to make, or to continue.
+        resume: continue from the folder's last checkpoint, or from the start if it has none.
         say: takes a line for the person at the terminal.
-        prepared: what :func:`prepare` made of this configuration, its seed and folder aside.
+        prepared: what :func:`prepare` returned for this configuration, apart from seed and folder.
 
     Returns:
         The run folder.
@@ -120,10 +120,10 @@ def train_together(
     """Train agents that differ only in their seeds, their offline updates side by side.
 
     Args:
-        runs: the folder to make or to go on with, and the configuration with one seed, of each.
-        resume: the folders to go on with: from the last checkpoint, or from the start.
+        runs: for each run, the folder to make or continue, and the configuration with one seed.
+        resume: the folders to continue: from the last checkpoint, or from the start.
         say: takes a line for the person at the terminal.
-        prepared: what :func:`prepare` made of this configuration, its seed and folder aside.
+        prepared: what :func:`prepare` returned for this configuration, apart from seed and folder.
 
     Raises:
         VGFError: what is wrong with the request, before anything is written; or training that
@@ -189,7 +189,7 @@ def _training(
     for line in _introduced(config, backend, task):
         say(line)
     if resume:
-        say(f"going on after {_done(config, point, of=True)}")
+        say(f"continuing after {_done(config, point, of=True)}")
     try:
         with RunLog(
             folder, config, point.step if resume else None, point.due, point.environment_steps
@@ -204,7 +204,7 @@ def _training(
 
 
 def _introduced(config: RunConfig, backend: Backend, task: Task) -> Iterator[str]:
-    """What a run is about to do, a line each."""
+    """What a run is about to do, one line each."""
     data = "no offline data" if task.dataset is None else f"{len(task.dataset):,} transitions"
     yield f"task: {task.name}, {data}"
     if task.notes:
@@ -235,7 +235,7 @@ class _Point:
 
     Args:
         state: of the agent.
-        step: updates done, those of the checkpoint that the run started from included.
+        step: updates done, including those of the checkpoint that the run started from.
         environment_steps: taken online.
         due: the evaluation of this point is still to be made.
     """
@@ -247,7 +247,7 @@ class _Point:
 
 
 def _done(config: RunConfig, point: _Point, of: bool = False) -> str:
-    """What was done, in words; with `of`, out of how much."""
+    """What was done, in words; with `of`, out of what total."""
     whole = f" of {config.updates:,}" if of else ""
     text = f"{point.step:,}{whole} updates"
     if not config.online.steps:
@@ -257,8 +257,8 @@ def _done(config: RunConfig, point: _Point, of: bool = False) -> str:
 
 
 def _begin(config: RunConfig, backend: Backend, task: Task) -> tuple[_Point, Scaling]:
-    """A new agent, or the one of the run to start from; and its scaling."""
-    due = not config.train.steps  # what goes online at once is evaluated first
+    """A new agent, or that of the run to start from; and its scaling."""
+    due = not config.train.steps  # a run that goes online at once is evaluated first
     if config.start.run is None:
         if task.dataset is None:
             raise VGFError(f"{task.name} has no data")
@@ -279,7 +279,7 @@ def _continue(
     if meta.settings_hash not in (settings_hash(config.agent), written_hash(folder)):
         raise VGFError(
             f"{folder / CONFIG}: its [agent] is not what the checkpoint of step {meta.step} was "
-            "trained with; undo the change, or start a new run by --config"
+            "trained with; undo the change, or start a new run with --config"
         )
     now: dict[str, Any] = {"transitions": 0 if task.dataset is None else len(task.dataset)}
     if config.start.run is None and task.dataset is not None:
@@ -288,7 +288,7 @@ def _continue(
         source = task.name if task.dataset is None else task.dataset.source
         raise VGFError(
             f"{source} is not the data that {folder} was trained on; "
-            "put them back, or start a new run by --config"
+            "put them back, or start a new run with --config"
         )
     taken = meta.extra["environment_steps"]
     planned = config.offline_end + config.online.updates_after(taken)
@@ -296,7 +296,7 @@ def _continue(
         raise VGFError(
             f"{folder / CONFIG}: after {taken:,} environment steps it plans {planned:,} updates, "
             f"and the last checkpoint has {meta.step:,}; undo the change of [train] or [online], "
-            "or start a new run by --from"
+            "or start a new run with --from"
         )
     point = _Point(backend.asarray(tree), meta.step, taken, meta.extra["evaluation_due"])
     return point, Scaling.from_json(meta.extra["scaling"])
@@ -384,7 +384,7 @@ class _Loop:
             except StopRunError:
                 self._save(point, collector)
                 raise Interrupted(
-                    f"stopped after {_done(self.config, point)}; go on with: "
+                    f"stopped after {_done(self.config, point)}; continue with: "
                     f"vgf run --resume {self.folder}"
                 ) from None
 
@@ -404,7 +404,7 @@ class _Loop:
         )
 
     def _update_offline(self, point: _Point) -> Generator[Request, Reply, Tree]:
-        """As many updates as can be made in one call, up to where anything else is due.
+        """Updates in one call, up to where anything else is due.
 
         Returns:
             The metrics of the last.
@@ -414,7 +414,7 @@ class _Loop:
         limit = min(
             self.config.offline_end - point.step, *(every - point.step % every for every in stops)
         )
-        assert self.dataset is not None  # or _begin and _continue would have said so
+        assert self.dataset is not None  # otherwise _begin and _continue would have raised
         reply = yield Request(
             point.state,
             self.config.agent,
@@ -456,7 +456,7 @@ class _Loop:
         return metrics
 
     def _now(self, point: _Point, every: int) -> bool:
-        """Whether it is time for something done at intervals and at the end of each phase.
+        """Whether something done at intervals and at the end of each phase is due.
 
         Intervals are counted in updates offline, in environment steps online; online, nothing is
         done while the agent does not change.
@@ -478,7 +478,7 @@ class _Loop:
             )
 
     def _counted(self, point: _Point) -> dict[str, Any]:
-        """What rows of a run with an online phase are counted by, besides their updates."""
+        """What counts the rows of a run with an online phase, besides updates."""
         online = self.config.online.steps
         return {"environment_steps": point.environment_steps} if online else {}
 

@@ -2,15 +2,14 @@
 
 Every environment step adds one transition, first to a file, then to the replay buffer. Everything
 random is a pure function of the seed and of the number of the environment step or of the episode.
-A run that goes on from a checkpoint takes what was collected after it from the file, and makes
-the same updates on the same buffer as before; it steps the environment only where the file ends.
-So nothing that was collected is lost, and a run that was stopped, or killed, equals one that
-never stopped.
+A run resumed from a checkpoint takes what was collected after it from the file, and makes the same
+updates on the same buffer as before; it steps the environment only where the file ends. So nothing
+collected is lost, and a run that was stopped, or killed, equals one that never stopped.
 
 Where the file ends, the episode under way is restored by resetting the environment with the
-episode's seed and repeating its recorded actions. If the simulator then shows other observations
-than those on record, the trajectory ends with its last recorded transition, with mask 1, and a new
-episode starts.
+episode's seed and repeating its recorded actions. If the simulator then shows observations other
+than the recorded ones, the trajectory ends with its last recorded transition, with mask 1, and a
+new episode starts.
 """
 
 from __future__ import annotations
@@ -66,7 +65,7 @@ def check_online(settings: OnlineSettings, task: Task) -> None:
 
 
 def collection_seed(seed: int, episode: int) -> int:
-    """The seed of a collected episode, below 2^32; other than those of evaluation."""
+    """The seed of a collected episode, below 2^32; different from those of evaluation."""
     return int(np.random.SeedSequence([seed, EPISODES, episode, 1]).generate_state(1)[0])
 
 
@@ -80,13 +79,13 @@ class Collector:
         task: to collect on.
         dataset: the offline data, scaled; None for mixing "wsrl" without them.
         scaling: of the environment's observations and rewards.
-        log: of the run; every collected episode is a row of it.
-        taken: environment steps of the checkpoint that the run goes on from.
+        log: of the run; every collected episode is a row in it.
+        taken: environment steps of the checkpoint from which the run resumes.
         say: takes a line for the person at the terminal.
 
     Raises:
-        VGFError: a file of transitions that is damaged, or of another run; a replay buffer that
-            does not fit into memory.
+        VGFError: a file of transitions that is damaged, or belongs to another run; a replay buffer
+        that does not fit into memory.
     """
 
     def __init__(
@@ -122,12 +121,12 @@ class Collector:
             self._restore(self._file.read(start, min(start + _CHUNK, taken)))
         ahead = len(self._file) - taken
         if ahead:
-            say(f"{ahead:,} transitions that were collected after that checkpoint are kept")
+            say(f"{ahead:,} transitions collected after that checkpoint are kept")
         self._pool: EnvironmentPool = make_pool(task, 1, 1)
         self._observation: Array | None = None  # None where the environment must be reset
 
     def _restore(self, rows: Array) -> None:
-        """Take rows from before the checkpoint."""
+        """Take the rows from before the checkpoint."""
         self._buffer.add(self._scaled(rows))
         ends = np.flatnonzero(rows["terminals"])
         if len(ends):
@@ -136,7 +135,7 @@ class Collector:
         self._rows += list(rows)
 
     def step(self, state: Tree, step: int) -> None:
-        """One environment step: the one on record, or a new one.
+        """One environment step: the recorded one, or a new one.
 
         Args:
             state: of the agent that acts.
@@ -172,11 +171,11 @@ class Collector:
         return {key: np.concatenate([offline[key], online[key]]) for key in online}
 
     def sync(self) -> None:
-        """Wait until all that was collected is on the disk."""
+        """Wait until everything collected is on disk."""
         self._file.sync()
 
     def _enter(self, step: int) -> Array:
-        """Reset the environment to where the record ends; its observation."""
+        """Reset the environment to where the record ends; returns its observation."""
         observation = self._reset()
         for row in self._rows:
             if not np.array_equal(observation, row["observations"]):
@@ -200,7 +199,7 @@ class Collector:
         return collection_seed(self._config.seed, self._episode)
 
     def _act(self, state: Tree, observation: Array) -> Array:
-        """Take a step with the agent, and record it; its row."""
+        """Take a step with the agent and record it; returns its row."""
         rng = np.random.default_rng([self._config.seed, ACTING, self.taken])
         noise = {
             "particles": rng.standard_normal((1, self._particles, self._task.action_dim)),

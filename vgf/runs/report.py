@@ -1,6 +1,6 @@
-"""Tables, figures and report.html, made from run folders and nothing else.
+"""Tables, figures and report.html, made from run folders alone.
 
-The headline is the last evaluation. The best one, chosen with hindsight, is shown apart.
+The headline is the last evaluation. The best one, chosen with hindsight, is shown separately.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from .scores import Score, policy_titles, scores, step_of
 
 REPORT, LEARNING, LOSSES, SCALING = "report.html", "learning", "losses", "scaling"
 
-# Of the columns of tables, which must fit in 80.
+# Short column headings: a table must fit into 80 columns.
 _HEADINGS = {NORMALISED: "norm. score"}
 
 
@@ -42,8 +42,8 @@ class Run:
 
     Args:
         folder: where it is.
-        config: as its config.toml says, nested; config_text is the file itself.
-        starts: of environment.json, one for each time the run was started.
+        config: the contents of its config.toml, nested; config_text is the file itself.
+        starts: from environment.json, one for each time the run was started.
         metrics, evaluations: the rows of its logs.
     """
 
@@ -62,7 +62,7 @@ def find_runs(folder: Path | str) -> list[Run]:
     """The run in a folder, or the runs of several seeds in its subfolders.
 
     Raises:
-        VGFError: no run there, or a file of it that is damaged.
+        VGFError: no run there, or a damaged file in it.
     """
     folder = Path(folder)
     here = [folder] if (folder / f"{METRICS}.jsonl").exists() else []
@@ -115,13 +115,13 @@ def score_curves(runs: Sequence[Run]) -> dict[Scalar, list[Score]]:
 
 
 def best_scores(runs: Sequence[Run]) -> list[Score]:
-    """For each test budget the best evaluation, the earliest of equals: chosen with hindsight."""
+    """For each test budget the best evaluation, the earliest if tied: chosen with hindsight."""
     curves = score_curves(runs).values()
     return [max(curve, key=lambda score: (score.value, -score.step)) for curve in curves]
 
 
 def _kind(runs: Sequence[Run]) -> str | None:
-    """What the score of some runs is called; None where they do not say, all alike."""
+    """What the score of some runs is called; None if they do not all say the same."""
     kinds = {start.get("score") for run in runs for start in run.starts}
     return kinds.pop() if len(kinds) == 1 else None
 
@@ -156,7 +156,7 @@ def score_table(results: Sequence[Score], with_step: bool = False) -> list[dict[
 
 
 def budget_name(budget: Scalar) -> str:
-    """A test budget in few letters."""
+    """A test budget's short name."""
     if isinstance(budget, str):
         return policy_titles(budget)[0]
     return f"L = {budget:g}" if budget is not None else "?"
@@ -211,7 +211,7 @@ def save_learning(runs: Sequence[Run], stem: Path | str) -> None:
 
 
 def _mark_online(axes: Any, runs: Sequence[Run], start: int) -> None:
-    """A line, with its words, where offline training ends and online training begins."""
+    """A labelled line where offline training ends and online training begins."""
     for end in sorted({_config(run).offline_end for run in runs if _config(run).online.steps}):
         axes.axvline(end, color="#555555", linestyle=":", linewidth=1.2)
         words = {
@@ -267,7 +267,7 @@ def save_losses(runs: Sequence[Run], stem: Path | str) -> None:
 def save_scaling(results: Sequence[Score], stem: Path | str) -> None:
     """Test-time scaling: score and distance moved against L_test.
 
-    Budgets with a name, such as "bc", are level lines.
+    Budgets with a name, such as "bc", are horizontal lines.
     """
     named = [score for score in results if isinstance(score.budget, str)]
     counted = [score for score in results if not isinstance(score.budget, str)]
@@ -336,7 +336,7 @@ def _thousands(value: float, _position: int | None = None) -> str:
 def report(folder: Path | str) -> Path:
     """Write the figures and report.html of a run folder, or of a folder of runs of one task.
 
-    Writes learning, losses and scaling as PNG and SVG, where there is something to draw, and
+    Writes learning, losses and scaling as PNG and SVG, if there is something to draw, and
     report.html, which needs no other file.
 
     Returns:
@@ -365,7 +365,7 @@ def report(folder: Path | str) -> Path:
 
 
 def headline(runs: Sequence[Run], last: Sequence[Score]) -> str:
-    """One sentence: the last evaluation at the training budget, or at the first that there is."""
+    """One sentence: the last evaluation at the training budget, or at the first one evaluated."""
     if not last and runs[0].starts and runs[0].starts[-1].get("score", "") is None:
         return "Not evaluated: there is no environment to evaluate in."
     if not last:
@@ -443,7 +443,7 @@ def _warnings(runs: Sequence[Run]) -> list[str]:
         if done < steps:
             lines.append(f"{run.folder.name}: unfinished, {done:,} of {steps:,} updates.")
     if len({json.dumps(run.config["task"], sort_keys=True) for run in runs}) > 1:
-        lines.append("These runs are not of one task; their scores should not be pooled.")
+        lines.append("These runs are of different tasks; their scores should not be pooled.")
     return lines
 
 
@@ -451,7 +451,7 @@ def _interval_note(results: Sequence[Score]) -> str:
     if results[0].runs > 1:
         return "Intervals: over the means of the seeds, and at least as wide as over the episodes."
     kind = "Wilson's" if results[0].kind == SUCCESS else "Student's"
-    return f"Intervals: {kind}, over the episodes of one seed; they say nothing of other seeds."
+    return f"Intervals: {kind}, over the episodes of one seed; they say nothing about other seeds."
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> str:

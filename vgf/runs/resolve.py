@@ -1,7 +1,7 @@
-"""A run's settings from their layers: defaults, a preset, a TOML file, flags; the later wins.
+"""A run's settings from their layers: defaults, a preset, a TOML file, flags; later ones win.
 
-The preset is one of vgf/runs/presets/; the defaults are those of the task and of the method that
-the others ask for.
+The preset is one of vgf/runs/presets/; the defaults are those of the task and method that the other
+layers name.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .presets import Preset, find_preset
 
 
 def load_config(path: Path | str) -> RunConfig:
-    """Read a configuration; what the file does not name is as :func:`default_config` says.
+    """Read a configuration; what the file does not name comes from :func:`default_config`.
 
     Raises:
         VGFError: as :func:`resolve`; the message names file and key.
@@ -30,13 +30,13 @@ def load_config(path: Path | str) -> RunConfig:
 
 
 def resolve(flags: Mapping[str, Any], path: Path | str | None = None) -> RunConfig:
-    """Defaults, then the preset, then the TOML file `path`, then `flags` (nested as the tree is).
+    """Defaults, then the preset, then the TOML file `path`, then `flags` (nested like the tree).
 
-    The preset is the one that the flags name, or else the file. The defaults are those of the task
-    and of the method that are asked for in the end; see :func:`default_config`. With a preset, the
-    agent's defaults are the method's own, not the default run's. Where another method than the
-    preset's is asked for, the same task's preset of that method is meant; a method that has none
-    gets what :meth:`vgf.runs.presets.Preset.settings_for` says.
+    The preset is the one named by the flags, or else by the file. The defaults are those of the
+    task and method finally chosen; see :func:`default_config`. With a preset, the
+    agent's defaults are the method's own, not the default run's. If another method than the
+    preset's is chosen, the same task's preset for that method is used; a method without one gets
+    what :meth:`vgf.runs.presets.Preset.settings_for` says.
 
     Raises:
         VGFError: as :func:`vgf.support.toml.read_toml`, :func:`vgf.runs.presets.find_preset` and
@@ -59,12 +59,12 @@ def resolve(flags: Mapping[str, Any], path: Path | str | None = None) -> RunConf
 
 
 def known_method(name: Any) -> str:
-    """A method by its name, loaded; the default one where the name is no method's.
+    """The requested method, loaded; the default one if there is no such method.
 
     :func:`vgf.support.settings_tree.override` refuses that name afterwards, and says why.
 
     Raises:
-        VGFError: a method of somebody's own that cannot be loaded here.
+        VGFError: your own method cannot be loaded here.
     """
     try:
         registry.find(Declared, str(name), "method")
@@ -76,7 +76,7 @@ def known_method(name: Any) -> str:
 
 
 def of_method(values: Mapping[str, Any], agent: Settings) -> Mapping[str, Any]:
-    """A layer of settings without those that only other methods than the agent's have."""
+    """A layer of settings without those that only methods other than the agent's have."""
     table = values.get("agent")
     if not isinstance(table, Mapping):
         return values
@@ -88,7 +88,7 @@ def of_method(values: Mapping[str, Any], agent: Settings) -> Mapping[str, Any]:
 def _preset_asked_for(
     file: Mapping[str, Any], flags: Mapping[str, Any], source: str
 ) -> Preset | None:
-    """The preset that the flags name, or else the file, or None."""
+    """The preset named by the flags, or else by the file, or None."""
     name = (flags if "preset" in flags else file).get("preset")
     where = "--preset" if "preset" in flags else f"{source}: preset"
     if not isinstance(name, str) or name.lower() == NONE:
@@ -99,10 +99,10 @@ def _preset_asked_for(
 def asked_for(
     key: str, layers: Sequence[Mapping[str, Any]], default: str | None, choices: Sequence[str] = ()
 ) -> Any:
-    """What the last of some nested layers of settings says of a key that decides the defaults.
+    """The value that the last of some nested layers gives a key that decides the defaults.
 
-    It is a text, or None where they say "none". A wrong value (no text, or none of the choices)
-    counts as absent here; :func:`vgf.support.settings_tree.override` refuses it.
+    It is a string, or None where they say "none". A wrong value (not a string, or not one of the
+    choices) counts as absent here; :func:`vgf.support.settings_tree.override` refuses it.
     """
     *tables, last = key.split(".")
     found = default

@@ -1,4 +1,4 @@
-"""Episodes of evaluations taken together: the score at each test budget, and how sure it is."""
+"""Episodes of evaluations pooled: the score at each test budget, and how certain it is."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..support.statistics import RETURN, SUCCESS, interval, mean_measured
 
 
 def policy_titles(name: str) -> tuple[str, str]:
-    """A budget with a name, one sample of a method's policy: in few letters, and spelled out."""
+    """A named budget, one sample of a method's policy: its short name, and spelled out."""
     if name not in registry.names(Declared):
         last = name.rpartition(":")[2]
         return last, last
@@ -29,15 +29,15 @@ class Score:
 
     Args:
         budget: L_test, or a name such as "bc".
-        step: updates done at that evaluation, the least of the runs; 0 where not recorded.
+        step: updates done at that evaluation, the smallest among the runs; 0 if not recorded.
         value: the mean score, see `kind`; success from 0 to 1.
         low, high: its 95 % confidence interval; see :func:`vgf.support.statistics.interval`. None
-            of a single return.
+            for a single return.
         kind: "success", "normalised score" or "return".
         success_rate: the share of episodes that succeeded; None where the environment does not say.
         returns, length: means over the episodes, or None where not recorded; lengths in decisions.
         displacement, w2: mean distance moved in a decision, averaged over episodes, in units of
-            the action; None where it was not measured.
+            the action; None if not measured.
         episodes: how many, over all runs.
         runs: how many runs.
     """
@@ -56,7 +56,7 @@ class Score:
     episodes: int
     runs: int
 
-    # the names that evaluation's summaries had up to version 0.1
+    # the names in evaluation summaries up to version 0.1
 
     @property
     def score(self) -> float:
@@ -79,8 +79,8 @@ def scores(groups: Sequence[Sequence[Mapping[str, Any]]], kind: str | None = Non
 
     Args:
         groups: for each run, its rows of one evaluation.
-        kind: what the rows' score is, as the task calls it. None, for rows that have none, is the
-            success where every row has one, and the return otherwise.
+        kind: what the rows' score is, in the task's words. None, for rows without one, means the
+            success where every row has it, and the return otherwise.
     """
     rows = [row for group in groups for row in group]
     column = "score"
@@ -114,7 +114,7 @@ def scores(groups: Sequence[Sequence[Mapping[str, Any]]], kind: str | None = Non
 
 
 def step_of(row: Mapping[str, Any]) -> int:
-    """The updates done when a row was written; 0 where it does not say."""
+    """The updates done when a row was written; 0 if it does not say."""
     return int(row.get("step") or 0)
 
 

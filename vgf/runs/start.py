@@ -1,8 +1,8 @@
 """Starting from another run's checkpoint: `vgf run --from RUN`.
 
-The new run has the task, the agent, the evaluation and the backend of that run, unless its own
+The new run takes the task, the agent, the evaluation and the backend from that run, unless its own
 file or flags say otherwise; its length (--steps, --online-steps) is always its own. The whole agent
-is taken over, its optimiser included, onto any backend; transitions that the other run collected
+is taken over, including its optimiser, onto any backend; transitions that the other run collected
 online are not. The new run's config.toml records the run and the checkpoint that it started from.
 """
 
@@ -39,7 +39,7 @@ _KEPT = (
 
 
 def configuration(flags: Mapping[str, Any], path: Path | str | None = None) -> RunConfig:
-    """Defaults, or the run that is started from; then the TOML file `path`, then `flags`.
+    """Defaults, or the run to start from; then the TOML file `path`, then `flags`.
 
     Raises:
         VGFError: as :func:`vgf.runs.resolve.resolve` and :func:`check_start`; or flags of an
@@ -58,7 +58,7 @@ def configuration(flags: Mapping[str, Any], path: Path | str | None = None) -> R
 
 
 def _check_flags_of_methods(flags: Mapping[str, Any], agent: Settings) -> None:
-    """Refuse flags that only another method reads; sizes of its networks say nothing."""
+    """Refuse flags that only another method reads; sizes of its networks are ignored."""
     own = {entry.name for entry in fields(agent)}
     for setting in settings_of_methods():
         name, method = setting.name, setting.method
@@ -84,7 +84,7 @@ def _resolved(flags: Mapping[str, Any], path: Path | str | None) -> RunConfig:
         train=replace(source.train, steps=0),
         online=OnlineSettings(),
         start=StartSettings(),
-        # another backend has a dtype and a device of its own
+        # another backend has its own dtype and device
         backend=BackendSettings() if other else source.backend,
         out=None,
     )
@@ -101,8 +101,8 @@ def check_start(config: RunConfig) -> None:
             with the way out.
     """
     if not config.train.steps and not config.online.steps:
-        hint = "more updates by --steps" if config.start.run else "updates by --steps"
-        raise VGFError(f"nothing to do: ask for {hint}, or for environment steps by --online-steps")
+        hint = "more updates with --steps" if config.start.run else "updates with --steps"
+        raise VGFError(f"nothing to do: ask for {hint}, or environment steps with --online-steps")
     if config.start.run is None:
         return
     source = open_run_folder(config.start.run)
@@ -134,9 +134,9 @@ def _value(config: RunConfig, key: str) -> Any:
 
 
 def starting_point(config: RunConfig, seed: int) -> StartSettings:
-    """The checkpoint that the run of one seed starts from: a run of one seed, and a number.
+    """The checkpoint from which the run of one seed starts: a run of one seed, and a number.
 
-    Of several runs, one for each seed, it is the one of the same seed.
+    Of several runs, one for each seed, it is the one with the same seed.
 
     Raises:
         VGFError: no such run, or no such checkpoint.
@@ -149,7 +149,7 @@ def starting_point(config: RunConfig, seed: int) -> StartSettings:
     if source.seeds > 1 and seed not in places:
         raise VGFError(
             f"{folder} holds seeds {min(places)} to {max(places)}, not {seed}; choose among them "
-            "by --seed and --seeds, or start from one of its folders"
+            "with --seed and --seeds, or start from one of its folders"
         )
     place = places[seed] if source.seeds > 1 else folder
     _, meta = load_checkpoint(place, config.start.checkpoint)

@@ -1,4 +1,4 @@
-"""The task of a run, as its configuration names it."""
+"""The task named in a run's configuration."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from .config import RunConfig
 
 
 def load_task(config: RunConfig, with_dataset: bool = True) -> Task:
-    """The task of a run, its data generated or downloaded where they are not there.
+    """The task of a run, its data generated or downloaded if missing.
 
     Raises:
         VGFError: as :func:`vgf.benchmarks.tasks.make_task`.

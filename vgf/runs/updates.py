@@ -1,8 +1,8 @@
-"""The offline updates of runs: many in one call of the backend, of one seed or of several.
+"""The offline updates of runs: many in one call of the backend, for one seed or several.
 
 The training of a run (vgf/runs/loop.py) is a generator: it yields a :class:`Request` for updates,
-and is sent the :class:`Reply`. :func:`drive` takes one such training to its end, or those of
-several seeds side by side.
+and is sent the :class:`Reply`. :func:`drive` runs one such training to its end, or those of several
+seeds side by side.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from ..spec.settings import Settings
 from ..support.interrupts import Interrupted, StopRunError
 
 # One call makes at most this many updates and takes about this long: between two calls Ctrl-C is
-# heard and the progress shown.
+# handled and the progress shown.
 UPDATES_PER_CALL = 64
 SECONDS_PER_CALL = 0.5
-# Of a device's free memory, what data may take.
+# The share of a device's free memory that data may take.
 DEVICE_SHARE = 0.5
 
 
@@ -37,7 +37,7 @@ class Request:
         dataset: to take batches from, scaled.
         seed: of the run, which decides the batches.
         step: updates done.
-        limit: the most that may be made before the run has something else to do.
+        limit: the most updates before the run has something else to do.
         size: of a batch, B.
     """
 
@@ -65,13 +65,13 @@ Training = Generator[Request, Reply, None]
 class Batches:
     """The batches of updates, and the updates on them.
 
-    The data are put on the device where they fit, and batches are gathered there. Otherwise they
+    The data are put on the device if they fit, and batches are gathered there. Otherwise they
     stay in main memory, and the batches of a call are gathered into one block.
 
     Args:
         dataset: of M transitions.
         backend: of the run.
-        rows: the most that a call takes.
+        rows: the most rows that a call takes.
     """
 
     def __init__(self, dataset: Dataset, backend: Backend, rows: int) -> None:
@@ -88,7 +88,7 @@ class Batches:
         }
 
     def serves(self, dataset: Dataset) -> bool:
-        """Whether a data set's batches are these."""
+        """Whether these are a data set's batches."""
         own = self.dataset
         return dataset.states is own.states and all(
             np.array_equal(getattr(dataset, name), getattr(own, name)) for name in ("mean", "std")
@@ -115,13 +115,13 @@ class Batches:
 
 
 def drive(backend: Backend, runs: Sequence[Training]) -> None:
-    """Take runs to their ends, making their offline updates side by side.
+    """Run trainings to their ends, making their offline updates side by side.
 
     Args:
         backend: of all of them.
         runs: trainings of agents that differ only in their seeds and weights.
 
-    Where one of them raises, the others stop where they are, so that they can be resumed.
+    If one of them raises, the others stop where they are, so that they can be resumed.
     """
     waiting: dict[Training, Reply | None] = dict.fromkeys(runs)
     batches: list[Batches] = []
@@ -144,17 +144,17 @@ def drive(backend: Backend, runs: Sequence[Training]) -> None:
 
 
 def _send_all(runs: Iterable[Training], error: BaseException) -> None:
-    """Raise an error in every run, where it waits for updates."""
+    """Raise an error in every run, at the point where it waits for updates."""
     for run in runs:
         with suppress(type(error), Interrupted):
             run.throw(error)
 
 
 def _requests(waiting: dict[Training, Reply | None]) -> dict[Training, Request]:
-    """Every run taken to where it next wants updates; those that end are left out.
+    """Every run advanced to its next request for updates; those that end are left out.
 
     Raises:
-        Exception: the first of a run's; after every other run was given its reply.
+        Exception: the first one raised by a run, after every other run got its reply.
     """
     requests: dict[Training, Request] = {}
     errors: list[Exception] = []

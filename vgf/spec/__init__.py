@@ -5,7 +5,7 @@ to its function. NumPy and SciPy only, no automatic differentiation: each gradie
 hand beside its formula. Written to be read; the backends are written to be fast, and equal it.
 """
 
-import numpy as xp  # for parts of your own, which have it on every backend
+import numpy as xp  # for your own parts, which have it on every backend
 
 from .agent import (
     check_batch,

@@ -86,7 +86,7 @@ def sample_reference(params: Params, s: Array, noise: Array, settings: Settings)
         s: ``[*, o]``; noise: standard normal ``[*, N, d]``. Returns ``[*, N, d]``, in [-1, 1].
 
     Equation:
-        a_i ~ mu(. | s) by flow_sample, gaussian_sample, or a sampler of your own
+        a_i ~ mu(. | s) by flow_sample, gaussian_sample, or your own sampler
 
     Raises:
         ValueError: shapes that do not match.
@@ -157,7 +157,7 @@ def optimise(state: Params, gradients: Params, settings: Settings) -> Params:
 
 
 def check_batch(batch: Params) -> dict[str, int]:
-    """Check that a batch is whole.
+    """Check that a batch is complete.
 
     Shapes:
         As :func:`update`; returns the sizes B, o and d.
@@ -194,7 +194,7 @@ def check_network(state: Params, name: str, why: str) -> None:
         None.
 
     Raises:
-        ValueError: it has not, and why it should.
+        ValueError: it has none, and why it needs one.
 
     Source:
         Ours.

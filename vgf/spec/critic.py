@@ -132,8 +132,8 @@ def td_target(
 
     Shapes:
         q: ``[E, B, N]``, Qtarget_e(s', a_i); r: ``[B]``; mask: ``[B]``, 0 where the task is done
-        and nothing follows, 1 elsewhere (at a timeout too); target: "td", or the name of a target
-        of your own. Returns ``[B]``.
+        and nothing follows, 1 elsewhere (at a timeout too); target: "td", or the name of your own
+        target. Returns ``[B]``.
 
     Equation:
         y = r + discount * mask * agg_i( agg_e Qtarget_e(s', a_i) ),  agg_i mean or max

@@ -32,7 +32,7 @@ def phi(
     Shapes:
         a: particles ``[*, N, d]``; g: their scores ``[*, N, d]``; temperature: alpha, in units of
         Q, or None for the form without entropy; bandwidth: sigma, or None for the median
-        heuristic; kernel: "rbf", or the name of a kernel of your own. Returns ``[*, N, d]``.
+        heuristic; kernel: "rbf", or the name of your own kernel. Returns ``[*, N, d]``.
 
     Equation:
         phi(a_i) = (1/N) sum_j [ k(a_j, a_i) g_j / alpha + grad_{a_j} k(a_j, a_i) ]
@@ -40,7 +40,7 @@ def phi(
         `bandwidth_gradient` swaps the second term for `repulsion_through_bandwidth`.
 
     Raises:
-        ValueError: shapes that do not match, or a fixed bandwidth that is to be differentiated.
+        ValueError: shapes that do not match, or a fixed bandwidth with `bandwidth_gradient`.
 
     Source:
         Paper, the discretised flow (its SVGD direction); Liu and Wang 2016, Equation 8. The paper's
@@ -146,8 +146,8 @@ def step_state(a: Array, budget: Budget) -> Any:
     """What a particle step keeps, before the first step of a transport.
 
     Shapes:
-        a: ``[*, N, d]``. Returns `adam_init(a)` for Adam, None for plain ascent, and what a
-        particle step of your own says.
+        a: ``[*, N, d]``. Returns `adam_init(a)` for Adam, None for plain ascent, and whatever your
+            own particle step returns.
 
     Equation:
         None.

@@ -1,10 +1,10 @@
-"""Parts of a method that may be your own: derive from one of these, and name it in a setting.
+"""Parts of a method that you can write: derive from one of these, and name it in a setting.
 
 Each is written once, with plain operators on arrays and with `eq`: every equation of the
 specification under its own name (``eq.squared_distances``, ``eq.flow_velocity``, ...), and
-``eq.xp``, the functions of the array API standard (``eq.xp.exp``), both of the backend that runs.
-torch and JAX differentiate it. NumPy does not, so a derivative that it needs is a function beside
-it, in NumPy, by hand; without one, the part runs on torch and JAX alone.
+``eq.xp``, the functions of the array API standard (``eq.xp.exp``), both of the running backend.
+torch and JAX differentiate it. NumPy does not, so a derivative that it needs is written by hand, in
+NumPy, as a function beside it; without one, the part runs on torch and JAX only.
 
 Leading axes ``*`` hold states, which must not affect each other.
 """
@@ -23,7 +23,7 @@ TARGETS = ("td",)
 
 
 def equations() -> Any:
-    """What a part is given as `eq` where NumPy runs it: the specification itself.
+    """What a part gets as `eq` on NumPy: the specification itself.
 
     Shapes:
         None.
@@ -50,7 +50,7 @@ class Kernel:
         raise NotImplementedError(f"{type(self).__name__} must have value(eq, x, y, sigma_squared)")
 
     def gradient(self, x: Array, y: Array, sigma_squared: Array) -> Array:
-        """For NumPy alone: grad_{x_i} k(x_i, y_j), ``[*, N, M, d]``, derived by hand.
+        """For NumPy only: grad_{x_i} k(x_i, y_j), ``[*, N, M, d]``, derived by hand.
 
         Shapes:
             As :meth:`value`.
@@ -123,7 +123,7 @@ class CriticLoss:
         raise NotImplementedError(f"{type(self).__name__} must have value(eq, q, y, expectile)")
 
     def derivative(self, q: Array, y: Array, expectile: float) -> Array:
-        """For NumPy alone: the derivative with respect to q, ``[E, B]``, by hand.
+        """For NumPy only: the derivative with respect to q, ``[E, B]``, derived by hand.
 
         Shapes:
             As :meth:`value`.
@@ -152,7 +152,7 @@ PARTS = (Kernel, SelectionRule, Sampler, ParticleStep, CriticLoss, Target)
 
 
 def lacks(part: Any, function: str) -> str:
-    """What to say of a part that NumPy cannot run.
+    """The message for a part that NumPy cannot run.
 
     Shapes:
         function: the missing one, with its arguments.
@@ -170,7 +170,7 @@ def lacks(part: Any, function: str) -> str:
 
 
 def find_kernel(name: str) -> Kernel:
-    """A kernel of your own by its name; see :func:`vgf.spec.registry.find`.
+    """Your own kernel by its name; see :func:`vgf.spec.registry.find`.
 
     Shapes:
         None.

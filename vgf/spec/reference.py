@@ -16,7 +16,7 @@ from .shapes import check_shapes, check_states
 from .types import Array, Params
 
 LOG_STD_MIN, LOG_STD_MAX = -5.0, 2.0
-# Actions meet the inverse of tanh no closer to the edge than this; float32 represents it exactly.
+# Actions are clipped to +- this before the inverse of tanh; float32 represents it exactly.
 TANH_EDGE = 1 - 2.0**-20
 
 
@@ -124,7 +124,7 @@ def flow_matching_gradient(
 
 
 def row_weights(where: str, weight: Array | None, rows: Array) -> Array:
-    """Weights of a loss, one for each row of a batch; ones where there are none.
+    """Weights of a loss, one for each row of a batch; ones if there are none.
 
     Shapes:
         weight: ``[B]`` or None; rows: ``[B, d]``. Returns ``[B, 1]``.

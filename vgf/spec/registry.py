@@ -1,7 +1,7 @@
 """Methods and parts of them by name: those of this package, and ``module:object`` for yours.
 
-A setting that names one of these is a text, so that it can stand on a command line, in a file and
-in a compiled program's key. Given an object instead of a text, :func:`name_of` registers it.
+A setting that names one of these is a string, so that it can be given on a command line, in a file
+and in a compiled program's key. Given an object instead of a string, :func:`name_of` registers it.
 """
 
 from __future__ import annotations
@@ -54,12 +54,12 @@ def load_from_module(name: str) -> Any:
     return found
 
 
-# How a name with a colon is loaded; vgf.methods puts in its own, which takes files of code too.
+# How a name with a colon is loaded; vgf.methods puts in its own, which also takes files of code.
 load: Callable[[str], Any] = load_from_module
 
 
 def register(kind: type, name: str, value: Any) -> None:
-    """Let an object be found under a name.
+    """Register an object under a name.
 
     Shapes:
         None.
@@ -74,7 +74,7 @@ def register(kind: type, name: str, value: Any) -> None:
 
 
 def names(kind: type) -> list[str]:
-    """The names of what is registered of a kind, in order.
+    """The registered names of a kind, in order.
 
     Shapes:
         None.
@@ -89,11 +89,11 @@ def names(kind: type) -> list[str]:
 
 
 def find(kind: type[T], name: str, what: str, choices: Iterable[str] = ()) -> T:
-    """The object of a kind that a name stands for.
+    """The object of a kind with a given name.
 
     Shapes:
-        name: of one that was registered, or ``module:object``, an object of `kind` or a class of
-        such; what: the setting's name, for the message; choices: what it may be instead.
+        name: a registered one, or ``module:object``, an object or a subclass of `kind`; what: the
+        setting's name, for the message; choices: the names to offer instead.
 
     Equation:
         None.
@@ -116,7 +116,7 @@ def find(kind: type[T], name: str, what: str, choices: Iterable[str] = ()) -> T:
 
 
 def name_of(kind: type, given: Any, what: str) -> str:
-    """The name of what is given: a text as it is; an object or class of `kind`, now registered.
+    """The name of what is given: a string as it is; an object or class of `kind`, registered.
 
     Shapes:
         what: the setting's name, for the message.
@@ -125,7 +125,7 @@ def name_of(kind: type, given: Any, what: str) -> str:
         None.
 
     Raises:
-        ValueError: neither a text nor of that kind.
+        ValueError: neither a string nor of that kind.
 
     Source:
         Ours.
@@ -135,13 +135,13 @@ def name_of(kind: type, given: Any, what: str) -> str:
     cls = given if isinstance(given, type) else type(given)
     name = f"{cls.__module__}:{cls.__qualname__}"
     if not isinstance(given, type) and vars(given):
-        name = f"{name}#{id(given):x}"  # an object with a state of its own is itself alone
+        name = f"{name}#{id(given):x}"  # an object with its own state equals only itself
     _made(kind, given, name, what)
     return name
 
 
 def _made(kind: type[T], found: Any, name: str, what: str) -> T:
-    """An object of a kind, made of its class where a class was found; registered."""
+    """An object of a kind, instantiated if a class was found; registered."""
     if inspect.isclass(found) and issubclass(found, kind):
         try:
             found = found()

@@ -54,7 +54,7 @@ def select(
         softmax:  i = the first particle with p_1 + ... + p_i > u
         uniform:  i = floor(u N) + 1
         so that particle i is picked with probability p_i of selection_probabilities;
-        or a SelectionRule of your own, by its name
+        or your own SelectionRule, by its name
 
     Raises:
         ValueError: shapes that do not match, or an unknown rule.

@@ -1,6 +1,6 @@
 """The settings of the method: what a run chooses, under the names a user types.
 
-The paper's symbols stand beside each name. All classes are frozen and hashable, so that a
+The paper's symbols are given beside each name. All classes are frozen and hashable, so that a
 compiled backend can specialise on them.
 """
 
@@ -36,7 +36,7 @@ def _one_of(name: str, value: Any, choices: tuple[str, ...]) -> None:
 
 
 def _part(settings: Any, name: str, kind: type, choices: tuple[str, ...], prefix: str = "") -> None:
-    """Check a setting that is one of our choices, or names a part of your own."""
+    """Check a setting that is one of our choices, or names your own part."""
     given = getattr(settings, name)
     if not isinstance(given, str):
         object.__setattr__(settings, name, name_of(kind, given, f"{prefix}{name}"))
@@ -51,7 +51,7 @@ def at_least(name: str, value: float, low: float, *, strict: bool = False) -> No
 
 
 def _numbers(settings: Any, prefix: str = "") -> None:
-    """Make numbers of the fields that should be: whole ones int, the others float.
+    """Convert the fields that should be numbers: whole ones to int, the others to float.
 
     NumPy's scalars would widen float32 arrays, and a JAX scalar cannot be a static argument.
     """
@@ -86,15 +86,15 @@ class Budget:
         temperature: alpha, in units of the value Q. It balances the value's pull against the
             repulsion. ``None`` drops the entropy term, as the paper's experiments do.
         optimiser: "plain" ascent, or "adam" (the authors' code), with fresh moments for every
-            transport; or a :class:`~vgf.spec.parts.ParticleStep` of your own.
-        kernel: "rbf", or a :class:`~vgf.spec.parts.Kernel` of your own.
+            transport; or your own :class:`~vgf.spec.parts.ParticleStep`.
+        kernel: "rbf", or your own :class:`~vgf.spec.parts.Kernel`.
         bandwidth: the kernel's sigma, in units of the action; ``None`` is the median heuristic.
         bandwidth_gradient: let the repulsion differentiate the median bandwidth too, as the
             authors' code does by accident of automatic differentiation. Off: the paper's equation.
         clip_norm: clip the velocity to this norm before the optimiser; ``None`` does not clip.
         clip_scope: the norm is taken over the particles of one "state" (states do not affect each
             other), or over the whole "batch" (the authors' code).
-        low, high: the box that particles are projected on; ``None`` for no bound.
+        low, high: the box that particles are projected onto; ``None`` for no bound.
 
     Raises:
         ValueError: a setting out of its range, named.
@@ -165,7 +165,7 @@ class _ByMethod(type):
     """Makes settings of the class that their method declares.
 
     So ``Settings(method="fql", distillation=3.0)`` is an ``FQLSettings``. Settings of another
-    method are left out where they say nothing: sizes of its networks, and its own defaults.
+    method are left out where they have no effect: sizes of its networks, and its own defaults.
     """
 
     def __call__(cls, *values: Any, **named: Any) -> Any:
@@ -177,7 +177,7 @@ class _ByMethod(type):
         for key in sorted(set(named) - own):
             known = [own for own in settings_of_methods() if own.name == key]
             if not known:
-                break  # the class itself says that it has no such setting
+                break  # the class itself reports that it has no such setting
             value, owner = named.pop(key), known[0].method
             if value != known[0].default and not isinstance(value, Network):
                 raise ValueError(f"{key} belongs to method {owner!r}, not {name!r}; drop it")
@@ -187,7 +187,7 @@ class _ByMethod(type):
 
 @dataclass(frozen=True)
 class SettingOfMethod:
-    """A setting that only some method has: its name, the method's, and its default."""
+    """A setting that only some methods have: its name, the method's, and its default."""
 
     name: str
     method: str
@@ -195,7 +195,7 @@ class SettingOfMethod:
 
 
 def settings_of_methods() -> list[SettingOfMethod]:
-    """The settings that methods add to those of all, of every method that is known.
+    """The settings that known methods add to those of every method.
 
     Shapes:
         None.
@@ -225,7 +225,7 @@ def _names_of(settings: type) -> list[str]:
 
 
 def _method_of(settings: type) -> str:
-    """The method whose settings a class is; of those that share it, the first."""
+    """The method a settings class belongs to; the first of those that share it."""
     return next(
         name for name in names(Declared) if find(Declared, name, "method").Settings is settings
     )
@@ -237,13 +237,13 @@ class Settings(metaclass=_ByMethod):
 
     Args:
         method: what is trained, and what acts: "vgf", "avgf", "bc", "weighted_bc", "fql" (see
-            :mod:`vgf.spec.methods`), or ``module:object``, a method of your own.
+            :mod:`vgf.spec.methods`), or ``module:object``, your own method.
         critic, reference: the networks Q, and v (or the Gaussian's mean).
         ensemble: number of critics E.
         reference_kind: "flow" (flow matching) or "gaussian".
         reference_tanh: squash the Gaussian with tanh.
-        sampler: how the flow reference is integrated: "euler", or a
-            :class:`~vgf.spec.parts.Sampler` of your own.
+        sampler: how the flow reference is integrated: "euler", or your own
+            :class:`~vgf.spec.parts.Sampler`.
         sampling_steps: K, Euler steps of the flow reference.
         particles: N.
         budget: the training budget (L_train, epsilon, alpha).
@@ -253,15 +253,15 @@ class Settings(metaclass=_ByMethod):
             "before" it (the authors' code).
         target_ensemble: "min" or "mean" over the target critics in the TD target.
         target_particles: "mean" or "max" over the particles in the TD target.
-        target: how the target is formed: "td", or a :class:`~vgf.spec.parts.Target` of your own.
+        target: how the target is formed: "td", or your own :class:`~vgf.spec.parts.Target`.
         value_ensemble: "mean" or "min" over the critics the flow climbs.
-        critic_loss: "squared", "expectile" or "sparse", or a
-            :class:`~vgf.spec.parts.CriticLoss` of your own.
+        critic_loss: "squared", "expectile" or "sparse", or your own
+            :class:`~vgf.spec.parts.CriticLoss`.
         expectile: tau_e of the expectile and sparse losses.
         learning_rate: Adam's, the same for all networks.
         clip_norm: global-norm clip of each network's gradient before Adam; ``None`` for none.
-        selection: how acting picks a particle: "best", "softmax" or "uniform", or a
-            :class:`~vgf.spec.parts.SelectionRule` of your own.
+        selection: how acting picks a particle: "best", "softmax" or "uniform", or your own
+            :class:`~vgf.spec.parts.SelectionRule`.
         selection_temperature: of the softmax, in units of Q.
 
     Raises:
@@ -336,10 +336,10 @@ class Settings(metaclass=_ByMethod):
 
 
 def method_settings(method: str, **overrides: Any) -> Settings:
-    """A method as its authors run it, in all that is not a choice task by task.
+    """A method as its authors run it, except for what they choose task by task.
 
     Shapes:
-        method: its name, or one of your own (a class or an object); overrides: settings of it.
+        method: its name, or your own (a class or an object); overrides: its settings.
 
     Equation:
         None.

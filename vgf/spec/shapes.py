@@ -1,8 +1,8 @@
 """Shape checks shared by the specification and the backends.
 
 NumPy, torch and JAX all broadcast silently, and in reinforcement learning the classic result is a
-``[B, 1]`` reward meeting a ``[B]`` value and training on a ``[B, B]`` target. Every function of
-the specification therefore says its shapes once, in code, before it computes.
+``[B, 1]`` reward meeting a ``[B]`` value and training on a ``[B, B]`` target. Every function of the
+specification therefore states its shapes once, in code, before it computes.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ def check_shapes(function: str, **arrays: tuple[Any, str]) -> dict[str, int]:
     """Check that arrays have the shapes a function expects, and agree with each other.
 
     Shapes:
-        Each keyword is ``name=(array, pattern)``. A pattern is axis names divided by spaces, such
+        Each keyword is ``name=(array, pattern)``. A pattern is axis names separated by spaces, such
         as ``"* N d"``: a number stands for itself, a name for one size that must be the same
         wherever it appears, and a leading ``*`` for any number of leading axes, the same
         for every array. ``""`` is a scalar.

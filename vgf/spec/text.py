@@ -1,7 +1,7 @@
 """The flow on a language model's responses: particles that are sequences of token embeddings.
 
 N responses of a base model to one prompt are N particles u_i. A response of T_i tokens is a row of
-T_i vectors in R^d, the reward model's input embeddings; behind its end stands padding, which is
+T_i vectors in R^d, the reward model's input embeddings; after its end comes padding, which is
 zero, never moves and pulls nothing. The steps are those of `flow_step`, unprojected.
 """
 
@@ -19,7 +19,7 @@ LENGTH_MIN = 1e-12
 
 
 def within_lengths(lengths: tuple[int, ...], positions: int) -> Array:
-    """Which positions of some responses hold a token, the rest being padding.
+    """Which positions of responses hold a token; the rest are padding.
 
     Shapes:
         lengths: N numbers T_i of tokens; positions: T. Returns booleans ``[N, T]``.
@@ -88,7 +88,7 @@ def sequence_phi(
 
 
 def rescale_sequences(v: Array, lengths: tuple[int, ...], like: Array | None = None) -> Array:
-    """Directions of a given length, whatever theirs is: the normalised step.
+    """Directions rescaled to a given length: the normalised step.
 
     Shapes:
         v, like: ``[N, T, d]``, zero at padding; lengths: N numbers of tokens. Returns
@@ -97,14 +97,14 @@ def rescale_sequences(v: Array, lengths: tuple[int, ...], like: Array | None = N
     Equation:
         v_i <- v_i sqrt(T_i) / max(||v_i||, 1e-12): a root mean square of 1 over the tokens, or
         v_i <- v_i ||like_i|| / max(||v_i||, 1e-12), a direction as long as another one.
-        The norms are over all of a response, so that its tokens keep their shares.
+        The norms are over a whole response, so that its tokens keep their shares.
 
     Raises:
         ValueError: shapes that do not match.
 
     Source:
-        Our choice: a reward's gradient varies by orders of magnitude between responses and on the
-        way, and L steps of length epsilon are a budget that does not.
+        Our choice: a reward's gradient varies by orders of magnitude between responses and along
+        the way; L steps of length epsilon are a budget that does not.
     """
     n = check_shapes("rescale_sequences", v=(v, "N T d"))["N"]
     check_shapes("rescale_sequences", lengths=(np.asarray(lengths), f"{n}"))

@@ -20,7 +20,7 @@ def mmd_squared(x: Array, y: Array, sigma_squared: Array) -> Array:
 
     Shapes:
         x: ``[*, N, d]``; y: ``[*, M, d]``; sigma_squared: ``[*]``. Returns ``[*]``, never negative
-        but for rounding.
+        except by rounding.
 
     Equation:
         MMD^2 = mean_ij k(x_i, x_j) + mean_ij k(y_i, y_j) - 2 mean_ij k(x_i, y_j)
@@ -52,7 +52,7 @@ def kernel_lipschitz(sigma: float) -> float:
 
 
 def speed_bound(score_bound: float, temperature: float | None, sigma: float) -> float:
-    """The greatest length that phi can have.
+    """The greatest possible length of phi.
 
     Shapes:
         score_bound: c >= ||g_j||, in units of Q per action; sigma: fixed. Returns a length.
@@ -165,7 +165,7 @@ def adam_displacement_bound(
 
 
 def wasserstein2(x: Array, y: Array) -> Array:
-    """The exact 2-Wasserstein distance between two sets of equally many particles.
+    """The exact 2-Wasserstein distance between two sets of the same number of particles.
 
     Shapes:
         x, y: ``[*, N, d]``. Returns lengths ``[*]``.

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-# In the specification a NumPy array. The backends have its signatures, with arrays of their own,
-# which a type checker accepts for the sake of the second part.
+# In the specification a NumPy array. The backends have the same signatures with their own
+# arrays, which a type checker accepts because of the second part.
 if TYPE_CHECKING:
     Array = npt.NDArray[Any] | Any
 else:

@@ -5,7 +5,7 @@ from it. The state of an agent is a nested dict of arrays:
 
     critic, target_critic   ensembles of E networks on (s, a)
     reference               the network of the reference distribution
-    ...                     networks of the method's own: A-VGF's gradient_field, FQL's policy
+    ...                     the method's own networks: A-VGF's gradient_field, FQL's policy
     optimiser               Adam's state for each trained network, under the network's name
     seed, step              integers; together they fix every random number of the next update
 """
@@ -25,7 +25,7 @@ from .settings import Budget, Settings
 from .shapes import check_shapes
 from .types import Array, Params
 
-# What separates the random numbers of training from those of acting and of initialisation.
+# Separates the random numbers of training from those of acting and of initialisation.
 TRAIN, ACT, INIT = 0, 1, 2
 
 
@@ -78,7 +78,7 @@ def specification(settings: Settings) -> Specification:
         None.
 
     Raises:
-        ValueError: a method of your own that has none, and the way out.
+        ValueError: your own method has none; the message names the way out.
 
     Source:
         vgf/spec/methods, one file each.
@@ -177,7 +177,7 @@ def act(
 
 
 def update_draws(batch_size: int, action_dim: int, settings: Settings) -> dict[str, Draw]:
-    """The random numbers that one update takes, in order: of every method, then its own.
+    """The random numbers that one update takes, in order: every method's, then its own.
 
     Shapes:
         Returns particles: normal ``[B, N, d]``; for the flow reference, reference_start: normal
@@ -257,7 +257,7 @@ def init_state(seed: int, observation_dim: int, action_dim: int, settings: Setti
         raise ValueError(f"seed is {seed}; it must lie in [0, 2^31)")
     rng = np.random.default_rng([seed, INIT])
     o, d = observation_dim, action_dim
-    # made for every method, so that with one seed all of them start from the same
+    # made for every method, so that with one seed all of them start from the same networks
     critic = init_ensemble(rng, o + d, settings.critic, 1, settings.ensemble)
     if settings.reference_kind == "flow":
         reference = init_mlp(rng, o + d + 1, settings.reference, d)

@@ -1,4 +1,4 @@
-"""Functions that a caller may hand in, to be told how a long piece of work goes."""
+"""Functions that a caller may pass in, to be told how long work is going."""
 
 from __future__ import annotations
 

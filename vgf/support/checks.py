@@ -17,7 +17,7 @@ def check_whole(name: str, value: int, low: int) -> None:
 
 
 def check_choice(name: str, value: str | None, choices: tuple[str, ...]) -> None:
-    """Raise ValueError if a setting is none of its choices, naming the nearest of them."""
+    """Raise ValueError if a setting is not one of its choices, naming the nearest one."""
     if value is not None and value not in choices:
         near = nearest(value, choices)
         hint = did_you_mean(near and repr(near), f"choose one of {', '.join(choices)}")

@@ -2,4 +2,4 @@
 
 
 class VGFError(Exception):
-    """A wrong request or a wrong input. Commands print it as one line and exit with status 2."""
+    """A wrong request or wrong input. Commands print it as one line and exit with status 2."""

@@ -33,5 +33,5 @@ def installed_version(package: str) -> str:
 
 
 def is_installed(module: str) -> bool:
-    """Whether a top module can be imported, without importing it."""
+    """Whether a top-level module can be imported, without importing it."""
     return importlib.util.find_spec(module) is not None

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all; JSON files; the cache."""
+"""Files that appear completely or not at all; JSON files; the cache."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .errors import VGFError
 
 
 def write_durably(path: Path, data: bytes | str) -> None:
-    """Write a new file, text as UTF-8, and wait until it is on the disk."""
+    """Write a new file, text as UTF-8, and wait until it is on disk."""
     with open(path, "xb") as file:
         file.write(data.encode() if isinstance(data, str) else data)
         file.flush()
@@ -22,7 +22,7 @@ def write_durably(path: Path, data: bytes | str) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Wait until the folder's list of names is on the disk, where the system allows it."""
+    """Wait until the folder's list of names is on disk, where the system allows it."""
     if os.name == "nt":
         return
     descriptor = os.open(folder, os.O_RDONLY)
@@ -33,7 +33,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def cache_folder() -> Path:
-    """The folder of what can be computed again, kept from run to run; it may not exist yet.
+    """The folder for what can be computed again, kept from run to run; it may not exist yet.
 
     The environment variable VGF_CACHE_DIR, or else the folder vgf in the user's cache:
     XDG_CACHE_HOME, or ~/.cache.
@@ -46,10 +46,10 @@ def cache_folder() -> Path:
 
 @contextmanager
 def atomic_file(path: Path | str) -> Iterator[IO[bytes]]:
-    """Open a file for writing that appears under its name only when it is whole.
+    """Open a file for writing that appears under its name only once it is complete.
 
-    It is written into a temporary folder beside `path`, which is made if it is not there; when the
-    block raises, nothing is left behind and the old file is as it was.
+    It is written into a temporary folder beside `path`, which is made if missing; when the block
+    raises, nothing is left behind and the old file is unchanged.
 
     Raises:
         VGFError: the folder or the file cannot be written.
@@ -70,7 +70,7 @@ def atomic_file(path: Path | str) -> Iterator[IO[bytes]]:
 
 
 def write_atomically(path: Path | str, data: bytes | str) -> None:
-    """Write a file, or replace the one that is there, so that no reader ever sees a part of it.
+    """Write or replace a file, so that no reader ever sees a part of it.
 
     Raises:
         VGFError: as :func:`atomic_file`.
@@ -80,10 +80,10 @@ def write_atomically(path: Path | str, data: bytes | str) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder that can be written to, unless it is there.
+    """Make a folder that can be written to, unless it exists.
 
     Raises:
-        VGFError: it cannot be.
+        VGFError: it cannot be made or written to.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -96,7 +96,7 @@ def check_writable(folder: Path) -> None:
     """Check that a folder could be made and written to, without making it.
 
     Raises:
-        VGFError: it, or the nearest folder above it that is there, is a file or is read-only.
+        VGFError: it, or the nearest existing folder above it, is a file or is read-only.
     """
     there = next(place for place in (folder, *folder.absolute().parents) if os.path.lexists(place))
     if not there.is_dir():

@@ -1,4 +1,4 @@
-"""Ctrl-C that takes effect only where the work so far is whole."""
+"""Ctrl-C that takes effect only where the work so far is complete."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ class Interrupted(VGFError):  # noqa: N818  (it is what happened, not what went 
 
 
 class StopRunError(Exception):
-    """Raised in a run that is to stop where it is, and to keep what it has."""
+    """Raised in a run that should stop where it is, and keep what it has."""
 
 
 @contextmanager
 def deferred_interrupt() -> Iterator[Callable[[], None]]:
-    """Hold Ctrl-C back; yields a function that raises where it was pressed before.
+    """Hold Ctrl-C back; yields a function that raises if it was pressed meanwhile.
 
-    A second Ctrl-C interrupts at once. In another thread than the main one, or where Ctrl-C is
-    ignored or handled otherwise already, this changes nothing.
+    A second Ctrl-C interrupts at once. In any thread but the main one, or where Ctrl-C is already
+    ignored or handled differently, this changes nothing.
     """
     asked = False
 

@@ -1,4 +1,4 @@
-"""Objects of a user's own, by name: ``module:name`` or ``path/to/file.py:name``."""
+"""A user's own objects, by name: ``module:name`` or ``path/to/file.py:name``."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def load_function(target: str) -> Callable[..., Any]:
 
 
 def load_object(target: str) -> Any:
-    """An object by ``module:name`` or ``path/to/file.py:name``; the name may have dots in it.
+    """An object by ``module:name`` or ``path/to/file.py:name``; the name may contain dots.
 
     Raises:
         VGFError: what cannot be found or imported, with near names.

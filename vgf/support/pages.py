@@ -1,4 +1,4 @@
-"""HTML pages that need no other file, of parts that are HTML already."""
+"""HTML pages that need no other file, made of parts that are already HTML."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def html_page(title: str, body: str) -> str:
 
 
 def html_table(header: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "") -> str:
-    """A table of cells of HTML."""
+    """A table whose cells are HTML."""
     above = f"<caption>{caption}</caption>\n" if caption else ""
     return f"<table>\n{above}{_row('th', header)}{''.join(_row('td', row) for row in rows)}</table>"
 

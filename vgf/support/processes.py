@@ -1,4 +1,4 @@
-"""Processes beside this one: how many there may be, and Ctrl-C while they start."""
+"""Worker processes: how many there may be, and Ctrl-C while they start."""
 
 from __future__ import annotations
 
@@ -20,11 +20,10 @@ def usable_cores() -> int:
 
 @contextmanager
 def without_interrupts() -> Iterator[None]:
-    """Hold Ctrl-C back for a moment; it is heard afterwards.
+    """Hold Ctrl-C back for a moment; it takes effect afterwards.
 
-    A process that is started meanwhile never hears of it, from its first instruction on: it
-    inherits the blocked signal. Ctrl-C is for its parent, which ends it. (Windows has no such
-    thing.)
+    A process that is started meanwhile never receives it, from its first instruction on: it
+    inherits the blocked signal. Ctrl-C is for its parent, which ends it. (Windows lacks this.)
     """
     if not hasattr(signal, "pthread_sigmask"):
         yield
@@ -34,7 +33,8 @@ def without_interrupts() -> Iterator[None]:
     heard: list[tuple[int, FrameType | None]] = []
     handler: Any = None
     if threading.current_thread() is threading.main_thread():
-        # another thread, of a matrix library say, may take the signal: Python hears it all the same
+        # another thread, of a matrix library say, may take the signal: Python receives it all the
+        # same
         handler = signal.signal(signal.SIGINT, lambda *call: heard.append(call))
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:

@@ -23,7 +23,7 @@ class ProgressBar(Protocol):
         """Print a line on standard output without disturbing the count."""
 
     def close(self) -> None:
-        """The end, whether or not all is done."""
+        """Finish, whether or not all is done."""
 
     def __enter__(self) -> ProgressBar: ...
 
@@ -40,13 +40,13 @@ def progress(
 
     Args:
         total: how many there are.
-        what: is done, as in "training".
-        unit: one of what is counted, as in "update".
-        done: how many were done before, by a run that this one goes on from.
+        what: the work, such as "training".
+        unit: what is counted, such as "update".
+        done: how many were done before, by a run that this one continues.
         stream: where to; None is standard error.
 
     Raises:
-        VGFError: a terminal, and the package that draws bars is missing.
+        VGFError: on a terminal, if the package that draws bars is missing.
     """
     stream = sys.stderr if stream is None else stream
     kind: type[_Bar] | type[_Lines] = _Bar if stream.isatty() else _Lines
@@ -61,7 +61,7 @@ def shown_progress(unit: str) -> Iterator[Callable[[str, int, int], None]]:
     counts as done before.
 
     Args:
-        unit: one of what is counted, as in "episode".
+        unit: what is counted, such as "episode".
     """
     shown: dict[str, tuple[ProgressBar, int]] = {}
 
@@ -81,7 +81,7 @@ def shown_progress(unit: str) -> Iterator[Callable[[str, int, int], None]]:
 
 class _Bar:
     def __init__(self, total: int, what: str, unit: str, done: int, stream: TextIO) -> None:
-        size = shutil.get_terminal_size()  # never 0, as tqdm may take it to be
+        size = shutil.get_terminal_size()  # never 0, as tqdm may assume
         self._bar = need("tqdm", "run").tqdm(
             total=total,
             desc=what,

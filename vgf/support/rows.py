@@ -1,7 +1,7 @@
 """Rows of scalars on disk, as JSONL and as CSV, appended one by one.
 
-A row is written whole, so that a crash costs at most the row it fell into. The JSONL file is the
-record; the CSV file says the same for a spreadsheet.
+A row is written as a whole, so that a crash costs at most one row. The JSONL file is the record;
+the CSV file has the same for a spreadsheet.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ class RowLog:
     Args:
         folder: the run folder.
         name: of the two files.
-        columns: the first columns of the CSV file; others follow as rows bring them.
-        last_step: keep only the rows up to this step, as a run that goes on from a checkpoint
-            must; None keeps all. A row that a crash cut off goes in either case.
-        counter: the column that `last_step` is of.
+        columns: the first columns of the CSV file; others follow as rows add them.
+        last_step: keep only the rows up to this step, as a run resumed from a checkpoint must; None
+            keeps all. A row that a crash cut off is removed in either case.
+        counter: the column that `last_step` refers to.
 
     Raises:
-        VGFError: an existing file that is damaged in its middle.
+        VGFError: an existing file that is damaged in the middle.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class RowLog:
         self._write_csv(rows)
 
     def append(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Add rows, each a mapping of names to scalars, and hand them to the system.
+        """Add rows, each a mapping of names to scalars, and pass them to the system.
 
         Raises:
             VGFError: a value that is not a scalar.

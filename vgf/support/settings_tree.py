@@ -1,8 +1,8 @@
 """A tree of settings: frozen dataclasses within one another, walked without knowing any of them.
 
-A leaf has a dotted key, such as ``agent.budget.step_size``; its help is what the ``Args:`` of its
-dataclass's docstring say. A branch is walked by the class of its value, which may have more
-settings than the class that the tree's annotation names.
+A leaf has a dotted key, such as ``agent.budget.step_size``; its help comes from the ``Args:`` of
+its dataclass's docstring. A branch is walked by the class of its value, which may have more
+settings than the class in the tree's annotation.
 
 In TOML and in flags, where there is no null, ``None`` is spelled "none".
 """
@@ -45,7 +45,7 @@ def types_of(cls: type) -> Mapping[str, Any]:
 
 @functools.cache
 def documented(cls: type) -> Mapping[str, str]:
-    """What the ``Args:`` of the docstrings of a dataclass and its bases say of each field."""
+    """What the ``Args:`` in the docstrings of a dataclass and its bases say about each field."""
     texts: dict[str, str] = {}
     for one in reversed(cls.__mro__):
         texts |= _arguments(vars(one).get("__doc__") or "")
@@ -88,7 +88,7 @@ def _unknown(key: str, source: str, root: Any) -> VGFError:
 
 
 def describe(hint: Any) -> str:
-    """A type in words, as in "it must be ..."."""
+    """A type in words, to follow "it must be"."""
     if get_origin(hint) is tuple:
         return f"a list, each {describe(get_args(hint)[0])}"
     if NoneType in get_args(hint):
@@ -106,7 +106,7 @@ def convert(value: Any, hint: Any) -> Any:
     """A value from TOML, a flag or Python, as the type `hint`.
 
     Raises:
-        ValueError: it is of another type; :func:`describe` says which one is meant.
+        ValueError: it has another type; :func:`describe` says which one is expected.
     """
     if get_origin(hint) is tuple:
         check(isinstance(value, list | tuple), "not a list")
@@ -131,11 +131,11 @@ def override(config: T, values: Mapping[str, Any], source: str) -> T:
 
     Args:
         config: the tree.
-        values: nested as the tree is; what it does not name stays.
+        values: nested like the tree; settings it does not name stay as they are.
         source: where the values come from, for the messages.
 
     Raises:
-        VGFError: an unknown key, a wrong type, or settings that are out of range or contradict.
+        VGFError: an unknown key, a wrong type, or settings out of range or in contradiction.
     """
     return _override(config, values, source, "", config)
 
@@ -170,7 +170,7 @@ def to_dict(config: Any) -> dict[str, Any]:
     """A tree of settings as nested dicts that TOML and JSON can hold.
 
     Raises:
-        VGFError: a text that reads as "none", which would come back as None.
+        VGFError: a string that reads "none", which would come back as None.
     """
     values: dict[str, Any] = {}
     for entry in fields(config):

@@ -1,4 +1,4 @@
-"""What the result of an episode is called, and how sure its mean is."""
+"""What the result of an episode is called, and how certain its mean is."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ CONFIDENCE = 0.95
 def interval(
     values: Sequence[npt.NDArray[np.floating]], kind: str
 ) -> tuple[float | None, float | None]:
-    """The 95 % confidence interval of a mean over runs; None where there is one number only.
+    """The 95 % confidence interval of a mean over runs; None for a single number.
 
-    Of one run: Wilson's over the episodes for success, Student's for other scores. Of several:
-    Student's over their means, and Wilson's over all episodes where that reaches further.
+    For one run: Wilson's over the episodes for success, Student's for other scores. For several:
+    Student's over their means, and Wilson's over all episodes where that is wider.
 
     Args:
-        values: for each run, the scores of its episodes; of success 0 or 1.
+        values: for each run, the scores of its episodes; for success 0 or 1.
         kind: "success" or another score.
     """
     from scipy import stats
@@ -50,7 +50,7 @@ def wilson(successes: int, trials: int) -> tuple[float, float]:
 
 
 def mean_measured(values: Iterable[float | None]) -> float | None:
-    """The mean of those values that are not None, or None where all are."""
+    """The mean of the values that are not None, or None if all are."""
     measured = [float(value) for value in values if value is not None]
     return float(np.mean(measured)) if measured else None
 

@@ -25,20 +25,20 @@ def did_you_mean(near: str | Iterable[str] | None, otherwise: str) -> str:
     """The question for a mistyped word.
 
     Args:
-        near: the candidates that come near, such as :func:`nearest` finds; none, or an empty list.
-        otherwise: what to say where nothing comes near.
+        near: similar candidates, such as :func:`nearest` finds; None, or an empty list.
+        otherwise: what to say if nothing is similar.
     """
     names = [near] if isinstance(near, str) else list(near or ())
     return f"did you mean {' or '.join(names)}?" if names else otherwise
 
 
 def closest(word: str, candidates: Iterable[str], most: int = 3) -> list[str]:
-    """The candidates whose letters are most like a word's, upper and lower case alike.
+    """The candidates whose letters are most like a word's, ignoring case.
 
     Args:
-        word: that none of the candidates is.
-        candidates: of equal ones, case aside, the first counts.
-        most: how many to return; there may be none.
+        word: not one of the candidates.
+        candidates: of those that differ in case only, the first counts.
+        most: the most to return; there may be none.
     """
     spelled = {name.lower(): name for name in reversed(list(candidates))}
     return [spelled[match] for match in difflib.get_close_matches(word.lower(), spelled, n=most)]

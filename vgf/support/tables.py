@@ -9,7 +9,7 @@ from typing import Any
 def format_table(rows: Sequence[Mapping[str, Any]]) -> str:
     """A table for the terminal: the first row's names, a rule, and a line for each row.
 
-    The first column stands left, the others right.
+    The first column is aligned left, the others right.
     """
     names = list(rows[0]) if rows else []
     cells = [names, *([str(row.get(name, "")) for name in names] for row in rows)]

@@ -34,7 +34,7 @@ Record = dict[str, Any]
 
 
 def read_prompts(path: Path | str) -> list[str]:
-    """The prompts of a JSONL file, one object with the text "prompt" a line.
+    """The prompts of a JSONL file, one object with the text "prompt" per line.
 
     Raises:
         VGFError: no such file, a damaged line, a line without a prompt, or no line at all.
@@ -69,7 +69,7 @@ def align(
 ) -> list[Record]:
     """Sample responses to prompts, move them along the reward's gradient, and pick the best.
 
-    What a file already holds is not computed again; a line that a crash cut off is.
+    Records already in the file are not computed again, except for a line that a crash cut off.
 
     Args:
         models: loaded, see :func:`vgf.text.load_models` and :func:`vgf.text.pair`.
@@ -78,17 +78,17 @@ def align(
         out: a JSONL file to append to, a line for each prompt as it is done; None keeps no file.
 
     Returns:
-        A record for each prompt, in their order: "index", "prompt" and "config" (a name for the
+        A record for each prompt, in order: "index", "prompt" and "config" (a name for the
         settings and the models); "response" and "reward" of the largest budget; "samples", each
         with its "response", "tokens", "reward" and "log_likelihood"; "best_of_n", the best of
         them; "budgets", for each its "steps", the "chosen" of its "candidates" with "response"
         and "reward", the candidates also with the share of tokens "changed" and the distance
-        "moved" (in units of the embeddings); "decoding_weight" and "step_size" as they were given
-        or calibrated; "seconds" by part; "settings".
+        "moved" (in units of the embeddings); "decoding_weight" and "step_size" as given or
+        calibrated; "seconds" by part; "settings".
 
     Raises:
-        VGFError: a prompt that is empty or too long, a file made with other settings, models or
-            prompts, or one that cannot be written.
+        VGFError: a prompt that is empty or too long, or a file that was made with other settings,
+        models or prompts or that cannot be written.
     """
     settings = AlignSettings() if settings is None else settings
     prompts = list(prompts)
@@ -123,7 +123,7 @@ def align(
 
 
 def _together(sizes: list[int], most: int) -> Iterator[slice]:
-    """Consecutive prompts whose particles go through a model at once, or one that does not."""
+    """Consecutive prompts whose particles go through a model at once, or a single larger one."""
     start, total = 0, 0
     for i, size in enumerate(sizes):
         if i > start and total + size > most:
@@ -136,7 +136,7 @@ def _together(sizes: list[int], most: int) -> Iterator[slice]:
 def _records(
     models: Models, prompts: list[tuple[int, list[int]]], texts: list[str], settings: AlignSettings
 ) -> list[Record]:
-    """What comes of some prompts, computed together."""
+    """The results of some prompts, computed together."""
     clock = _Clock(len(prompts))
     with clock.of("sample"):
         samples = sample(models, prompts, settings)
@@ -182,7 +182,7 @@ def _records(
 def _candidates(
     models: Models, responses: Sequence[Responses], settings: AlignSettings
 ) -> list[tuple[int, list[Record]]]:
-    """For each prompt which response is the best, and what is known of each."""
+    """For each prompt the best response, and what is known about each."""
     values = rewards(models, responses, settings)
     likelihoods = log_likelihoods(models, responses, settings)
     found = []
@@ -211,7 +211,7 @@ def _chosen(index: int, rows: list[Record]) -> Record:
 
 
 class _Clock:
-    """Seconds by part, shared out among prompts that were computed together."""
+    """Seconds by part, divided among prompts that were computed together."""
 
     def __init__(self, prompts: int) -> None:
         self.prompts = prompts
@@ -229,7 +229,7 @@ class _Log:
     """The JSONL file of records, appended to.
 
     Raises:
-        VGFError: it cannot be written, or is damaged in its middle.
+        VGFError: it cannot be written, or is damaged in the middle.
     """
 
     def __init__(self, path: Path) -> None:
@@ -247,7 +247,7 @@ class _Log:
         """The records of prompts, by their index.
 
         Raises:
-            VGFError: a line of other settings or models, or of another prompt.
+            VGFError: a line from other settings or models, or from another prompt.
         """
         found = {}
         for number, row in enumerate(self.rows, 1):
@@ -259,8 +259,8 @@ class _Log:
                 row.get("prompt") != prompts[index]
             ):
                 raise VGFError(
-                    f"{where} is of another prompt than line {index} (from 0) of the prompts; "
-                    "choose another --out, or the prompts it was made of"
+                    f"{where} is for another prompt than line {index} (from 0) of the prompts; "
+                    "choose another --out, or the prompts it was made from"
                 )
             found[index] = row
         return found
@@ -276,7 +276,7 @@ class _Log:
         return "was made with other models"
 
     def append(self, record: Record) -> None:
-        """Add a line, and wait until it is on the disk."""
+        """Add a line, and wait until it is on disk."""
         make_folder(self.path.parent)
         with open(self.path, "a", encoding="utf-8") as file:
             file.write(json.dumps(record, ensure_ascii=False) + "\n")

@@ -1,4 +1,4 @@
-"""Finding the decoder's weight and the step size that change a wanted share of the tokens."""
+"""Finding the decoder's weight and the step size that change a given share of the tokens."""
 
 from __future__ import annotations
 
@@ -13,20 +13,19 @@ from .flow import Responses, changed, decode, embed, sample, transport
 from .models import Models
 from .settings import AlignSettings
 
-# Where both are looked for: lambda, and epsilon in units of the embeddings
+# The range searched for both: lambda, and epsilon in units of the embeddings
 LOW, HIGH, HALVINGS = 1e-3, 10.0, 9
 
 
 def calibrate(
     models: Models, prompts: Sequence[tuple[int, list[int]]], settings: AlignSettings
 ) -> AlignSettings:
-    """The settings with those filled in that were left to be calibrated.
+    """The settings, with those to be calibrated filled in.
 
-    lambda is the largest that changes no more than `unmoved_change` of the tokens of unmoved
-    responses; epsilon is the largest that, with this lambda, changes no more than `moved_change`
-    of them at the largest budget. Both shares grow with their number, so that each is found by
-    halving an interval of its logarithm. A share that is not reached within [0.001, 10] leaves the
-    number at that end.
+    lambda is the largest that changes at most `unmoved_change` of the tokens of unmoved responses;
+    epsilon is the largest that, with this lambda, changes at most `moved_change` of them at the
+    largest budget. Each share grows with its number, so that each number is found by bisection of
+    its logarithm. If a share is not reached within [0.001, 10], the number stays at that end.
 
     Args:
         models: both are used.
@@ -63,7 +62,7 @@ def calibrate(
 
 
 def at_an_end(value: float) -> bool:
-    """Whether a calibrated number is at an end of what is tried, its share not reached."""
+    """Whether a calibrated number is at an end of its range, its share not reached."""
     return value in (largest(lambda _: 1.0, 0.0), largest(lambda _: 0.0, 1.0))
 
 
@@ -74,7 +73,7 @@ def mean_change(before: Sequence[Responses], after: Sequence[Responses]) -> floa
 
 
 def largest(share: Callable[[float], float], target: float) -> float:
-    """The largest number whose share is at most the target, of a share that grows with it."""
+    """The largest number whose share, which grows with it, is at most the target."""
     low, high = math.log(LOW), math.log(HIGH)
     for _ in range(HALVINGS):
         middle = (low + high) / 2

@@ -24,7 +24,7 @@ class Responses:
     Attributes:
         index: of the prompt, which fixes its random numbers.
         prompt: its tokens.
-        rows: N rows of tokens, the end of the text included where there is one.
+        rows: N rows of tokens, including the end of the text if there is one.
         movable: N rows of the tokens that the flow moves.
     """
 
@@ -35,11 +35,11 @@ class Responses:
 
     @property
     def lengths(self) -> tuple[int, ...]:
-        """The number of tokens that move, of each response."""
+        """The number of tokens that move in each response."""
         return tuple(map(len, self.movable))
 
     def with_tokens(self, movable: list[list[int]]) -> Responses:
-        """The same with other tokens in the place of those that move."""
+        """The same with other tokens in place of those that move."""
         ends = [row[len(own) :] for row, own in zip(self.rows, self.movable, strict=True)]
         rows = [[*own, *end] for own, end in zip(movable, ends, strict=True)]
         return replace(self, rows=rows, movable=movable)
@@ -98,7 +98,7 @@ def transport(
     Args:
         models: the reward model is climbed.
         responses: the samples of some prompts.
-        settings: with `step_size` known, if there are steps.
+        settings: with `step_size` set, if there are steps.
 
     Returns:
         For each L of the settings, the embeddings ``[N, T, d]`` of each prompt.
@@ -180,7 +180,7 @@ def decode(
         models: the base model weighs the tokens.
         responses: what the embeddings started from.
         u: for each prompt, the embeddings ``[N, T, d]``.
-        settings: with `decoding_weight` known, if the rule has one.
+        settings: with `decoding_weight` set, if the rule has one.
     """
     place = {id(of): k for k, of in enumerate(responses)}
     found: list[list[int]] = []
@@ -222,7 +222,7 @@ def _nearest(models: Models, u: Tensor, first: list[int]) -> list[int]:
 
 
 def changed(before: Responses, after: Responses) -> list[float]:
-    """The share of changed tokens, of each response."""
+    """The share of changed tokens in each response."""
     return [
         sum(x != y for x, y in zip(old, new, strict=True)) / len(old)
         for old, new in zip(before.movable, after.movable, strict=True)

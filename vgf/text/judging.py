@@ -24,7 +24,7 @@ BASE, BEST_OF_N = "base", "best_of_n"
 
 @dataclass(frozen=True)
 class Verdict:
-    """One method against another one, by one judge.
+    """One method against another, by one judge.
 
     Attributes:
         judge, method, against: their names.
@@ -53,7 +53,7 @@ class Verdict:
 
 
 def methods(path: Path | str) -> tuple[list[str], dict[str, list[str]]]:
-    """The prompts of a file that `vgf align` wrote, and the responses of each method.
+    """The prompts in a file that `vgf align` wrote, and the responses of each method.
 
     "base" is the first sample, "best_of_n" the best of them, "L=5" the chosen response of a budget.
 
@@ -108,11 +108,11 @@ def judge(path: Path | str, judges: dict[str, Judge], against: str = BASE) -> li
 
 
 def compare(judge: str, method: str, against: str, ours: Any, theirs: Any) -> Verdict:
-    """One method against another one, prompt by prompt.
+    """One method against another, prompt by prompt.
 
     Args:
         judge, method, against: their names.
-        ours, theirs: the judge's scores of the method and of the other one ``[prompts]``.
+        ours, theirs: the judge's scores of the method and of the other ``[prompts]``.
     """
     margin = np.asarray(ours) - np.asarray(theirs)
     wins, ties, losses = (int(np.sum(found)) for found in (margin > 0, margin == 0, margin < 0))

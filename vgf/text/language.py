@@ -1,8 +1,8 @@
 """The base model: sampling responses, their likelihood, and decoding moved embeddings.
 
-Sampling and decoding are Hugging Face's `generate`, with what picks the next token put in the
-place of its sampler: rows of a batch do not share random numbers, so that a prompt's responses do
-not depend on what they were computed beside, but for rounding.
+Sampling and decoding are Hugging Face's `generate`, with its sampler replaced: rows of a batch do
+not share random numbers, so that a prompt's responses do not depend on what else was in the batch,
+except for rounding.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from transformers import (
 from ..backends.base import Backend
 from .settings import AlignSettings
 
-SAMPLE, DIRECTION = 1, 2  # what random numbers are for
+SAMPLE, DIRECTION = 1, 2  # the purposes of random numbers
 
 
 def generator(device: torch.device, *key: int) -> torch.Generator:
-    """Random numbers on a device, fixed by a key: the seed, the purpose, and what else there is."""
+    """Random numbers on a device, fixed by a key: the seed, the purpose, and further numbers."""
     word = int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0])
     return torch.Generator(device).manual_seed(word >> 1)
 
@@ -40,7 +40,7 @@ def generator(device: torch.device, *key: int) -> torch.Generator:
 def portions(lengths: Sequence[int], most: int) -> Iterator[slice]:
     """Consecutive rows that, padded to their longest, hold at most a number of tokens.
 
-    A single row that is longer is a portion by itself.
+    A single longer row is a portion by itself.
     """
     start, longest = 0, 0
     for i, length in enumerate(lengths):
@@ -54,7 +54,7 @@ def portions(lengths: Sequence[int], most: int) -> Iterator[slice]:
 
 @dataclass(frozen=True)
 class LanguageModel:
-    """A causal language model with what is known of its tokens.
+    """A causal language model and its tokens.
 
     Attributes:
         model: as Hugging Face loads it.
@@ -79,7 +79,7 @@ class LanguageModel:
     def sample(
         self, prompts: Sequence[list[int]], keys: Sequence[tuple[int, ...]], settings: AlignSettings
     ) -> list[list[int]]:
-        """One response to each row of prompts, the end of the text included where there is one.
+        """One response to each row of prompts, including the end of the text if there is one.
 
         Args:
             prompts: rows of tokens.
@@ -113,7 +113,7 @@ class LanguageModel:
             prompts: rows of tokens.
             u: ``[B, T, d]``, padded.
             originals: for each row, the tokens that its embeddings started from.
-            table: all token embeddings ``[V, d]``, of the space that u lies in.
+            table: all token embeddings ``[V, d]``, in the space of u.
             weight, top: see :class:`vgf.text.AlignSettings`.
         """
         first = pad_sequence([torch.tensor(row) for row in originals], True).to(self.device)
@@ -145,7 +145,7 @@ class LanguageModel:
     def _generate(
         self, prompts: Sequence[list[int]], pick: list[Any], longest: int, end: int | None
     ) -> list[list[int]]:
-        """What comes after each prompt when the picked logits' largest is taken, padded."""
+        """What follows each prompt if the token with the largest logit is taken, padded."""
         width = max(map(len, prompts))
         ids = torch.tensor([[self.pad] * (width - len(row)) + row for row in prompts])
         mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in prompts])
@@ -178,7 +178,7 @@ def _without_its_defaults(model: Any) -> Iterator[None]:
 
 
 class _OnlyAllowed(LogitsProcessor):
-    """No special token but the end, and that not too early."""
+    """No special token but the end, and that one not too early."""
 
     def __init__(self, language: LanguageModel, least: int) -> None:
         self.allowed, self.end, self.left = language.allowed, language.end, least
@@ -208,7 +208,7 @@ class _Gumbel(LogitsProcessor):
 
 
 class _Decoding(LogitsProcessor):
-    """The decoding score of the next position in the place of its logits."""
+    """The decoding score of the next position in place of its logits."""
 
     def __init__(
         self,

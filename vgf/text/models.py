@@ -1,4 +1,4 @@
-"""Loading a base model and a reward model, and checking that they go together."""
+"""Loading a base model and a reward model, and checking that they fit together."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Models:
 
     @cached_property
     def backend(self) -> Backend:
-        """What computes the flow, where the reward model is."""
+        """The backend that computes the flow, on the reward model's device."""
         device = str(self.reward.device).replace("cuda", "gpu")
         return get_backend(
             "torch", device=device, dtype=str(self.reward.dtype).removeprefix("torch.")
@@ -58,7 +58,7 @@ class Models:
         Args:
             prompt: the text.
             name: of the prompt, for the messages.
-            new_tokens: how many more there must be room for.
+            new_tokens: how many more must fit.
 
         Raises:
             VGFError: there are none, or too many for a model.
@@ -98,7 +98,7 @@ def load_models(sft: str, rm: str, settings: AlignSettings | None = None) -> Mod
 
 
 def load_model(kind: Any, place: str, device: str, dtype: str | None, **options: Any) -> Any:
-    """A model of one of transformers' automatic kinds, frozen, on its device.
+    """A model of one of transformers' auto classes, frozen, on its device.
 
     Raises:
         VGFError: it cannot be loaded; the message names the place.
@@ -116,7 +116,7 @@ def load_reward_model(place: str, device: str, dtype: str | None) -> Any:
     """A sequence classifier with one trained output.
 
     Raises:
-        VGFError: it cannot be loaded, or its head has another number of outputs or is missing.
+        VGFError: it cannot be loaded, or its head is missing or has another number of outputs.
     """
     model, report = load_model(
         AutoModelForSequenceClassification, place, device, dtype, output_loading_info=True
@@ -132,15 +132,15 @@ def load_reward_model(place: str, device: str, dtype: str | None) -> Any:
 
 
 def load_tokenizer(place: str, pad_token: str | None = None) -> Any:
-    """A tokenizer, with a padding token where it has none and one is given.
+    """A tokenizer, with the given padding token if it has none.
 
     Raises:
-        VGFError: it cannot be loaded, or has no padding token, or not the one that is given.
+        VGFError: it cannot be loaded, or lacks a padding token or the given one.
     """
     tokenizer = _load(AutoTokenizer, place)
     if tokenizer.pad_token is None and pad_token is not None:
         if pad_token not in tokenizer.get_vocab():
-            raise VGFError(f"--pad-token {pad_token!r} is not a token of {place}; name one that is")
+            raise VGFError(f"--pad-token {pad_token!r} is not a token of {place}; name another")
         tokenizer.pad_token = pad_token
     check_padding(tokenizer, place)
     return tokenizer
@@ -187,23 +187,23 @@ def check_padding(tokenizer: Any, place: str = "the tokenizer") -> None:
     if tokenizer.pad_token_id is None:
         end = tokenizer.eos_token
         hint = f", for example {end!r}" if end is not None else ""
-        raise VGFError(f"{place} has no padding token; name one of its tokens by --pad-token{hint}")
+        raise VGFError(f"{place} has no padding token; name a token with --pad-token{hint}")
 
 
 def pair(sft: Any, rm: Any, tokenizer: Any, rm_tokenizer: Any = None) -> Models:
     """Put a base model and a reward model together.
 
-    Both are set to evaluation; nothing else of them is changed.
+    Both are set to evaluation mode; nothing else in them is changed.
 
     Args:
-        sft: a causal language model of Hugging Face's.
+        sft: one of Hugging Face's causal language models.
         rm: a sequence classifier with one output.
         tokenizer: of the base model.
         rm_tokenizer: of the reward model; None if it is known to be the same.
 
     Raises:
-        VGFError: tokenizers that differ, no padding token, no head of one output, or a model with
-            fewer embeddings than there are tokens.
+        VGFError: tokenizers that differ, no padding token, a head without exactly one output, or a
+        model with fewer embeddings than there are tokens.
     """
     check_head(rm)
     check_padding(tokenizer)
@@ -222,7 +222,7 @@ def pair(sft: Any, rm: Any, tokenizer: Any, rm_tokenizer: Any = None) -> Models:
 
 
 def language_model(model: Any, tokenizer: Any) -> LanguageModel:
-    """A causal language model with what its tokenizer says of the tokens."""
+    """A causal language model with its tokenizer's facts about the tokens."""
     device = model.get_input_embeddings().weight.device
     allowed = torch.ones(len(tokenizer), dtype=torch.bool, device=device)
     allowed[list(tokenizer.all_special_ids)] = False

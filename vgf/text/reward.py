@@ -1,7 +1,7 @@
 """The reward model as a differentiable function of its input embeddings.
 
-Hugging Face's sequence classifiers of the decoder kind read the last position when they are given
-embeddings, padding or not. Here the last token of every row is read, so that a padded batch gives
+Hugging Face's decoder-based sequence classifiers read the last position when given embeddings,
+padding or not. Here the last token of every row is read, so that a padded batch gives
 the rewards and gradients of its rows one by one.
 """
 
@@ -65,7 +65,7 @@ class RewardModel:
         Args:
             prompts: rows of tokens before the embeddings.
             u: for each row, embeddings ``[T_i, d]``.
-            ends: rows of tokens behind them, which may be empty.
+            ends: rows of tokens after them, which may be empty.
 
         Returns:
             Rewards ``[B]``, and for each row dR / du ``[T_i, d]``.

@@ -15,7 +15,7 @@ DIRECTIONS = ("reward", "random", "negative")
 DECODINGS = ("likelihood", "nearest")
 DTYPES = ("float64", "float32", "bfloat16", "float16")
 
-# Where and in what portions things are computed does not change the experiment.
+# Where, and in what portions, things are computed does not change the experiment.
 _NO_PART = ("sft_device", "rm_device", "batch_tokens")
 
 
@@ -25,8 +25,8 @@ class AlignSettings:
 
     Args:
         particles: N, the responses sampled from the base model for each prompt.
-        steps: budgets L: responses are decoded after each of these numbers of flow steps of one
-            flow; 0 decodes the samples themselves, as a control.
+        steps: budgets L: responses are decoded after each of these numbers of steps of one flow; 0
+            decodes the samples themselves, as a control.
         particle_step: "normalised" steps have the same length for every response; "plain" steps
             are epsilon phi; "adam" keeps moments for each response.
         step_size: epsilon, in units of the root mean square norm of the token embeddings; none is
@@ -41,19 +41,20 @@ class AlignSettings:
         decoding_weight: lambda, the likelihood's weight; none is calibrated.
         decoding_top: the base model's likeliest tokens, which decoding chooses among, besides the
             original one.
-        unmoved_change: the share of changed tokens at L = 0 that lambda is calibrated to.
-        moved_change: the share of changed tokens at the largest L that epsilon is calibrated to.
-        calibration_prompts: how many prompts, the first ones, are calibrated on.
+        unmoved_change: the share of changed tokens at L = 0 to which lambda is calibrated.
+        moved_change: the share of changed tokens at the largest L to which epsilon is calibrated.
+        calibration_prompts: how many of the first prompts to calibrate on.
         max_new_tokens: of a response.
         min_new_tokens: before a response may end.
         sampling_temperature: of the base model's samples.
         top_k: sample among this number of likeliest tokens; none is all.
         top_p: sample among the likeliest tokens of this share; none is all.
-        batch_tokens: tokens, padding and all, that go through a model at once; it bounds the
+        batch_tokens: tokens, including padding, that go through a model at once; it bounds the
             memory, and changes results only by rounding.
         sft_device, rm_device: of the base and of the reward model: auto, cpu, gpu or gpu:<index>.
-        sft_dtype, rm_dtype: float32, bfloat16, float16 or float64; none is as the model is stored.
-        pad_token: the padding token, where the tokenizer has none of its own.
+        sft_dtype, rm_dtype: float32, bfloat16, float16 or float64; none is the model's
+            stored dtype.
+        pad_token: the padding token, if the tokenizer has none of its own.
         seed: it fixes every random number.
 
     Raises:
@@ -139,17 +140,17 @@ class AlignSettings:
 
     @property
     def calibrates(self) -> tuple[str, ...]:
-        """The settings that are yet to be calibrated."""
+        """The settings still to be calibrated."""
         weight = self.decoding == "likelihood" and self.decoding_weight is None
         size = max(self.steps) > 0 and self.step_size is None
         return ("decoding_weight",) * weight + ("step_size",) * size
 
 
 def identity(settings: AlignSettings, models: str) -> str:
-    """A short name for the settings and the models: what a file's lines must agree in.
+    """A short name for the settings and the models: all lines of a file must have the same.
 
     Args:
-        settings: as they were asked for, before calibration.
+        settings: as requested, before calibration.
         models: what tells the models apart, see :attr:`vgf.text.models.Models.fingerprint`.
     """
     return short_hash([comparable(settings), models])

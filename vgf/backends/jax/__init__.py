@@ -1,8 +1,9 @@
 """The JAX backend: every function compiled, the whole update in one piece; on the CPU or a GPU.
 
 Gradients come from jax.grad, the optimiser from optax. The traps that separate JAX from the
-specification are met where they occur: float64 has to be switched on (device.py), matrix products
-state their precision (networks.py), and ReLU and clip say their gradients at ties (losses.py).
+specification are handled where they occur: float64 has to be switched on (device.py), matrix
+products state their precision (networks.py), and ReLU and clip define their gradients at ties
+(losses.py).
 
     device.py       devices, arrays, compiled methods
     flow.py         the kernel and the flow
@@ -26,14 +27,14 @@ class JaxBackend(JaxLosses, JaxSelection, JaxUpdates):
     """JAX. `jit=False` runs operation by operation, for debugging.
 
     `cores=2` has two cores of a CPU make many updates (`updates`) together, each with half of the
-    states: what they share is then the gradient, once an update, and not every matrix product, for
-    which cores with caches of their own have to wait. It sums in another order. It needs JAX not to
-    be in use before, jax 0.6, a batch that divides, and settings in which states do not meet;
-    where that is not so, one device does it all, as with `cores=1`.
+    states: they then share the gradient, once per update, and not every matrix product, for which
+    cores with separate caches have to wait. It sums in a different order. It needs jax 0.6, JAX not
+    used before in this process, a batch that divides evenly, and settings in which states do not
+    affect each other; otherwise one device does it all, as with `cores=1`.
     """
 
 
-# what is composed for both frameworks is compiled too
+# what both frameworks share is compiled too
 for _name in ("phi", "flow_step", *(name for name in EQUATIONS if name.endswith("_gradient"))):
     if _name in vars(ComposedBackend):
         _method = compiled(*EQUATIONS[_name].settings)(vars(ComposedBackend)[_name])

@@ -25,7 +25,7 @@ from ..errors import BackendError
 
 Array = jax.Array
 
-# At most so many cores take a share of the states of an update; the optimiser's work all do.
+# At most this many cores share the states of an update; each does all of the optimiser's work.
 CORES = 4
 STATES = "states"  # the axis that cores share
 
@@ -33,18 +33,18 @@ STATES = "states"  # the axis that cores share
 _x64 = jax if hasattr(jax, "enable_x64") else jax.experimental
 enable_x64: Any = _x64.enable_x64
 
-# What was compiled, of every backend of this package's own class, by its options.
+# The compiled functions of every backend of this package's own class, by its options.
 _programs: dict[Any, Callable[..., Any]] = {}
 
 
 class compiled:  # noqa: N801  (a decorator)
     """Compile a method with jax.jit, once for all backends of the same options.
 
-    A class derived from a backend may depend on more than options, so its objects each have their
-    own.
+    A class derived from a backend may depend on more than options, so each of its objects has
+    its own.
 
     Args:
-        static: the names of its arguments that are no arrays.
+        static: the names of its arguments that are not arrays.
     """
 
     def __init__(self, *static: str) -> None:
@@ -68,7 +68,7 @@ class compiled:  # noqa: N801  (a decorator)
 
 
 class JaxDevice(ComposedBackend):
-    """A device, a dtype and a precision of JAX's, and arrays there."""
+    """A device, dtype and precision of JAX, and arrays on it."""
 
     name = "jax"
 
@@ -92,7 +92,7 @@ class JaxDevice(ComposedBackend):
             )
         self.dtype = dtype or "float32"
         if self.dtype == "float64":
-            # or JAX cuts float64 down to float32 in silence
+            # or JAX silently cuts float64 down to float32
             jax.config.update("jax_enable_x64", True)
         self.matmul_precision = matmul_precision
         self.jit = jit
@@ -105,7 +105,7 @@ class JaxDevice(ComposedBackend):
         return method if equation.takes_function else compiled(*equation.settings)(method)
 
     def programs(self) -> tuple[dict[Any, Callable[..., Any]], Any]:
-        """Where this backend's compiled methods are kept, and by what key beside their own."""
+        """Where this backend's compiled methods are kept, and the key added to theirs."""
         if not type(self).__module__.startswith(__package__) or self.sharing:
             return self.compilations, None
         cores = self.cores and self.cores.size
@@ -113,7 +113,7 @@ class JaxDevice(ComposedBackend):
         return _programs, (type(self), *options)
 
     def in_own_precision(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """A function run on this backend's device, with float64 on or off as its dtype wants."""
+        """A function run on this backend's device, with float64 on or off as its dtype needs."""
 
         @functools.wraps(function)
         def run(*args: Any, **kwargs: Any) -> Any:
@@ -166,16 +166,16 @@ class JaxDevice(ComposedBackend):
 
 
 def _want_cpu_devices(cores: int) -> None:
-    """Have JAX see so many CPU devices, where it can still be told."""
+    """Make JAX show this many CPU devices, if it can still be told to."""
     if cores > 1:
         try:
             jax.config.update("jax_num_cpu_devices", cores)
         except RuntimeError:
-            return  # it is in use already, with the devices it has
+            return  # already in use, with the devices it has
 
 
 def _cpu_mesh(cores: int) -> Mesh | None:
-    """So many CPU devices side by side; None where there is one, or are fewer."""
+    """This many CPU devices side by side; None for one, or if there are fewer."""
     devices = jax.devices("cpu")
     if cores < 2 or len(devices) < cores:
         return None
@@ -194,7 +194,7 @@ def _find_device(device: str) -> Any:
         return gpus[0] if gpus else jax.devices("cpu")[0]
     if int(index or 0) >= len(gpus):
         raise BackendError(
-            f"device {device!r} was asked for, but jax {jax.__version__} sees "
+            f"device {device!r} was requested, but jax {jax.__version__} sees "
             f"{len(gpus) or 'no'} GPU{'s' if len(gpus) > 1 else ''}; use --device cpu, "
             "or install the CUDA build: pip install 'jax[cuda12]'"
         )

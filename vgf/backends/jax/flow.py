@@ -18,7 +18,7 @@ from .device import JaxDevice
 
 Array = jax.Array
 
-# On a GPU, so many steps of a sampler or of a flow are compiled as one at the most.
+# On a GPU, at most this many steps of a sampler or flow are compiled as one.
 STEPS_TOGETHER = 16
 # Up to this many pairs of particles, counting finds the median faster than sorting.
 COUNTED_PAIRS = 128
@@ -27,7 +27,7 @@ COUNTED_PAIRS = 128
 class JaxFlow(JaxDevice):
     """The kernel and the flow.
 
-    `transport` and `follow` with a function of yours are traced at every call; put jax.jit around
+    `transport` and `follow` with your own function are traced at every call; put jax.jit around
     a function that calls them to compile once.
     """
 
@@ -97,14 +97,14 @@ class JaxFlow(JaxDevice):
         return velocity * (max_norm / jnp.maximum(norm, max_norm))
 
     def _unrolled(self, steps: int) -> int:
-        """How many steps of a loop are compiled as one: a GPU waits between those that are not."""
+        """How many steps of a loop are compiled as one: a GPU waits between separate ones."""
         return 1 if self.device == "cpu" else min(max(steps, 1), STEPS_TOGETHER)
 
 
 def _median_distance(distances: Array, n: int) -> Array:
     """The median of ``[*, N, N]`` squared distances of N particles from each other -> ``[*]``.
 
-    In order they are N zeros, the diagonal, and then each pair's distance twice.
+    Sorted, they are N zeros, the diagonal, and then each pair's distance twice.
     """
     rows, columns = np.triu_indices(n, 1)
     pairs = distances[..., rows, columns]
@@ -112,7 +112,7 @@ def _median_distance(distances: Array, n: int) -> Array:
         ordered = jnp.sort(pairs, axis=-1)
     else:
         one, other = pairs[..., :, None], pairs[..., None, :]
-        first = np.tri(len(rows), k=-1, dtype=bool)  # of two that tie
+        first = np.tri(len(rows), k=-1, dtype=bool)  # of two equal ones
         rank = jnp.sum((other < one) | ((other == one) & first), axis=-1)
 
     def at(place: int) -> Array:

@@ -21,12 +21,12 @@ from .networks import JaxNetworks
 
 Array = jax.Array
 
-# On a CPU: as many rows as the activations of a few layers fit into a core's own cache.
+# On a CPU: rows whose activations in a few layers fit into a core's own cache.
 CACHED_ROWS = 640
 
 
 class JaxLosses(JaxFlow, JaxNetworks):
-    """Losses, and what they are of."""
+    """Losses, and what they are computed from."""
 
     # --- the reference --------------------------------------------------------------------------
 
@@ -127,9 +127,9 @@ class JaxLosses(JaxFlow, JaxNetworks):
         return move(s, a) if states_meet(budget, trajectory) else self._by_states(move, s, a)
 
     def _by_states(self, function: Callable[..., Array], *arrays: Array) -> Array:
-        """A function of states ``[B, ...]`` and their particles ``[B, N, d]``, some at a time.
+        """A function of states ``[B, ...]`` and their particles ``[B, N, d]``, in portions.
 
-        On a CPU that keeps the activations in the caches. States do not affect each other.
+        On a CPU this keeps the activations in the caches. States do not affect each other.
         """
         *_, particles = arrays
         if self.device != "cpu" or particles.ndim != 3 or not len(particles) or not self.jit:

@@ -18,7 +18,7 @@ from ..composed import check_layer
 from .device import JaxDevice
 
 Array = jax.Array
-# A network's input, in parts that are set side by side; their leading axes broadcast.
+# A network's input, in parts to be concatenated; their leading axes broadcast.
 Parts = tuple[Array, ...]
 
 
@@ -34,10 +34,10 @@ class JaxNetworks(JaxDevice):
         return jnp.matmul(x, y, precision=precision)
 
     def _product(self, x: Array, kernel: Array) -> Array:
-        """``[*, in] @ [in, out]``, out of a GPU's matrix units where they have little to do.
+        """``[*, in] @ [in, out]``, not on a GPU's matrix units where they have little to do.
 
-        With one input or one output it is a pass over memory, which XLA makes one of with what
-        stands before and after; and seeds side by side (vmap) stay in order.
+        With one input or one output it is a pass over memory, which XLA fuses with the operations
+        before and after; and seeds side by side (vmap) stay in order.
         """
         if self.device == "cpu" or 1 not in kernel.shape:
             return self.matmul(x, kernel)
@@ -83,10 +83,10 @@ class JaxNetworks(JaxDevice):
             widths = [part.shape[-1] for part in parts]
             check_layer(name, widths, kernel, bias)
             if "norm_scale" in layer:
-                # what LayerNorm does first, taking the features' mean away, done to the weights
+                # what LayerNorm does first, subtracting the features' mean, done to the weights
                 kernel = kernel - jnp.mean(kernel, axis=-1, keepdims=True)
                 bias = bias - jnp.mean(bias)
-            # what belongs to a state is multiplied once, and not once for each particle
+            # a state's part is multiplied once, not once for each particle
             kernels = jnp.split(kernel, np.cumsum(widths)[:-1])
             y = bias + sum(map(self._product, parts, kernels))
             if "norm_scale" in layer:
@@ -130,8 +130,8 @@ class JaxNetworks(JaxDevice):
 def _unit_variance(centred: Array, by_product: bool) -> Array:
     """Rows of mean 0 to rows of variance 1; the last part of LayerNorm, with its gradient.
 
-    The gradient is that of LayerNorm for rows that were centred before: what it lacks, the mean of
-    the cotangent, the centring's own gradient takes away.
+    The gradient is that of LayerNorm for rows that are already centred: the term it lacks, the
+    mean of the cotangent, is subtracted by the centring's own gradient.
     """
     return _unit_variance_forward(centred, by_product)[0]
 
@@ -153,7 +153,7 @@ _unit_variance.defvjp(_unit_variance_forward, _unit_variance_backward)
 def _row_mean(x: Array, by_product: bool) -> Array:
     """The mean of every row, ``[*, h]`` -> ``[*, 1]``.
 
-    As a matrix product where XLA's own sums are slow: on a CPU it does not vectorise them.
+    A matrix product where XLA's own sums are slow: on a CPU it does not vectorise them.
     """
     if not by_product:
         return jnp.mean(x, axis=-1, keepdims=True)

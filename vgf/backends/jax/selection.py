@@ -20,7 +20,7 @@ Array = jax.Array
 class JaxSelection(JaxDevice):
     """Selection, the optimiser and decoding."""
 
-    # the clip is optax's, with a norm of its own
+    # the clip is optax's, which computes the norm itself
     uncalled = JaxDevice.uncalled | {"global_norm"}
 
     def select(self, a, q, u, rule, temperature):

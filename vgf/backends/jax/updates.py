@@ -1,4 +1,4 @@
-"""Updates in JAX: many compiled as one, shared by cores, or of seeds side by side."""
+"""Updates in JAX: many compiled as one, shared between cores, or for seeds side by side."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ Array = jax.Array
 # One compiled program makes up to this many updates, and multiples of it.
 UPDATES_TOGETHER = 64
 _Spec: Any = PartitionSpec
-EVERYWHERE, BY_STATES = _Spec(), _Spec(None, STATES)  # how a tree and row numbers [U, B] lie
-# Each draw of an update has a key of its own: the first three, and then those of the method.
+EVERYWHERE, BY_STATES = _Spec(), _Spec(None, STATES)  # how a tree and row numbers [U, B] are placed
+# Each draw of an update has its own key: the first three, and then those of the method.
 _SLOTS = {"particles": 0, "reference_start": 1, "reference_time": 2}
 
 
@@ -61,19 +61,19 @@ class JaxUpdates(JaxDevice):
         return self._updates_together(states, data, _padded(rows), count, settings, gather)
 
     def _cores_cannot_share(self, settings: Settings) -> bool:
-        """Whether an update has to be made whole: states meet in it, or it is a subclass's own."""
+        """Whether an update cannot be split: states affect each other, or it is a subclass's."""
         whole = type(self).update is not JaxUpdates.update
         meet = find_method(settings.method).states_meet(settings)
         return whole or meet or states_meet(settings.budget, trajectory=False)
 
     def _share(self) -> JaxUpdates:
-        """This backend as one core has it within shard_map: gradients are those of all cores."""
+        """This backend on one core within shard_map: gradients are those of all cores."""
         share = copy.copy(self)
         share.sharing, share.compilations = True, {}
         return share
 
     def mean_over_shares(self, tree: Tree) -> Tree:
-        # gradients and metrics are means over states, and all shares are of one size
+        # gradients and metrics are means over states, and all shares have the same size
         return lax.pmean(tree, STATES) if self.sharing else tree
 
     @compiled("settings", "gather")
@@ -134,7 +134,7 @@ class JaxUpdates(JaxDevice):
         return ComposedBackend.act(self, state, s, budget, settings, particles, noise, draw)
 
     def policy(self, state: Tree, settings: Settings) -> NumpyPolicy:
-        # a compiled function takes NumPy arrays in less time than it takes to place them before
+        # passing NumPy arrays to a compiled function is faster than placing them first
         def policy(s: np.ndarray, budget: Budget, noise: Tree) -> tuple[np.ndarray, Tree]:
             given = tree_map(lambda x: np.asarray(x, self.dtype), {"s": s, **noise})
             actions, info = self.act(state, given.pop("s"), budget, settings, noise=given)
@@ -178,7 +178,7 @@ def _repeat(
 
 
 def _padded(rows: Any) -> Any:
-    """Row numbers ``[*, U, B]``, U a multiple, so that one program serves every number of them."""
+    """Row numbers ``[*, U, B]``, U a multiple, so that one program serves any number of them."""
     rows = np.asarray(rows)
     padding = -rows.shape[-2] % UPDATES_TOGETHER
     return np.pad(rows, [(0, 0)] * (rows.ndim - 2) + [(0, padding), (0, 0)])

@@ -1,7 +1,7 @@
-"""The torch backend: eager by default, or compiled whole; on the CPU or a CUDA GPU.
+"""The torch backend: eager by default, or compiled as a whole; on the CPU or a CUDA GPU.
 
 Gradients come from torch.func, the optimiser from torch.optim. The traps that separate torch from
-the specification are met where they occur: the lower median (flow.py), LayerNorm's epsilon
+the specification are handled where they occur: the lower median (flow.py), LayerNorm's epsilon
 (networks.py), TF32 (device.py).
 
     device.py       devices, arrays, the precision of matrix products
@@ -20,8 +20,8 @@ from .updates import TorchUpdates
 
 
 class TorchBackend(TorchLosses, TorchSelection, TorchUpdates):
-    """torch. `compile=True` passes the update whole through torch.compile.
+    """torch. `compile=True` passes the whole update through torch.compile.
 
-    Compiled is what measures fastest in long training; it takes half a minute for every new
+    Compiled is fastest in long training; compiling takes half a minute for every new
     combination of settings and shapes and needs a C++ compiler, so eager is the default.
     """

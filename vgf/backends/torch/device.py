@@ -17,7 +17,7 @@ from ..base import Tree
 from ..composed import ComposedBackend
 from ..errors import BackendError
 
-# One of these has to be there for torch.compile.
+# torch.compile needs one of these.
 COMPILERS = ("g++", "clang++", "c++", "cl")
 
 Method = TypeVar("Method", bound=Callable[..., Any])
@@ -31,21 +31,21 @@ def leaves(tree: Tree) -> list[Tensor]:
 
 
 def rebuild(tree: Tree, values: list[Tensor]) -> Tree:
-    """A tree of the same keys with other arrays, in the order of :func:`leaves`."""
+    """A tree with the same keys and other arrays, in the order of :func:`leaves`."""
     iterator = iter(values)
     return tree_map(lambda _: next(iterator), tree)
 
 
 def with_precision(method: Method) -> Method:
-    """Run a method under the backend's TF32 setting, and put torch's own setting back after."""
+    """Run a method under the backend's TF32 setting, and restore torch's own setting afterwards."""
 
     @functools.wraps(method)
     def run(self: TorchDevice, *args: Any, **kwargs: Any) -> Any:
-        # what is compiled is called from where it was set, and cannot set it
+        # compiled code is called from where this was set, and cannot set it
         if not self.device.startswith("gpu") or torch.compiler.is_compiling():
             return method(self, *args, **kwargs)
         switch, tf32 = torch.backends.cuda.matmul, self.matmul_precision == "tf32"
-        # the two ways of saying it must not be mixed: the new one since torch 2.9
+        # the two ways of setting it must not be mixed: the new one since torch 2.9
         name = "fp32_precision" if hasattr(switch, "fp32_precision") else "allow_tf32"
         before = getattr(switch, name)
         setattr(switch, name, tf32 if name == "allow_tf32" else "tf32" if tf32 else "ieee")
@@ -58,7 +58,7 @@ def with_precision(method: Method) -> Method:
 
 
 class TorchDevice(ComposedBackend):
-    """A device, a dtype and a precision of torch's, and arrays there."""
+    """A device, dtype and precision of torch, and arrays on it."""
 
     name = "torch"
 
@@ -140,7 +140,7 @@ def _find_device(device: str) -> torch.device:
     index = int(device.partition(":")[2] or 0)
     if index >= count:
         raise BackendError(
-            f"device {device!r} was asked for, but torch {torch.__version__} sees "
+            f"device {device!r} was requested, but torch {torch.__version__} sees "
             f"{count or 'no'} CUDA GPU{'s' if count > 1 else ''}; use --device cpu, "
             "or install a CUDA build of torch and check that nvidia-smi lists the GPU"
         )

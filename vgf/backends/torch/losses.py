@@ -22,7 +22,7 @@ from .networks import TorchNetworks
 
 
 class TorchLosses(TorchFlow, TorchNetworks):
-    """Losses, and what they are of."""
+    """Losses, and what they are computed from."""
 
     # --- the reference --------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ from ..base import Tree
 from ..composed import check_layer
 from .device import TorchDevice, with_precision
 
-# A network's input, in parts that are set side by side; their leading axes broadcast.
+# A network's input, in parts to be concatenated; their leading axes broadcast.
 Parts = tuple[Tensor, ...]
 
 
@@ -68,7 +68,7 @@ class TorchNetworks(TorchDevice):
             kernel, bias = layer["kernel"], layer["bias"]
             widths = [part.shape[-1] for part in parts]
             check_layer(name, widths, kernel, bias)
-            # what belongs to a state is multiplied once, and not once for each particle
+            # a state's part is multiplied once, not once for each particle
             y = bias + sum(map(self.matmul, parts, kernel.split(widths)))
             if "norm_scale" in layer:
                 y = self._normalise(y, layer["norm_scale"], layer["norm_offset"])

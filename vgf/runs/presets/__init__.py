@@ -1,8 +1,8 @@
 """The paper's tasks as named settings, each with its source: :func:`find_preset`, by name.
 
 The settings are data, the TOML files beside this module: common.toml says how they are read. A
-preset's name is its task's, without the version, and its method: ``cube-single-task2-avgf``,
-``hopper-medium-vgf``; ``-online`` stands at the end of an offline-to-online run's.
+preset's name combines its task, without the version, and its method: ``cube-single-task2-avgf``,
+``hopper-medium-vgf``; an offline-to-online run's ends in ``-online``.
 """
 
 from __future__ import annotations
@@ -38,20 +38,20 @@ _PUBLISHED = {
 
 
 class Origin(NamedTuple):
-    """Where a setting comes from: a mark, such as "script" or "ours", and what it says here."""
+    """Where a setting comes from: a mark, such as "script" or "ours", and what it means here."""
 
     mark: str
     text: str
 
 
 class Published(NamedTuple):
-    """A score that the paper has, in percent or as D4RL normalises it, and what it is of."""
+    """A score from the paper, in percent or as D4RL normalises it, and what it measures."""
 
     score: float
     what: str
 
 
-METHODS = ("vgf", "avgf")  # that the paper's runs are of
+METHODS = ("vgf", "avgf")  # that the paper's runs use
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,12 +63,12 @@ class Preset:
         benchmark: "D4RL" or "OGBench".
         env: the task, as its benchmark spells it.
         method: "vgf" or "avgf".
-        online: environment steps follow the updates on the data.
+        online: whether environment steps follow the updates on the data.
         aliases: other names of this preset: its task's names.
         settings: nested as :class:`vgf.runs.config.RunConfig` is.
         sources: of every setting, by its dotted key.
-        marks: what each mark of the sources stands for.
-        published: scores to hold a run against.
+        marks: what each mark in the sources means.
+        published: scores to compare a run with.
     """
 
     name: str
@@ -94,16 +94,16 @@ class Preset:
         return find_method(self.method).title
 
     def of_method(self, method: str) -> Preset:
-        """The same task's preset of another method where there is one, else this one."""
+        """The same task's preset for another method if there is one, else this one."""
         name = self.name.replace(f"-{self.method}", f"-{method}")
         return presets().get(name, self)
 
     def settings_for(self, method: str) -> dict[str, Any]:
         """The settings, nested, for a run of `method`.
 
-        A method that the preset is not of keeps its task, networks, training and evaluation, but
-        brings its own particles, budget and clipping, and everything else that belongs to its
-        authors' form; see :func:`vgf.spec.settings.method_settings`.
+        Another method than the preset's keeps its task, networks, training and evaluation, but
+        brings its own particles, budget and clipping, and everything else in its authors' form; see
+        :func:`vgf.spec.settings.method_settings`.
         """
         values = {key: value for key, value in self.settings.items() if key != "agent"}
         agent = dict(self.settings["agent"])
@@ -125,15 +125,15 @@ def preset_names() -> list[str]:
 
 
 def find_preset(name: str, source: str = "preset") -> Preset:
-    """The preset of a name, or of a task's name, which stands for its first preset.
+    """The preset with a name; a task's name means its first preset.
 
     Args:
         name: ``cube-single-task2-avgf``, ``cube-single-task2``, or
             ``cube-single-play-singletask-task2-v0``; the latter two may end in ``-online``.
-        source: who asks, for the message.
+        source: where the name comes from, for the message.
 
     Raises:
-        VGFError: there is none of that name; the message suggests similar ones.
+        VGFError: there is no such preset; the message suggests similar ones.
     """
     known = presets()
     found = known.get(name) or _aliases().get(name)
@@ -141,7 +141,7 @@ def find_preset(name: str, source: str = "preset") -> Preset:
         return found
     if any(name in word for word in known) and name:
         raise VGFError(
-            f"{source}: {name!r} is a part of several names; vgf presets {name} lists them"
+            f"{source}: {name!r} is part of several names; vgf presets {name} lists them"
         )
     words = {word: word for word in known} | {word: p.name for word, p in _aliases().items()}
     close = difflib.get_close_matches(name.lower(), words, n=3, cutoff=0.6)
@@ -196,7 +196,7 @@ def _comment(text: str) -> list[str]:
 
 
 def revision() -> str:
-    """The revision of the authors' code that the settings were taken from."""
+    """The revision of the authors' code from which the settings were taken."""
     common = _read("common")
     return f"{common['repository']} at {common['revision'][:7]}"
 
@@ -207,7 +207,7 @@ def _read(name: str) -> dict[str, Any]:
 
 
 class _Row(NamedTuple):
-    """A task in a family's file: its short name and its own, and its table there."""
+    """A task in a family's file: its short and its full name, and its table there."""
 
     short: str
     env: str
@@ -269,7 +269,7 @@ def _preset(
 
 
 def _source_text(common: Mapping[str, Any], family: Mapping[str, Any], mark: str, key: str) -> str:
-    """What there is to say of a setting's source: the setting's own reason, or the source's."""
+    """What is said about a setting's source: the setting's own reason, or the source's."""
     for file in (family, common):
         reason = file.get("reasons", {}).get(mark, {}).get(key)
         if reason is not None:
@@ -278,7 +278,7 @@ def _source_text(common: Mapping[str, Any], family: Mapping[str, Any], mark: str
 
 
 def _published(row: _Row, online: bool) -> Iterator[Published]:
-    """The scores of a task's table that a preset of it can be held against."""
+    """The scores in a task's table to compare a preset of it with."""
     for name, scores in row.table.get("published", {}).items():
         of_this_task = row.is_default or name not in ("offline", "online")
         if of_this_task and online == (name == "online"):

@@ -20,7 +20,7 @@ class NetworkShape(NamedTuple):
     Args:
         inputs, outputs: widths.
         network: hidden layers, activation, LayerNorm.
-        ensemble: members, with an axis of their own before all others; None for one network.
+        ensemble: number of members, along a leading axis; None for one network.
         output_gain: factor on the initial weights of the last layer.
     """
 
@@ -72,12 +72,12 @@ class Declaration(Declared):
     """What a method is, apart from its equations.
 
     Attributes:
-        name: how it is asked for; one of your own is asked for as ``module:object``.
-        title: as a table names it.
-        long_title: as a figure names it; the title, where it is not given.
+        name: as settings name it; ``module:object`` for your own.
+        title: its name in tables.
+        long_title: its name in figures; the title if not given.
         Settings: its settings, a frozen dataclass derived from :class:`vgf.spec.Settings`.
         defaults: the settings in which its authors' form differs from the plain `Settings`; where
-            it moves no particles, `budget.steps` is 0 without being said.
+            it moves no particles, `budget.steps` is 0 by itself.
         trains: the networks that an update trains, in order. "critic" has a target network,
             "target_critic"; "critic" and "reference" are made from the settings of that name.
         transports: whether particles move along the value's gradient, over a budget.
@@ -92,7 +92,7 @@ class Declaration(Declared):
     transports = False
 
     def networks(self, o: int, d: int, settings: Any) -> dict[str, NetworkShape]:
-        """The networks of the method's own, besides "critic" and "reference".
+        """The method's own networks, besides "critic" and "reference".
 
         Shapes:
             o, d: widths of states and actions.
@@ -100,7 +100,7 @@ class Declaration(Declared):
         return {}
 
     def noise(self, b: int, d: int, settings: Any) -> dict[str, Draw]:
-        """The random numbers of an update of the method's own, besides those of every method.
+        """The method's own random numbers in an update, besides those of every method.
 
         Shapes:
             b: states in a batch; d: width of an action. Every method has particles: normal
@@ -122,10 +122,10 @@ class Declaration(Declared):
             )
 
     def states_meet(self, settings: Any) -> bool:
-        """Whether states of a batch affect each other in an update, but for means over it.
+        """Whether states in a batch affect each other in an update, except by means over it.
 
-        Cores share a batch only where they do not. For a method of your own that is not known;
-        say False where every gradient and every metric is a mean over the batch.
+        Cores share a batch only where they do not. For your own method the default is True;
+        return False where every gradient and every metric is a mean over the batch.
         """
         return True
 
@@ -143,7 +143,7 @@ class Specification(Declaration):
     def gradients(
         self, state: Params, batch: Params, noise: Params, settings: Any
     ) -> tuple[Params, Params]:
-        """The gradient of every network that is trained, all at the state the update starts from.
+        """The gradient of every trained network, all at the state the update starts from.
 
         Shapes:
             state, batch, noise: as :func:`vgf.spec.update`. Returns trees like the networks, under
@@ -188,7 +188,7 @@ class Specification(Declaration):
         settings: Any,
         trajectory: bool = False,
     ) -> Array:
-        """Transport along the online critic; of a method that moves none, if it is given steps.
+        """Transport along the online critic; any method moves particles if it is given steps.
 
         Shapes:
             s: ``[*, o]``; a: ``[*, N, d]``. Returns ``[*, N, d]``, or ``[L + 1, *, N, d]`` with

@@ -10,7 +10,7 @@ from .base import Specification
 
 
 class BC(Specification):
-    """Behaviour cloning: particles are the reference's, none is moved, and all count the same."""
+    """Behaviour cloning: particles are the reference's, none is moved, and all are valued alike."""
 
     name = "bc"
     title = "BC"
