@@ -314,6 +314,7 @@ def test_a_constant_factor_is_named():
     assert "opposite sign" in says(check_function(minus, "aggregate", examples=30))
 
 
+@pytest.mark.full
 def test_what_is_no_variant_is_said_to_be_none_and_where_it_agrees():
     odd = lambda r, mask, q, discount: spec.td_target(q, r, mask, discount) + np.sin(q[0, :, 0])
     result = check_function(odd, "td_target", examples=30, dtype="float64")
@@ -322,6 +323,7 @@ def test_what_is_no_variant_is_said_to_be_none_and_where_it_agrees():
     assert result.findings[-1].kind == "where"
 
 
+@pytest.mark.full
 def test_states_that_affect_each_other():
     shared = lambda a, sigma_squared: (
         spec.repulsion(a, sigma_squared)
@@ -426,6 +428,7 @@ def test_one_state_at_a_time_is_found_out_and_said():
     assert "one state at a time" in str(result)
 
 
+@pytest.mark.full
 def test_a_step_that_is_given_the_score_computes_phi_itself():
     def step(x, grad, lr, alpha):
         return np.clip(x + lr * phi(x, grad, alpha), -1, 1)
@@ -631,6 +634,7 @@ def test_the_command_agrees(mine, capsys):
     assert "20 examples, all agree" in text
 
 
+@pytest.mark.full
 def test_the_command_differs_and_writes_json(mine, capsys):
     place = mine / "found.json"
     words = ("mine.py:free", "--as", "project", "--examples", 20)

@@ -133,6 +133,7 @@ def test_the_seed_decides(tmp_path: Path, policies: Path, policy: str) -> None:
         np.testing.assert_array_equal(more[key][: len(array)], array)
 
 
+@pytest.mark.full
 def test_processes_change_nothing(tmp_path: Path, policies: Path) -> None:
     name = f"{policies}:global_draws"
     record(name, tmp_path / "one.npz", episodes=3)
@@ -381,6 +382,7 @@ def test_an_environment_of_a_module_is_trained_on_too(
     assert f"are those of gymnasium:{module}:{name}" in capsys.readouterr().out
 
 
+@pytest.mark.full
 def test_an_agent_acts(tmp_path: Path) -> None:
     """A run's agent, at a test budget, in the environment's own units."""
     pytest.importorskip("safetensors")

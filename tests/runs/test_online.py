@@ -355,6 +355,7 @@ def test_the_policy_is_asked_once_per_step_at_the_collecting_budget(
 
 
 @pytest.mark.parametrize("method", ["avgf", "bc", "weighted_bc", "fql"])
+@pytest.mark.full
 def test_every_method_goes_online(method: str, tmp_path: Path) -> None:
     budget = AGENT.budget if method == "avgf" else Budget(steps=0)
     agent = dataclasses.replace(AGENT, method=method, budget=budget)
@@ -371,6 +372,7 @@ def test_every_method_goes_online(method: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mixing", ["iql", "rlpd", "wsrl"])
+@pytest.mark.full
 def test_ctrl_c_anywhere_loses_nothing(
     mixing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -533,6 +533,7 @@ def test_mistakes_in_the_command(
     assert error.count("\n") == 1
 
 
+@pytest.mark.full
 def test_a_run_of_a_preset_records_it_and_is_made_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -164,6 +164,7 @@ def test_report_leaves_every_file(run: Path) -> None:
         assert head == b"\x89PNG\r\n\x1a\n" if name.endswith("png") else head.startswith(b"<?xml")
 
 
+@pytest.mark.full
 def test_the_same_run_gives_the_same_report(run: Path) -> None:
     names = ("report.html", "scaling.svg", "learning.svg", "losses.svg")
     before = [(run / name).read_bytes() for name in names]
@@ -304,6 +305,7 @@ def test_a_run_without_environments_is_reported(
     assert words in capsys.readouterr().out
 
 
+@pytest.mark.full
 def test_curves_of_several_runs_use_shared_steps(tmp_path: Path) -> None:
     make_run(tmp_path / "all" / "seed-0", 0, (5_000, 10_000))
     make_run(tmp_path / "all" / "seed-1", 1, (5_000,))
