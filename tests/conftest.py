@@ -80,13 +80,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if {TEXT, VALIDATION} & set(item.path.parents):
             item.add_marker("full")
+        heavy = item.get_closest_marker("heavy")
+        if heavy is not None and backend_of(item)[0] in heavy.args:
+            item.add_marker("slow")
         if item.get_closest_marker("slow") is None and not is_full(item):
             item.add_marker("quick")
 
 
+def backend_of(item: pytest.Item) -> tuple[str, str]:
+    """The backend and dtype that a test is of, or two empty words."""
+    key = getattr(item, "callspec", _NO_BACKEND).params.get("backend_key", ("", ""))
+    return key[0], key[1]
+
+
 def is_full(item: pytest.Item) -> bool:
     """Whether a test is left out of the quick tier: by its marker, or as JAX compiles it twice."""
-    name, dtype, *_ = getattr(item, "callspec", _NO_BACKEND).params.get("backend_key", ("", ""))
+    name, dtype = backend_of(item)
     marker = item.get_closest_marker("full")
     if marker is not None and (not marker.args or name in marker.args):
         return True

@@ -169,6 +169,7 @@ print("agree", len(chosen))
 """
 
 
+@pytest.mark.slow
 def test_cores_that_share_a_batch_make_the_same_updates():
     """In a process of its own: JAX has to be told of its CPU devices before it is in use."""
     need("jax")

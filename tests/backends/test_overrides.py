@@ -45,6 +45,7 @@ def displacement(metrics, backend):
 
 
 @pytest.mark.backend(dtypes=("float64",))
+@pytest.mark.heavy("jax")
 def test_a_phi_of_zeros_moves_nothing(backend):
     mine = subclass(backend, phi=still)
     batch = mine.asarray(batches(1)[0])
@@ -57,6 +58,7 @@ def test_a_phi_of_zeros_moves_nothing(backend):
 
 
 @pytest.mark.backend(dtypes=("float64",))
+@pytest.mark.heavy("jax")
 def test_it_is_felt_in_many_updates_and_side_by_side(backend):
     mine = subclass(backend, phi=still)
     data, rows = mine.asarray(batches(1)[0]), np.zeros((2, 3, BATCH), np.int64) + np.arange(BATCH)
@@ -75,6 +77,7 @@ def test_what_would_never_be_called_is_refused(backend):
 
 
 @pytest.mark.backend(dtypes=("float64",))
+@pytest.mark.heavy("jax")
 def test_every_equation_is_called_or_refused(backend):
     """Each override is heard in an update or in acting of some method, or its class is refused."""
     heard = set()

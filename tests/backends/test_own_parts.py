@@ -45,6 +45,7 @@ def settings_with(part, **more):
 @pytest.mark.full
 @pytest.mark.parametrize("name", PARTS)
 @pytest.mark.backend(names=("torch", "jax"), dtypes=("float64",))
+@pytest.mark.heavy("jax")
 def test_a_part_of_ones_own_computes_the_same_everywhere(backend, name):
     from vgf.backends import get_backend
 
@@ -103,6 +104,7 @@ def test_names_that_name_no_part(values, message):
 
 @pytest.mark.full
 @pytest.mark.backend(names=("jax",), dtypes=("float64",))
+@pytest.mark.heavy("jax")
 def test_parts_are_felt_where_seeds_train_side_by_side(backend):
     settings = settings_with(PARTS["kernel, asymmetric"])
     states = [backend.init_state(seed, OBSERVATION_DIM, ACTION_DIM, settings) for seed in (0, 1)]

@@ -193,6 +193,7 @@ def test_no_steps_are_best_of_n(backend):
     assert np.array_equal(backend.to_numpy(a), start[np.arange(6), q.argmax(1)])
 
 
+@pytest.mark.heavy("jax")
 def test_the_trajectory_holds_every_shorter_budget(backend, search):
     @search
     def _(make):

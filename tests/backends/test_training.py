@@ -13,7 +13,11 @@ QUICK = ("vgf flow squared", "avgf gaussian squared")
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=[pytest.mark.full] * (n not in QUICK)) for n in TRAININGS]
+    "name",
+    [
+        pytest.param(n, marks=[] if n in QUICK else [pytest.mark.full, pytest.mark.heavy("jax")])
+        for n in TRAININGS
+    ],
 )
 @pytest.mark.backend(dtypes=("float64",))
 def test_a_hundred_updates_agree_in_float64(backend, name):

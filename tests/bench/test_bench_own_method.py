@@ -81,6 +81,7 @@ def quick(method: str) -> Work:
     return Work(method, steps=0, **sizes)
 
 
+@pytest.mark.slow
 def test_it_is_timed_beside_its_limit(mine, tmp_path, capsys):
     sides = [side for side in ("jax", "torch-eager") if not missing_packages(side.split("-")[0])]
     if not sides:
@@ -112,6 +113,7 @@ def test_its_products_are_counted_by_hand(mine):
     assert limits.target_bytes(work) == 0
 
 
+@pytest.mark.slow
 def test_profile(mine, tmp_path):
     if missing_packages("jax"):
         pytest.skip("jax is not installed")
@@ -152,7 +154,7 @@ def test_a_method_by_its_module(mine, monkeypatch):
         ("no_such_module:Mine", "no module 'no_such_module'"),
         ("FILE:Other", "has no Other"),
         ("FILE:NetworkShape", "it must be a class derived from"),
-        ("vgf.spec:Specification", "a specification, which NumPy alone runs"),
+        ("vgf.spec:Specification", "a specification, which only NumPy runs"),
     ],
 )
 def test_no_such_method(mine, method, message, capsys):

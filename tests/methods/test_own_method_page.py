@@ -79,6 +79,7 @@ def test_its_method_trains_and_resumes(backend, folder):
 
 
 @pytest.mark.backend(names=("torch", "jax"), dtypes=("float32",))
+@pytest.mark.heavy("jax")
 def test_its_seeds_train_side_by_side(backend, folder):
     words = command("vgf run --method td3bc.py:TD3BC --backend jax")
     words[words.index("--backend") + 1] = backend.name

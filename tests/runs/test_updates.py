@@ -74,7 +74,7 @@ def request_of() -> Callable[..., Request]:
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("name", ["numpy", "torch", "jax"])
+@pytest.mark.parametrize("name", ["numpy", "torch", pytest.param("jax", marks=pytest.mark.slow)])
 def test_data_on_the_device_or_not_give_the_same(
     name: str, request_of: Callable[..., Request], monkeypatch: pytest.MonkeyPatch
 ) -> None:

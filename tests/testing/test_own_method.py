@@ -37,6 +37,7 @@ def changed(folder, old, new):
 
 
 @pytest.mark.backend(names=("torch", "jax"), dtypes=("float64",))
+@pytest.mark.heavy("jax")
 def test_a_right_method_agrees(backend):
     found = check_method(METHOD, backend, dtype="float64", **FEW)
     assert found.agrees

@@ -11,8 +11,18 @@ def test_there_are_enough_of_them():
     assert len(VARIANTS) >= 25
 
 
+# on JAX a whole update is compiled for each
+WHOLE = pytest.mark.heavy("jax")
+
+
 @pytest.mark.full
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[WHOLE] * (one.equation == "update"))
+        for name, one in VARIANTS.items()
+    ],
+)
 @pytest.mark.backend(names=("torch", "jax"), dtypes=("float64",))
 def test_planted_mistake_is_caught(backend, name):
     variant = VARIANTS[name]
@@ -59,7 +69,13 @@ def right_bandwidth(b, a):
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("variant", CONTROLS, ids=lambda c: c.name)
+@pytest.mark.parametrize(
+    "variant",
+    [
+        pytest.param(one, marks=[WHOLE] * (one.equation == "update"), id=one.name)
+        for one in CONTROLS
+    ],
+)
 @pytest.mark.backend(names=("torch", "jax"), dtypes=("float64",))
 def test_the_right_thing_in_the_same_scaffolding_is_not_caught(backend, variant):
     check(variant.plant(backend), variant.equation, examples=40, shrink=False)
