@@ -38,7 +38,6 @@ WORKS = {
         Work(depth=4, width=256),
         Work("avgf", depth=4, width=256, particles=5),
         Work("fql", depth=4, width=256, particles=1, steps=0),
-        Work("weighted_bc", depth=4, width=256, steps=0),
     ),
     "torch": (Work(depth=4, width=256),),
     "torch-eager": (Work(depth=4, width=256),),
