@@ -89,8 +89,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def backend_of(item: pytest.Item) -> tuple[str, str]:
     """The backend and dtype that a test is of, or two empty words."""
-    key = getattr(item, "callspec", _NO_BACKEND).params.get("backend_key", ("", ""))
-    return key[0], key[1]
+    key = getattr(item, "callspec", _NO_BACKEND).params.get("backend_key")
+    return key[:2] if isinstance(key, tuple) else ("", "")  # a test may be of no backend at hand
 
 
 def is_full(item: pytest.Item) -> bool:

@@ -54,7 +54,8 @@ def measure(before: Path, rounds: int) -> list[dict[str, Any]]:
         for side, works in WORKS.items():
             for work in works:
                 data = Path(folder) / "data.npz"
-                np.savez(data, **work.dataset())
+                arrays: Any = work.dataset()
+                np.savez(data, **arrays)
                 found = timed({"before": before, "after": AFTER}, side, work, data, rounds)
                 rows.append({"side": side, "work": work.name, **found})
                 print(f"{side:12} {work.name:28} {found['ratio']['median']:.3f}", flush=True)
