@@ -95,7 +95,11 @@ def test_a_pipe_gets_no_control_characters() -> None:
 def test_a_terminal_gets_a_bar(size: tuple[int, int]) -> None:
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", *size, 0, 0))
-    child = subprocess.Popen([sys.executable, "-c", SCRIPT], stdout=theirs, stderr=theirs)
+    # the width is the terminal's, whatever variables say
+    variables = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES")}
+    child = subprocess.Popen(
+        [sys.executable, "-c", SCRIPT], stdout=theirs, stderr=theirs, env=variables
+    )
     os.close(theirs)
     output = b""
     while True:
