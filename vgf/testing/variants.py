@@ -210,6 +210,8 @@ def _(b: Any, original: Any, velocity: Any, a: Any, budget: Any, *args: Any) -> 
     "LayerNorm after the activation", "_network", "LayerNorm belongs before the activation", "mlp"
 )
 def _(b: Any, original: Any, params: Any, x: Any, activation: str) -> Any:
+    x = _joined(b, x)
+    lead, x = x.shape[:-1], x.reshape(-1, x.shape[-1])
     for name in [*hidden_layers(params), "output"]:
         layer = params[name]
         x = b.matmul(x, layer["kernel"]) + layer["bias"][..., None, :]
@@ -218,7 +220,15 @@ def _(b: Any, original: Any, params: Any, x: Any, activation: str) -> Any:
         if "norm_scale" in layer:
             x = b._normalise(x) * layer["norm_scale"][..., None, :]
             x = x + layer["norm_offset"][..., None, :]
-    return x
+    return x.reshape(*x.shape[:-2], *lead, x.shape[-1])
+
+
+def _joined(b: Any, x: Any) -> Any:
+    """A network's input in one piece; the frameworks have it in parts that broadcast."""
+    if not isinstance(x, tuple):
+        return x
+    lead = np.broadcast_shapes(*(tuple(part.shape[:-1]) for part in x))
+    return b.xp.concat([b.xp.broadcast_to(p, (*lead, p.shape[-1])) for p in x], axis=-1)
 
 
 def _normalised(
