@@ -71,6 +71,8 @@ MOVED: dict[str, tuple[str, ...]] = {
         "vgf.support.tables",
     ),
     "vgf.scores": ("vgf.support.statistics",),
+    "vgf.spec.amortised": ("vgf.spec.methods.avgf",),
+    "vgf.spec.baselines": ("vgf.spec.methods.fql", "vgf.spec.methods.weighted_bc"),
     "vgf.start": ("vgf.runs.start",),
     "vgf.tasks": (
         "vgf.benchmarks.tasks",

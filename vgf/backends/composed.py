@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..methods import find_method
-from ..spec.agent import check_batch
+from ..spec.agent import check_batch, check_gradients
 from ..spec.parts import Kernel, ParticleStep, Sampler, find_kernel
 from ..spec.registry import find
 from ..spec.settings import Budget, Settings
@@ -285,9 +285,10 @@ class ComposedBackend(Backend):
         gradients, metrics = self.mean_over_shares(
             method.gradients(self, state, batch, noise, settings)
         )
+        check_gradients(gradients, settings)
         new = dict(state)
         new["step"] = state["step"] + 1
-        new["optimiser"] = {}
+        new["optimiser"] = dict(state["optimiser"])
         for name, gradient in gradients.items():
             if settings.clip_norm is not None:
                 gradient = self.clip_by_global_norm(gradient, settings.clip_norm)

@@ -8,6 +8,8 @@ import numpy as np
 
 from .. import spec
 from ..equations import EQUATIONS
+from ..spec.parts import CriticLoss, Kernel, find_kernel, lacks
+from ..spec.registry import find
 from .base import Array, Backend, Tree
 from .errors import BackendError
 from .rebinding import rebound_specification
@@ -73,6 +75,15 @@ class NumpyBackend(Backend):
 
     def check_method(self, settings: spec.Settings) -> None:
         spec.specification(settings)
+        budget, loss = settings.budget, settings.critic_loss
+        if ":" in budget.kernel and budget.temperature is not None:
+            kernel = find_kernel(budget.kernel)
+            if type(kernel).gradient is Kernel.gradient:
+                raise ValueError(lacks(kernel, "gradient(x, y, sigma_squared)"))
+        if ":" in loss:
+            own = find(CriticLoss, loss, "critic_loss")
+            if type(own).derivative is CriticLoss.derivative:
+                raise ValueError(lacks(own, "derivative(q, y, expectile)"))
 
     def asarray(self, tree: Tree) -> Tree:
         def convert(leaf: Any) -> Array:

@@ -29,7 +29,7 @@ _DECLARED = (
     "action_dim",
 )
 # The functions that compute an update.
-_COMPUTED = {"gradients", "critic_gradient", "reference_gradient", "propose", "move"}
+_COMPUTED = {"gradients", "critic_gradient", "reference_gradient", "propose", "move", "values"}
 
 
 class Method(Declaration):
@@ -52,14 +52,18 @@ class Method(Declaration):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        beside = vars(cls).get("specification")
+        beside, said = vars(cls).get("specification"), "states_meet" in vars(cls)
         if beside is not None:
             for name in _DECLARED:
                 if name not in vars(cls):
                     setattr(cls, name, _from(beside, name))
-        # what a base declares of its gradients does not hold for other ones
-        said = "states_meet" in vars(cls if beside is None else type(beside))
-        if not said and _COMPUTED & vars(cls).keys():
+            if not said and "states_meet" not in vars(type(beside)):
+                cls.states_meet = Declaration.states_meet  # type: ignore[method-assign]
+        # what a base says of its own computation is not said of another one
+        computed = _first(cls, _COMPUTED)
+        if computed < _first(cls, {"specification"}):
+            cls.specification = None
+        if computed < _first(cls, {"states_meet"}):
             cls.states_meet = Declaration.states_meet  # type: ignore[method-assign]
 
     # --- training -------------------------------------------------------------------------------
@@ -191,3 +195,9 @@ def _from(specification: Specification, name: str) -> Any:
     """A declaration of a specification, as an attribute of a class."""
     value = getattr(specification, name)
     return staticmethod(value) if callable(value) and not isinstance(value, type) else value
+
+
+def _first(cls: type, names: set[str]) -> int:
+    """The place, among a class and its bases, of the first that defines one of some names."""
+    places = [i for i, base in enumerate(cls.__mro__) if names & vars(base).keys()]
+    return places[0] if places else len(cls.__mro__)

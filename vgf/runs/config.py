@@ -292,6 +292,8 @@ def demo_agent(method: str = DEMO_METHOD) -> Settings:
         temperature=1.0 if authors.budget.temperature else None,
         clip_norm=authors.budget.clip_norm,
     )
+    if ":" in authors.method:  # what your own method says of itself is all there is to go by
+        changed |= {name: getattr(authors, name) for name in authors.declared.defaults}
     agent: Settings = Settings(**{**_DEMO, **changed})
     return agent
 

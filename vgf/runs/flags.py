@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import os
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -20,6 +19,7 @@ from typing import Any, NoReturn, get_args, get_origin
 from ..methods import find_method
 from ..spec.settings import settings_of_methods
 from ..support.errors import VGFError
+from ..support.objects import absolute_name
 from ..support.settings_tree import NONE, Setting, convert, describe
 from ..support.suggestions import did_you_mean, nearest
 from ..support.toml import read_toml
@@ -191,22 +191,16 @@ def load_methods(words: Sequence[str]) -> None:
     pairs = [word.partition("=")[::2] for word in words if word.startswith("--")]
     asked = dict(itertools.pairwise(words)) | {k: v for k, v in pairs if v}
     name: Any = asked.get("--method")
-    if name is None and "--config" in asked:
-        agent = read_toml(asked["--config"]).get("agent")
-        name = agent.get("method") if isinstance(agent, Mapping) else None
+    files = [Path(asked["--from"]) / "config.toml"] if "--from" in asked else []
+    files += [Path(asked["--config"])] if "--config" in asked else []
+    for file in files if name is None else ():
+        agent = read_toml(file).get("agent") if file.is_file() else None
+        name = agent.get("method", name) if isinstance(agent, Mapping) else name
     if isinstance(name, str) and ":" in name:
         try:
             find_method(absolute_name(name))
         except ValueError as error:
             raise VGFError(f"--method: {error}") from error
-
-
-def absolute_name(name: str) -> str:
-    """``path/to/file.py:object`` with its full path, so that it is found from anywhere."""
-    place, colon, path = name.rpartition(":")
-    if not colon or not place.endswith(".py") or not path.isidentifier():
-        return name
-    return f"{os.path.abspath(os.path.expanduser(place))}:{path}"
 
 
 class _HelpAll(argparse.Action):

@@ -14,6 +14,7 @@ from typing import Any
 from ..methods import Declared, registry
 from ..spec.settings import Settings, method_settings, settings_of_methods
 from ..support.errors import VGFError
+from ..support.objects import absolute_name
 from ..support.settings_tree import NONE, override
 from ..support.toml import read_toml
 from .config import DEMO_ENV, DEMO_METHOD, RunConfig, default_config
@@ -42,7 +43,7 @@ def resolve(flags: Mapping[str, Any], path: Path | str | None = None) -> RunConf
         VGFError: as :func:`vgf.support.toml.read_toml`, :func:`vgf.runs.presets.find_preset` and
             :func:`vgf.support.settings_tree.override`.
     """
-    file = read_toml(path) if path is not None else {}
+    file = read_settings(path) if path is not None else {}
     preset = _preset_asked_for(file, flags, str(path))
     layers = (preset.settings if preset else {}, file, flags)
     env = asked_for("task.env", layers, DEMO_ENV)
@@ -56,6 +57,22 @@ def resolve(flags: Mapping[str, Any], path: Path | str | None = None) -> RunConf
     config = override(config, of_method(file, config.agent), str(path))
     config = override(config, of_method(flags, config.agent), "flags")
     return replace(config, preset=preset.name if preset else None)
+
+
+def read_settings(path: Path | str) -> dict[str, Any]:
+    """A TOML file of settings, the files of code that its agent names with their full paths.
+
+    Raises:
+        VGFError: as :func:`vgf.support.toml.read_toml`.
+    """
+
+    def absolute(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {key: absolute(x) for key, x in value.items()}
+        return absolute_name(value) if isinstance(value, str) else value
+
+    values = read_toml(path)
+    return {**values, "agent": absolute(values["agent"])} if "agent" in values else values
 
 
 def known_method(name: Any) -> str:

@@ -17,12 +17,11 @@ from typing import Any
 from ..spec.settings import Network, Settings, settings_of_methods
 from ..support.errors import VGFError
 from ..support.settings_tree import NONE, override, to_dict
-from ..support.toml import read_toml
 from .checkpoint import load_checkpoint
 from .config import BackendSettings, OnlineSettings, RunConfig, StartSettings
 from .flags import flag_names
 from .folder import open_run_folder, seed_folders
-from .resolve import asked_for, of_method, resolve
+from .resolve import asked_for, of_method, read_settings, resolve
 
 # What an agent is and what it was trained on: its checkpoint fits nothing else.
 _KEPT = (
@@ -71,7 +70,7 @@ def _check_flags_of_methods(flags: Mapping[str, Any], agent: Settings) -> None:
 
 def _resolved(flags: Mapping[str, Any], path: Path | str | None) -> RunConfig:
     """The configuration; each setting is checked, its checkpoint not yet."""
-    file = read_toml(path) if path is not None else {}
+    file = read_settings(path) if path is not None else {}
     folder = asked_for("start.run", (file, flags), "")
     if not folder or folder.lower() == NONE:
         return resolve(flags, path)

@@ -9,6 +9,7 @@ import numpy as xp  # for your own parts, which have it on every backend
 
 from .agent import (
     check_batch,
+    check_gradients,
     check_network,
     fit_critic,
     fit_reference,

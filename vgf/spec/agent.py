@@ -184,6 +184,28 @@ def check_batch(batch: Params) -> dict[str, int]:
     return check_shapes("batch", **{key: (batch[key], axes) for key, axes in patterns.items()})
 
 
+def check_gradients(gradients: Params, settings: Settings) -> None:
+    """Check that a method gave the gradient of every network that it trains, and of no other.
+
+    Shapes:
+        gradients: a tree for each network, under its name.
+
+    Equation:
+        None.
+
+    Raises:
+        ValueError: it did not.
+
+    Source:
+        Ours.
+    """
+    if set(gradients) != set(settings.networks):
+        raise ValueError(
+            f"method {settings.method!r} returned gradients of {', '.join(sorted(gradients))}; it "
+            f"trains {', '.join(settings.networks)}"
+        )
+
+
 def check_network(state: Params, name: str, why: str) -> None:
     """Check that an agent has a network.
 

@@ -134,8 +134,10 @@ def name_of(kind: type, given: Any, what: str) -> str:
         return given
     cls = given if isinstance(given, type) else type(given)
     name = f"{cls.__module__}:{cls.__qualname__}"
-    if not isinstance(given, type) and vars(given):
+    if not isinstance(given, type) and getattr(given, "__dict__", None):
         name = f"{name}#{id(given):x}"  # an object with its own state equals only itself
+    elif (kind, name) in _KNOWN and type(_KNOWN[kind, name]) is not cls:
+        name = f"{name}#{id(cls):x}"  # another class has the name
     _made(kind, given, name, what)
     return name
 

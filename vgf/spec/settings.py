@@ -56,7 +56,8 @@ def _numbers(settings: Any, prefix: str = "") -> None:
     NumPy's scalars would widen float32 arrays, and a JAX scalar cannot be a static argument.
     """
     for entry in fields(settings):
-        value, kind = getattr(settings, entry.name), str(entry.type)
+        value = getattr(settings, entry.name)
+        kind = str(getattr(entry.type, "__name__", entry.type))
         if value is None or kind.partition(" ")[0] not in ("int", "float"):
             continue
         try:
@@ -104,13 +105,13 @@ class Budget:
     step_size: float = 0.1
     temperature: float | None = 0.1
     optimiser: str = "adam"
-    kernel: str = "rbf"
     bandwidth: float | None = None
     bandwidth_gradient: bool = False
     clip_norm: float | None = None
     clip_scope: str = "state"
     low: float | None = -1.0
     high: float | None = 1.0
+    kernel: str = "rbf"
 
     def __post_init__(self) -> None:
         _numbers(self, "budget.")
@@ -181,6 +182,10 @@ class _ByMethod(type):
             value, owner = named.pop(key), known[0].method
             if value != known[0].default and not isinstance(value, Network):
                 raise ValueError(f"{key} belongs to method {owner!r}, not {name!r}; drop it")
+        if len(values) > len(_names_of(made)):
+            raise TypeError(
+                f"{made.__name__} takes fewer than {len(values) + 1} arguments in order"
+            )
         placed = dict(zip(_names_of(made), values, strict=False))
         return type.__call__(made, **placed, **named)
 
@@ -226,8 +231,12 @@ def _names_of(settings: type) -> list[str]:
 
 def _method_of(settings: type) -> str:
     """The method a settings class belongs to; the first of those that share it."""
-    return next(
-        name for name in names(Declared) if find(Declared, name, "method").Settings is settings
+    for name in names(Declared):
+        if find(Declared, name, "method").Settings is settings:
+            return name
+    raise ValueError(
+        f"{settings.__name__} are the settings of no method that is loaded; use "
+        "vgf.method_settings(YourMethod, ...)"
     )
 
 
@@ -274,7 +283,6 @@ class Settings(metaclass=_ByMethod):
     ensemble: int = 2
     reference_kind: str = "flow"
     reference_tanh: bool = False
-    sampler: str = "euler"
     sampling_steps: int = 10
     particles: int = 10
     budget: Budget = field(default_factory=Budget)
@@ -283,7 +291,6 @@ class Settings(metaclass=_ByMethod):
     target_update: str = "after"
     target_ensemble: str = "min"
     target_particles: str = "mean"
-    target: str = "td"
     value_ensemble: str = "mean"
     critic_loss: str = "squared"
     expectile: float = 0.9
@@ -291,6 +298,8 @@ class Settings(metaclass=_ByMethod):
     clip_norm: float | None = None
     selection: str = "best"
     selection_temperature: float = 1.0
+    sampler: str = "euler"
+    target: str = "td"
 
     def __post_init__(self) -> None:
         _numbers(self)
@@ -356,3 +365,10 @@ def method_settings(method: str, **overrides: Any) -> Settings:
     still = {} if declared.transports else {"budget": Budget(steps=0)}
     settings: Settings = Settings(**{"method": name, **still, **declared.defaults, **overrides})
     return settings
+
+
+def __getattr__(name: str) -> Any:
+    """What had a name here up to version 0.1: the methods of this package."""
+    if name == "METHODS":
+        return tuple(method for method in names(Declared) if ":" not in method)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -12,11 +12,12 @@ from it. The state of an agent is a nested dict of arrays:
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
 
-from .agent import check_batch, optimise
+from .agent import check_batch, check_gradients, optimise
 from .methods.base import Draw, Specification, normal, uniform
 from .networks import init_ensemble, init_mlp
 from .optimiser import adam_init, polyak, tree_map
@@ -61,6 +62,7 @@ def update(
         seed, step = int(state["seed"]), int(state["step"])
         noise = draw_update_noise(seed, step, sizes["B"], sizes["d"], settings)
     gradients, metrics = specification(settings).gradients(state, batch, noise, settings)
+    check_gradients(gradients, settings)
     new = optimise(state, gradients, settings)
     if "critic" in gradients:
         online = new["critic"] if settings.target_update == "after" else state["critic"]
@@ -272,6 +274,12 @@ def init_state(seed: int, observation_dim: int, action_dim: int, settings: Setti
             made[name] = init_mlp(rng, inputs, network, outputs, gain)
         else:
             made[name] = init_ensemble(rng, inputs, network, outputs, size)
+    unmade = [name for name in settings.networks if name not in made]
+    if unmade:
+        raise ValueError(
+            f"method {settings.method!r} trains {', '.join(unmade)}, which its `networks` does not "
+            "describe"
+        )
     networks = {name: made[name] for name in settings.networks}
     targets = {"target_critic": tree_map(np.copy, critic)} if "critic" in networks else {}
     return {
@@ -281,3 +289,11 @@ def init_state(seed: int, observation_dim: int, action_dim: int, settings: Setti
         "seed": np.asarray(seed, np.int32),
         "step": np.asarray(0, np.int32),
     }
+
+
+def __getattr__(name: str) -> Any:
+    """What stood here up to version 0.1, and stands elsewhere in the specification."""
+    package = sys.modules[__package__]
+    if name.startswith("_") or not hasattr(package, name):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(package, name)

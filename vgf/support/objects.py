@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 import sys
 import traceback
 from collections.abc import Callable
@@ -12,6 +13,14 @@ from typing import Any
 
 from .errors import VGFError
 from .suggestions import closest, did_you_mean
+
+
+def absolute_name(name: str) -> str:
+    """``path/to/file.py:object`` with its full path, so that it is found from anywhere."""
+    place, colon, path = name.rpartition(":")
+    if not colon or not place.endswith(".py") or not path.isidentifier():
+        return name
+    return f"{os.path.abspath(os.path.expanduser(place))}:{path}"
 
 
 def load_function(target: str) -> Callable[..., Any]:

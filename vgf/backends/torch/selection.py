@@ -28,7 +28,7 @@ class TorchSelection(TorchDevice):
             index = (u * n).floor().long().clamp_max(n - 1)
         else:
             own = find(SelectionRule, rule, "selection", SELECTION_RULES)
-            index = own.pick(self, q, u, temperature)
+            index = torch.as_tensor(own.pick(self, q, u, temperature)).long()
         picked = index[..., None, None].expand(*index.shape, 1, a.shape[-1])
         return a.gather(-2, picked).squeeze(-2), index
 
