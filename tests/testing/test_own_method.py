@@ -53,11 +53,12 @@ def test_a_right_method_agrees(backend):
 @needs_torch
 def test_a_class_is_checked_in_both_dtypes(torch, monkeypatch):
     monkeypatch.syspath_prepend(str(MINE.parent))
+    monkeypatch.delitem(sys.modules, "mine", raising=False)  # another test's, of the same name
     module = __import__("mine")
     found = check_method(module.MyMethod, [torch], **FEW)
     assert found.method == "mine:MyMethod"
     assert {c.dtype for c in found.compared if c.what == "update"} == {"float64", "float32"}
-    sys.modules.pop("mine")
+    sys.modules.pop("mine", None)
 
 
 # what is changed, to what, and what must be named
