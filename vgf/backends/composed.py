@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -77,14 +78,17 @@ class ComposedBackend(Backend):
 
     # --- flow -----------------------------------------------------------------------------------
 
-    def phi(self, a, g, temperature, bandwidth, bandwidth_gradient, kernel):
+    def phi(self, a, g, temperature, bandwidth, bandwidth_gradient, kernel, kernel_guard):
         n = check_shapes("phi", a=(a, "* N d"), g=(g, "* N d"))["N"]
         if bandwidth is not None and bandwidth_gradient:
             raise ValueError("phi: bandwidth_gradient needs the median bandwidth; drop bandwidth")
+        if kernel is None:
+            return g if temperature is None else g / temperature
         if bandwidth is None:
             sigma_squared = self.bandwidth_squared(a)
         else:
             sigma_squared = self.full(a.shape[:-2], bandwidth**2, a)
+        sigma_squared = sigma_squared + kernel_guard / 2
         own = None if kernel == "rbf" else find_kernel(kernel)
         if own is None:
             k = self.rbf_kernel(a, a, sigma_squared)
@@ -95,7 +99,7 @@ class ComposedBackend(Backend):
         if own is not None:
             entropy = self._own_repulsion(own, a, sigma_squared)
         elif bandwidth_gradient:
-            entropy = self.repulsion_through_bandwidth(a)
+            entropy = self.repulsion_through_bandwidth(a, kernel_guard)
         else:
             entropy = self.repulsion(a, sigma_squared)
         return self.matmul(k, g / temperature) / n + entropy
@@ -152,6 +156,7 @@ class ComposedBackend(Backend):
                 budget.bandwidth,
                 budget.bandwidth_gradient,
                 budget.kernel,
+                budget.kernel_guard,
             )
 
         return self.follow(velocity, a, budget, trajectory)
@@ -182,12 +187,12 @@ class ComposedBackend(Backend):
     def policy_gradient(self, params: Tree, *args: Any, **kwargs: Any) -> Any:
         return self._gradient(self.policy_loss, params, *args, **kwargs)
 
-    def critic_gradient(self, params, s, a, y, loss, expectile, activation):
+    def critic_gradient(self, params, s, a, y, loss, expectile, activation, sparse_alpha):
         check_shapes("critic_gradient", s=(s, "B o"), a=(a, "B d"), y=(y, "B"))
 
         def objective(params: Tree) -> Array:
             return self.critic_loss(
-                self.critic_values(params, s, a, activation), y, loss, expectile
+                self.critic_values(params, s, a, activation), y, loss, expectile, sparse_alpha
             )
 
         return self.value_and_gradient(objective, params)
@@ -293,7 +298,7 @@ class ComposedBackend(Backend):
             if settings.clip_norm is not None:
                 gradient = self.clip_by_global_norm(gradient, settings.clip_norm)
             new[name], new["optimiser"][name] = self.adam_step(
-                state[name], gradient, state["optimiser"][name], settings.learning_rate
+                state[name], gradient, state["optimiser"][name], settings.learning_rate_of(name)
             )
         if "critic" in gradients:
             online = (state if settings.target_update == "before" else new)["critic"]
@@ -305,7 +310,7 @@ class ComposedBackend(Backend):
     ) -> tuple[Array, Tree]:
         """Acting with its random numbers given: what a framework compiles as a whole."""
         start = self.propose(state, s, noise["particles"], settings)
-        moved = self.move(state, s, start, budget, settings)
+        moved = self.move(state, s, start, replace(budget, clip_scope="state"), settings)
         q = find_method(settings.method).values(self, state, s, moved, settings)
         a, index = self.select(
             moved, q, noise["select"], settings.selection, settings.selection_temperature

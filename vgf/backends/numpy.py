@@ -76,8 +76,8 @@ class NumpyBackend(Backend):
     def check_method(self, settings: spec.Settings) -> None:
         spec.specification(settings)
         budget, loss = settings.budget, settings.critic_loss
-        if ":" in budget.kernel and budget.temperature is not None:
-            kernel = find_kernel(budget.kernel)
+        if ":" in (budget.kernel or "") and budget.temperature is not None:
+            kernel = find_kernel(str(budget.kernel))
             if type(kernel).gradient is Kernel.gradient:
                 raise ValueError(lacks(kernel, "gradient(x, y, sigma_squared)"))
         if ":" in loss:

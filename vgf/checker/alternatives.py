@@ -1180,9 +1180,18 @@ def _loss(name: str, says: str, value: Any) -> None:
     """Another critic loss: value(original, q, y, loss, expectile)."""
 
     def replacement(
-        b: Any, original: Any, q: Any, y: Any, loss: str = "squared", expectile: float = 0.9
+        b: Any,
+        original: Any,
+        q: Any,
+        y: Any,
+        loss: str = "squared",
+        expectile: float = 0.9,
+        sparse_alpha: float | None = None,
     ) -> Any:
-        return value(original, q, y, loss, expectile)
+        def given(q: Any, y: Any, loss: str, expectile: float) -> Any:
+            return original(q, y, loss, expectile, sparse_alpha)
+
+        return value(given, q, y, loss, expectile)
 
     alternative(name, "critic_loss", says)(replacement)
 

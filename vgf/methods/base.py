@@ -21,6 +21,7 @@ _DECLARED = (
     "Settings",
     "defaults",
     "trains",
+    "actors",
     "transports",
     "networks",
     "noise",
@@ -112,6 +113,7 @@ class Method(Declaration):
             settings.critic_loss,
             settings.expectile,
             activation,
+            settings.sparse_alpha,
         )
         return gradient, {
             "critic_loss": loss,

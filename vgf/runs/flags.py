@@ -176,6 +176,11 @@ def _add_flag(parser: argparse.ArgumentParser, flag: str, setting: Setting) -> a
         hint = get_args(hint)[0]
         options["nargs"] = "+"
     kinds = {*get_args(hint), hint}
+    if bool in kinds:  # true and false without a word, --flag and --no-flag
+        parser.add_argument(
+            f"--no-{flag[2:]}", action="store_const", const=False, help=argparse.SUPPRESS, **options
+        )
+        options |= {"nargs": "?", "const": True}
     options["metavar"] = "N" if int in kinds else "X" if float in kinds else "TEXT"
     return parser.add_argument(flag, type=lambda text: read_word(text, hint), **options)
 

@@ -54,6 +54,7 @@ def fit_critic(
         settings.critic_loss,
         settings.expectile,
         activation,
+        settings.sparse_alpha,
     )
     return gradient, {"critic_loss": loss, **transport_metrics(y, start, moved)}
 
@@ -141,17 +142,18 @@ def optimise(state: Params, gradients: Params, settings: Settings) -> Params:
         gradients: a tree for each network, under its name. Returns a new state, one step on.
 
     Equation:
-        theta <- Adam( clip(g) )
+        theta <- Adam( clip(g) ), the learning rate that of the method's actors or of the others
 
     Source:
-        Paper, its hyperparameters; the authors' A-VGF clips each network's gradient to norm 1.
+        Paper, its hyperparameters; the authors' A-VGF clips each network's gradient to norm 1;
+        their `actor_lr` and `value_lr`.
     """
     new = {**state, "optimiser": dict(state["optimiser"]), "step": state["step"] + 1}
     for name, gradient in gradients.items():
         if settings.clip_norm is not None:
             gradient = clip_by_global_norm(gradient, settings.clip_norm)
         new[name], new["optimiser"][name] = adam_step(
-            state[name], gradient, state["optimiser"][name], settings.learning_rate
+            state[name], gradient, state["optimiser"][name], settings.learning_rate_of(name)
         )
     return new
 

@@ -156,40 +156,54 @@ def td_target(
     return r + discount * mask * value
 
 
-def critic_loss(q: Array, y: Array, loss: str = "squared", expectile: float = 0.9) -> Array:
-    """The losses of the critic, summed over the ensemble.
+def critic_loss(
+    q: Array,
+    y: Array,
+    loss: str = "squared",
+    expectile: float = 0.9,
+    sparse_alpha: float | None = None,
+) -> Array:
+    """The losses of the critic, summed over the ensemble, or averaged over it.
 
     Shapes:
-        q: ``[E, B]``, Q_e(s, a) on the data; y: targets ``[B]``. Returns a scalar.
+        q: ``[E, B]``, Q_e(s, a) on the data; y: targets ``[B]``; expectile: tau_e, in (0, 1);
+        sparse_alpha: SQL's alpha, any positive number, or None for the expectile's. Returns a
+        scalar.
 
     Equation:
-        loss = mean over the batch of sum_e l(y - Q_e), with tau = expectile and
-        squared:    l(x) = x^2
-        expectile:  l(x) = (tau if x >= 0 else 1 - tau) x^2
-        sparse:     l(x) = tau [w > 0] w^2 - x,  w = x / (2 tau) + 1
+        loss = mean over the batch of sum_e l(y - Q_e), with
+        squared:       l(x) = x^2
+        expectile:     l(x) = (tau_e if x >= 0 else 1 - tau_e) x^2
+        sparse:        l(x) = alpha [w > 0] w^2 - x,  w = x / (2 alpha) + 1
+        mean_squared:  loss = mean over the batch and the ensemble of (y - Q_e)^2
 
     Raises:
         ValueError: shapes that do not match, or an unknown loss.
 
     Source:
         Paper, Algorithm 1; Kostrikov et al. 2022 (expectile); Xu et al. 2023 (sparse, IVR);
-        authors' code, `iql_loss` and `sql_loss`.
+        authors' code, `iql_loss` and `sql_loss`; FQL's code, `critic_loss` (mean_squared).
     """
     check_shapes("critic_loss", q=(q, "E B"), y=(y, "B"))
     x = y - q
+    alpha = expectile if sparse_alpha is None else sparse_alpha
     if loss == "squared":
         value = x**2
+    elif loss == "mean_squared":
+        value = x**2 / len(q)
     elif loss == "expectile":
         value = np.where(x >= 0, expectile, 1 - expectile).astype(x.dtype) * x**2
     elif loss == "sparse":
-        value = expectile * np.maximum(x / (2 * expectile) + 1, 0) ** 2 - x
+        value = alpha * np.maximum(x / (2 * alpha) + 1, 0) ** 2 - x
     else:
         own = find(CriticLoss, loss, "critic_loss", CRITIC_LOSSES)
         return own.value(equations(), q, y, expectile)
     return np.mean(np.sum(value, axis=0))
 
 
-def critic_loss_derivative(q: Array, y: Array, loss: str, expectile: float) -> Array:
+def critic_loss_derivative(
+    q: Array, y: Array, loss: str, expectile: float, sparse_alpha: float | None = None
+) -> Array:
     """The derivative of :func:`critic_loss` with respect to the critics' values.
 
     Shapes:
@@ -197,8 +211,9 @@ def critic_loss_derivative(q: Array, y: Array, loss: str, expectile: float) -> A
 
     Equation:
         d loss / d Q_e = -l'(y - Q_e) / B, with
-        squared: l'(x) = 2 x;   expectile: l'(x) = 2 (tau if x >= 0 else 1 - tau) x;
-        sparse:  l'(x) = [w > 0] w - 1,  w = x / (2 tau) + 1
+        squared: l'(x) = 2 x;   mean_squared: l'(x) = 2 x / E;
+        expectile: l'(x) = 2 (tau_e if x >= 0 else 1 - tau_e) x;
+        sparse:  l'(x) = [w > 0] w - 1,  w = x / (2 alpha) + 1
 
     Raises:
         ValueError: shapes that do not match, or an unknown loss.
@@ -208,12 +223,15 @@ def critic_loss_derivative(q: Array, y: Array, loss: str, expectile: float) -> A
     """
     check_shapes("critic_loss_derivative", q=(q, "E B"), y=(y, "B"))
     x = y - q
+    alpha = expectile if sparse_alpha is None else sparse_alpha
     if loss == "squared":
         slope = 2 * x
+    elif loss == "mean_squared":
+        slope = 2 * x / len(q)
     elif loss == "expectile":
         slope = 2 * np.where(x >= 0, expectile, 1 - expectile).astype(x.dtype) * x
     elif loss == "sparse":
-        slope = np.maximum(x / (2 * expectile) + 1, 0) - 1
+        slope = np.maximum(x / (2 * alpha) + 1, 0) - 1
     else:
         return find(CriticLoss, loss, "critic_loss", CRITIC_LOSSES).derivative(q, y, expectile)
     return -slope / len(y)
@@ -227,6 +245,7 @@ def critic_gradient(
     loss: str = "squared",
     expectile: float = 0.9,
     activation: str = "relu",
+    sparse_alpha: float | None = None,
 ) -> tuple[Array, Params]:
     """The critic's loss on a batch and its gradient; the target y is a constant.
 
@@ -245,7 +264,7 @@ def critic_gradient(
     """
     check_shapes("critic_gradient", s=(s, "B o"), a=(a, "B d"), y=(y, "B"))
     q = critic_values(params, s, a, activation)
-    value = critic_loss(q, y, loss, expectile)
-    cotangent = critic_loss_derivative(q, y, loss, expectile)
+    value = critic_loss(q, y, loss, expectile, sparse_alpha)
+    cotangent = critic_loss_derivative(q, y, loss, expectile, sparse_alpha)
     gradient, _ = ensemble_vjp(params, _inputs(s, a), cotangent[..., None], activation)
     return value, gradient

@@ -25,18 +25,25 @@ def phi(
     temperature: float | None = None,
     bandwidth: float | None = None,
     bandwidth_gradient: bool = False,
-    kernel: str = "rbf",
+    kernel: str | None = "rbf",
+    kernel_guard: float = 0.0,
 ) -> Array:
-    """The direction of steepest descent of KL(q || pi*) in the unit ball of the kernel's space.
+    """The direction of steepest descent of KL(q || pi*) in the kernel's space, up to its length.
+
+    It is the steepest among fields of unit norm, times that norm. Without the entropy term
+    (temperature None) it is the kernel's average of the scores, and descends no KL divergence.
 
     Shapes:
         a: particles ``[*, N, d]``; g: their scores ``[*, N, d]``; temperature: alpha, in units of
         Q, or None for the form without entropy; bandwidth: sigma, or None for the median
-        heuristic; kernel: "rbf", or the name of your own kernel. Returns ``[*, N, d]``.
+        heuristic; kernel: "rbf", the name of your own kernel, or None for none; kernel_guard:
+        added to 2 sigma^2, in squared units of the action. Returns ``[*, N, d]``.
 
     Equation:
         phi(a_i) = (1/N) sum_j [ k(a_j, a_i) g_j / alpha + grad_{a_j} k(a_j, a_i) ]
         phi(a_i) = (1/N) sum_j   k(a_j, a_i) g_j                 (temperature None)
+        phi(a_i) = g_i / alpha, or g_i with temperature None     (kernel None: as with one particle)
+        `kernel_guard` puts guard + 2 sigma^2 in place of 2 sigma^2, in k and in its gradient.
         `bandwidth_gradient` swaps the second term for `repulsion_through_bandwidth`.
 
     Raises:
@@ -44,15 +51,19 @@ def phi(
 
     Source:
         Paper, the discretised flow (its SVGD direction); Liu and Wang 2016, Equation 8. The paper's
-        experiments use the second form, the authors' code the first.
+        experiments use the second form, the authors' code the first; the third stands in it too,
+        as a comment, divided by N.
     """
     n = check_shapes("phi", a=(a, "* N d"), g=(g, "* N d"))["N"]
     if bandwidth is not None and bandwidth_gradient:
         raise ValueError("phi: bandwidth_gradient needs the median bandwidth; drop bandwidth")
+    if kernel is None:
+        return g if temperature is None else g / temperature
     if bandwidth is None:
         sigma_squared = bandwidth_squared(a)
     else:
         sigma_squared = np.full(a.shape[:-2], bandwidth**2, a.dtype)
+    sigma_squared = sigma_squared + kernel_guard / 2
     own = None if kernel == "rbf" else find_kernel(kernel)
     if own is None:
         k = rbf_kernel(a, a, sigma_squared)
@@ -63,7 +74,7 @@ def phi(
     if own is not None:
         entropy = np.mean(own.gradient(a, a, sigma_squared), axis=-3)
     elif bandwidth_gradient:
-        entropy = repulsion_through_bandwidth(a)
+        entropy = repulsion_through_bandwidth(a, kernel_guard)
     else:
         entropy = repulsion(a, sigma_squared)
     return k @ (g / temperature) / n + entropy
@@ -206,7 +217,13 @@ def transport(score: VectorField, a: Array, budget: Budget, trajectory: bool = F
     def velocity(a: Array) -> Array:
         g = score(a)
         return phi(
-            a, g, budget.temperature, budget.bandwidth, budget.bandwidth_gradient, budget.kernel
+            a,
+            g,
+            budget.temperature,
+            budget.bandwidth,
+            budget.bandwidth_gradient,
+            budget.kernel,
+            budget.kernel_guard,
         )
 
     return follow(velocity, a, budget, trajectory)

@@ -76,7 +76,8 @@ def rbf_kernel(x: Array, y: Array, sigma_squared: Array) -> Array:
         ValueError: shapes that do not match.
 
     Source:
-        Paper, the kernel of its SVGD direction. The authors' code divides by 1e-6 + 2 sigma^2.
+        Paper, the kernel of its SVGD direction. The authors' code divides by 1e-6 + 2 sigma^2,
+        which is this kernel with `kernel_guard`, see :func:`phi`.
     """
     check_shapes("rbf_kernel", x=(x, "* N d"), y=(y, "* M d"), sigma_squared=(sigma_squared, "*"))
     return np.exp(-squared_distances(x, y) / (2 * sigma_squared[..., None, None]))
@@ -105,7 +106,7 @@ def repulsion(a: Array, sigma_squared: Array) -> Array:
     return np.sum(k[..., None] * away, axis=-2) / n
 
 
-def repulsion_through_bandwidth(a: Array) -> Array:
+def repulsion_through_bandwidth(a: Array, guard: float = 0.0) -> Array:
     """The repulsion of the authors' code, which differentiates the median bandwidth as well.
 
     Not the equation of the paper: it exists so that results of the authors' code can be
@@ -114,13 +115,14 @@ def repulsion_through_bandwidth(a: Array) -> Array:
     those of a stable sort of the N * N distances in row-major order.
 
     Shapes:
-        a: ``[*, N, d]``; returns ``[*, N, d]``.
+        a: ``[*, N, d]``; guard: as in :func:`phi`; returns ``[*, N, d]``.
 
     Equation:
-        With gamma = 1 / (2 sigma(a)^2) and D_mj = ||a_m - a_j||^2, the a_j held fixed:
+        With s = sigma(a)^2 + guard / 2, gamma = 1 / (2 s) and D_mj = ||a_m - a_j||^2, the a_j held
+        fixed:
         r_i = -(1/N) d/da_i sum_mj exp(-gamma D_mj)
-            = (1/N) [ sum_j k_ij (a_i - a_j) / sigma^2  +  (sum_mj k_mj D_mj) dgamma/da_i ]
-        dgamma/da_i = -1 / (2 sigma^4) * dsigma^2/da_i
+            = (1/N) [ sum_j k_ij (a_i - a_j) / s  +  (sum_mj k_mj D_mj) dgamma/da_i ]
+        dgamma/da_i = -1 / (2 s^2) * dsigma^2/da_i
         dsigma^2/da_i = (mean over the middle pairs (p, q) of [p = i] 2 (a_p - a_q))
                         / (2 log(N + 1)),  and 0 where the floor of sigma^2 is active.
 
@@ -132,7 +134,8 @@ def repulsion_through_bandwidth(a: Array) -> Array:
     """
     n = check_shapes("repulsion_through_bandwidth", a=(a, "* N d"))["N"]
     lead, d = a.shape[:-2], a.shape[-1]
-    sigma_squared = bandwidth_squared(a)
+    unguarded = bandwidth_squared(a)
+    sigma_squared = unguarded + guard / 2
     distances = squared_distances(a, a)
     k = np.exp(-distances / (2 * sigma_squared[..., None, None]))
     weight = np.sum(k * distances, axis=(-2, -1)) / (2 * sigma_squared**2)  # -dsum/dsigma^2
@@ -146,6 +149,6 @@ def repulsion_through_bandwidth(a: Array) -> Array:
         )
         is_p = np.arange(n) == p[..., None]
         dsigma_squared = dsigma_squared + is_p[..., None] * (pair / (2 * math.log(n + 1)))
-    free = (sigma_squared > SIGMA_SQUARED_MIN)[..., None, None]
+    free = (unguarded > SIGMA_SQUARED_MIN)[..., None, None]
     dsigma_squared = np.where(free, dsigma_squared, np.zeros(d, a.dtype))
     return repulsion(a, sigma_squared) - weight[..., None, None] * dsigma_squared / n

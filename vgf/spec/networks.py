@@ -3,7 +3,9 @@
 Parameters are nested dicts of arrays, the same on every backend and in every file:
 
     hidden_0, hidden_1, ...   kernel [in, out]   bias [out]
-                              norm_scale [out]   norm_offset [out]     (with LayerNorm)
+                              norm_scale [out]   norm_offset [out]     (LayerNorm before the
+                                                                        activation)
+                              post_scale [out]   post_offset [out]     (LayerNorm after it)
     output                    kernel [in, out]   bias [out]
 
 An ensemble is the same tree with one more axis, the member, in front of every array.
@@ -163,19 +165,22 @@ def hidden_layers(params: Params) -> list[str]:
 
 
 def mlp(params: Params, x: Array, activation: str = "relu") -> Array:
-    """A multi-layer perceptron; LayerNorm, where it has one, goes before the activation.
+    """A multi-layer perceptron, with LayerNorm before or after the activation where it has one.
 
     Shapes:
         params: a network; x: ``[M, in]``; returns ``[M, out]``.
 
     Equation:
-        x <- activate( layer_norm( x W + b ) ) for each hidden layer;  y = x W + b
+        x <- activate( x W + b ) for each hidden layer;  y = x W + b
+        LayerNorm before:  x <- activate( layer_norm( x W + b ) )
+        LayerNorm after:   x <- layer_norm( activate( x W + b ) )
 
     Raises:
         ValueError: an input whose width is not the network's, or an unknown activation.
 
     Source:
-        Paper, its networks; authors' code, `MLP` with `ln_first`.
+        Paper, its networks; authors' code, `MLP` with `ln_first` (before); FQL's code, `MLP`
+        (after).
     """
     return _forward(params, x, activation)[0]
 
@@ -191,7 +196,8 @@ def mlp_vjp(
 
     Equation:
         For y = x W + b with cotangent c:  dW = x^T c,  db = sum over M of c,  dx = c W^T;
-        through the activation  c <- c * activate'(z);  through LayerNorm as layer_norm_vjp.
+        through the activation  c <- c * activate'(z);  through LayerNorm as layer_norm_vjp, of
+        its own input: z before the activation, activate(z) after it.
 
     Raises:
         ValueError: shapes that do not match.
@@ -208,6 +214,10 @@ def mlp_vjp(
         layer = params[name]
         layer_input, z, normed = tape[name]
         gradient[name] = {}
+        if "post_scale" in layer:
+            active = activate(normed, activation)
+            c, dscale, doffset = layer_norm_vjp(active, layer["post_scale"], c)
+            gradient[name] |= {"post_scale": dscale, "post_offset": doffset}
         if name != "output":
             c = c * activate_derivative(normed, activation)
         if "norm_scale" in layer:
@@ -234,6 +244,8 @@ def _forward(params: Params, x: Array, activation: str) -> tuple[Array, Params]:
             normed = layer_norm(z, layer["norm_scale"], layer["norm_offset"])
         tape[name] = (x, z, normed)
         x = normed if name == "output" else activate(normed, activation)
+        if "post_scale" in layer:
+            x = layer_norm(x, layer["post_scale"], layer["post_offset"])
     return x, tape
 
 
@@ -336,8 +348,9 @@ def init_mlp(
             "kernel": rng.uniform(-bound, bound, (fan_in, fan_out)),
             "bias": np.zeros(fan_out),
         }
-        if network.layer_norm and not last:
-            layer |= {"norm_scale": np.ones(fan_out), "norm_offset": np.zeros(fan_out)}
+        if network.layer_norm is not None and not last:
+            norm = "norm" if network.layer_norm == "before" else "post"
+            layer |= {f"{norm}_scale": np.ones(fan_out), f"{norm}_offset": np.zeros(fan_out)}
         params["output" if last else f"hidden_{i}"] = layer
     return params
 

@@ -23,6 +23,7 @@ class Declared:
     Settings: type
     defaults: Mapping[str, Any]
     trains: tuple[str, ...]
+    actors: tuple[str, ...]
     transports: bool
 
 

@@ -25,7 +25,8 @@ from .parts import (
 from .registry import Declared, find, name_of, names
 
 ACTIVATIONS = ("relu", "gelu", "gelu_tanh", "swish")
-CRITIC_LOSSES = ("squared", "expectile", "sparse")
+LAYER_NORMS = ("before", "after")
+CRITIC_LOSSES = ("squared", "expectile", "sparse", "mean_squared")
 SELECTION_RULES = ("best", "softmax", "uniform")
 PARTICLE_STEPS = ("plain", "adam")
 
@@ -88,8 +89,13 @@ class Budget:
             repulsion. ``None`` drops the entropy term, as the paper's experiments do.
         optimiser: "plain" ascent, or "adam" (the authors' code), with fresh moments for every
             transport; or your own :class:`~vgf.spec.parts.ParticleStep`.
-        kernel: "rbf", or your own :class:`~vgf.spec.parts.Kernel`.
+        kernel: "rbf", or your own :class:`~vgf.spec.parts.Kernel`; ``None`` moves each particle
+            by itself, along its own score over alpha.
         bandwidth: the kernel's sigma, in units of the action; ``None`` is the median heuristic.
+        kernel_guard: added to 2 sigma^2 in the kernel and its gradient, in squared units of the
+            action; the authors' code has 1e-6. With 0, the equation, particles that lie closer
+            than about 1e-3 (a narrow or saturated reference) repel each other by up to
+            1 / sigma, far above any score, and Adam's steps then follow the repulsion alone.
         bandwidth_gradient: let the repulsion differentiate the median bandwidth too, as the
             authors' code does by accident of automatic differentiation. Off: the paper's equation.
         clip_norm: clip the velocity to this norm before the optimiser; ``None`` does not clip.
@@ -111,14 +117,17 @@ class Budget:
     clip_scope: str = "state"
     low: float | None = -1.0
     high: float | None = 1.0
-    kernel: str = "rbf"
+    kernel: str | None = "rbf"
+    kernel_guard: float = 0.0
 
     def __post_init__(self) -> None:
         _numbers(self, "budget.")
         at_least("budget.steps", self.steps, 0)
         at_least("budget.step_size", self.step_size, 0.0)
         _part(self, "optimiser", ParticleStep, PARTICLE_STEPS, "budget.")
-        _part(self, "kernel", Kernel, KERNELS, "budget.")
+        if self.kernel is not None:
+            _part(self, "kernel", Kernel, KERNELS, "budget.")
+        at_least("budget.kernel_guard", self.kernel_guard, 0.0)
         _one_of("budget.clip_scope", self.clip_scope, ("state", "batch"))
         for name in ("temperature", "bandwidth", "clip_norm"):
             value = getattr(self, name)
@@ -126,9 +135,12 @@ class Budget:
                 at_least(f"budget.{name}", value, 0.0, strict=True)
         if self.bandwidth is not None and self.bandwidth_gradient:
             raise ValueError(
-                "budget.bandwidth_gradient needs the median bandwidth; drop budget.bandwidth"
+                "budget.bandwidth_gradient needs the median bandwidth; drop budget.bandwidth, or "
+                "set budget.bandwidth_gradient to false"
             )
-        if self.kernel != "rbf" and self.bandwidth_gradient:
+        if self.kernel is None and self.bandwidth is not None:
+            raise ValueError("budget.bandwidth belongs to a kernel; drop it, or name a kernel")
+        if self.kernel not in (None, "rbf") and self.bandwidth_gradient:
             raise ValueError(
                 "budget.bandwidth_gradient belongs to budget.kernel 'rbf'; drop one of them"
             )
@@ -144,7 +156,8 @@ class Network:
         hidden: widths of the hidden layers.
         activation: "relu", "gelu" (exact, with the error function), "gelu_tanh" (its tanh
             approximation, flax's default) or "swish".
-        layer_norm: LayerNorm with epsilon 1e-6 before each activation.
+        layer_norm: LayerNorm with epsilon 1e-6, "before" or "after" each activation; ``None`` for
+            none. True means "before" and False ``None``, as up to version 0.1.
 
     Raises:
         ValueError: a setting out of its range, named.
@@ -152,7 +165,7 @@ class Network:
 
     hidden: tuple[int, ...] = (512, 512, 512, 512)
     activation: str = "relu"
-    layer_norm: bool = False
+    layer_norm: str | bool | None = None
 
     def __post_init__(self) -> None:
         widths = tuple(self.hidden) if isinstance(self.hidden, (tuple, list)) else ()
@@ -160,6 +173,12 @@ class Network:
         if not self.hidden or min(self.hidden) < 1:
             raise ValueError(f"network.hidden is {self.hidden}; give at least one width, all >= 1")
         _one_of("network.activation", self.activation, ACTIVATIONS)
+        if isinstance(self.layer_norm, bool):
+            object.__setattr__(self, "layer_norm", "before" if self.layer_norm else None)
+        if self.layer_norm is not None:
+            _one_of("network.layer_norm", self.layer_norm, (*LAYER_NORMS, "none"))
+        if self.layer_norm == "none":
+            object.__setattr__(self, "layer_norm", None)
 
 
 class _ByMethod(type):
@@ -264,10 +283,14 @@ class Settings(metaclass=_ByMethod):
         target_particles: "mean" or "max" over the particles in the TD target.
         target: how the target is formed: "td", or your own :class:`~vgf.spec.parts.Target`.
         value_ensemble: "mean" or "min" over the critics the flow climbs.
-        critic_loss: "squared", "expectile" or "sparse", or your own
-            :class:`~vgf.spec.parts.CriticLoss`.
-        expectile: tau_e of the expectile and sparse losses.
-        learning_rate: Adam's, the same for all networks.
+        critic_loss: "squared", "expectile" or "sparse", summed over the critics; "mean_squared",
+            averaged over them; or your own :class:`~vgf.spec.parts.CriticLoss`.
+        expectile: tau_e of the expectile loss.
+        sparse_alpha: alpha of the sparse loss, any positive number; ``None`` takes the expectile's,
+            as up to version 0.1 and in the authors' code, which has one number for both.
+        learning_rate: Adam's, of all networks but those named next.
+        actor_learning_rate: Adam's for the networks that give actions, the method's `actors`: the
+            reference, and FQL's policy; ``None`` is `learning_rate`.
         clip_norm: global-norm clip of each network's gradient before Adam; ``None`` for none.
         selection: how acting picks a particle: "best", "softmax" or "uniform", or your own
             :class:`~vgf.spec.parts.SelectionRule`.
@@ -300,6 +323,8 @@ class Settings(metaclass=_ByMethod):
     selection_temperature: float = 1.0
     sampler: str = "euler"
     target: str = "td"
+    actor_learning_rate: float | None = None
+    sparse_alpha: float | None = None
 
     def __post_init__(self) -> None:
         _numbers(self)
@@ -319,6 +344,10 @@ class Settings(metaclass=_ByMethod):
         if not 0.0 < self.expectile < 1.0:
             raise ValueError(f"expectile is {self.expectile!r}; it must lie in (0, 1)")
         at_least("learning_rate", self.learning_rate, 0.0)
+        if self.actor_learning_rate is not None:
+            at_least("actor_learning_rate", self.actor_learning_rate, 0.0)
+        if self.sparse_alpha is not None:
+            at_least("sparse_alpha", self.sparse_alpha, 0.0, strict=True)
         at_least("selection_temperature", self.selection_temperature, 0.0, strict=True)
         if self.clip_norm is not None:
             at_least("clip_norm", self.clip_norm, 0.0, strict=True)
@@ -332,6 +361,12 @@ class Settings(metaclass=_ByMethod):
     def declared(self) -> Any:
         """What the method declares: a :class:`vgf.spec.methods.Declaration`."""
         return find(Declared, self.method, "method")
+
+    def learning_rate_of(self, network: str) -> float:
+        """Adam's learning rate of one of the method's networks."""
+        if network in self.declared.actors and self.actor_learning_rate is not None:
+            return self.actor_learning_rate
+        return self.learning_rate
 
     @property
     def transports(self) -> bool:

@@ -13,6 +13,7 @@ from it. The state of an agent is a nested dict of arrays:
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -157,13 +158,14 @@ def act(
     Equation:
         a_i^(0) proposed at s,  a_i = transport( a_i^(0) ) over the test budget,
         a = select( a_i, values(s, a_i) ): agg_e Q_e(s, a_i), or 0 without a critic
+        A clip of the velocity is over the particles of one state, whatever `clip_scope` says.
 
     Raises:
         ValueError: shapes that do not match.
 
     Source:
-        Paper, adaptive test-time scaling; authors' code, `sample_actions`, which
-        aggregates Q as its TD target does.
+        Paper, adaptive test-time scaling; authors' code, `sample_actions`, which acts in one state
+        at a time and aggregates Q as its TD target does.
     """
     check_shapes("act", s=(s, "B o"))
     method = specification(settings)
@@ -172,6 +174,7 @@ def act(
         n = settings.particles if particles is None else particles
         noise = draw_act_noise(int(state["seed"]), draw, len(s), n, d)
     start = method.propose(state, s, noise["particles"], settings)
+    budget = replace(budget, clip_scope="state")  # one decision does not depend on another
     moved = method.move(state, s, start, budget, settings)
     q = method.values(state, s, moved, settings)
     a, index = select(moved, q, noise["select"], settings.selection, settings.selection_temperature)

@@ -92,14 +92,14 @@ def describe(hint: Any) -> str:
     if get_origin(hint) is tuple:
         return f"a list, each {describe(get_args(hint)[0])}"
     if NoneType in get_args(hint):
-        return f'{describe(_without_none(hint))}, or "{NONE}"'
+        return f'{" or ".join(map(describe, _without_none(hint)))}, or "{NONE}"'
     return {int: "a whole number", float: "a finite number", bool: "true or false", str: "text"}[
         hint
     ]
 
 
-def _without_none(hint: Any) -> Any:
-    return next(part for part in get_args(hint) if part is not NoneType)
+def _without_none(hint: Any) -> list[Any]:
+    return [part for part in get_args(hint) if part is not NoneType]
 
 
 def convert(value: Any, hint: Any) -> Any:
@@ -114,7 +114,9 @@ def convert(value: Any, hint: Any) -> Any:
     if NoneType in get_args(hint):
         if value is None or (isinstance(value, str) and value.lower() == NONE):
             return None
-        return convert(value, _without_none(hint))
+        kinds = _without_none(hint)
+        fits = [kind for kind in kinds if isinstance(kind, type) and type(value) is kind]
+        return convert(value, (fits or kinds)[0])
     if hint in (int, float):
         number = isinstance(value, int | float) and not isinstance(value, bool)
         check(number and math.isfinite(value), "not a finite number")

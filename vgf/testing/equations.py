@@ -261,6 +261,10 @@ def check(
     return report
 
 
+# what is added to 2 sigma^2: nothing, the authors' code's, and what no particles are narrower than
+GUARDS = (0.0, 1e-6, 0.5)
+
+
 # --- kernel and flow -----------------------------------------------------------------------------
 
 
@@ -303,7 +307,7 @@ def _(make: Maker) -> Arguments:
 @equation("repulsion_through_bandwidth", floor=0.0, unit=1.0)
 def _(make: Maker) -> Arguments:
     b, n, d = make.sizes()
-    return (make.particles((b,), n, d),)
+    return make.particles((b,), n, d), make.pick("guard", GUARDS)
 
 
 @equation("phi")
@@ -313,8 +317,9 @@ def _(make: Maker) -> Arguments:
     temperature = make.pick("temperature", TEMPERATURES)
     bandwidth = make.pick("bandwidth", (None, 0.5))
     through = bandwidth is None and temperature is not None and make.pick("through", (False, True))
-    a = make.particles(lead, n, d)
-    return a, make.scores((*lead, n, d)), temperature, bandwidth, through
+    kernel = "rbf" if through else make.pick("kernel", ("rbf", "rbf", None))
+    a, guard = make.particles(lead, n, d), make.pick("guard", GUARDS)
+    return a, make.scores((*lead, n, d)), temperature, bandwidth, through, kernel, guard
 
 
 @equation("project", floor=0.0)
@@ -341,6 +346,8 @@ BUDGETS = (
     Budget(steps=2, temperature=1.0, bandwidth=0.4),
     Budget(steps=2, temperature=0.5, bandwidth_gradient=True),
     Budget(steps=3, temperature=1e3, clip_norm=0.5, clip_scope="batch"),
+    Budget(steps=2, temperature=0.5, bandwidth_gradient=True, kernel_guard=1e-6),
+    Budget(steps=2, temperature=0.5, kernel=None, clip_norm=1.0, clip_scope="batch"),
 )
 
 
@@ -565,7 +572,8 @@ def _(make: Maker) -> Arguments:
 def _(make: Maker) -> Arguments:
     b, _, _ = make.sizes()
     q, y = make.scores((2, b), "q"), make.scores((b,), "y")
-    return q, y, make.pick("loss", CRITIC_LOSSES), make.pick("expectile", (0.5, 0.9))
+    loss, alpha = make.pick("loss", CRITIC_LOSSES), make.pick("alpha", (None, 0.2, 5.0))
+    return q, y, loss, make.pick("expectile", (0.5, 0.9)), alpha
 
 
 @equation("critic_gradient")
@@ -573,7 +581,8 @@ def _(make: Maker) -> Arguments:
     b, _, d = make.sizes()
     activation, loss = make.pick("activation", ACTIVATIONS), make.pick("loss", CRITIC_LOSSES)
     params, s = critic_network(make, d, activation), make.normal(b, OBSERVATION_DIM)
-    return params, s, make.actions(b, d), make.scores((b,), "y"), loss, 0.9, activation
+    y, alpha = make.scores((b,), "y"), make.pick("alpha", (None, 5.0))
+    return params, s, make.actions(b, d), y, loss, 0.9, activation, alpha
 
 
 # --- amortised gradient --------------------------------------------------------------------------
@@ -773,7 +782,15 @@ SETTINGS: dict[str, Settings] = {
         particles=3,
     ),
     "vgf expectile": _small(critic_loss="expectile", budget=BUDGETS[5], clip_norm=1.0),
-    "vgf sparse": _small(critic_loss="sparse", particles=1, selection="softmax"),
+    "vgf sparse": _small(critic_loss="sparse", sparse_alpha=3.0, particles=1, selection="softmax"),
+    "vgf as its authors": _small(
+        budget=BUDGETS[9],
+        target_update="before",
+        actor_learning_rate=1e-3,
+        critic=Network((8, 4), "gelu_tanh", "after"),
+        reference=Network((8, 4), "gelu_tanh", "after"),
+    ),
+    "vgf without a kernel": _small(budget=BUDGETS[10], learning_rate=1e-3, actor_learning_rate=0.0),
     "vgf gaussian": _small(reference_kind="gaussian", discount=0.0, selection="uniform"),
     "vgf gaussian tanh": _small(
         reference_kind="gaussian", reference_tanh=True, budget=BUDGETS[7], ensemble=1
@@ -798,7 +815,17 @@ SETTINGS: dict[str, Settings] = {
         weight_maximum=1.5,
         critic_loss="expectile",
     ),
-    "fql": _small(method="fql", budget=BUDGETS[0], particles=1, target_ensemble="mean"),
+    "fql": _small(
+        method="fql",
+        budget=BUDGETS[0],
+        particles=1,
+        target_ensemble="mean",
+        target_update="before",
+        critic_loss="mean_squared",
+        critic=Network((8, 4), "gelu_tanh", "after"),
+        policy=Network((8, 4), "gelu_tanh"),
+        actor_learning_rate=1e-3,
+    ),
     "fql normalised": _small(
         method="fql", budget=BUDGETS[0], normalise_values=True, distillation=0.5, clip_norm=1.0
     ),

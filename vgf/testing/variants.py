@@ -16,7 +16,6 @@ import numpy as np
 
 from ..backends.base import Backend
 from ..spec.kernel import SIGMA_SQUARED_MIN
-from ..spec.networks import hidden_layers
 from ..spec.optimiser import tree_map
 
 # original method, backend, arguments -> result
@@ -187,6 +186,36 @@ def _(b: Any, original: Any, a: Any, *args: Any) -> Any:
     return a
 
 
+def _guarded(guard: Callable[[float], float]) -> Callable[..., Any]:
+    """phi with another guard than it is given."""
+
+    def planted(
+        b: Any,
+        original: Any,
+        a: Any,
+        g: Any,
+        temperature: Any = None,
+        bandwidth: Any = None,
+        through: bool = False,
+        kernel: Any = "rbf",
+        kernel_guard: float = 0.0,
+    ) -> Any:
+        return original(a, g, temperature, bandwidth, through, kernel, guard(kernel_guard))
+
+    return planted
+
+
+variant("kernel guard left out", "phi", "your kernel has no guard")(_guarded(lambda guard: 0.0))
+variant("kernel guard on sigma^2", "phi", "your guard is added to sigma^2, not to 2 sigma^2")(
+    _guarded(lambda guard: 2 * guard)
+)
+
+
+@variant("kernel kept", "phi", "your flow has a kernel where there is to be none")
+def _(b: Any, original: Any, a: Any, g: Any, *args: Any) -> Any:
+    return original(a, g, *args[:3], "rbf", *args[4:])
+
+
 @variant("velocity clipped over the batch", "clip_velocity", "your clip mixes the states")
 def _(b: Any, original: Any, velocity: Any, max_norm: float, scope: str = "state") -> Any:
     return original(velocity, max_norm, "batch")
@@ -210,25 +239,7 @@ def _(b: Any, original: Any, velocity: Any, a: Any, budget: Any, *args: Any) -> 
     "LayerNorm after the activation", "_network", "LayerNorm belongs before the activation", "mlp"
 )
 def _(b: Any, original: Any, params: Any, x: Any, activation: str) -> Any:
-    x = _joined(b, x)
-    lead, x = x.shape[:-1], x.reshape(-1, x.shape[-1])
-    for name in [*hidden_layers(params), "output"]:
-        layer = params[name]
-        x = b.matmul(x, layer["kernel"]) + layer["bias"][..., None, :]
-        if name != "output":
-            x = b.activate(x, activation)
-        if "norm_scale" in layer:
-            x = b._normalise(x) * layer["norm_scale"][..., None, :]
-            x = x + layer["norm_offset"][..., None, :]
-    return x.reshape(*x.shape[:-2], *lead, x.shape[-1])
-
-
-def _joined(b: Any, x: Any) -> Any:
-    """A network's input in one piece; the frameworks have it in parts that broadcast."""
-    if not isinstance(x, tuple):
-        return x
-    lead = np.broadcast_shapes(*(tuple(part.shape[:-1]) for part in x))
-    return b.xp.concat([b.xp.broadcast_to(p, (*lead, p.shape[-1])) for p in x], axis=-1)
+    return original(_renamed(params, "norm", "post"), x, activation)
 
 
 def _normalised(
@@ -255,6 +266,28 @@ def _(b: Any, original: Any, x: Any, *affine: Any) -> Any:
 )
 def _(b: Any, original: Any, x: Any, *affine: Any) -> Any:
     return _normalised(x, 1e-6, *affine, lost=1)
+
+
+@variant(
+    "LayerNorm after, put before", "_network", "this LayerNorm belongs after the activation", "mlp"
+)
+def _(b: Any, original: Any, params: Any, x: Any, activation: str) -> Any:
+    return original(_renamed(params, "post", "norm"), x, activation)
+
+
+def _renamed(params: Any, old: str, new: str) -> Any:
+    """A network whose LayerNorm stands elsewhere."""
+    return {
+        name: {key.replace(f"{old}_", f"{new}_"): array for key, array in layer.items()}
+        if isinstance(layer, dict)
+        else layer
+        for name, layer in params.items()
+    }
+
+
+@variant("exact GELU", "activate", "your GELU is exact, not the tanh approximation")
+def _(b: Any, original: Any, x: Any, activation: str) -> Any:
+    return original(x, "gelu" if activation == "gelu_tanh" else activation)
 
 
 @variant("approximate GELU", "activate", "your GELU is the tanh approximation")
@@ -334,8 +367,17 @@ def _(b: Any, original: Any, params: Any, *args: Any) -> Any:
 
 
 @variant("expectile reversed", "critic_loss", "your expectile weighs the wrong side")
-def _(b: Any, original: Any, q: Any, y: Any, loss: str = "squared", expectile: float = 0.9) -> Any:
-    return original(q, y, loss, 1 - expectile)
+def _(
+    b: Any, original: Any, q: Any, y: Any, loss: str = "squared", expectile: float = 0.9, *args: Any
+) -> Any:
+    return original(q, y, loss, 1 - expectile, *args)
+
+
+@variant("sparse loss by the expectile", "critic_loss", "your sparse loss takes the expectile")
+def _(
+    b: Any, original: Any, q: Any, y: Any, loss: str = "squared", expectile: float = 0.9, *args: Any
+) -> Any:
+    return original(q, y, loss, expectile, None)
 
 
 @variant("loss averaged over critics", "critic_loss", "your loss averages the critics, not sums")
@@ -630,6 +672,17 @@ def _(b: Any, original: Any, state: Any, batch: Any, noise: Any, settings: Any) 
     return original(state, batch, noise, dataclasses.replace(settings, target_update="before"))
 
 
+@variant(
+    "one learning rate for all",
+    "update_from_noise",
+    "your actors are trained with the critic's learning rate",
+    "update",
+)
+def _(b: Any, original: Any, state: Any, batch: Any, noise: Any, settings: Any) -> Any:
+    one = dataclasses.replace(settings, actor_learning_rate=None)
+    return original(state, batch, noise, one)
+
+
 @variant("noise reused", "update_from_noise", "one draw of noise serves twice", "update")
 def _(b: Any, original: Any, state: Any, batch: Any, noise: Any, settings: Any) -> Any:
     if "reference_start" in noise:
@@ -677,7 +730,7 @@ def _(b: Any, original: Any, state: Any, batch: Any, noise: Any, settings: Any) 
     if settings.clip_norm is not None:
         gradient = b.clip_by_global_norm(gradient, settings.clip_norm)
     policy, adam = b.adam_step(
-        state["policy"], gradient, state["optimiser"]["policy"], settings.learning_rate
+        state["policy"], gradient, state["optimiser"]["policy"], settings.learning_rate_of("policy")
     )
     optimiser = {**new["optimiser"], "policy": adam}
     return {**new, "policy": policy, "optimiser": optimiser}, {**metrics, "policy_loss": loss}

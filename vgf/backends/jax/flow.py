@@ -52,7 +52,7 @@ class JaxFlow(JaxDevice):
         away = (a[..., :, None, :] - a[..., None, :, :]) / sigma_squared[..., None, None, None]
         return jnp.sum(k[..., None] * away, axis=-2) / n
 
-    def repulsion_through_bandwidth(self, a):
+    def repulsion_through_bandwidth(self, a, guard):
         n = check_shapes("repulsion_through_bandwidth", a=(a, "* N d"))["N"]
 
         # as the authors' code does it: automatic differentiation, the median included
@@ -63,7 +63,8 @@ class JaxFlow(JaxDevice):
             ordered = jnp.take_along_axis(flat, order, axis=-1)
             median = (ordered[..., (n * n - 1) // 2] + ordered[..., n * n // 2]) / 2
             sigma_squared = jnp.maximum(median / (2 * math.log(n + 1)), SIGMA_SQUARED_MIN)
-            return jnp.sum(jnp.exp(-distances / (2 * sigma_squared[..., None, None])))
+            guarded = sigma_squared + guard / 2
+            return jnp.sum(jnp.exp(-distances / (2 * guarded[..., None, None])))
 
         return -jax.grad(total)(a) / n
 

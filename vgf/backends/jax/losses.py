@@ -104,15 +104,18 @@ class JaxLosses(JaxFlow, JaxNetworks):
         r, mask = r.astype(value.dtype), mask.astype(value.dtype)  # whole numbers and bools too
         return r + discount * mask * value
 
-    def critic_loss(self, q, y, loss, expectile):
+    def critic_loss(self, q, y, loss, expectile, sparse_alpha):
         check_shapes("critic_loss", q=(q, "E B"), y=(y, "B"))
         x = y - q
+        alpha = expectile if sparse_alpha is None else sparse_alpha
         if loss == "squared":
             value = jnp.square(x)
+        elif loss == "mean_squared":
+            return jnp.mean(jnp.square(x))
         elif loss == "expectile":
             value = jnp.where(x >= 0, expectile, 1 - expectile) * jnp.square(x)
         elif loss == "sparse":
-            value = expectile * jnp.square(jax.nn.relu(x / (2 * expectile) + 1)) - x
+            value = alpha * jnp.square(jax.nn.relu(x / (2 * alpha) + 1)) - x
         else:
             own = find(CriticLoss, loss, "critic_loss", CRITIC_LOSSES)
             return own.value(self, q, y, expectile)

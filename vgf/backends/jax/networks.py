@@ -93,6 +93,9 @@ class JaxNetworks(JaxDevice):
                 y = self._normalise(y) * layer["norm_scale"] + layer["norm_offset"]
             if name != "output":
                 y = self.activate(y, activation)
+            if "post_scale" in layer:
+                centred = y - _row_mean(y, self.device == "cpu")
+                y = self._normalise(centred) * layer["post_scale"] + layer["post_offset"]
             parts = (y,)
         return parts[0]
 

@@ -38,7 +38,7 @@ class TorchFlow(TorchDevice):
         away = (a.unsqueeze(-2) - a.unsqueeze(-3)) / sigma_squared[..., None, None, None]
         return (k.unsqueeze(-1) * away).sum(-2) / n
 
-    def repulsion_through_bandwidth(self, a):
+    def repulsion_through_bandwidth(self, a, guard):
         n = check_shapes("repulsion_through_bandwidth", a=(a, "* N d"))["N"]
 
         # as the authors' code does it: automatic differentiation, the median included
@@ -48,7 +48,8 @@ class TorchFlow(TorchDevice):
             ordered = flat.gather(-1, flat.detach().argsort(dim=-1, stable=True))
             median = (ordered[..., (n * n - 1) // 2] + ordered[..., n * n // 2]) / 2
             sigma_squared = (median / (2 * math.log(n + 1))).clamp_min(SIGMA_SQUARED_MIN)
-            return torch.exp(-distances / (2 * sigma_squared[..., None, None])).sum()
+            guarded = sigma_squared + guard / 2
+            return torch.exp(-distances / (2 * guarded[..., None, None])).sum()
 
         gradient: Tensor = torch.func.grad(total)(a)
         return -gradient / n

@@ -97,17 +97,20 @@ class TorchLosses(TorchFlow, TorchNetworks):
         r, mask = r.to(value.dtype), mask.to(value.dtype)  # whole numbers and bools too
         return r + discount * mask * value
 
-    def critic_loss(self, q, y, loss, expectile):
+    def critic_loss(self, q, y, loss, expectile, sparse_alpha):
         check_shapes("critic_loss", q=(q, "E B"), y=(y, "B"))
         x = y - q
+        alpha = expectile if sparse_alpha is None else sparse_alpha
         if loss == "squared":
             value = x.square()
+        elif loss == "mean_squared":
+            return x.square().mean()
         elif loss == "expectile":
             # torch.where on two Python numbers would make a float32 weight whatever x is
             weight = torch.full_like(x, 1 - expectile).masked_fill(x >= 0, expectile)
             value = weight * x.square()
         elif loss == "sparse":
-            value = expectile * F.relu(x / (2 * expectile) + 1).square() - x
+            value = alpha * F.relu(x / (2 * alpha) + 1).square() - x
         else:
             own = find(CriticLoss, loss, "critic_loss", CRITIC_LOSSES)
             return own.value(self, q, y, expectile)

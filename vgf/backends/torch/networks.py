@@ -74,6 +74,8 @@ class TorchNetworks(TorchDevice):
                 y = self._normalise(y, layer["norm_scale"], layer["norm_offset"])
             if name != "output":
                 y = self.activate(y, activation)
+            if "post_scale" in layer:
+                y = self._normalise(y, layer["post_scale"], layer["post_offset"])
             parts = (y,)
         return parts[0]
 

@@ -80,6 +80,8 @@ class Declaration(Declared):
             it moves no particles, `budget.steps` is 0 by itself.
         trains: the networks that an update trains, in order. "critic" has a target network,
             "target_critic"; "critic" and "reference" are made from the settings of that name.
+        actors: those of its networks that give actions, and so are trained with
+            `actor_learning_rate`.
         transports: whether particles move along the value's gradient, over a budget.
     """
 
@@ -89,6 +91,7 @@ class Declaration(Declared):
     Settings: type[Settings] = Settings
     defaults: Mapping[str, Any] = {}
     trains: tuple[str, ...] = ("critic", "reference")
+    actors: tuple[str, ...] = ("reference",)
     transports = False
 
     def networks(self, o: int, d: int, settings: Any) -> dict[str, NetworkShape]:

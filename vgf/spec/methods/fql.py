@@ -170,9 +170,19 @@ class FQL(Specification):
     name = "fql"
     title = "FQL"
     Settings = FQLSettings
-    # its code's fql.py: one action, and the mean of the critics in the target
-    defaults = {"particles": 1, "target_ensemble": "mean"}
+    # its code, agents/fql.py and utils/networks.py: one action; the mean of the critics in the
+    # target and in the loss; GELU, and LayerNorm of the critic after it; the target from before
+    defaults = {
+        "particles": 1,
+        "target_ensemble": "mean",
+        "target_update": "before",
+        "critic_loss": "mean_squared",
+        "critic": Network(activation="gelu_tanh", layer_norm="after"),
+        "reference": Network(activation="gelu_tanh"),
+        "policy": Network(activation="gelu_tanh"),
+    }
     trains = ("critic", "reference", "policy")
+    actors = ("reference", "policy")
 
     def networks(self, o: int, d: int, settings: Any) -> dict[str, NetworkShape]:
         return {"policy": NetworkShape(o + d, d, settings.policy)}
