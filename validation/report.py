@@ -43,6 +43,10 @@ EXPERIMENTS = {
     "bench-amx": "python -m validation.bench RECORD ...",
     "published": "python -m validation.published",
 }
+# Claims are counted in groups: the paper's, this package's, and what it set itself for its speed.
+SPEED = ("bench-cpu", "bench-gpu", "bench-amx")
+OWN = ("sources", "precision")
+PAPER = tuple(name for name in EXPERIMENTS if name not in (*SPEED, *OWN))
 PARITY = "python -m validation.parity"
 RUNS = "python -m validation.runs demo"
 
@@ -75,37 +79,56 @@ def collect(folder: Path) -> dict[str, Data | None]:
 
 
 def overview(records: dict[str, Data | None], parities: dict[str, Data]) -> list[Block]:
-    """Every claim and whether it holds; and what was not run."""
+    """Every claim and whether it holds, counted in groups; and what was not run."""
+    groups = {
+        "The paper's claims": [row for name in PAPER for row in verdict_rows(name, records)],
+        "This package's own claims": [
+            *(row for name in OWN for row in verdict_rows(name, records)),
+            *parity_verdicts(parities),
+        ],
+        "This package's goals for its speed": [
+            row for name in SPEED for row in verdict_rows(name, records)
+        ],
+    }
+    notes: list[Block] = []
+    if any(record and record["quick"] for record in records.values()):
+        notes.append(Text("Some results are of a short version (`--quick`), for a look only."))
+    header = ("experiment", "claim", "holds", "evidence")
+    return [
+        Points([f"{name}: {counted(rows)}" for name, rows in groups.items()]),
+        *notes,
+        *(Table(f"**{name}**", header, rows) for name, rows in groups.items()),
+    ]
+
+
+def counted(rows: Sequence[Sequence[str]]) -> str:
+    """How many of some claims hold, in a sentence."""
+    held, failed = (sum(row[2] == answer(holds) for row in rows) for holds in (True, False))
+    missing = len(rows) - held - failed
+    text = f"{held} of {held + failed} hold"
+    return f"{text}; {missing} experiments were not run." if missing else f"{text}."
+
+
+def verdict_rows(name: str, records: dict[str, Data | None]) -> list[list[str]]:
+    """A row for each claim of an experiment, or one that says that it was not run."""
+    record = records.get(name)
+    if record is None:
+        return [[EXPERIMENTS[name], "", "not run", ""]]
+    return [
+        [record["title"], verdict["claim"], answer(verdict["holds"]), verdict["evidence"]]
+        for verdict in record["verdicts"]
+    ]
+
+
+def parity_verdicts(parities: dict[str, Data]) -> list[list[str]]:
+    """The same of the parity tables."""
     rows = []
-    for name, record in records.items():
-        if record is None:
-            rows.append([EXPERIMENTS[name], "", "not run", ""])
-            continue
-        for verdict in record["verdicts"]:
-            rows.append(
-                [record["title"], verdict["claim"], answer(verdict["holds"]), verdict["evidence"]]
-            )
     for name, parity in parities.items():
         agree = sum(row["agrees"] for row in parity["equations"])
         total = len(parity["equations"])
-        rows.append(
-            [
-                "Parity",
-                f"every backend computes the specification ({name})",
-                answer(agree == total),
-                f"{agree} of {total} rows agree",
-            ]
-        )
-    if not parities:
-        rows.append([PARITY, "", "not run", ""])
-    failed = [row for row in rows if row[2] == answer(False)]
-    held = [row for row in rows if row[2] == answer(True)]
-    missing = len(rows) - len(held) - len(failed)
-    summary = f"{len(held)} of {len(held) + len(failed)} claims hold"
-    summary += f"; {missing} experiments were not run." if missing else "."
-    if any(record and record["quick"] for record in records.values()):
-        summary += " Some results are of a short version (`--quick`), for a look only."
-    return [Text(summary), Table("", ("experiment", "claim", "holds", "evidence"), rows)]
+        claim = f"every backend computes the specification ({name})"
+        rows.append(["Parity", claim, answer(agree == total), f"{agree} of {total} rows agree"])
+    return rows or [[PARITY, "", "not run", ""]]
 
 
 def parity_blocks(folder: Path, parities: dict[str, Data]) -> list[Block]:

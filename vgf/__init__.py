@@ -12,10 +12,9 @@ from .moved import keep_old_names
 from .support.errors import VGFError
 
 if TYPE_CHECKING:
+    __version__: str
     from .backends import available_backends, get_backend
     from .spec.settings import Budget, Network, Settings, method_settings
-
-__version__ = "0.1.0"
 
 keep_old_names()
 
@@ -33,6 +32,8 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return _version()
     if name not in _HOMES:
         raise AttributeError(f"module 'vgf' has no attribute {name!r}")
     if _HOMES[name] == ".":
@@ -40,5 +41,15 @@ def __getattr__(name: str) -> Any:
     return getattr(importlib.import_module(_HOMES[name], __name__), name)
 
 
+def _version() -> str:
+    """The version that was installed, which git's tags named; "unknown" where none was."""
+    from importlib import metadata
+
+    try:
+        return metadata.version("vgf")
+    except metadata.PackageNotFoundError:
+        return "unknown"
+
+
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOMES])
+    return sorted([*globals(), *_HOMES, "__version__"])

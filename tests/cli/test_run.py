@@ -128,6 +128,7 @@ def test_what_a_run_leaves(run: Path) -> None:
         "environment.json",
         "checkpoints",
         "report.html",
+        *("flow.json", "flow.png", "flow.svg", "episode.gif"),
         *(f"{name}.{kind}" for name in ("metrics", "evaluations") for kind in ("csv", "jsonl")),
         *(
             f"{name}.{kind}"

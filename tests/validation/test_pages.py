@@ -258,7 +258,7 @@ def test_the_report_of_nothing_says_not_run(tmp_path):
     text = (tmp_path / "report.md").read_text()
     for name, command in reports.EXPERIMENTS.items():
         assert f"`{command}` makes it" in text, name
-    assert "0 of 0 claims hold" in text
+    assert text.count(": 0 of 0 hold; ") == 3
     assert f"`{reports.PARITY}` makes it" in text
 
 
@@ -287,7 +287,9 @@ def test_the_report_holds_the_records_and_needs_no_other_file(tmp_path):
     for verdict in record["verdicts"]:
         assert verdict["claim"] in text
         assert verdict["evidence"] in text
-    assert "2 of 3 claims hold" in text
+    assert "* The paper's claims: 2 of 2 hold; " in text  # parity and speed are counted apart
+    assert "* This package's own claims: 0 of 1 hold; " in text
+    assert "* This package's goals for its speed: 0 of 0 hold; " in text
     assert "1 of 2 rows agree" in text
     assert "L = 0 is best-of-N" in page
     links = Links()
@@ -312,7 +314,7 @@ def test_a_failed_claim_is_seen_in_the_report(tmp_path):
     reports.write_report(tmp_path)
     text = (tmp_path / "report.md").read_text()
     assert "**NO**" in text
-    held, of = map(int, re.search(r"(\d+) of (\d+) claims hold", text).groups())
+    held, of = map(int, re.search(r"paper's claims: (\d+) of (\d+) hold", text).groups())
     assert held < of
 
 

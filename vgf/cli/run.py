@@ -6,6 +6,7 @@ import dataclasses
 import os
 import re
 import shutil
+import textwrap
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -65,10 +66,12 @@ def _new_folder(task: TaskSettings) -> Path:
 
 def _train_all(config: RunConfig, folder: Path, resume: bool) -> int:
     """Train every unfinished seed, and report on all of them."""
-    from ..runs.report import report
+    from ..runs.report import QUICK, report
 
     start = time.perf_counter()
     try:
+        if config.quick:
+            print(textwrap.fill(QUICK, 79))
         _train_seeds(config, folder, resume)
         page = report(folder)
     except KeyboardInterrupt:
@@ -84,6 +87,7 @@ def _train_all(config: RunConfig, folder: Path, resume: bool) -> int:
 
 def _train_seeds(config: RunConfig, folder: Path, resume: bool) -> None:
     from ..runs.folder import CONFIG, create_run_folder, seed_folders
+    from ..runs.look import record_flow
     from ..runs.loop import finished, prepare, train_together
 
     folders = seed_folders(config, folder)
@@ -116,6 +120,7 @@ def _train_seeds(config: RunConfig, folder: Path, resume: bool) -> None:
             if several and not resume and not any(part.exists() for part in folders.values()):
                 shutil.rmtree(folder)
             raise
+    record_flow(next(iter(folders.values())), prepared[2])
 
 
 def _of_seed(config: RunConfig, seed: int, place: Path) -> RunConfig:

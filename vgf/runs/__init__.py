@@ -17,6 +17,8 @@ Each line may import the lines above it, and no others::
     start        where a run starts: at another run's checkpoint
     online       environment steps
     loop         the training loop
+    look         what a trained agent's flow does, recorded for a picture
+    picture      that picture, and an episode as an animation
     report       tables, figures and report.html of run folders
 
 So code that only acts with an agent imports `agent`, and no trainer.

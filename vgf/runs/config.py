@@ -308,6 +308,8 @@ class RunConfig:
 
     Args:
         preset: a task of the paper, whose settings the run starts from; none is the default run.
+        quick: a first look: a tenth of the updates and environment steps that the run would have,
+            evaluated once, at their end, over 20 episodes; files and flags that say otherwise win.
         task: the task and its data.
         agent: the method's settings.
         train: the training loop.
@@ -327,6 +329,7 @@ class RunConfig:
     """
 
     preset: str | None = None
+    quick: bool = False
     task: TaskSettings = field(default_factory=TaskSettings)
     agent: Settings = field(default_factory=demo_agent)
     train: TrainSettings = field(default_factory=TrainSettings)
@@ -371,6 +374,24 @@ def default_config(env: str | None = DEMO_ENV, method: str = DEMO_METHOD) -> Run
     """
     task = TaskSettings() if env == DEMO_ENV else TaskSettings(env=env, action_repeat=1)
     return RunConfig(task=task, agent=demo_agent(method))
+
+
+def shortened(config: RunConfig) -> RunConfig:
+    """The same run at a tenth of its length, for a first look; see :class:`RunConfig`, quick."""
+    train, online = config.train, config.online
+    steps = max(1, train.steps // 10)
+    return replace(
+        config,
+        train=replace(
+            train,
+            steps=steps,
+            log_every=max(1, train.log_every // 10),
+            evaluate_every=steps,
+            checkpoint_every=steps,
+        ),
+        online=replace(online, steps=online.steps // 10),
+        evaluation=replace(config.evaluation, episodes=min(20, config.evaluation.episodes)),
+    )
 
 
 def all_settings(config: Any = None) -> Iterator[Setting]:

@@ -36,6 +36,7 @@ NAMES = {
 # What --help shows, one line each; --help-all shows everything, with the settings' own texts.
 SHOWN = {
     "preset": "a task of the paper; vgf presets lists them",
+    "quick": "a first look, at a tenth of the length; not a result",
     "task.env": "task",
     "task.data": "file of data, .npz or .hdf5",
     "task.action_repeat": "simulator steps for each decision",

@@ -27,10 +27,18 @@ from ..support.toml import read_toml
 from .config import RunConfig
 from .folder import CONFIG, ENVIRONMENT
 from .log import EVALUATIONS, METRICS
+from .look import FLOW
+from .picture import caption as flow_caption
+from .picture import episode_caption, save_episode, save_flow
 from .resolve import load_config
 from .scores import Score, policy_titles, scores, step_of
 
 REPORT, LEARNING, LOSSES, SCALING = "report.html", "learning", "losses", "scaling"
+PICTURE, EPISODE = "flow", "episode.gif"
+QUICK = (
+    "A first look (--quick): a tenth of the run's length. Its scores are not a result; run without "
+    "--quick for one."
+)
 
 # Short column headings: a table must fit into 80 columns.
 _HEADINGS = {NORMALISED: "norm. score"}
@@ -336,8 +344,8 @@ def _thousands(value: float, _position: int | None = None) -> str:
 def report(folder: Path | str) -> Path:
     """Write the figures and report.html of a run folder, or of a folder of runs of one task.
 
-    Writes learning, losses and scaling as PNG and SVG, if there is something to draw, and
-    report.html, which needs no other file.
+    Writes flow, learning, losses and scaling as PNG and SVG and episode.gif, if there is something
+    to draw, and report.html, which needs no other file.
 
     Returns:
         The path of report.html.
@@ -349,17 +357,24 @@ def report(folder: Path | str) -> Path:
     runs = find_runs(folder)
     last = last_scores(runs)
     figures: list[tuple[str, str]] = []
+    flow = runs[0].folder / FLOW
+    if flow.exists():
+        found = read_json(flow, dict)
+        save_flow(found, folder / PICTURE)
+        figures.append((f"{PICTURE}.svg", flow_caption(found)))
+        if save_episode(found, folder / EPISODE):
+            figures.append((EPISODE, episode_caption(found)))
     if last:
         save_learning(runs, folder / LEARNING)
         save_scaling(last, folder / SCALING)
         bars = "bars: 95 % confidence intervals"
         figures += [
-            (SCALING, f"Test-time scaling at the last evaluation; {bars}."),
-            (LEARNING, f"Score against training updates, by test budget; {bars}."),
+            (f"{SCALING}.svg", f"Test-time scaling at the last evaluation; {bars}."),
+            (f"{LEARNING}.svg", f"Score against training updates, by test budget; {bars}."),
         ]
     if any(run.metrics for run in runs):
         save_losses(runs, folder / LOSSES)
-        figures.append((LOSSES, "Training."))
+        figures.append((f"{LOSSES}.svg", "Training."))
     write_atomically(folder / REPORT, _page(folder, runs, last, figures))
     return folder / REPORT
 
@@ -406,7 +421,7 @@ def _page(
             f"action. length: in decisions. {escape(_interval_note(last))}</p>"
         )
     for name, caption in figures:
-        body.append(html_figure(folder / f"{name}.svg", caption, escape(caption)))
+        body.append(html_figure(folder / name, caption, escape(caption)))
     if last:
         best = score_table(best_scores(runs), with_step=True)
         body.append("<h2>Best evaluation of each budget</h2>" + _table(best))
@@ -436,7 +451,7 @@ def _facts(start: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _warnings(runs: Sequence[Run]) -> list[str]:
-    lines = []
+    lines = [QUICK] if runs[0].config.get("quick") else []
     for run in runs:
         steps = _config(run).updates
         done = max((step_of(row) for row in [*run.metrics, *run.evaluations]), default=0)

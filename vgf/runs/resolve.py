@@ -17,7 +17,7 @@ from ..support.errors import VGFError
 from ..support.objects import absolute_name
 from ..support.settings_tree import NONE, override
 from ..support.toml import read_toml
-from .config import DEMO_ENV, DEMO_METHOD, RunConfig, default_config
+from .config import DEMO_ENV, DEMO_METHOD, RunConfig, default_config, shortened
 from .presets import Preset, find_preset
 
 
@@ -32,6 +32,8 @@ def load_config(path: Path | str) -> RunConfig:
 
 def resolve(flags: Mapping[str, Any], path: Path | str | None = None) -> RunConfig:
     """Defaults, then the preset, then the TOML file `path`, then `flags` (nested like the tree).
+
+    A quick run shortens the defaults and the preset; what file and flags say stays.
 
     The preset is the one named by the flags, or else by the file. The defaults are those of the
     task and method finally chosen; see :func:`default_config`. With a preset, the
@@ -54,6 +56,8 @@ def resolve(flags: Mapping[str, Any], path: Path | str | None = None) -> RunConf
         config = replace(config, agent=method_settings(method))
         settings = of_method(preset.settings_for(method), config.agent)
         config = override(config, settings, f"preset {preset.name}")
+    if flags.get("quick", file.get("quick")) is True:
+        config = shortened(config)
     config = override(config, of_method(file, config.agent), str(path))
     config = override(config, of_method(flags, config.agent), "flags")
     return replace(config, preset=preset.name if preset else None)

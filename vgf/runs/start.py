@@ -74,12 +74,18 @@ def _resolved(flags: Mapping[str, Any], path: Path | str | None) -> RunConfig:
     folder = asked_for("start.run", (file, flags), "")
     if not folder or folder.lower() == NONE:
         return resolve(flags, path)
+    if flags.get("quick", file.get("quick")) is True:
+        raise VGFError(
+            "--quick shortens a new run; one that starts from another run's checkpoint has the "
+            "length that --steps and --online-steps give it: drop --quick, or --from"
+        )
     place = Path(os.path.abspath(os.path.expanduser(folder)))
     source = open_run_folder(place)
     known = source.backend.name
     other = asked_for("backend.name", (file, flags), known or "") != known
     base = replace(
         source,
+        quick=False,
         train=replace(source.train, steps=0),
         online=OnlineSettings(),
         start=StartSettings(),

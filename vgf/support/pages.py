@@ -29,16 +29,17 @@ def _row(tag: str, cells: Sequence[str]) -> str:
 
 
 def html_figure(path: Path, alt: str, caption: str) -> str:
-    """An SVG file, within the page.
+    """A picture, an SVG, PNG or GIF file, within the page.
 
     Args:
         path: of the file.
         alt: text.
         caption: HTML.
     """
+    kind = {".svg": "svg+xml"}.get(path.suffix, path.suffix[1:])
     data = base64.b64encode(path.read_bytes()).decode()
     return (
-        f'<figure><img alt="{escape(alt)}" src="data:image/svg+xml;base64,{data}">'
+        f'<figure><img alt="{escape(alt)}" src="data:image/{kind};base64,{data}">'
         f"<figcaption>{caption}</figcaption></figure>"
     )
 
