@@ -39,7 +39,6 @@ SHOWN = {
     "quick": "a first look, at a tenth of the length; not a result",
     "task.env": "task",
     "task.data": "file of data, .npz or .hdf5",
-    "task.action_repeat": "simulator steps for each decision",
     "task.data_dir": "folder of data sets",
     "agent.method": "vgf, avgf, bc, weighted_bc, fql, or mine.py:Mine",
     "agent.particles": "particles N",
