@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
+import shutil
 import warnings
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,6 +19,7 @@ from vgf.benchmarks import find_task, minari
 from vgf.benchmarks.files import read_file
 from vgf.benchmarks.tasks import make_task
 from vgf.data import to_dataset
+from vgf.runs.config import TaskSettings
 from vgf.support.errors import VGFError
 
 need("minari", "gymnasium_robotics")
@@ -205,3 +208,71 @@ def test_what_cannot_be_used(store: Path, tmp_path: Path) -> None:
     (damaged / "data/metadata.json").write_text("{")
     with pytest.raises(VGFError, match="is not a complete Minari dataset"):
         make_task("test/maze-v0", data_dir=tmp_path)
+
+
+# --- data are never code ----------------------------------------------------------------------
+
+
+def changed(store: Path, folder: Path, **changes: Any) -> Path:
+    """A copy of the pendulum's dataset with other metadata; None drops one."""
+    shutil.copytree(store / "test/pendulum-v0", folder / "test/evil-v0")
+    place = folder / "test/evil-v0/data/metadata.json"
+    metadata = json.loads(place.read_text())
+    spec = json.loads(metadata["env_spec"]) | changes.pop("spec", {})
+    metadata |= {"env_spec": json.dumps(spec), "dataset_id": "test/evil-v0"} | changes
+    place.write_text(json.dumps({k: v for k, v in metadata.items() if v is not None}))
+    return folder / "test/evil-v0"
+
+
+def touching(mark: Path) -> dict[str, Any]:
+    return {"entry_point": "subprocess:call", "kwargs": {"args": ["touch", str(mark)]}}
+
+
+CODE = {
+    "entry point": lambda mark: {"spec": {"id": "Evil-v0", **touching(mark)}},
+    "entry point of a registered name": lambda mark: {"spec": touching(mark)},
+    "no arguments": lambda mark: {"spec": {"entry_point": "evil_module:call"}},
+    "evaluation": lambda mark: {
+        "eval_env_spec": json.dumps({"id": "Evil-v0", "additional_wrappers": [], **touching(mark)})
+    },
+    "module": lambda mark: {"spec": {"id": "evil_module:Pendulum-v1"}},
+    "wrapper": lambda mark: {"spec": {"additional_wrappers": [{"name": "W", **touching(mark)}]}},
+    "spaces": lambda mark: {"spec": touching(mark), "observation_space": None},
+    "path": lambda mark: {"spec": {"kwargs": {"xml_file": "/etc/passwd"}}},
+}
+
+
+@pytest.mark.parametrize("kind", CODE)
+def test_a_dataset_runs_no_code(
+    store: Path, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vgf.cli import main
+
+    mark = tmp_path / "mark"
+    path = changed(store, tmp_path / "mine", **CODE[kind](mark))
+    module = tmp_path / "evil_module.py"
+    module.write_text(f"open({str(mark)!r}, 'w')\ndef call(*a, **k): raise ValueError\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    places = ["--data-dir", str(tmp_path / "mine")]
+    inspected = main(["data", "inspect", "test/evil-v0", *places, "--no-picture"])
+    assert inspected == (2 if kind == "spaces" else 0)
+    assert not mark.exists()
+    if kind == "no arguments":  # the pendulum of the installed package, not the file's
+        assert minari.make_minari_env(path).unwrapped.__class__.__name__ == "PendulumEnv"
+    else:
+        with pytest.raises(VGFError, match="trust-data-code|only the code that it names could"):
+            minari.make_minari_env(path)
+    run = ["run", "--env", "test/evil-v0", *places, "--steps", "1", "--backend", "numpy"]
+    if kind != "no arguments":
+        assert main([*run, "--out", str(tmp_path / "run")]) == 2
+    assert not mark.exists()
+
+
+def test_the_users_word_lets_a_dataset_call_its_code(store: Path, tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+    path = changed(store, tmp_path, spec=touching(mark))
+    with pytest.raises(VGFError):
+        minari.make_minari_env(path, trusted=True)  # it is called, and is no environment
+    assert mark.exists()
+    assert not TaskSettings().trust_data_code

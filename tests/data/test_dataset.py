@@ -39,7 +39,7 @@ def test_a_good_dataset_is_kept_as_float32() -> None:
     [
         ({"masks": None}, "lacks masks"),
         ({"terminals": None, "rewards": None}, "lacks rewards, terminals"),
-        ({"actions": np.zeros(5)}, r"actions has shape \[5\]; it must have 2 axes"),
+        ({"actions": np.zeros(5)}, r"actions has shape \[5\]; it must be \[5, d\]"),
         ({"rewards": np.zeros((5, 1))}, r"rewards has shape \[5, 1\]; it must have 1 axis"),
         ({"rewards": np.zeros(4)}, "lengths differ: .*rewards 4"),
         ({"next_observations": np.zeros((5, 4))}, r"\[5, 3\] and next_observations \[5, 4\]"),

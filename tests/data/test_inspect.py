@@ -151,7 +151,7 @@ CHANGES: list[tuple[dict[str, Any], list[str]]] = [
     ({"rewards": None, "actions": None}, ["actions is missing", "rewards is missing"]),
     ({"terminals": None}, ["terminals is missing"]),
     ({"actions": np.zeros((ROWS, 2, 1))}, [r"actions has shape [40, 2, 1]; it must have 2 axes"]),
-    ({"rewards": np.zeros((ROWS, 1))}, ["rewards has shape [40, 1]; it must have 1 axis"]),
+    ({"rewards": np.zeros((ROWS, 3))}, ["rewards has shape [40, 3]; it must have 1 axis"]),
     ({"observations": np.zeros((ROWS, 0))}, ["observations has shape [40, 0]; its rows are empty"]),
     ({"rewards": np.zeros(39)}, ["lengths differ: observations 40, actions 40, rewards 39"]),
     ({"next_observations": np.zeros((ROWS, 4))}, ["observations have 3 numbers and next_obs"]),

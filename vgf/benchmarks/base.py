@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from ..data.npz import MEMORY
 from ..data.parts import Parts
-from ..data.raw import RawData, outside_the_box
+from ..data.raw import RawData, no_ends, outside_the_box
 from ..environments.pool import MakeEnv
 from ..spec.types import Array
 from ..support.callbacks import Progress, Say
@@ -39,6 +39,7 @@ class DataRequest:
         memory: where data are held, one of :data:`vgf.data.npz.DATA_MEMORY`.
         allow_generate, allow_download: whether missing data may be made or fetched.
         workers: processes that generate; None for one on each core.
+        trust_data_code: whether an environment may be made by code that the data themselves name.
         action_box: the smallest and the largest actions of the environment ``[d]``, if there is
             one; they are known once it was made.
         progress: called while data are generated or downloaded.
@@ -56,6 +57,7 @@ class DataRequest:
     allow_generate: bool = True
     allow_download: bool = True
     workers: int | None = None
+    trust_data_code: bool = False
     action_box: tuple[Array, Array] | None = None
     progress: Progress | None = None
     say: Say | None = None
@@ -147,6 +149,8 @@ class Benchmark:
         has_data: whether its tasks have data of their own; if not, every one needs a file.
         generates: whether it makes its own data, so that it uses `action_repeat` and `episodes` of
             a request.
+        names_environments: whether its data sets, not its names, say which environment is theirs;
+            looking at such data makes none.
         recordable: whether its names are gymnasium's ids, in which `vgf data make` can record a
             policy.
     """
@@ -156,6 +160,7 @@ class Benchmark:
     example: str
     has_data = True
     generates = False
+    names_environments = False
     recordable = False
 
     # --- find -----------------------------------------------------------------------------------
@@ -229,7 +234,7 @@ class Benchmark:
 
     def data_notes(self, raw: RawData) -> tuple[str, ...]:
         """What a reader of the results should know about the data; one line each."""
-        return (*raw.conventions(), *outside_the_box(raw))
+        return (*raw.conventions(), *outside_the_box(raw), *no_ends(raw))
 
     # --- make environments, and score -----------------------------------------------------------
 

@@ -74,6 +74,8 @@ def read_file(path: str | Path, memory: str = MEMORY) -> RawData:
         ".hdf5": _read_hdf5,
         ".h5": _read_hdf5,
     }
+    if not path.is_file():
+        raise VGFError(f"{path} is not a file, but a device or a pipe; name a file of data")
     if path.suffix not in readers:
         raise VGFError(f"{path}: its name must end in one of {', '.join(readers)}")
     return readers[path.suffix](path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import io
 import json
 import os
@@ -20,6 +21,7 @@ from unittest import mock
 
 import numpy as np
 
+from ..data.hdf5 import check_contained
 from ..data.npz import check_mappable
 from ..data.parts import Parts
 from ..data.provenance import ATTRIBUTE, read_json, same_making
@@ -27,6 +29,7 @@ from ..data.raw import RawData, with_box
 from ..spec.types import Array
 from ..support.errors import VGFError
 from ..support.extras import need
+from ..support.memory import check_fits
 from ..support.statistics import NORMALISED
 from ..support.suggestions import closest
 from .base import Benchmark, DataRequest, NoDataError, Output, Scoring, reference_note
@@ -44,30 +47,21 @@ class MinariData:
     Args:
         path: its folder in a store.
         dataset: Minari's own object.
+        ref_min, ref_max: the returns of score 0 and 100, if the dataset has them.
+        spec: the environment in which it says to evaluate, as its metadata describe it; None if
+            they name none.
     """
 
     path: Path
     dataset: Any
-
-    @property
-    def ref_min(self) -> float | None:
-        """The return of score 0, if the dataset has one."""
-        return self._number("ref_min_score")
-
-    @property
-    def ref_max(self) -> float | None:
-        """The return of score 100, if the dataset has one."""
-        return self._number("ref_max_score")
-
-    def _number(self, key: str) -> float | None:
-        value = self.dataset.storage.metadata.get(key)
-        return None if value is None else float(value)
+    ref_min: float | None
+    ref_max: float | None
+    spec: Mapping[str, Any] | None
 
     @property
     def env_name(self) -> str | None:
         """The environment in which the dataset says to evaluate, or None if it names none."""
-        found = self.dataset._eval_env_spec or self.dataset.env_spec
-        return None if found is None else str(found.id)
+        return None if self.spec is None else self.spec["id"]
 
 
 def stores(data_dir: str | Path | None) -> list[Path]:
@@ -162,15 +156,47 @@ def _download(minari: Any, name: str, store: Path) -> str:
 
 
 def open_minari(path: Path) -> MinariData:
-    """Open the dataset in a folder.
+    """Open the dataset in a folder; nothing of what it names is imported or called.
 
     Raises:
-        VGFError: a folder that is not a complete dataset, or one of another version of Minari.
+        VGFError: a folder that is not a complete dataset, or one of another version of Minari; one
+            that does not describe its spaces, for which Minari would make its environment.
     """
     minari = need("minari", "minari")
     need("h5py", "minari")
+    metadata = read_json(path / "data" / "metadata.json")
     with _whole(path), _unwarned():
-        return MinariData(path, minari.MinariDataset(path / "data"))
+        if not isinstance(metadata, dict):
+            raise ValueError("its metadata.json is not a JSON object")
+        missing = [key for key in ("observation_space", "action_space") if key not in metadata]
+        if missing:
+            raise VGFError(
+                f"{path} does not describe its {missing[0]}; only the code that it names could, "
+                "which is not called: fetch it again, as written by a newer Minari"
+            )
+        dataset = minari.MinariDataset(path / "data")
+        low, high = (_number(metadata, f"{end}_score") for end in ("ref_min", "ref_max"))
+        return MinariData(path, dataset, low, high, _spec(metadata))
+
+
+def _number(metadata: Mapping[str, Any], key: str) -> float | None:
+    value = metadata.get(key)
+    if value is None:
+        return None
+    if not np.isfinite(float(value)):
+        raise ValueError(f"{key} is {value}")
+    return float(value)
+
+
+def _spec(metadata: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The environment to evaluate in; its JSON is text within the JSON of the metadata."""
+    text = next((t for t in map(metadata.get, ("eval_env_spec", "env_spec")) if t), None)
+    if text is None:
+        return None
+    spec = json.loads(text)
+    if not (isinstance(spec, dict) and isinstance(spec.get("id"), str)):
+        raise ValueError("its environment has no id")
+    return spec
 
 
 @contextlib.contextmanager
@@ -208,6 +234,7 @@ def read_minari(path: Path) -> RawData:
     from ..environments.fitting import check_spaces, flatten
 
     found = open_minari(path)
+    _check_contained(path)
     observation_space, action_space = found.dataset.observation_space, found.dataset.action_space
     check_spaces(observation_space, action_space, str(path))
     parts: dict[str, list[Array]] = {}
@@ -221,6 +248,18 @@ def read_minari(path: Path) -> RawData:
         raise VGFError(f"{path} has no episodes")
     raw = RawData(arrays, str(path), tuple(arrays))
     return with_box(raw, action_space.low, action_space.high)
+
+
+def _check_contained(path: Path) -> None:
+    """Check that the dataset's HDF5 files hold all of their contents, which fit into memory.
+
+    Raises:
+        VGFError: as :func:`vgf.data.hdf5.check_contained`.
+    """
+    h5py = need("h5py", "minari")
+    for place in sorted((path / "data").glob("*.hdf5")):
+        with _whole(path), h5py.File(place, "r") as file:
+            check_fits(check_contained(file, place), str(place))
 
 
 def _add(parts: dict[str, list[Array]], episode: Any, seen: Array) -> None:
@@ -240,29 +279,64 @@ def _add(parts: dict[str, list[Array]], episode: Any, seen: Array) -> None:
         parts.setdefault(key, []).append(array)
 
 
-def make_minari_env(path: Path, seed: int | None = None) -> Any:
+def make_minari_env(path: Path, seed: int | None = None, trusted: bool = False) -> Any:
     """Make the environment in which a dataset says to evaluate, fitted.
+
+    The dataset's word is taken for which environment it is, its arguments and its time limit. What
+    is called is what an installed package has registered under that name.
 
     Args:
         path: of the dataset's folder.
         seed: of the first `reset` without its own seed.
+        trusted: call what the dataset itself names: its entry point, wrappers and arguments.
 
     Raises:
-        VGFError: it names none, or it cannot be made here.
+        VGFError: it names none, or one that cannot be made here; or, unless `trusted`, one that no
+            package has registered, wrappers, or an argument that could be a path.
     """
     from ..environments.fitting import fit
-    from ..environments.making import made, registered
+    from ..environments.making import made, make_registered, registered
 
     found = open_minari(path)
-    if found.env_name is None:
+    if found.spec is None or found.env_name is None:
         raise VGFError(f"{path} does not say which environment it is for")
     registered()
+    if trusted:
+        with _unwarned():
+            make = functools.partial(
+                found.dataset.recover_environment, eval_env=True, disable_env_checker=True
+            )
+            return fit(made(found.env_name, make), seed)
+    way_out = (
+        "; --trust-data-code calls the code that the data set names: use it only if you trust its "
+        "source"
+    )
+    if found.spec.get("additional_wrappers"):
+        raise VGFError(f"{path} wraps its environment in code that it names itself{way_out}")
+    options = found.spec.get("kwargs") or {}
+    for name, value in options.items() if isinstance(options, dict) else [("kwargs", "/")]:
+        if not _is_plain(value):
+            raise VGFError(
+                f"{path}: its environment's argument {name} is {value!r}, which could be a file "
+                f"or code{way_out}"
+            )
+    limit = found.spec.get("max_episode_steps")
+    if isinstance(limit, int) and limit > 0:
+        options = {**options, "max_episode_steps": limit}
     with _unwarned():
-        env = made(
-            found.env_name,
-            lambda: found.dataset.recover_environment(eval_env=True, disable_env_checker=True),
-        )
+        env = make_registered(found.env_name, options, f"{path} is for", way_out)
     return fit(env, seed)
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether an argument is data alone: numbers, and words that are no path."""
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value))
+    if isinstance(value, dict):
+        return all(_is_plain(x) for pair in value.items() for x in pair)
+    if isinstance(value, str):
+        return re.fullmatch(r"[\w .+-]*", value) is not None and not value.startswith(".")
+    return value is None or isinstance(value, bool | int | float)
 
 
 def check_no_part(raw: RawData, path: Path) -> None:
@@ -401,15 +475,17 @@ class MinariMaker:
     """Makes the environment in which a dataset is evaluated; picklable."""
 
     path: Path
+    trusted: bool = False
 
     def __call__(self, seed: int | None = None) -> Any:
-        return make_minari_env(self.path, seed)
+        return make_minari_env(self.path, seed, self.trusted)
 
 
 class Minari(Benchmark):
     """Minari's datasets; names in a local store take precedence over gymnasium's."""
 
     kind, title, example = "minari", "Minari", "D4RL/door/human-v2"
+    names_environments = True
 
     def names(self, data_dir: str | Path | None = None) -> Sequence[str]:
         return local_names(data_dir)
@@ -448,15 +524,16 @@ class Minari(Benchmark):
             note = f"no evaluation: {name} does not say which environment it is for"
             return Scoring(None, notes=(note,))
         env = found.env_name
+        maker = MinariMaker(path, request.trust_data_code)
         notes = [f"evaluated in {env} ({simulator_versions(env)}), as {name} says"]
         low, high = found.ref_min, found.ref_max
         if low is None or high is None or low == high:
             notes.append(
                 f"no normalised score: {name} has no reference scores; the return is reported"
             )
-            return Scoring(MinariMaker(path), notes=tuple(notes))
+            return Scoring(maker, notes=tuple(notes))
         notes.append(reference_note(low, high, "the dataset"))
-        return Scoring(MinariMaker(path), NORMALISED, (low, high), tuple(notes))
+        return Scoring(maker, NORMALISED, (low, high), tuple(notes))
 
     def output(self, name: str, data_dir: str | Path | None = None) -> Output | None:
         return MinariOutput.of(name, data_dir)

@@ -102,6 +102,7 @@ def make_task(
     allow_download: bool = True,
     workers: int | None = None,
     data_memory: str = MEMORY,
+    trust_data_code: bool = False,
     progress: Progress | None = None,
     say: Say | None = None,
 ) -> Task:
@@ -126,6 +127,7 @@ def make_task(
         allow_generate, allow_download: whether missing data may be made or fetched.
         workers: processes that generate; None for one on each core.
         data_memory: where data are held, one of :data:`vgf.data.npz.DATA_MEMORY`.
+        trust_data_code: whether the environment may be made by code that the data themselves name.
         progress: called while data are generated or downloaded.
         say: takes a line for the person at the terminal, while data are generated.
 
@@ -148,6 +150,7 @@ def make_task(
         allow_generate,
         allow_download,
         workers,
+        trust_data_code,
         progress=progress,
         say=say,
     )

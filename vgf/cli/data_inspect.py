@@ -104,8 +104,9 @@ def _open(args: argparse.Namespace) -> tuple[RawData, tuple[str, ...], str | Non
     found.benchmark.check_request(request)
     task = None
     try:
-        task, box = measure(found.benchmark, request)
-        request = dataclasses.replace(request, action_box=box)
+        if not found.benchmark.names_environments:
+            task, box = measure(found.benchmark, request)
+            request = dataclasses.replace(request, action_box=box)
     except VGFError as error:
         remarks.append(f"not compared with the environment: {error}")
     try:
@@ -186,7 +187,8 @@ def _print(found: Inspection, picture: Path | None) -> None:
     print(_wrapped("source", found.source))
     for line in found.conventions:
         print(_wrapped("", line))
-    unused = [name for name in found.found if name not in found.fields]
+    used = {*found.fields, *found.renamed}
+    unused = [name for name in found.found if name not in used]
     if unused:
         print(_wrapped("not used", ", ".join(unused)))
     print("\n" + format_table([_field_row(key, field) for key, field in found.fields.items()]))

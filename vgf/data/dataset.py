@@ -27,7 +27,7 @@ from ..support.files import atomic_file
 
 KEYS = ("observations", "actions", "rewards", "masks", "terminals", "next_observations")
 _FLAGS = {"masks", "terminals", "timeouts"}
-_COLUMNS = {"rewards", *_FLAGS}
+COLUMNS = {"rewards", *_FLAGS}
 # Separates the random numbers that pick batches from those of the update (vgf/spec/update.py).
 BATCHES = 3
 # Rounding may carry actions this far past the box [-1, 1].
@@ -294,16 +294,9 @@ def check_arrays(arrays: Mapping[str, Any], source: str) -> dict[str, Array]:
     """
     fields = {key: np.asarray(array) for key, array in arrays.items()}
     for key, array in fields.items():
-        if array.dtype.kind not in "fiub":
-            raise VGFError(f"{source}: {key} has dtype {array.dtype}; it must be numbers")
-        expected = 1 if key in _COLUMNS else 2
-        if array.ndim != expected:
-            raise VGFError(
-                f"{source}: {key} has shape {list(array.shape)}; it must have {expected} "
-                f"{'axis' if expected == 1 else 'axes'}"
-            )
-        if expected == 2 and array.shape[1] == 0:
-            raise VGFError(f"{source}: {key} has shape {list(array.shape)}; its rows are empty")
+        fault = form_fault(key, array)
+        if fault is not None:
+            raise VGFError(f"{source}: {key} {fault}")
     lengths = {key: len(array) for key, array in fields.items()}
     if len(set(lengths.values())) > 1:
         listed = ", ".join(f"{key} {length}" for key, length in lengths.items())
@@ -325,6 +318,27 @@ def check_arrays(arrays: Mapping[str, Any], source: str) -> dict[str, Array]:
                 f"{source}: {key} is {float(fields[key][row])} in row {row}; it must be 0 or 1"
             )
     return fields
+
+
+def form_fault(key: str, array: Array) -> str | None:
+    """What is wrong with the type or the shape of a field, to follow its name; or None."""
+    if array.dtype.kind not in "fiub":
+        return f"has dtype {array.dtype}; it must be numbers"
+    shape, rows = list(array.shape), len(array) if array.ndim else "M"
+    if key == "actions" and array.dtype.kind in "iub":
+        return (
+            f"has dtype {array.dtype}, as discrete actions have, which cannot be used; if they are "
+            "vectors of continuous numbers, store them as float32"
+        )
+    expected = 1 if key in COLUMNS else 2
+    if array.ndim == 1 and expected == 2:
+        return f"has shape {shape}; it must be [{rows}, d]: one number a row is [{rows}, 1]"
+    if array.ndim != expected:
+        axes = "1 axis" if expected == 1 else "2 axes"
+        return f"has shape {shape}; it must have {axes}"
+    if expected == 2 and array.shape[1] == 0:
+        return f"has shape {shape}; its rows are empty"
+    return None
 
 
 def check_finite(fields: Mapping[str, Array], source: str) -> None:

@@ -5,34 +5,93 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ..support.errors import VGFError
 from ..support.extras import need
-from .raw import RAW_KEYS, RawData
+from ..support.memory import check_fits
+from .raw import NAMES, RawData
+
+# No filter makes an array more than this much larger than what is stored of it (deflate's limit).
+_MOST_UNPACKED = 1032
 
 
 def read_hdf5(path: str | Path) -> RawData:
     """Read an HDF5 file with one array for each field, by its own name.
 
     observations, actions, rewards and terminals; timeouts and next_observations are optional, and
-    so are masks (see :mod:`vgf.data.raw` for what `terminals` mean with them and without). Rewards
-    and flags may be columns ``[M, 1]``. Everything else in the file is ignored.
+    so are masks (see :mod:`vgf.data.raw` for what `terminals` mean with them and without).
+    Everything else in the file is ignored.
 
     Raises:
-        VGFError: no such file, or not a complete HDF5 file.
+        VGFError: no such file, not a complete HDF5 file, one whose contents are in other files
+            (:func:`check_contained`), or arrays that do not fit into memory.
     """
     h5py = need("h5py", "d4rl")
     path = Path(path)
     with _readable(path), h5py.File(path, "r") as file:
+        check_contained(file, path)
         is_array = {key: isinstance(file.get(key), h5py.Dataset) for key in file}
-        arrays = {key: np.asarray(file[key][()]) for key in RAW_KEYS if is_array.get(key)}
-    for key in ("rewards", "masks", "terminals", "timeouts"):
-        if key in arrays and arrays[key].shape[1:] == (1,):
-            arrays[key] = arrays[key][:, 0]
+        wanted = [key for key in NAMES if is_array.get(key)]
+        check_fits(sum(file[key].nbytes for key in wanted), str(path))
+        arrays = {key: np.asarray(file[key][()]) for key in wanted}
     found = tuple(key if there else f"{key} (no array)" for key, there in is_array.items())
     return RawData(arrays, str(path), found)
+
+
+def check_contained(file: Any, path: Path) -> int:
+    """Check that an HDF5 file holds all of its contents, and as much as it declares.
+
+    HDF5 lets a file name other files: links to their objects, arrays stored in them as raw bytes,
+    and virtual arrays made of theirs. Reading such a file would read whatever it names.
+
+    Args:
+        file: opened by h5py.
+        path: for the messages.
+
+    Returns:
+        The bytes of all of its arrays.
+
+    Raises:
+        VGFError: something in another file, or an array larger than what is stored can be.
+    """
+    h5py = need("h5py", "d4rl")
+    groups, seen, total = [file], set(), 0
+    while groups:
+        group = groups.pop()
+        for key in group:
+            name = f"{path}: {group.name.rstrip('/')}/{key}"
+            link = group.get(key, getlink=True)
+            if isinstance(link, h5py.ExternalLink):
+                raise VGFError(f"{name} is a link to another file, {link.filename}; copy it in")
+            if isinstance(link, h5py.SoftLink):
+                continue  # to something that is looked at where it is, or to nothing
+            item = group.get(key)
+            place = h5py.h5o.get_info(item.id).addr
+            if place in seen:
+                continue
+            seen.add(place)
+            if isinstance(item, h5py.Group):
+                groups.append(item)
+            elif isinstance(item, h5py.Dataset):
+                _check_stored(item, name)
+                total += item.nbytes if item.shape is not None else 0
+    return total
+
+
+def _check_stored(array: Any, name: str) -> None:
+    """Check that an array of an HDF5 file is in it, as far as its size tells."""
+    if array.external or array.is_virtual:
+        raise VGFError(f"{name} is stored in other files; copy its numbers into the file")
+    if array.shape is None:  # an empty one, of no size
+        return
+    if array.nbytes > _MOST_UNPACKED * max(array.id.get_storage_size(), 64):
+        raise VGFError(
+            f"{name} declares {array.nbytes:,} bytes and {array.id.get_storage_size():,} are "
+            "stored; the file is incomplete: fetch it again"
+        )
 
 
 @contextlib.contextmanager
@@ -44,7 +103,12 @@ def _readable(path: Path) -> Iterator[None]:
         raise VGFError(f"{path} is a folder; name a file in it")
     try:
         yield
-    except (OSError, RuntimeError, ValueError, TypeError, KeyError) as error:
+    except VGFError:
+        raise
+    except MemoryError as error:
+        raise VGFError(f"{path} does not fit into memory; use a machine with more") from error
+    except Exception as error:  # whatever HDF5 finds wrong with it
+        reason = " ".join(str(error).split()) or type(error).__name__
         raise VGFError(
-            f"{path} is not a complete HDF5 file ({error}); delete it and fetch it again"
+            f"{path} is not a complete HDF5 file ({reason}); delete it and fetch it again"
         ) from error

@@ -9,11 +9,10 @@ import numpy as np
 
 from ..spec.types import Array
 from ..support.errors import VGFError
-from .dataset import BOX_TOLERANCE, Dataset
-from .raw import RAW_KEYS, RawData, ends_of, to_dataset
+from .dataset import BOX_TOLERANCE, Dataset, form_fault
+from .raw import RAW_KEYS, RawData, ends_of, no_ends, to_dataset
 
 FLAGS = ("terminals", "timeouts", "masks")
-_COLUMNS = ("rewards", *FLAGS)
 _ROW = ("observations", "actions", "rewards", "next_observations")
 
 
@@ -77,6 +76,7 @@ class Inspection:
         outside: rows with an action outside the box by more than rounding; None if unknown.
         box: of the actions, in words.
         constant: coordinates of the observations that never change.
+        renamed: flags that the file calls by other names, by these names.
         faults: everything for which training would refuse the source, one line each.
         remarks: what is worth knowing but no fault, one line each.
         per_trajectory: returns and lengths of every trajectory, for the picture.
@@ -100,6 +100,7 @@ class Inspection:
     outside: int | None
     box: str
     constant: tuple[int, ...]
+    renamed: tuple[str, ...]
     faults: tuple[str, ...]
     remarks: tuple[str, ...]
     per_trajectory: tuple[Array, Array]
@@ -111,8 +112,7 @@ def inspect(raw: RawData) -> Inspection:
     """
     raw = raw.spread()
     fields = {key: np.asarray(raw.arrays[key]) for key in RAW_KEYS if key in raw.arrays}
-    numbers = {key: array for key, array in fields.items() if array.dtype.kind in "fiub"}
-    sound = {key: array for key, array in numbers.items() if _shape_fault(key, array) is None}
+    sound = {key: array for key, array in fields.items() if form_fault(key, array) is None}
     lengths = {len(array) for array in sound.values()}
     whole = len(sound) == len(fields) and len(lengths) == 1 and 0 not in lengths
     rows = lengths.pop() if whole else None
@@ -146,6 +146,7 @@ def inspect(raw: RawData) -> Inspection:
         outside=None if outside is None else int(outside.sum()),
         box=_box(raw),
         constant=constant,
+        renamed=tuple(word for _, name in raw.renamed for word in name.split()),
         faults=tuple(faults),
         remarks=tuple(_remarks(raw, duplicates, outside, constant, both)),
         per_trajectory=(returns, steps),
@@ -167,10 +168,8 @@ def _faults(raw: RawData, fields: Mapping[str, Array], sound: Mapping[str, Array
     """Everything that is wrong, one line each."""
     faults = [*_missing(raw, fields)]
     for key, array in fields.items():
-        if array.dtype.kind not in "fiub":
-            faults.append(f"{key} has dtype {array.dtype}; it must be numbers")
-        elif key not in sound:
-            faults.append(f"{key} {_shape_fault(key, array)}")
+        if key not in sound:
+            faults.append(f"{key} {form_fault(key, array)}")
     lengths = {key: len(array) for key, array in sound.items()}
     if len(set(lengths.values())) > 1:
         listed = ", ".join(f"{key} {length:,}" for key, length in lengths.items())
@@ -197,16 +196,6 @@ def _missing(raw: RawData, fields: Mapping[str, Array]) -> list[str]:
         missing.append("terminals")
     listed = ", ".join(sorted(raw.found or fields)) or "nothing"
     return [f"{key} is missing; the file has {listed}" for key in missing]
-
-
-def _shape_fault(key: str, array: Array) -> str | None:
-    """What is wrong with the shape of a field, or None."""
-    axes = 1 if key in _COLUMNS else 2
-    if array.ndim != axes:
-        return f"has shape {list(array.shape)}; it must have {axes} ax{'i' if axes == 1 else 'e'}s"
-    if axes == 2 and array.shape[1] == 0:
-        return f"has shape {list(array.shape)}; its rows are empty"
-    return None
 
 
 def _sizes(raw: RawData, sound: Mapping[str, Array]) -> list[str]:
@@ -374,7 +363,7 @@ def _remarks(
     both: int | None,
 ) -> list[str]:
     """What is worth knowing but no fault."""
-    remarks = []
+    remarks = [*no_ends(raw)]
     if raw.action_clip is not None and outside is not None and outside.any():
         remarks.append(f"actions leave [-1, 1] in {_rows(outside)}, and are clipped")
     if duplicates:

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 import os
 import shutil
 import tempfile
 import zipfile
-import zlib
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
@@ -22,15 +22,15 @@ import numpy as np
 from ..spec.types import Array
 from ..support.errors import VGFError
 from ..support.files import cache_folder, make_folder
+from ..support.memory import SHARE, check_fits, free_memory
 from .dataset import mapped_array
-from .raw import RAW_KEYS, RawData
+from .raw import NAMES, RawData
 
 AUTO, MEMORY, MAPPED = "auto", "memory", "mapped"
 # Where the arrays of a file are held; "auto" maps those that do not fit into memory.
 DATA_MEMORY = (AUTO, MEMORY, MAPPED)
-# The share of the free memory that a file's arrays may take before they are mapped: reading
-# briefly holds them together with what is made from them.
-_SHARE = 0.5
+# Deflate makes nothing more than this much smaller.
+_MOST_UNPACKED = 1032
 _OBSERVED = ("observations", "next_observations")
 
 
@@ -49,7 +49,7 @@ def read_npz(path: str | Path, memory: str = MEMORY) -> RawData:
     """
     path = Path(path)
     with readable(path):
-        arrays, found, folder = load_arrays(path, RAW_KEYS, memory)
+        arrays, found, folder = load_arrays(path, NAMES, memory)
     return RawData(arrays, str(path), found, folder=folder)
 
 
@@ -81,30 +81,48 @@ def load_arrays(
     with np.load(path, allow_pickle=False) as file:
         found = tuple(file.files)
         wanted = [key for key in found if key in keys]
-        mapped = memory == MAPPED or (memory == AUTO and not _fits(file.zip, wanted))
+        size = sum(_declared(file.zip, key) for key in wanted)
+        free = free_memory()
+        fits = free is None or size <= SHARE * free
+        mapped = memory == MAPPED or (memory == AUTO and not fits)
         if not mapped:
+            check_fits(size, str(path))
             return {key: file[key] for key in wanted}, found, None
     folder = _unpacked(path, wanted)
-    arrays = {key: np.asarray(np.load(folder / f"{key}.npy", mmap_mode="r")) for key in wanted}
-    return arrays, found, folder
-
-
-def _fits(archive: zipfile.ZipFile, keys: Collection[str]) -> bool:
-    """Whether some arrays of a file fit into memory."""
-    names = {f"{key}.npy" for key in keys}
-    size = sum(entry.file_size for entry in archive.infolist() if entry.filename in names)
-    free = free_memory()
-    return free is None or size <= _SHARE * free
-
-
-def free_memory() -> int | None:
-    """Bytes of memory that a program could still take; None if the system does not say."""
     try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return None
-    free = next((line.split()[1] for line in lines if line.startswith("MemAvailable:")), None)
-    return None if free is None else int(free) * 1024
+        return _mapped(folder, wanted), found, folder
+    except (OSError, ValueError):  # damaged in the cache
+        shutil.rmtree(folder)
+        return _mapped(_unpacked(path, wanted), wanted), found, folder
+
+
+def _mapped(folder: Path, keys: Collection[str]) -> dict[str, Array]:
+    return {key: np.asarray(np.load(folder / f"{key}.npy", mmap_mode="r")) for key in keys}
+
+
+def _declared(archive: zipfile.ZipFile, key: str) -> int:
+    """The bytes of an array of a .npz file, before it is read.
+
+    Raises:
+        ValueError: the array, its header and its place in the archive do not agree.
+    """
+    entry = archive.getinfo(f"{key}.npy")
+    if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise ValueError(f"{key} is compressed in another way than NumPy's")
+    if entry.file_size > _MOST_UNPACKED * max(entry.compress_size, 64):
+        raise ValueError(
+            f"{key} declares {entry.file_size:,} bytes, and {entry.compress_size:,} are stored"
+        )
+    with archive.open(entry) as member:
+        version = np.lib.format.read_magic(member)
+        read = np.lib.format.read_array_header_1_0
+        if version != (1, 0):
+            read = np.lib.format.read_array_header_2_0
+        shape, _, dtype = read(member)
+        size = math.prod(shape) * dtype.itemsize
+        if min(shape, default=0) < 0 or size != entry.file_size - member.tell():
+            raise ValueError(f"{key} declares the shape {list(shape)}, and is of another size")
+    return size
 
 
 def _unpacked(path: Path, keys: Collection[str]) -> Path:
@@ -173,14 +191,10 @@ def readable(path: Path) -> Iterator[None]:
         raise VGFError(f"{path} is a folder; name a file in it") from error
     except PermissionError as error:
         raise VGFError(f"{path} cannot be read: {error.strerror}") from error
-    except (
-        OSError,
-        ValueError,
-        EOFError,
-        IndexError,
-        TypeError,
-        AttributeError,
-        zipfile.BadZipFile,
-        zlib.error,
-    ) as error:
-        raise VGFError(f"{path} is not a complete .npz file: {error}") from error
+    except MemoryError as error:
+        raise VGFError(
+            f"{path} does not fit into memory; use --data-memory mapped, or a machine with more"
+        ) from error
+    except Exception as error:  # whatever zipfile and NumPy find wrong with it
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise VGFError(f"{path} is not a complete .npz file: {reason}") from error

@@ -8,6 +8,9 @@ applies the conventions. Files mark where trajectories end in one of two ways:
                      trajectory ends.
     without masks    `terminals` are 1 where the task is done, which also ends the trajectory, and
                      `timeouts` 1 where a time limit cut it.
+
+Gymnasium's and other names of these flags are taken too (:data:`SYNONYMS`). `dones` (done or cut) are
+taken where another flag says which of the two: beside `timeouts`, `terminals` or `masks`.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ import numpy as np
 
 from ..spec.types import Array
 from ..support.errors import VGFError
-from .dataset import BOX_TOLERANCE, Dataset, assemble, check_arrays, linked
+from .dataset import BOX_TOLERANCE, COLUMNS, Dataset, assemble, check_arrays, linked
 
 # Every field that a source may have.
 RAW_KEYS = (
@@ -34,6 +37,14 @@ RAW_KEYS = (
     "timeouts",
     "next_observations",
 )
+# Other names of flags.
+SYNONYMS = {
+    "terminals": ("terminal", "terminated", "termination", "terminations"),
+    "timeouts": ("timeout", "truncated", "truncation", "truncations"),
+    "dones": ("done",),
+}
+# Every name that a reader looks for.
+NAMES = (*RAW_KEYS, "dones", *(name for names in SYNONYMS.values() for name in names))
 RETURN_RANGE = 1000.0
 RETURN_STEPS = 1000
 _NAMES = 12  # the most names of a file's contents in a message
@@ -44,7 +55,8 @@ class RawData:
     """What a source holds, not yet checked, and the conventions that apply to it.
 
     Args:
-        arrays: those of :data:`RAW_KEYS` that the source has.
+        arrays: those of :data:`NAMES` that the source has. Here they get the names of
+            :data:`RAW_KEYS`, and columns ``[M, 1]`` of rewards and flags become ``[M]``.
         source: where they come from, in words.
         found: the names of everything in the file, for messages.
         action_low, action_high: the box of the actions ``[d]``; they are rescaled from it to
@@ -57,6 +69,10 @@ class RawData:
         transitions: the rows that are transitions ``[M]``, where each state is a row: s' is the
             next row's s. None if all are.
         folder: where the arrays are in files, mapped into memory; None if they are in memory.
+        renamed: what the file calls a flag that has another name here; set here.
+
+    Raises:
+        VGFError: flags that contradict one another, or `dones` that do not say what they mean.
     """
 
     arrays: Mapping[str, Any]
@@ -70,6 +86,12 @@ class RawData:
     max_episode_steps: int | None = None
     transitions: Array | None = None
     folder: Path | None = None
+    renamed: tuple[tuple[str, str], ...] = ()
+
+    def __post_init__(self) -> None:
+        arrays, renamed = _named(self.arrays, self.source)
+        object.__setattr__(self, "arrays", arrays)
+        object.__setattr__(self, "renamed", (*self.renamed, *renamed))
 
     def spread(self) -> RawData:
         """The same data with s' beside s, for inspection."""
@@ -82,7 +104,7 @@ class RawData:
 
     def conventions(self) -> tuple[str, ...]:
         """What :func:`to_dataset` does to the arrays, in words; one line each."""
-        lines = []
+        lines = [f"{key} are the file's {name}" for key, name in self.renamed]
         if "masks" in self.arrays:
             lines.append("masks are the file's; terminals end a trajectory")
         else:
@@ -194,6 +216,81 @@ def _checked(raw: RawData) -> dict[str, Array]:
         )
         raise VGFError(f"{raw.source} lacks {', '.join(missing)}; it has {listed}{hint}")
     return check_arrays({key: raw.arrays[key] for key in present}, raw.source)
+
+
+def _named(
+    arrays: Mapping[str, Any], source: str
+) -> tuple[dict[str, Any], tuple[tuple[str, str], ...]]:
+    """A source's arrays under the names used here; and what it calls those it names otherwise.
+
+    Raises:
+        VGFError: as :class:`RawData`.
+    """
+    fields: dict[str, Any] = {}
+    for key, array in arrays.items():
+        of = next((name for name, others in SYNONYMS.items() if key in others), key)
+        column = of in COLUMNS or of == "dones"
+        if column and np.ndim(array) == 2 and np.shape(array)[1] == 1:
+            array = np.asarray(array)[:, 0]
+        fields[key] = array
+    renamed = []
+    for key, others in SYNONYMS.items():
+        names = [name for name in (key, *others) if name in fields]
+        for name in names[1:]:
+            if not _equal(fields[names[0]], fields.pop(name)):
+                raise VGFError(
+                    f"{source} has {names[0]} and {name}, which mean the same and differ; keep one"
+                )
+        if names and names[0] != key:
+            fields[key] = fields.pop(names[0])
+            renamed.append((key, names[0]))
+    if "dones" in fields:
+        said = dict(renamed).get("dones", "dones")
+        renamed = [pair for pair in renamed if pair[0] != "dones"]
+        renamed += _told_apart(fields, said, source)
+    return fields, tuple(renamed)
+
+
+def _told_apart(fields: dict[str, Any], said: str, source: str) -> list[tuple[str, str]]:
+    """Replace `dones`, done or cut, by what another flag makes of them; returns what was renamed.
+
+    Raises:
+        VGFError: nothing says which of the two, or a flag contradicts it.
+    """
+    dones = np.asarray(fields.pop("dones"))
+    other = next((key for key in ("terminals", "timeouts", "masks") if key in fields), None)
+    if other is None:
+        raise VGFError(
+            f"{source} has {said} alone, which do not say whether the task was done or a time limit "
+            f"cut the trajectory; name them terminals (done) or add timeouts (cut)"
+        )
+    if other == "masks":
+        fields["terminals"] = dones
+        return [("terminals", said)]
+    flag = np.asarray(fields[other])
+    if flag.shape != dones.shape or (other == "terminals" and ((flag != 0) & (dones == 0)).any()):
+        raise VGFError(f"{source}: {other} and {said} contradict each other; keep one")
+    missing = "timeouts" if other == "terminals" else "terminals"
+    if missing in fields:
+        return []
+    fields[missing] = np.where(flag != 0, 0, dones)
+    return [(missing, f"{said} without {other}")]
+
+
+def _equal(one: Any, other: Any) -> bool:
+    return np.shape(one) == np.shape(other) and bool(np.all(np.asarray(one) == np.asarray(other)))
+
+
+def no_ends(raw: RawData) -> tuple[str, ...]:
+    """A line that says that a long source has no end of a trajectory, if so."""
+    flags = [np.asarray(raw.arrays[key]) for key in ("terminals", "timeouts") if key in raw.arrays]
+    rows = len(raw.arrays["rewards"]) if np.ndim(raw.arrays.get("rewards")) else 0
+    if rows <= RETURN_STEPS or any(flag.any() for flag in flags) or raw.max_episode_steps:
+        return ()
+    return (
+        f"no row of {rows:,} ends a trajectory, so they are taken as one; flags of other names than "
+        f"{', '.join(NAMES[3:6])} and their synonyms are not read",
+    )
 
 
 def ends_of(raw: RawData, fields: Mapping[str, Array]) -> tuple[Array, Array]:

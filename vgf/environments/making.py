@@ -97,6 +97,27 @@ def make_gymnasium_env(name: str, seed: int | None = None, **options: Any) -> An
     return fit(made(name, lambda: gymnasium.make(name, disable_env_checker=True, **options)), seed)
 
 
+def make_registered(name: str, options: Mapping[str, Any], whose: str, way_out: str) -> Any:
+    """An environment that somebody else's data name, as an installed package registered it.
+
+    Unlike :func:`find_spec`, this imports no module for a name.
+
+    Args:
+        name: gymnasium's id.
+        options: of `gymnasium.make`.
+        whose: whose word it is, for the message: "FILE is for".
+        way_out: for the message.
+
+    Raises:
+        VGFError: no package that is imported here has registered it, or it cannot be made.
+    """
+    known = registered().get(name)
+    if known is None:
+        near = did_you_mean(nearest(name, registered()), "no installed package registers it")
+        raise VGFError(f"{whose} {name}, which gymnasium does not know here; {near}{way_out}")
+    return made(name, lambda: gymnasium.make(known, disable_env_checker=True, **options))
+
+
 def made(name: str, make: Callable[[], Any]) -> Any:
     """The environment `name`, made by `make`.
 
@@ -151,7 +172,7 @@ def make_box_env(name: str, max_episode_steps: int | None = None) -> Any:
 
 def simulator_versions(name: str) -> str:
     """The versions of what one of gymnasium's environments runs on here, in words."""
-    known = find_spec(name)
+    known = registered().get(name.rpartition(":")[2])
     entry = str(known.entry_point) if known is not None else ""
     packages = [("gymnasium", "gymnasium")]
     if "robotics" in entry:

@@ -44,6 +44,9 @@ class TaskSettings:
         data_episodes: episodes of data to generate; none is the benchmark's number.
         data_memory: "memory", or "mapped" to leave a .npz file's data on disk and read what is
             used; auto maps what would take more than half of the free memory.
+        trust_data_code: make the environment by the code that a Minari data set itself names (its
+            entry point, wrappers and arguments), which can do anything; without it, only what an
+            installed package has registered under the data set's name for it.
 
     Raises:
         ValueError: a setting out of its range, named.
@@ -57,6 +60,7 @@ class TaskSettings:
     data_dir: str | None = None
     data_episodes: int | None = None
     data_memory: str = "auto"
+    trust_data_code: bool = False
 
     def __post_init__(self) -> None:
         check(self.env is None or bool(self.env.strip()), "env is empty; name a task")

@@ -24,6 +24,7 @@ import numpy as np
 
 from ..backends.base import Backend, Tree
 from ..benchmarks.tasks import Task
+from ..data.dataset import Dataset
 from ..data.scaling import Scaling
 from ..environments.pool import EnvironmentPool
 from ..support.callbacks import Say
@@ -205,8 +206,7 @@ def _training(
 
 def _introduced(config: RunConfig, backend: Backend, task: Task) -> Iterator[str]:
     """What a run is about to do, one line each."""
-    data = "no offline data" if task.dataset is None else f"{len(task.dataset):,} transitions"
-    yield f"task: {task.name}, {data}"
+    yield f"task: {task.name}, {_counted_data(task.dataset)}"
     if task.notes:
         yield task.described()
     rough = backend.matmul_precision
@@ -222,6 +222,18 @@ def _introduced(config: RunConfig, backend: Backend, task: Task) -> Iterator[str
             f"online: {online.steps:,} environment steps after {config.train.steps:,} updates, "
             f"mixing {online.mixing}, {online.warmup_steps:,} of warm-up"
         )
+
+
+def _counted_data(dataset: Dataset | None) -> str:
+    """How much data there are, and how their trajectories end, in words."""
+    if dataset is None:
+        return "no offline data"
+    ends, done = dataset.terminals != 0, dataset.masks == 0
+    return (
+        f"{len(dataset):,} transitions in {int(ends.sum()):,} trajectories; "
+        f"terminals (done, mask 0): {int(done.sum()):,}, "
+        f"timeouts (cut, mask 1): {int((ends & ~done).sum()):,}"
+    )
 
 
 def _has_rows(folder: Path) -> bool:

@@ -22,6 +22,7 @@ def load_task(config: RunConfig, with_dataset: bool = True) -> Task:
             data=config.task.data,
             normalise_rewards=config.task.normalise_rewards,
             data_memory=config.task.data_memory,
+            trust_data_code=config.task.trust_data_code,
             with_dataset=with_dataset,
             progress=show,
             say=say_line,
