@@ -9,8 +9,8 @@ applies the conventions. Files mark where trajectories end in one of two ways:
     without masks    `terminals` are 1 where the task is done, which also ends the trajectory, and
                      `timeouts` 1 where a time limit cut it.
 
-Gymnasium's and other names of these flags are taken too (:data:`SYNONYMS`). `dones` (done or cut) are
-taken where another flag says which of the two: beside `timeouts`, `terminals` or `masks`.
+Gymnasium's and other names of these flags are taken too (:data:`SYNONYMS`). `dones` (done or cut)
+are taken where another flag says which of the two: beside `timeouts`, `terminals` or `masks`.
 """
 
 from __future__ import annotations
@@ -261,8 +261,8 @@ def _told_apart(fields: dict[str, Any], said: str, source: str) -> list[tuple[st
     other = next((key for key in ("terminals", "timeouts", "masks") if key in fields), None)
     if other is None:
         raise VGFError(
-            f"{source} has {said} alone, which do not say whether the task was done or a time limit "
-            f"cut the trajectory; name them terminals (done) or add timeouts (cut)"
+            f"{source} has {said} alone, which do not say whether the task was done or a time "
+            "limit cut the trajectory; name them terminals (done) or add timeouts (cut)"
         )
     if other == "masks":
         fields["terminals"] = dones
@@ -288,8 +288,8 @@ def no_ends(raw: RawData) -> tuple[str, ...]:
     if rows <= RETURN_STEPS or any(flag.any() for flag in flags) or raw.max_episode_steps:
         return ()
     return (
-        f"no row of {rows:,} ends a trajectory, so they are taken as one; flags of other names than "
-        f"{', '.join(NAMES[3:6])} and their synonyms are not read",
+        f"no row of {rows:,} ends a trajectory, so they are taken as one; flags of other names "
+        f"than {', '.join(NAMES[3:6])} and their synonyms are not read",
     )
 
 
