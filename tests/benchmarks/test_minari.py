@@ -261,7 +261,7 @@ def test_a_dataset_runs_no_code(
     if kind == "no arguments":  # the pendulum of the installed package, not the file's
         assert minari.make_minari_env(path).unwrapped.__class__.__name__ == "PendulumEnv"
     else:
-        with pytest.raises(VGFError, match="trust-data-code|only the code that it names could"):
+        with pytest.raises(VGFError, match=r"trust-data-code|only the code that it names could"):
             minari.make_minari_env(path)
     run = ["run", "--env", "test/evil-v0", *places, "--steps", "1", "--backend", "numpy"]
     if kind != "no arguments":
