@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import filelock
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -21,6 +22,7 @@ from needs import SECONDS
 
 from vgf.data import parts as module
 from vgf.data.parts import Episode, Parts, make_in_parts
+from vgf.support import locks
 from vgf.support.errors import VGFError
 
 
@@ -262,22 +264,19 @@ def _alive(pid: int) -> bool:
 def test_two_processes_do_not_make_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("fcntl")
-    import fcntl
-
     path = tmp_path / "x.npz"
     folder = tmp_path / ".making-x.npz"
     folder.mkdir()
-    other = os.open(folder, os.O_RDONLY)
-    fcntl.flock(other, fcntl.LOCK_EX)
+    other = filelock.FileLock(folder / locks.LOCK)
+    other.acquire()
 
     def finish(_: float) -> None:
         """What the other process does meanwhile."""
         path.write_bytes(b"made")
         folder.rename(tmp_path / "gone")
-        os.close(other)
+        other.release()
 
-    monkeypatch.setattr(module.time, "sleep", finish)
+    monkeypatch.setattr(locks.time, "sleep", finish)
     said = make(path, Refuser(), is_made=path.exists)
     assert said == ["another process is making x.npz; waiting for it"]
     assert path.read_bytes() == b"made"

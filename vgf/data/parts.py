@@ -22,7 +22,6 @@ import re
 import shutil
 import signal
 import threading
-import time
 import zipfile
 import zlib
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -39,6 +38,7 @@ from ..spec.types import Array
 from ..support.callbacks import Progress, Say
 from ..support.errors import VGFError
 from ..support.files import atomic_file, make_folder, sync_folder, write_atomically
+from ..support.locks import LOCK, waited_for
 from ..support.processes import without_interrupts
 from .provenance import differences, read_json
 
@@ -50,7 +50,6 @@ LENGTHS = "lengths"
 MAKING = "making.json"
 # A process that is killed loses what was finished in this many seconds, and what was under way.
 PART_SECONDS = 5.0
-_WAIT_SECONDS = 0.5
 
 
 class Recorder(Protocol):
@@ -99,7 +98,9 @@ def make_in_parts(
         raise VGFError("a script that makes data needs `if __name__ == '__main__':`")
     make_folder(target.parent)
     tell = say or (lambda line: None)
-    with _own_folder(target.parent / f".making-{target.name}", tell) as (folder, waited):
+    folder = target.parent / f".making-{target.name}"
+    line = f"another process is making {target.name}; waiting for it"
+    with waited_for(folder, tell, line) as waited:
         kept = 0
         try:
             if not (waited and is_made()):
@@ -119,66 +120,6 @@ def make_in_parts(
                 shutil.rmtree(folder)
             raise
         shutil.rmtree(folder)
-
-
-@contextlib.contextmanager
-def _own_folder(folder: Path, say: Say) -> Iterator[tuple[Path, bool]]:
-    """Make a folder, or take over an existing one, and keep other processes out of it meanwhile.
-
-    Yields it, and whether another process had it first.
-    """
-    waited = False
-    while True:
-        folder.mkdir(exist_ok=True)
-        descriptor = _lock(folder)
-        if descriptor is not None and _still_there(folder, descriptor):
-            break
-        if descriptor is not None:  # the process that had it removed it
-            os.close(descriptor)
-            continue
-        if not waited:
-            say(f"another process is making {folder.name.removeprefix('.making-')}; waiting for it")
-        waited = True
-        time.sleep(_WAIT_SECONDS)
-    try:
-        yield folder, waited
-    finally:
-        if descriptor >= 0:
-            os.close(descriptor)
-
-
-def _lock(folder: Path) -> int | None:
-    """Lock a folder until its descriptor is closed; None if it is locked, -1 if none can be.
-
-    The system releases the lock when the process ends, however it ends.
-    """
-    try:
-        import fcntl
-    except ModuleNotFoundError:  # Windows
-        return -1
-    try:
-        descriptor = os.open(folder, os.O_RDONLY)
-    except FileNotFoundError:
-        return None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        return None
-    except OSError:  # a file system that has no locks
-        os.close(descriptor)
-        return -1
-    return descriptor
-
-
-def _still_there(folder: Path, descriptor: int) -> bool:
-    """Whether a folder is the one that was locked."""
-    if descriptor < 0:
-        return True
-    try:
-        return os.path.samestat(os.stat(folder), os.fstat(descriptor))
-    except FileNotFoundError:
-        return False
 
 
 class Parts:
@@ -208,7 +149,8 @@ class Parts:
     def _take_up(self, provenance: dict[str, Any]) -> None:
         """Find the parts of this recording; drop whatever else the folder holds."""
         before = read_json(self.folder / MAKING)
-        names = sorted(entry.name for entry in self.folder.iterdir() if entry.name != MAKING)
+        others = {entry.name for entry in self.folder.iterdir()} - {MAKING, LOCK}
+        names = sorted(others)
         if before != provenance:
             changed = differences(before, provenance)
             if before is not None and any(name.startswith("part-") for name in names):

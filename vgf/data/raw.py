@@ -284,7 +284,8 @@ def _equal(one: Any, other: Any) -> bool:
 def no_ends(raw: RawData) -> tuple[str, ...]:
     """A line that says that a long source has no end of a trajectory, if so."""
     flags = [np.asarray(raw.arrays[key]) for key in ("terminals", "timeouts") if key in raw.arrays]
-    rows = len(raw.arrays["rewards"]) if np.ndim(raw.arrays.get("rewards")) else 0
+    rewards = np.asarray(raw.arrays.get("rewards", ()))
+    rows = len(rewards) if rewards.ndim else 0
     if rows <= RETURN_STEPS or any(flag.any() for flag in flags) or raw.max_episode_steps:
         return ()
     return (
