@@ -161,7 +161,7 @@ CHANGES: list[tuple[dict[str, Any], list[str]]] = [
         {
             "timeouts": np.full(ROWS, np.nan),
             "rewards": np.zeros(3),
-            "actions": np.full((ROWS, 2), 9),
+            "actions": np.full((ROWS, 2), 9.0),
         },
         ["lengths differ", "timeouts has NaN in 40 rows", "actions leave the box [-1, 1] in 40"],
     ),

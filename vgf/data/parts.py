@@ -22,6 +22,7 @@ import re
 import shutil
 import signal
 import threading
+import time
 import zipfile
 import zlib
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
