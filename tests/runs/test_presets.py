@@ -15,7 +15,7 @@ from vgf.runs import presets as package
 from vgf.runs.config import DEMO_ENV, RunConfig, all_settings
 from vgf.runs.presets import FAMILIES, Preset, dump_preset, find_preset, presets
 from vgf.runs.resolve import load_config, resolve
-from vgf.spec.settings import Budget, Network, method_settings
+from vgf.spec.settings import Budget, Network, Settings, method_settings
 from vgf.support.errors import VGFError
 from vgf.support.toml import read_toml
 
@@ -62,6 +62,7 @@ _OTHERS = {
         for name in (
             "reference_tanh",
             "expectile",
+            "sparse_alpha",
             "distillation",
             "normalise_values",
             "weight_temperature",
@@ -74,10 +75,10 @@ UNUSED = {
     "vgf": {
         *_OTHERS,
         "agent.normalise_gradients",
-        "agent.budget.clip_scope",
+        "agent.budget.clip_scope",  # without a norm to clip to
         *(f"agent.gradient_field.{name}" for name in ("hidden", "activation", "layer_norm")),
     },
-    "avgf": {*_OTHERS, "agent.budget.bandwidth_gradient"},
+    "avgf": {*_OTHERS, "agent.budget.bandwidth_gradient", "agent.budget.kernel_guard"},
 }
 NO_PART_OF_A_RESULT = {
     setting.key
@@ -193,6 +194,9 @@ def test_every_preset_is_a_run_that_has_all_its_settings() -> None:
             assert (list(got) if isinstance(got, tuple) else got) == (
                 None if value == "none" else value
             ), (preset.name, key)
+        assert config == dataclasses.replace(
+            resolve({"preset": preset.name, "follow": "authors"}), follow=None
+        )
 
 
 def test_every_setting_has_a_source() -> None:
@@ -212,16 +216,20 @@ def test_files_have_no_name_that_nothing_reads() -> None:
     assert set(files) == {"common", *FAMILIES}
     common = files["common"]
     top = {"repository", "revision", "sources", "reasons", "settings", "vgf", "avgf", "online"}
-    assert set(common) == top
+    assert set(common) == top | {"departures"}
+    said = {departure for preset in ALL for departure in preset.departures}
+    assert len(common["departures"]) == len(said)
     used = {(s.mark, key, s.text) for p in ALL for key, s in p.sources.items()}
     for name, file in files.items():
-        marks = {*common["sources"], *file["sources"]}
+        marks = {*common["sources"], *file.get("sources", {}), "script", "carried"}
         for mark, reasons in file["reasons"].items():
             for key, reason in reasons.items():
                 assert (mark, key, reason) in used, (name, mark, key)
         if name == "common":
             continue
+        assert set(file["scripts"]) <= {"offline", "online", "runs_offline", "runs_online", "lists"}
         assert set(file) <= {
+            "scripts",
             "benchmark",
             "method",
             "sources",
@@ -246,17 +254,17 @@ def test_avgf_on_ogbench(row: tuple[str, int, float, int, float, str], last: str
         assert (agent.method, agent.particles, agent.sampling_steps) == ("avgf", 5, 10)
         assert (agent.discount, agent.target_ensemble) == (discount, aggregate)
         assert agent.budget == Budget(
-            steps=steps, step_size=step_size, temperature=None, clip_norm=1.0
+            steps=steps, step_size=step_size, temperature=None, clip_norm=1.0, clip_scope="batch"
         )
         assert (agent.clip_norm, agent.normalise_gradients) == (1.0, False)
-        assert agent.gradient_field == Network(WIDE, "relu", True)
-        assert config.task.normalise_rewards == (short(environment) == "antmaze-giant")
+        assert agent.gradient_field == Network(WIDE, "relu", "before")
+        assert not config.task.normalise_rewards  # theirs has no effect on OGBench
         assert (config.train.steps, config.train.evaluate_every) == (1_000_000, 100_000)
         marks = {
             presets()[name].sources[f"agent.{key}"].mark
             for key in ("budget.steps", "budget.step_size", "discount", "target_ensemble")
         }
-        assert marks == {"script" if task == default else "carried"}
+        assert marks == {("off2on" if last else "script") if task == default else "carried"}
 
 
 @pytest.mark.parametrize("row", OGBENCH, ids=lambda row: row[0])
@@ -276,16 +284,25 @@ def test_vgf_on_ogbench(row: tuple[str, int, float, int, float, str]) -> None:
         assert budget.temperature is not None
         assert 0.2 <= budget.temperature <= 0.5
         sources = presets()[name].sources
-        assert sources["agent.budget.steps"].mark == "script"
+        runs = name == "puzzle-4x4-task4-vgf"
+        mark = "script" if runs else "listed" if task == 4 else "carried"
+        assert sources["agent.budget.steps"].mark == mark
+        assert ("script" in presets()[name].marks) == runs
         for key in ("step_size", "temperature"):
             assert sources[f"agent.budget.{key}"].mark == "ours"
             assert "two values" in sources[f"agent.budget.{key}"].text
         assert config.train.steps == updates.get(short(environment), 1_000_000)
-        assert config.task.normalise_rewards == giant
+        assert not config.task.normalise_rewards
         online = resolve({"preset": f"{name}-online"})
         budget = online.agent.budget
         assert (budget.steps, budget.step_size, budget.temperature) == (5, 0.1, 1.0)
-        assert presets()[f"{name}-online"].sources["agent.budget.step_size"].mark == "off2on"
+        sources = presets()[f"{name}-online"].sources
+        runs, listed = name == "puzzle-3x3-task4-vgf", task == 4
+        mark = "off2on" if runs else "listed" if listed else "carried"
+        assert sources["agent.budget.step_size"].mark == mark
+        # of the rest, the script's comments name online steps for puzzle-4x4 alone
+        said = listed and environment.startswith("puzzle")
+        assert sources["online.steps"].mark == (mark if said else "carried")
 
 
 @pytest.mark.parametrize("env", D4RL)
@@ -295,30 +312,44 @@ def test_d4rl(env: str) -> None:
     agent = config.agent
     assert (agent.method, agent.particles, agent.sampling_steps) == ("vgf", 10, 10)
     assert (agent.discount, agent.target_ensemble) == (0.99, "min")
-    assert agent.budget == Budget(steps=5, step_size=0.1, temperature=0.1)
+    assert agent.budget == Budget(
+        steps=5, step_size=0.1, temperature=0.1, bandwidth_gradient=True, kernel_guard=1e-6
+    )
     assert presets()[name].sources["agent.budget.temperature"].mark == "ours"
     # antmaze's rewards are shifted instead; a task that does both is refused
     assert config.task.normalise_rewards == ("antmaze" not in env)
     assert (config.train.steps, config.train.evaluate_every) == (1_000_000, 50_000)
     online = resolve({"preset": f"{name}-online"})
     assert (online.train.steps, online.online.steps) == (500_000, 1_000_000)
-    assert presets()[f"{name}-online"].sources["agent.budget.temperature"].mark == "off2on"
+    runs = env in ("antmaze-large-play-v2", "antmaze-large-diverse-v2")
+    for key in ("agent.budget.temperature", "online.steps", "agent.discount"):
+        mark = presets()[f"{name}-online"].sources[key].mark
+        assert mark == ("off2on" if runs else "listed")
+    assert presets()[name].sources["agent.discount"].mark == ("script" if runs else "listed")
     if env in ANTMAZE:
         agent = resolve({"preset": name.replace("-vgf", "-avgf")}).agent
         assert (agent.particles, agent.target_ensemble, agent.discount) == (5, "min", 0.99)
-        assert agent.budget == Budget(steps=5, step_size=0.1, temperature=None, clip_norm=1.0)
+        assert agent.budget == Budget(
+            steps=5, step_size=0.1, temperature=None, clip_norm=1.0, clip_scope="batch"
+        )
+        runs = env in ("antmaze-medium-play-v2", "antmaze-large-diverse-v2")
+        source = presets()[name.replace("-vgf", "-avgf")].sources["agent.budget.steps"]
+        assert source.mark == ("script" if runs else "listed")
 
 
 def test_what_all_have() -> None:
     for preset in ALL:
         config = resolve({"preset": preset.name})
         agent, task, evaluation = config.agent, config.task, config.evaluation
-        assert (agent.critic, agent.reference) == (Network(WIDE, "relu", True), Network(WIDE))
+        assert (agent.critic, agent.reference) == (Network(WIDE, "relu", "before"), Network(WIDE))
         assert (agent.ensemble, agent.polyak, agent.learning_rate) == (2, 0.005, 3e-4)
         assert (agent.critic_loss, agent.value_ensemble) == ("squared", "mean")
         assert (agent.target_particles, agent.selection) == ("mean", "best")
         assert (agent.target_update, agent.reference_kind) == ("before", "flow")
-        assert not agent.budget.bandwidth_gradient
+        assert agent.actor_learning_rate == agent.learning_rate
+        assert agent.budget.bandwidth_gradient == (preset.method == "vgf")
+        assert agent.budget.kernel_guard == (1e-6 if preset.method == "vgf" else 0.0)
+        assert agent.budget.clip_scope == ("batch" if preset.method == "avgf" else "state")
         assert (task.action_repeat, task.standardise) == (1, False)
         assert (evaluation.steps, evaluation.episodes) == ((0, 1, 2, 3), 50)
         assert (config.train.batch_size, config.backend) == (256, RunConfig().backend)
@@ -327,8 +358,7 @@ def test_what_all_have() -> None:
             online = config.online
             assert (online.steps, online.mixing, online.warmup) == (1_000_000, "iql", 5_000)
             assert (online.updates_per_step, online.collect_steps) == (1, 0)
-            big = preset.env.startswith("humanoid") or "medium-expert" in preset.env
-            assert online.buffer_size == (3_000_000 if big else 2_000_000)
+            assert online.buffer_size == 2_000_000
         else:
             assert config.online == RunConfig().online
 
@@ -343,6 +373,61 @@ def test_published_scores() -> None:
     assert scores("cube-double-task3-avgf") == [70]
     assert scores("cube-double-task2-avgf-online") == [97]
     assert scores("cube-double-task3-avgf-online") == scores("cube-double-task2-vgf") == []
+
+
+# --- the equations instead ----------------------------------------------------------------------
+
+
+def test_the_equations_instead() -> None:
+    """Nothing but the departures changes, and then no departure is left."""
+    for preset in ALL:
+        authors = resolve({"preset": preset.name})
+        equations = resolve({"preset": preset.name, "follow": "equations"})
+        changed = {d.setting for d in preset.departures if d.authors != d.equations}
+        assert changed
+        for setting in all_settings(authors):
+            want, got = setting.default, value_of(equations, setting.key)
+            if setting.key in changed:
+                assert got == next(
+                    d.equations for d in preset.departures if d.setting == setting.key
+                )
+            elif setting.key not in ("follow", "online.buffer_size"):
+                assert got == want, (preset.name, setting.key)
+        plain = Settings()
+        assert equations.agent.target_update == plain.target_update
+        for name in ("bandwidth_gradient", "kernel_guard", "clip_scope"):
+            assert getattr(equations.agent.budget, name) == getattr(plain.budget, name)
+
+
+def test_what_is_set_one_by_one_wins_over_what_is_followed(tmp_path: Path) -> None:
+    flags = {"preset": "scene-task2-vgf", "follow": "equations"}
+    config = resolve({**flags, "agent": {"budget": {"kernel_guard": 0.5}}})
+    assert (config.agent.budget.kernel_guard, config.agent.target_update) == (0.5, "after")
+    path = tmp_path / "mine.toml"
+    path.write_text(
+        'preset = "scene-task2-vgf"\nfollow = "equations"\n[agent]\ntarget_update = "before"\n'
+    )
+    config = load_config(path)
+    assert (config.follow, config.agent.target_update) == ("equations", "before")
+    assert config.agent.budget.kernel_guard == 0
+    # a flag asks for more than the file
+    assert resolve({"follow": "authors"}, path).agent.budget.kernel_guard == 1e-6
+    assert resolve({"follow": "equations"}, path).agent.target_update == "after"
+
+
+def test_following_the_authors_without_a_preset() -> None:
+    plain, authors = resolve({}), resolve({"follow": "authors"})
+    assert authors.agent.budget == dataclasses.replace(
+        plain.agent.budget, bandwidth_gradient=True, kernel_guard=1e-6
+    )
+    assert authors.agent == dataclasses.replace(
+        plain.agent, target_update="before", budget=authors.agent.budget
+    )
+    assert resolve({"follow": "equations"}) == dataclasses.replace(
+        plain, follow="equations", online=dataclasses.replace(plain.online, buffer_size=3_000_000)
+    )
+    with pytest.raises(VGFError, match="follow is 'paper'; choose one of authors, equations"):
+        resolve({"follow": "paper"})
 
 
 # --- what gives way to what ---------------------------------------------------------------------
@@ -407,8 +492,11 @@ def test_a_method_without_preset_brings_its_own_particles_and_budget(
     assert config.agent.budget == authors.budget
     assert config.agent.particles == authors.particles
     assert config.agent.clip_norm == authors.clip_norm
-    assert config.agent.critic == preset.agent.critic
-    assert getattr(config.agent, "policy", None) == (Network(WIDE) if method == "fql" else None)
+    if method == "fql":  # its networks and losses too
+        for name in ("critic", "reference", "policy", "critic_loss"):
+            assert getattr(config.agent, name) == getattr(authors, name)
+    else:
+        assert config.agent.critic == preset.agent.critic
     assert config.agent.target_update == preset.agent.target_update
     expected = "mean" if method == "fql" else preset.agent.target_ensemble
     assert config.agent.target_ensemble == expected
@@ -463,8 +551,9 @@ def test_showing_a_preset(capsys: pytest.CaptureFixture[str]) -> None:
     lines = text.splitlines()
     assert max(map(len, lines)) <= 80
     assert "step_size = 0.1  # carried" in lines
-    assert "particles = 5  # script" in lines
-    assert 'clip_scope = "state"  # ours' in lines
+    assert "particles = 5  # carried" in lines
+    assert 'clip_scope = "batch"  # code' in lines
+    assert '# clip_scope: "batch" -> "state"; f is clipped over the batch, so states meet' in lines
     assert "ryanxhr/vgf at 3ec8f9b" in text
     assert "# ours: left open by the sources" in lines
     for key in presets()["scene-task3-avgf"].sources:
@@ -486,7 +575,7 @@ def test_the_list_has_every_preset(capsys: pytest.CaptureFixture[str]) -> None:
         line.split() == ["scene-task3-avgf", "A-VGF", "1+", "0.1+", "none", "1M"] for line in lines
     )
     assert any(
-        line.split() == ["scene-task3-vgf", "VGF", "3", "0.05*", "0.5*", "1M"] for line in lines
+        line.split() == ["scene-task3-vgf", "VGF", "3+", "0.05*", "0.5*", "1M"] for line in lines
     )
 
 
@@ -552,7 +641,7 @@ def test_a_run_of_a_preset_records_it_and_is_made_again(
     config = load_config(tmp_path / "first/config.toml")
     assert (config.preset, config.train.steps) == ("scene-task2-avgf", 2)
     assert (config.agent.method, config.agent.particles) == ("avgf", 5)
-    assert config.agent.critic == Network((8,), "relu", True)
+    assert config.agent.critic == Network((8,), "relu", "before")
     assert vgf("run", "--config", "first/config.toml", "--out", "second") == 0
     again = load_config(tmp_path / "second/config.toml")
     assert dataclasses.replace(again, out=config.out) == config

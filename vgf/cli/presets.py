@@ -12,10 +12,11 @@ if TYPE_CHECKING:
     from ..runs.presets import Origin, Preset
 
 # Beside a value in the list: whose choice it is, if not the authors'.
-_SIGNS = {"ours": "*", "carried": "+"}
+_SIGNS = {"ours": "*", "listed": "~", "carried": "+"}
 _MEANINGS = {
     "ours": "ours: one of the values that the script tries",
-    "carried": "ours: the script has it for the environment's default task",
+    "listed": "the script lists this task in a comment and does not run it",
+    "carried": "ours: the script has it for another task",
 }
 _BUDGET = {"L ": "steps", "epsilon ": "step_size", "alpha ": "temperature"}
 
@@ -87,8 +88,7 @@ def _print_list(found: list[Preset]) -> None:
 
 def _heading(preset: Preset) -> str:
     kind = "offline, then online" if preset.online else "offline"
-    script = preset.marks["off2on" if preset.online else "script"]
-    text = f"{preset.benchmark}, {preset.method_title}, {kind}: {script}"
+    text = f"{preset.benchmark}, {preset.method_title}, {kind}: {preset.script}"
     return textwrap.fill(text, 79, break_on_hyphens=False)
 
 

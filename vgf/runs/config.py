@@ -25,6 +25,7 @@ from ..support.settings_tree import Setting, settings_of, short_hash, to_dict
 
 DEMO_ENV = "pointmaze-medium-navigate-singletask-task1-v0"
 DEMO_METHOD = "vgf"
+FOLLOW = ("authors", "equations")  # where they differ, see vgf/runs/presets
 
 
 @dataclass(frozen=True)
@@ -314,6 +315,8 @@ class RunConfig:
         preset: a task of the paper, whose settings the run starts from; none is the default run.
         quick: a first look: a tenth of the updates and environment steps that the run would have,
             evaluated once, at their end, over 20 episodes; files and flags that say otherwise win.
+        follow: "authors" or "equations", in the settings in which the authors' code departs from
+            the equations; none is the authors with a preset, and the equations without one.
         task: the task and its data.
         agent: the method's settings.
         train: the training loop.
@@ -334,6 +337,7 @@ class RunConfig:
 
     preset: str | None = None
     quick: bool = False
+    follow: str | None = None
     task: TaskSettings = field(default_factory=TaskSettings)
     agent: Settings = field(default_factory=demo_agent)
     train: TrainSettings = field(default_factory=TrainSettings)
@@ -348,6 +352,7 @@ class RunConfig:
     out: str | None = None
 
     def __post_init__(self) -> None:
+        check_choice("follow", self.follow, FOLLOW)
         check_whole("seed", self.seed, 0)
         check_whole("seeds", self.seeds, 1)
         check(

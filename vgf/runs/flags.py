@@ -37,6 +37,7 @@ NAMES = {
 SHOWN = {
     "preset": "a task of the paper; vgf presets lists them",
     "quick": "a first look, at a tenth of the length; not a result",
+    "follow": "authors or equations, where the authors' code departs from them",
     "task.env": "task",
     "task.data": "file of data, .npz or .hdf5",
     "task.data_dir": "folder of data sets",

@@ -11,14 +11,15 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+from ..benchmarks import find_task
 from ..methods import Declared, registry
 from ..spec.settings import Settings, method_settings, settings_of_methods
 from ..support.errors import VGFError
 from ..support.objects import absolute_name
 from ..support.settings_tree import NONE, override
 from ..support.toml import read_toml
-from .config import DEMO_ENV, DEMO_METHOD, RunConfig, default_config, shortened
-from .presets import Preset, find_preset
+from .config import DEMO_ENV, DEMO_METHOD, FOLLOW, RunConfig, default_config, shortened
+from .presets import Preset, departures, find_preset, following
 
 
 def load_config(path: Path | str) -> RunConfig:
@@ -34,6 +35,9 @@ def resolve(flags: Mapping[str, Any], path: Path | str | None = None) -> RunConf
     """Defaults, then the preset, then the TOML file `path`, then `flags` (nested like the tree).
 
     A quick run shortens the defaults and the preset; what file and flags say stays.
+
+    A preset has the authors' settings; `follow` in the file or the flags sets those in which the
+    authors depart from the equations, before what the same file or flags set one by one.
 
     The preset is the one named by the flags, or else by the file. The defaults are those of the
     task and method finally chosen; see :func:`default_config`. With a preset, the
@@ -58,9 +62,24 @@ def resolve(flags: Mapping[str, Any], path: Path | str | None = None) -> RunConf
         config = override(config, settings, f"preset {preset.name}")
     if flags.get("quick", file.get("quick")) is True:
         config = shortened(config)
-    config = override(config, of_method(file, config.agent), str(path))
-    config = override(config, of_method(flags, config.agent), "flags")
+    for layer, source in ((file, str(path)), (flags, "flags")):
+        config = override(config, _followed(layer, method, preset, env), source)
+        config = override(config, of_method(layer, config.agent), source)
     return replace(config, preset=preset.name if preset else None)
+
+
+def _followed(
+    layer: Mapping[str, Any], method: str, preset: Preset | None, env: str | None
+) -> dict[str, Any]:
+    """What a layer's `follow` sets: the settings in which the authors and the equations differ."""
+    which = layer.get("follow")
+    if which not in FOLLOW:
+        return {}
+    try:
+        benchmark = preset.benchmark if preset else find_task(env).kind
+    except VGFError:  # a task that is refused when its data are sought
+        benchmark = ""
+    return following(which, departures(method, benchmark, online=True))
 
 
 def read_settings(path: Path | str) -> dict[str, Any]:

@@ -1,6 +1,8 @@
 """The paper's tasks as named settings, each with its source: :func:`find_preset`, by name.
 
-The settings are data, the TOML files beside this module: common.toml says how they are read. A
+The settings are those that the authors' code runs with, its departures from the equations too
+(:func:`departures`); ``--follow equations`` takes these back. They are data, the TOML files beside
+this module: common.toml says how they are read. A
 preset's name combines its task, without the version, and its method: ``cube-single-task2-avgf``,
 ``hopper-medium-vgf``; an offline-to-online run's ends in ``-online``.
 """
@@ -44,6 +46,21 @@ class Origin(NamedTuple):
     text: str
 
 
+class Departure(NamedTuple):
+    """A setting in which the authors' code departs from the equations, or from what is usual.
+
+    Args:
+        setting: its dotted key.
+        authors, equations: its values.
+        says: what the authors' code does.
+    """
+
+    setting: str
+    authors: Any
+    equations: Any
+    says: str
+
+
 class Published(NamedTuple):
     """A score from the paper, in percent or as D4RL normalises it, and what it measures."""
 
@@ -61,6 +78,7 @@ class Preset:
     Args:
         name: of the preset.
         benchmark: "D4RL" or "OGBench".
+        script: the authors', from which most settings are.
         env: the task, as its benchmark spells it.
         method: "vgf" or "avgf".
         online: whether environment steps follow the updates on the data.
@@ -68,11 +86,13 @@ class Preset:
         settings: nested as :class:`vgf.runs.config.RunConfig` is.
         sources: of every setting, by its dotted key.
         marks: what each mark in the sources means.
+        departures: what ``--follow equations`` sets instead.
         published: scores to compare a run with.
     """
 
     name: str
     benchmark: str
+    script: str
     env: str
     method: str
     online: bool
@@ -80,6 +100,7 @@ class Preset:
     settings: Mapping[str, Any]
     sources: Mapping[str, Origin]
     marks: Mapping[str, str]
+    departures: tuple[Departure, ...]
     published: tuple[Published, ...]
 
     @property
@@ -167,6 +188,31 @@ def presets() -> Mapping[str, Preset]:
     return {preset.name: preset for preset in made}
 
 
+def departures(method: str, benchmark: str = "", online: bool = False) -> tuple[Departure, ...]:
+    """Where the authors' code departs from the equations in runs of a method.
+
+    Args:
+        method: by its name.
+        benchmark: of the task, such as "ogbench", for what concerns its data and environments.
+        online: whether environment steps follow.
+    """
+    return tuple(
+        Departure(row["setting"], row["authors"], row["equations"], row["says"])
+        for row in _read("common")["departures"]
+        if method in row["methods"]
+        and benchmark.lower() in row.get("benchmarks", [benchmark.lower()])
+        and (online or not row.get("online"))
+    )
+
+
+def following(which: str, found: tuple[Departure, ...]) -> dict[str, Any]:
+    """The settings, nested, that follow the "authors" or the "equations" where they differ."""
+    settings: dict[str, Any] = {}
+    for departure in found:
+        _put(settings, departure.setting, getattr(departure, which))
+    return settings
+
+
 def dump_preset(preset: Preset) -> str:
     """A preset as TOML with every setting's source beside it; a file for ``vgf run --config``."""
     head = [f"{preset.name}: {preset.description}"]
@@ -174,6 +220,13 @@ def dump_preset(preset: Preset) -> str:
     head += ["", f"Sources, in {revision()} unless they say otherwise:"]
     head += [f"{mark}: {text}" for mark, text in preset.marks.items()]
     lines = [line for text in head for line in _comment(text)]
+    if preset.departures:
+        lines += ["#", "# The authors' departures, and what --follow equations sets instead:"]
+        lines += [
+            f"# {d.setting.rpartition('.')[2]}: {json.dumps(d.authors)} -> "
+            f"{json.dumps(d.equations)}; {d.says}"
+            for d in preset.departures
+        ]
     lines += ["", f'preset = "{preset.name}"']
     keys = [setting.key for setting in all_settings() if setting.key in preset.sources]
     for table in dict.fromkeys(key.rpartition(".")[0] for key in keys):
@@ -235,26 +288,35 @@ def _family(common: Mapping[str, Any], family: Mapping[str, Any]) -> Iterator[Pr
 def _preset(
     common: Mapping[str, Any], family: Mapping[str, Any], row: _Row, online: bool
 ) -> Preset:
-    marks = {**common["sources"], **family["sources"]}
-    of_task = {mark: row.table[mark] for mark in marks if mark in row.table}
-    if "carried" in marks and not row.is_default:
-        of_task["carried"] = of_task.pop("script")
+    marks = {**common["sources"], **family.get("sources", {})}
+    said, script = _said(family["scripts"], row, online)
+    of_task = {mark: row.table[mark] for mark in (*marks, "script") if mark in row.table}
     layers = [common["settings"], common[family["method"]], family["settings"], of_task]
-    layers.append({"paper" if "carried" in of_task else "script": {"task": {"env": row.env}}})
+    layers.append({"paper" if "paper" in marks else "script": {"task": {"env": row.env}}})
     if online:
         layers += [table.get("online", {}) for table in (common, family, row.table)]
+    found = departures(family["method"], family["benchmark"], online)
+    reasons = {departure.setting: departure.says for departure in found}
+    layers.append({"code": following("authors", found)})
     settings: dict[str, Any] = {}
     sources: dict[str, Origin] = {}
+    texts = {**marks, "carried": f"ours: as {script} has it for another task", said: _SAID[said]}
+    texts[said] = texts[said].format(script)
     for layer in layers:
         for mark, table in layer.items():
             for key, value in _leaves(table):
+                own = said if mark == "script" else mark
+                reason = _reason(common, family, own, key)
+                if own == "code":
+                    reason = reasons.get(key, reason)
                 _put(settings, key, value)
-                sources[key] = Origin(mark, _source_text(common, family, mark, key))
+                sources[key] = Origin(own, reason or texts[own])
     last = "-online" if online else ""
     words = (row.short, row.env, re.sub(r"-task\d", "", row.env) if row.is_default else row.env)
     return Preset(
         name=f"{row.short}-{family['method']}{last}",
         benchmark=family["benchmark"],
+        script=script,
         env=row.env,
         method=family["method"],
         online=online,
@@ -262,19 +324,42 @@ def _preset(
         settings=settings,
         sources=sources,
         marks={
-            mark: marks[mark] for mark in marks if any(s.mark == mark for s in sources.values())
+            mark: texts[mark] for mark in texts if any(s.mark == mark for s in sources.values())
         },
+        departures=found,
         published=tuple(_published(row, online)),
     )
 
 
-def _source_text(common: Mapping[str, Any], family: Mapping[str, Any], mark: str, key: str) -> str:
-    """What is said about a setting's source: the setting's own reason, or the source's."""
+# What a script says of a task, and how that is said; see common.toml.
+_SAID = {
+    "script": "{}, which runs this task",
+    "off2on": "{}, which runs this task",
+    "listed": "{}, which lists this task in a comment",
+    "carried": "ours: as {} has it for another task",
+}
+
+
+def _said(scripts: Mapping[str, Any], row: _Row, online: bool) -> tuple[str, str]:
+    """How a preset knows what a script says: a key of :data:`_SAID`, and the script."""
+    kind = "online" if online else "offline"
+    runs = scripts[f"runs_{kind}"]
+    if row.is_default if runs == "default" else row.short in runs:
+        return ("off2on" if online else "script"), scripts[kind]
+    lists = scripts.get("lists")
+    listed = lists is None or any(row.short.endswith(f"-task{task}") for task in lists)
+    return ("listed" if listed else "carried"), scripts[kind]
+
+
+def _reason(
+    common: Mapping[str, Any], family: Mapping[str, Any], mark: str, key: str
+) -> str | None:
+    """What is said about a setting's source beside the mark, if anything."""
     for file in (family, common):
         reason = file.get("reasons", {}).get(mark, {}).get(key)
         if reason is not None:
             return str(reason)
-    return str({**common["sources"], **family["sources"]}[mark])
+    return None
 
 
 def _published(row: _Row, online: bool) -> Iterator[Published]:
