@@ -151,6 +151,9 @@ class Equations:
     policy_actions = Equation(spec.policy_actions)
     policy_loss = Equation(spec.policy_loss)
     policy_gradient = Equation(spec.policy_gradient)
+    state_values = Equation(spec.state_values)
+    value_loss = Equation(spec.value_loss)
+    value_gradient = Equation(spec.value_gradient)
 
     # selection and optimiser
     select = Equation(spec.select)
@@ -164,6 +167,14 @@ class Equations:
     sequence_phi = Equation(spec.sequence_phi)
     rescale_sequences = Equation(spec.rescale_sequences)
     decoding_scores = Equation(spec.decoding_scores)
+
+    # operators
+    denoised_gradient = Equation(spec.denoised_gradient)
+    sampler_gradient = Equation(spec.sampler_gradient)
+    guided_sample = Equation(spec.guided_sample)
+    gradient_ascent = Equation(spec.gradient_ascent)
+    langevin = Equation(spec.langevin)
+    operate = Equation(spec.operate)
 
     # the agent
     init_state = Equation(spec.init_state)

@@ -7,6 +7,7 @@ import pytest
 
 from vgf import Budget, Network, Settings, method_settings
 from vgf.equations import EQUATIONS
+from vgf.spec.operators import BPTT, QGF, Gradient, Langevin
 from vgf.testing.training import ACTION_DIM, BATCH, OBSERVATION_DIM, TRAININGS, batches
 
 pytestmark = pytest.mark.full  # a subclass compiles its own programs on JAX
@@ -21,7 +22,9 @@ EVERY_USE = [
     method_settings("avgf", **SMALL, gradient_field=Network((4,))),
     method_settings("weighted_bc", **SMALL),
     method_settings("fql", **SMALL, policy=Network((4,))),
+    method_settings("iql", **SMALL, value=Network((4,))),
 ]
+OPERATORS = [QGF(jacobian=True), BPTT(), Gradient(), Langevin()]
 TEXT = {"sequence_phi", "rescale_sequences", "decoding_scores"}
 OPTIONS = {"device": "cpu", "matmul_precision": "float32"}
 
@@ -105,4 +108,9 @@ def test_every_equation_is_called_or_refused(backend):
         state = start(mine, settings)
         mine.update(state, batch, settings)
         mine.act(state, batch["observations"], settings.budget, settings)
+    settings = EVERY_USE[-1]
+    state, s = start(mine, settings), batch["observations"]
+    for operator in OPERATORS:
+        noise = mine.draw_act_noise(0, 0, len(s), operator.rows(settings), ACTION_DIM)
+        mine.operate(state, s, operator, settings, noise)
     assert heard == set(wanted)

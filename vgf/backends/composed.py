@@ -23,6 +23,7 @@ from ..spec.shapes import check_shapes
 from ..spec.text import LENGTH_MIN, SEQUENCE_KERNELS, within_lengths
 from ..spec.update import init_state as spec_init_state
 from .base import Array, Backend, Tree
+from .operators import ComposedOperators
 
 
 def check_layer(name: str, widths: Sequence[int], kernel: Array, bias: Array) -> None:
@@ -49,7 +50,7 @@ def check_times(x: Array, t: Array) -> None:
         check_shapes("flow_velocity", x=(x, "* d"), t=(t, "* 1"))
 
 
-class ComposedBackend(Backend):
+class ComposedBackend(ComposedOperators):
     """What torch and JAX have in common: equations and the agent, composed of other equations."""
 
     # what no other equation calls in a framework, where networks are computed as a whole
@@ -186,6 +187,18 @@ class ComposedBackend(Backend):
 
     def policy_gradient(self, params: Tree, *args: Any, **kwargs: Any) -> Any:
         return self._gradient(self.policy_loss, params, *args, **kwargs)
+
+    def state_values(self, params, s, activation):
+        check_shapes("state_values", s=(s, "B o"))
+        return self.mlp(params, s, activation)[:, 0]
+
+    def value_loss(self, params, s, q, expectile, activation):
+        check_shapes("value_loss", s=(s, "B o"), q=(q, "B"))
+        v = self.state_values(params, s, activation)
+        return self.critic_loss(v[None], q, "expectile", expectile)
+
+    def value_gradient(self, params: Tree, *args: Any, **kwargs: Any) -> Any:
+        return self._gradient(self.value_loss, params, *args, **kwargs)
 
     def critic_gradient(self, params, s, a, y, loss, expectile, activation, sparse_alpha):
         check_shapes("critic_gradient", s=(s, "B o"), a=(a, "B d"), y=(y, "B"))

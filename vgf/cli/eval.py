@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,15 @@ def main(words: list[str]) -> int:
         "--checkpoint", metavar="UPDATES", type=int, help="which; default: the last one"
     )
     parser.add_argument("--evaluation-seed", metavar="N", type=int, help="default: the run's")
+    parser.add_argument(
+        "--operator",
+        metavar="NAME[:SETTING=VALUE,...]",
+        nargs="+",
+        action="extend",
+        help="ways of acting, evaluated side by side instead of test budgets: sample, best_of_n, "
+        "vgf, gradient, qfql, qgf, bptt, langevin, or mine.py:Mine; "
+        "vgf:steps=3,particles=8,best_of=4,critic=target,ensemble=min",
+    )
     names = {"evaluation.steps": "--steps", "evaluation.particles": "--particles"}
     shown = {
         "evaluation.steps": "test budgets, L_test",
@@ -39,15 +49,31 @@ def main(words: list[str]) -> int:
     }
     add_flags(parser, tables=("evaluation", "backend"), names=names, shown=shown, of_run=True)
     args = parser.parse_args(words)
-    return _evaluate(args.run, given(args), args.checkpoint, args.evaluation_seed)
+    changes = given(args)
+    if args.operator and "steps" in changes.get("evaluation", {}):
+        raise VGFError("--steps are test budgets; with --operator, write vgf:steps=N")
+    return _evaluate(args.run, changes, args.checkpoint, args.evaluation_seed, args.operator)
 
 
-def _evaluate(folder: Path, changes: dict[str, Any], step: int | None, seed: int | None) -> int:
+def _evaluate(
+    folder: Path,
+    changes: dict[str, Any],
+    step: int | None,
+    seed: int | None,
+    texts: list[str] | None,
+) -> int:
     from ..runs.agent import evaluate_agent, load_agent, make_backend
     from ..runs.config import BackendSettings
     from ..runs.evaluation import make_pool
     from ..runs.folder import environment, open_run_folder, seed_folders
-    from ..runs.report import score_table
+    from ..runs.operators import (
+        evaluate_operators,
+        operator_table,
+        read_operators,
+        save_operators,
+        trial_rows,
+    )
+    from ..runs.report import save_scaling, score_table
     from ..runs.scores import scores
     from ..runs.task import load_task
     from ..support.files import check_writable
@@ -67,11 +93,21 @@ def _evaluate(folder: Path, changes: dict[str, Any], step: int | None, seed: int
     check_writable(folder / EVAL)
     backend = make_backend(config.backend, training=False)
     state, scaling, trained, updates = load_agent(folder, backend, step)
-    task = load_task(trained, with_dataset=False)
     settings = config.evaluation
+    agent = trained.agent
+    if texts and settings.particles:
+        agent = dataclasses.replace(agent, particles=settings.particles)
+    operators = read_operators(texts or (), agent)
+    task = load_task(trained, with_dataset=False)
     seed = trained.seed if seed is None else seed
+    trials = []
     with make_pool(task, settings.episodes, settings.num_envs, settings.workers) as pool:
-        found = evaluate_agent(backend, state, trained.agent, task, scaling, settings, seed, pool)
+        if operators:
+            found, trials = evaluate_operators(
+                backend, state, agent, operators, task, scaling, settings, seed, pool
+            )
+        else:
+            found = evaluate_agent(backend, state, agent, task, scaling, settings, seed, pool)
     facts = {
         **environment(),
         "checkpoint": updates,
@@ -83,24 +119,35 @@ def _evaluate(folder: Path, changes: dict[str, Any], step: int | None, seed: int
     }
     rows = [{"step": updates, **record} for record in found.records]
     results = scores([rows], task.score_name)
-    place = _write_evaluation(folder / EVAL, rows, facts, results)
+    if trials:
+        facts["operators"] = trial_rows(trials)
+        draw, name = (lambda stem: save_operators(trials, stem)), "operators"
+        tables = {"evaluations": rows, "operators": facts["operators"]}
+    else:
+        draw, name = (lambda stem: save_scaling(results, stem)), "scaling"
+        tables = {"evaluations": rows}
+    place = _write_evaluation(folder / EVAL, tables, facts, draw, name)
     print(f"\n{task.name} after {updates:,} updates, {backend.name} {backend.dtype}")
     if task.notes:
         print(task.described())
-    print(format_table(score_table(results)))
-    print(f"\nwritten to {place}: evaluations.csv, scaling.png, scaling.svg")
+    print(format_table(operator_table(trials) if trials else score_table(results)))
+    written = ", ".join([*(f"{table}.csv" for table in tables), f"{name}.png", f"{name}.svg"])
+    print(f"\nwritten to {place}: {written}")
     return 0
 
 
 def _write_evaluation(
-    parent: Path, rows: list[dict[str, Any]], facts: dict[str, Any], results: Any
+    parent: Path,
+    tables: dict[str, list[dict[str, Any]]],
+    facts: dict[str, Any],
+    draw: Callable[[Path], None],
+    name: str,
 ) -> Path:
     """Write one evaluation into the next free folder of `parent`, complete or not at all."""
     import json
     import tempfile
 
     from ..runs.log import EVALUATION_COLUMNS
-    from ..runs.report import save_scaling
     from ..support.files import make_folder, write_durably
     from ..support.rows import RowLog
 
@@ -108,9 +155,11 @@ def _write_evaluation(
     with tempfile.TemporaryDirectory(dir=parent, prefix=".writing-") as scratch:
         fresh = Path(scratch) / "fresh"
         fresh.mkdir()
-        RowLog(fresh, "evaluations", EVALUATION_COLUMNS).append(rows)
+        for table, rows in tables.items():
+            columns = EVALUATION_COLUMNS if table == "evaluations" else tuple(rows[0])
+            RowLog(fresh, table, columns).append(rows)
         write_durably(fresh / "environment.json", json.dumps(facts, indent=2) + "\n")
-        save_scaling(results, fresh / "scaling")
+        draw(fresh / name)
         number = 1
         while (place := parent / f"{number:03d}").exists():
             number += 1

@@ -19,10 +19,12 @@ from .avgf import AVGF
 from .base import Method
 from .bc import BC
 from .fql import FQL
+from .iql import IQL
+from .td import TD
 from .vgf import VGF
 from .weighted_bc import WeightedBC
 
-for _method in (VGF(), AVGF(), BC(), WeightedBC(), FQL()):
+for _method in (VGF(), AVGF(), BC(), WeightedBC(), FQL(), IQL(), TD()):
     registry.register(Method, _method.name, _method)
 
 
@@ -40,7 +42,7 @@ def find_method(method: Any) -> Method:
     """A method by its name, or your own class or object.
 
     Args:
-        method: "vgf", "avgf", "bc", "weighted_bc" or "fql"; ``module:class`` or
+        method: the name of one of this package, such as "vgf" or "iql"; ``module:class`` or
             ``path/to/file.py:class``; or a class derived from :class:`Method`, or an object of it.
 
     Raises:

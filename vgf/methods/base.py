@@ -25,6 +25,7 @@ _DECLARED = (
     "transports",
     "networks",
     "noise",
+    "training_budget",
     "refuse",
     "states_meet",
     "action_dim",
@@ -95,7 +96,7 @@ class Method(Declaration):
         """The critic towards the TD target of particles that were proposed and moved at s'."""
         s_next, activation = batch["next_observations"], settings.critic.activation
         start = eq.propose(state, s_next, noise["particles"], settings)
-        moved = eq.move(state, s_next, start, settings.budget, settings)
+        moved = eq.move(state, s_next, start, self.training_budget(settings), settings)
         y = eq.td_target(
             eq.critic_values(state["target_critic"], s_next, moved, activation),
             batch["rewards"],

@@ -44,6 +44,7 @@ from .methods.avgf import (
 )
 from .methods.base import Declaration, Draw, NetworkShape, Specification, normal, uniform
 from .methods.fql import fit_policy, policy_actions, policy_gradient, policy_loss
+from .methods.iql import state_values, value_gradient, value_loss
 from .methods.weighted_bc import advantage_weights, weigh
 from .networks import (
     activate,
@@ -60,6 +61,9 @@ from .networks import (
     mlp,
     mlp_vjp,
 )
+from .operators.ascent import gradient_ascent, langevin
+from .operators.base import Cost, Operator, operate, proposal_cost
+from .operators.guidance import denoised_gradient, guided_sample, sampler_gradient, velocity_vjp
 from .optimiser import adam_init, adam_step, clip_by_global_norm, global_norm, polyak, tree_map
 from .reference import (
     flow_matching_gradient,

@@ -264,8 +264,8 @@ class Settings(metaclass=_ByMethod):
     """Everything one training update depends on. A method may add settings of its own.
 
     Args:
-        method: what is trained, and what acts: "vgf", "avgf", "bc", "weighted_bc", "fql" (see
-            :mod:`vgf.spec.methods`), or ``module:object``, your own method.
+        method: what is trained, and what acts: "vgf", "avgf", "bc", "weighted_bc", "fql",
+            "iql", "td" (see :mod:`vgf.spec.methods`), or ``module:object``, your own method.
         critic, reference: the networks Q, and v (or the Gaussian's mean).
         ensemble: number of critics E.
         reference_kind: "flow" (flow matching) or "gaussian".

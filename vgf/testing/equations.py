@@ -17,6 +17,8 @@ from hypothesis import strategies as st
 from ..backends.base import Backend
 from ..backends.numpy import NumpyBackend
 from ..spec.networks import init_ensemble, init_mlp
+from ..spec.operators import BPTT, QFQL, QGF, BestOfN, Flow, Gradient, Langevin, Operator, Sample
+from ..spec.operators.guidance import GUIDANCE
 from ..spec.optimiser import tree_map
 from ..spec.settings import (
     ACTIVATIONS,
@@ -667,6 +669,23 @@ equation("policy_loss")(_policy)
 equation("policy_gradient")(_policy)
 
 
+@equation("state_values")
+def _(make: Maker) -> Arguments:
+    activation = make.pick("activation", ACTIVATIONS)
+    params = make.network(OBSERVATION_DIM, 1, activation=activation)
+    return params, make.normal(make.sizes()[0], OBSERVATION_DIM), activation
+
+
+def _value(make: Maker) -> Arguments:
+    b, _, _ = make.sizes()
+    s, q = make.normal(b, OBSERVATION_DIM), make.scores((b,), "q")
+    return make.network(OBSERVATION_DIM, 1), s, q, make.pick("expectile", (0.5, 0.9)), "relu"
+
+
+equation("value_loss")(_value)
+equation("value_gradient")(_value)
+
+
 # --- optimiser -----------------------------------------------------------------------------------
 
 
@@ -752,6 +771,82 @@ def _(make: Maker) -> Arguments:
     return u, log_p, embeddings, original, allowed, weight, top
 
 
+# --- operators -----------------------------------------------------------------------------------
+
+
+def _guided(make: Maker) -> tuple[Any, Any, np.ndarray, np.ndarray, str]:
+    """A velocity network, critics, states, noisy actions and an aggregation."""
+    s, shape = states_and_shape(make)
+    params = make.network(OBSERVATION_DIM + shape[-1] + 1, shape[-1], None, False, "swish")
+    critic = critic_network(make, shape[-1], "swish")
+    return params, critic, s, make.normal(*shape), make.pick("how", ("min", "mean"))
+
+
+@equation("denoised_gradient", unit=1.0)
+def _(make: Maker) -> Arguments:
+    params, critic, s, x, how = _guided(make)
+    t = np.broadcast_to(make.rng.choice([0.0, 0.25, 0.5, 1.0]), (*x.shape[:-1], 1)).copy()
+    return params, critic, s, x, t, how, "swish", "swish"
+
+
+@equation("sampler_gradient", unit=1.0)
+def _(make: Maker) -> Arguments:
+    params, critic, s, x, how = _guided(make)
+    start, steps = make.pick("k,K", ((0, 1), (0, 3), (2, 3), (3, 3)))
+    return params, critic, s, x, start, steps, how, "swish", "swish"
+
+
+@equation("guided_sample", unit=1.0)
+def _(make: Maker) -> Arguments:
+    params, critic, s, x, how = _guided(make)
+    weight, guidance = make.pick("weight", (1.0, 0.1, 0.0)), make.pick("guidance", GUIDANCE)
+    return params, critic, s, x, 3, weight, guidance, how, "swish", "swish"
+
+
+@equation("gradient_ascent", unit=1.0)
+def _(make: Maker) -> Arguments:
+    b, n, d = make.sizes()
+    s, a = make.normal(b, OBSERVATION_DIM), make.particles((b,), n, d)
+    # the sign of a gradient that is nearly 0 is rounding's
+    sign, how = make.pick("sign", (False, True)), make.pick("how", ("mean", "min"))
+    steps, optimiser = make.pick("steps", (0, 1, 3)), make.pick("optimiser", ("plain", "adam"))
+    budget = Budget(steps=steps, step_size=0.05, temperature=None, optimiser=optimiser)
+    return critic_network(make, d, "swish"), s, a, budget, sign, how, "swish"
+
+
+@equation("langevin", unit=1.0)
+def _(make: Maker) -> Arguments:
+    b, n, d = make.sizes()
+    s, a, steps = make.normal(b, OBSERVATION_DIM), make.particles((b,), n, d), (0, 1, 3)
+    noise = make.normal(b, n * make.pick("steps", steps), d)
+    how, temperature = make.pick("how", ("mean", "min")), make.pick("temperature", (0.0, 0.3))
+    return critic_network(make, d, "swish"), s, a, noise, 0.05, temperature, how, "swish"
+
+
+OPERATORS: tuple[Operator, ...] = (
+    Sample(),
+    BestOfN(particles=4, best_of=2, critic="target"),
+    Flow(budget=BUDGETS[2], ensemble="min"),
+    Flow(particles=3, best_of=1),
+    Gradient(steps=2, step_size=0.05),
+    Gradient(sign=True, particles=2),
+    QFQL(weight=0.1),
+    QGF(critic="target", ensemble="min", particles=3, best_of=2),
+    QGF(jacobian=True, weight=0.3),
+    BPTT(weight=0.1, particles=2),
+    Langevin(steps=2, temperature=0.05),
+)
+
+
+@equation("operate", unit=1.0, jitter=True)
+def _(make: Maker) -> Arguments:
+    settings = SETTINGS[make.pick("settings", ("vgf", "avgf", "fql", "iql"))]
+    operator, (b, d) = make.pick("operator", OPERATORS), make.pick("B,d", ((1, 1), (4, 2)))
+    noise = draw_act_noise(int(make.rng.integers(2**31)), 0, b, operator.rows(settings), d)
+    state = random_state(make, settings, d)
+    return state, make.normal(b, OBSERVATION_DIM), operator, settings, noise
+
+
 # --- the agent -----------------------------------------------------------------------------------
 
 
@@ -762,6 +857,7 @@ def _small(**changes: Any) -> Settings:
         "reference": Network((8, 4), "swish"),
         "gradient_field": Network((8, 4), "gelu", layer_norm=True),
         "policy": Network((8, 4), "swish"),
+        "value": Network((8, 4), layer_norm=True),
     }
     budget = changes.pop("budget", Budget(steps=2, step_size=0.1, temperature=0.5))
     return Settings(
@@ -815,6 +911,9 @@ SETTINGS: dict[str, Settings] = {
         weight_maximum=1.5,
         critic_loss="expectile",
     ),
+    "td": _small(method="td", target_particles="max"),
+    "iql": _small(method="iql", expectile=0.7),
+    "iql mean": _small(method="iql", budget=BUDGETS[2], target_ensemble="mean", discount=1.0),
     "fql": _small(
         method="fql",
         budget=BUDGETS[0],

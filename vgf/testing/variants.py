@@ -563,6 +563,81 @@ def _(b: Any, original: Any, online: Any, target: Any, tau: float) -> Any:
     return original(target, online, tau)
 
 
+# --- operators and the in-sample critic ----------------------------------------------------------
+
+
+@variant("guided at the noisy action", "guided_sample", "your gradient is at the noisy action")
+def _(b: Any, original: Any, *args: Any) -> Any:
+    return original(*args[:6], "noisy" if args[6] == "denoised" else args[6], *args[7:])
+
+
+@variant("Jacobian always", "guided_sample", "you take the gradient through the denoising too")
+def _(b: Any, original: Any, *args: Any) -> Any:
+    return original(*args[:6], "jacobian" if args[6] == "denoised" else args[6], *args[7:])
+
+
+@variant("Jacobian left out", "denoised_gradient", "you leave the Jacobian out")
+def _(b: Any, original: Any, params: Any, critic: Any, s: Any, x: Any, t: Any, *rest: Any) -> Any:
+    how, activation, critic_activation = rest
+    y = x + (1 - t) * b.flow_velocity(params, s, x, t, activation)
+    return b.action_gradient(critic, s, b.project(y), how, critic_activation)
+
+
+@variant("time that has passed", "denoised_gradient", "you step by the time passed, not the rest")
+def _(b: Any, original: Any, params: Any, critic: Any, s: Any, x: Any, t: Any, *rest: Any) -> Any:
+    return original(params, critic, s, x, 1 - t, *rest)
+
+
+@variant("sampler from its start", "sampler_gradient", "you run the whole sampler, not the rest")
+def _(b: Any, original: Any, *args: Any) -> Any:
+    return original(*args[:4], 0, *args[5:])
+
+
+@variant("guidance descends", "guided_sample", "your guidance descends: its sign is wrong")
+def _(b: Any, original: Any, *args: Any) -> Any:
+    return original(*args[:5], -args[5], *args[6:])
+
+
+@variant("guidance undivided", "guided_sample", "your guidance is not divided by K")
+def _(b: Any, original: Any, *args: Any) -> Any:
+    return original(*args[:5], args[4] * args[5], *args[6:])
+
+
+@variant("sign forgotten", "gradient_ascent", "you climb the gradient, not its sign")
+def _(b: Any, original: Any, params: Any, s: Any, a: Any, budget: Any, *rest: Any) -> Any:
+    return original(params, s, a, budget, False, *rest[1:])
+
+
+@variant("Langevin noise halved", "langevin", "your noise lacks the factor sqrt(2)")
+def _(b: Any, original: Any, *args: Any) -> Any:
+    return original(*args[:5], args[5] / 2, *args[6:])
+
+
+@variant("Langevin noise reused", "langevin", "every step of yours has the same noise")
+def _(b: Any, original: Any, params: Any, s: Any, a: Any, noise: Any, *rest: Any) -> Any:
+    n = a.shape[-2]
+    for _step in range(noise.shape[-2] // n):
+        a = original(params, s, a, noise[..., :n, :], *rest)
+    return a
+
+
+@variant("expectile the other way", "value_loss", "your expectile is 1 - tau")
+def _(b: Any, original: Any, params: Any, s: Any, q: Any, expectile: Any, activation: Any) -> Any:
+    return original(params, s, q, 1 - expectile, activation)
+
+
+@variant("chosen of all", "operate", "you choose among all particles, not the first M")
+def _(b: Any, original: Any, state: Any, s: Any, operator: Any, settings: Any, noise: Any) -> Any:
+    whole = dataclasses.replace(operator, best_of=None)
+    return original(state, s, whole, settings, noise)
+
+
+@variant("operator of the online critic", "operate", "you use the online critic, not the target")
+def _(b: Any, original: Any, state: Any, s: Any, operator: Any, settings: Any, noise: Any) -> Any:
+    online = dataclasses.replace(operator, critic="online")
+    return original(state, s, online, settings, noise)
+
+
 # --- text ----------------------------------------------------------------------------------------
 
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from ...equations import EQUATIONS
 from ..composed import ComposedBackend
+from ..operators import ComposedOperators
 from .device import compiled
 from .losses import JaxLosses
 from .selection import JaxSelection
@@ -35,7 +36,11 @@ class JaxBackend(JaxLosses, JaxSelection, JaxUpdates):
 
 
 # what both frameworks share is compiled too
-for _name in ("phi", "flow_step", *(name for name in EQUATIONS if name.endswith("_gradient"))):
+_SHARED = ("phi", "flow_step", "state_values", "value_loss")
+for _name in (*_SHARED, *(name for name in EQUATIONS if name.endswith("_gradient"))):
     if _name in vars(ComposedBackend):
         _method = compiled(*EQUATIONS[_name].settings)(vars(ComposedBackend)[_name])
         setattr(JaxBackend, _name, _method)
+for _name in set(EQUATIONS) & vars(ComposedOperators).keys():
+    _method = compiled(*EQUATIONS[_name].settings)(vars(ComposedOperators)[_name])
+    setattr(JaxBackend, _name, _method)

@@ -112,6 +112,14 @@ class Declaration(Declared):
         """
         return {}
 
+    def training_budget(self, settings: Any) -> Budget:
+        """How far particles move for the critic's target: over `budget`, unless it says otherwise.
+
+        Acting, and collecting online, starts from `budget` in any case.
+        """
+        budget: Budget = settings.budget
+        return budget
+
     def refuse(self, settings: Any) -> None:
         """Refuse settings that contradict the method.
 
@@ -161,7 +169,7 @@ class Specification(Declaration):
         """
         s_next = batch["next_observations"]
         start = self.propose(state, s_next, noise["particles"], settings)
-        moved = self.move(state, s_next, start, settings.budget, settings)
+        moved = self.move(state, s_next, start, self.training_budget(settings), settings)
         critic, metrics = fit_critic(state, batch, start, moved, settings)
         loss, reference = fit_reference(
             state["reference"], batch["observations"], batch["actions"], noise, settings
