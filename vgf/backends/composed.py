@@ -69,10 +69,6 @@ class ComposedBackend(ComposedOperators):
         """Arrays of one shape ``[*]`` -> ``[n, *]``."""
         raise NotImplementedError
 
-    def full(self, shape: tuple[int, ...], value: float, like: Array) -> Array:
-        """An array of one value, with the dtype and device of another."""
-        raise NotImplementedError
-
     def matmul(self, x: Array, y: Array) -> Array:
         """A matrix product in the backend's precision."""
         raise NotImplementedError

@@ -16,6 +16,10 @@ from .base import Array, Backend, Tree
 class ComposedOperators(Backend):
     """Acting at test time by an operator, composed of other equations."""
 
+    def full(self, shape: tuple[int, ...], value: float, like: Array) -> Array:
+        """An array of one value, with the dtype and device of another."""
+        raise NotImplementedError
+
     def denoised_gradient(self, params, critic, s, x, t, how, activation, critic_activation):
         def end(x: Array) -> Array:
             return x + (1 - t) * self.flow_velocity(params, s, x, t, activation)

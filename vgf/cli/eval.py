@@ -100,7 +100,7 @@ def _evaluate(
     operators = read_operators(texts or (), agent)
     task = load_task(trained, with_dataset=False)
     seed = trained.seed if seed is None else seed
-    trials = []
+    trials: list[Any] = []
     with make_pool(task, settings.episodes, settings.num_envs, settings.workers) as pool:
         if operators:
             found, trials = evaluate_operators(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +66,8 @@ def read_operator(text: str, agent: Settings) -> Operator:
 
 
 def _changes(text: str, words: str, operator: Operator, agent: Settings) -> dict[str, Any]:
-    hints = {entry.name: types_of(type(operator))[entry.name] for entry in fields(operator)}
+    cls: Any = type(operator)
+    hints = dict(types_of(cls))
     of_budget = types_of(Budget) if hints.pop("budget", None) else {}
     changes: dict[str, Any] = {}
     budget: dict[str, Any] = {}
@@ -161,10 +162,10 @@ def evaluate_operators(
     states = 1
 
     def policy(
-        observations: Array, operator: Operator, noise: Mapping[str, Array]
+        observations: Array, budget: Operator, noise: Mapping[str, Array]
     ) -> tuple[Array, Mapping[str, Any]]:
         nonlocal states
-        states = len(observations)
+        operator, states = budget, len(observations)
         name = next(name for name, one in operators.items() if one is operator)
         taken = noise["particles"][:, : operator.rows(agent)]
         given = {"s": scaling(observations), "particles": taken, "select": noise["select"]}
