@@ -29,7 +29,14 @@ class IQL(Method):
         v = eq.state_values(state["value"], batch["next_observations"], settings.value.activation)
         y = batch["rewards"] + settings.discount * batch["masks"] * v
         critic_loss, critic = eq.critic_gradient(
-            state["critic"], s, a, y, settings.critic_loss, settings.expectile, activation
+            state["critic"],
+            s,
+            a,
+            y,
+            settings.critic_loss,
+            settings.expectile,
+            activation,
+            settings.sparse_alpha,
         )
         reference, found = self.reference_gradient(eq, state, batch, noise, settings)
         return {"critic": critic, "reference": reference, "value": value}, {

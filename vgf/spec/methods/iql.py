@@ -135,6 +135,7 @@ class IQL(Specification):
             settings.critic_loss,
             settings.expectile,
             settings.critic.activation,
+            settings.sparse_alpha,
         )
         loss, reference = fit_reference(state["reference"], s, a, noise, settings)
         return {"critic": critic, "reference": reference, "value": v}, {
