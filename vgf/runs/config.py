@@ -48,6 +48,11 @@ class TaskSettings:
         trust_data_code: make the environment by the code that a Minari data set itself names (its
             entry point, wrappers and arguments), which can do anything; without it, only what an
             installed package has registered under the data set's name for it.
+        n_step: steps that a transition of the data spans: rewards are summed with the agent's
+            discount, up to the end of the task or of the trajectory.
+        action_chunk: steps for which one decision gives an action each, taken one after the other
+            without looking, in the data and in evaluation alike; the critic and the policy are of
+            chunks, and transitions span one.
 
     Raises:
         ValueError: a setting out of its range, named.
@@ -62,11 +67,19 @@ class TaskSettings:
     data_episodes: int | None = None
     data_memory: str = "auto"
     trust_data_code: bool = False
+    n_step: int = 1
+    action_chunk: int = 1
 
     def __post_init__(self) -> None:
         check(self.env is None or bool(self.env.strip()), "env is empty; name a task")
         check(self.data is None or bool(self.data.strip()), "data is empty; name a file")
-        check_whole("action_repeat", self.action_repeat, 1)
+        for name in ("action_repeat", "n_step", "action_chunk"):
+            check_whole(name, getattr(self, name), 1)
+        check(
+            self.action_chunk == 1 or self.n_step in (1, self.action_chunk),
+            f"n_step {self.n_step} contradicts action_chunk {self.action_chunk}, whose transitions "
+            "span a chunk; drop n_step",
+        )
         if self.data_episodes is not None:
             check_whole("data_episodes", self.data_episodes, 1)
         check_choice("data_memory", self.data_memory, DATA_MEMORY)
@@ -363,6 +376,13 @@ class RunConfig:
             not self.online.collect_steps or self.agent.transports,
             f"method {self.agent.method!r} moves no particles; collect_steps must be 0 or none",
         )
+
+        for name in ("n_step", "action_chunk"):
+            check(
+                not self.online.steps or getattr(self.task, name) == 1,
+                f"{name} {getattr(self.task, name)} is of offline data; online, transitions are of "
+                f"one step, so {name} must be 1",
+            )
 
     @property
     def offline_end(self) -> int:
