@@ -65,7 +65,7 @@ class Setup:
     env: str
     budget_steps: int
     updates: int = 60_000
-    evaluate_every: int = 15_000
+    evaluate_every: int = 30_000
     episodes: int = 50
     data_episodes: int = 150
     seeds: int = 3
