@@ -55,7 +55,7 @@ class Setup:
         env: the task.
         budget_steps: L_train.
         updates: of each training.
-        evaluate_every: updates between two evaluations.
+        checkpoint_every: updates between two checkpoints.
         episodes: of an evaluation, for each seed and test budget.
         data_episodes: of the data, which the benchmark's own oracle records.
         seeds: of each method.
@@ -65,7 +65,7 @@ class Setup:
     env: str
     budget_steps: int
     updates: int = 60_000
-    evaluate_every: int = 30_000
+    checkpoint_every: int = 5_000
     episodes: int = 50
     data_episodes: int = 150
     seeds: int = 3
@@ -74,14 +74,14 @@ class Setup:
 
 def words_of(method: str, setup: Setup) -> list[str]:
     """The command that trains a method, without its folders."""
-    every = str(setup.evaluate_every)
     return [
         *("run", "--env", setup.env, "--method", method),
         *("--data-episodes", str(setup.data_episodes), *_COMMON),
         *("--budget-steps", str(setup.budget_steps), *_METHODS[method]),
         *("--backend", setup.backend, "--seeds", str(setup.seeds), "--together"),
         *("--steps", str(setup.updates), "--episodes", str(setup.episodes)),
-        *("--evaluate-every", every, "--checkpoint-every", every),
+        *("--evaluate-every", str(setup.updates)),
+        *("--checkpoint-every", str(setup.checkpoint_every)),
     ]
 
 
@@ -217,7 +217,9 @@ def experiment(task: str, setup: Setup) -> Experiment:
             "difference over the seeds lies above zero."
         ),
         setup=setup,
-        quick=replace(setup, updates=100, evaluate_every=100, episodes=2, seeds=2, data_episodes=2),
+        quick=replace(
+            setup, updates=100, checkpoint_every=100, episodes=2, seeds=2, data_episodes=2
+        ),
         measure=measure,
         judge=judge,
         tables=tables,
