@@ -23,6 +23,9 @@ from ..support.errors import VGFError
 from ..support.statistics import RETURN
 from ..support.suggestions import closest, did_you_mean
 
+# When OGBench tests success: in the state before a step, or after it.
+SUCCESS_TIMINGS = ("pre", "post")
+
 
 @dataclass(frozen=True)
 class DataRequest:
@@ -36,6 +39,9 @@ class DataRequest:
         episodes: of generated data; None for the benchmark's number.
         seed: of generated data.
         normalise_rewards: scale rewards by the range of the data's returns.
+        qlearning_dataset: load D4RL's files as its ``qlearning_dataset`` does.
+        action_clip_eps: clip the data's actions to +-(1 - this); None for the benchmark's own.
+        success_timing: when OGBench tests success, "pre" or "post"; None for its own.
         memory: where data are held, one of :data:`vgf.data.npz.DATA_MEMORY`.
         allow_generate, allow_download: whether missing data may be made or fetched.
         workers: processes that generate; None for one on each core.
@@ -61,6 +67,9 @@ class DataRequest:
     action_box: tuple[Array, Array] | None = None
     progress: Progress | None = None
     say: Say | None = None
+    qlearning_dataset: bool = False
+    action_clip_eps: float | None = None
+    success_timing: str | None = None
 
 
 @dataclass(frozen=True)
@@ -151,6 +160,8 @@ class Benchmark:
             a request.
         names_environments: whether its data sets, not its names, say which environment is theirs;
             looking at such data makes none.
+        times_success: whether its environments can be told when to test success.
+        has_qlearning_dataset: whether its files can be loaded as D4RL's ``qlearning_dataset`` does.
         recordable: whether its names are gymnasium's ids, in which `vgf data make` can record a
             policy.
     """
@@ -161,6 +172,8 @@ class Benchmark:
     has_data = True
     generates = False
     names_environments = False
+    times_success = False
+    has_qlearning_dataset = False
     recordable = False
 
     # --- find -----------------------------------------------------------------------------------
@@ -222,6 +235,11 @@ class Benchmark:
             raise VGFError(
                 f"data_episodes is {request.episodes}, of data to generate; those of "
                 f"{request.name} are not: drop it"
+            )
+        if request.qlearning_dataset and not self.has_qlearning_dataset:
+            raise VGFError(
+                f"qlearning_dataset is how D4RL's own files are loaded, and {request.name} has "
+                "none; drop it"
             )
 
     def read(self, request: DataRequest) -> RawData:

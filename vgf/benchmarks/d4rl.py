@@ -11,7 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..data.raw import RawData
+from ..spec.types import Array
 from ..support.callbacks import Progress
 from ..support.errors import VGFError
 from ..support.files import atomic_file
@@ -25,6 +28,7 @@ FOLDER_VARIABLE = "D4RL_DATASET_DIR"
 ACTION_CLIP = 1.0 - 1e-5
 _DOWNLOAD_TIMEOUT = 30.0
 _DOWNLOAD_PIECE = 1 << 20
+_SAME_STATE = 1e-6  # the distance up to which the authors' code takes two states for one
 
 # --- files --------------------------------------------------------------------------------------
 
@@ -106,6 +110,58 @@ def with_conventions(raw: RawData, task: D4RLTask, normalise_rewards: bool = Fal
     )
 
 
+def qlearning_dataset(raw: RawData, task: D4RLTask) -> RawData:
+    """The transitions that ``d4rl.qlearning_dataset`` makes of a file, as the authors use them.
+
+    A row at a timeout and the file's last row are none; s' is the next row's s, also where the task
+    is done. Without timeouts in the file, the environment's time limit says where they are. A
+    trajectory ends where the next transition does not start at s', and, but for antmaze, where the
+    task is done. Trajectories of the range of returns end where the task is done, not at timeouts.
+
+    Raises:
+        VGFError: a file with masks, or of fewer than two rows.
+
+    Source:
+        D4RL's ``qlearning_dataset``; the authors' ``envs/d4rl_utils.py``, `get_dataset`.
+    """
+    arrays = {key: np.asarray(array) for key, array in raw.arrays.items()}
+    if "masks" in arrays or "terminals" not in arrays or len(arrays["terminals"]) < 2:
+        raise VGFError(
+            f"{raw.source} cannot be loaded as d4rl.qlearning_dataset does: that needs terminals, "
+            "no masks, and two rows; use --no-qlearning-dataset"
+        )
+    done = arrays["terminals"] != 0
+    cut = arrays["timeouts"] != 0 if "timeouts" in arrays else _cut(done, task.max_episode_steps)
+    rows = np.flatnonzero(~cut[:-1])
+    ends = np.zeros(len(done), bool)
+    states = arrays["observations"]
+    gaps = rows[:-1][np.diff(rows) > 1]  # the next transition starts later than at s'
+    following = rows[np.searchsorted(rows, gaps, side="right")]
+    apart = states[following].astype(np.float32) - states[gaps + 1].astype(np.float32)
+    ends[gaps] = np.linalg.norm(apart, axis=-1) > _SAME_STATE
+    if task.family != "antmaze":
+        ends |= done
+    kept = {key: arrays[key] for key in ("observations", "actions", "rewards")}
+    return dataclasses.replace(
+        raw,
+        arrays={**kept, "masks": ~done, "terminals": ends},
+        transitions=rows,
+        returns_end_at_timeouts=False,
+    )
+
+
+def _cut(done: Array, limit: int | None) -> Array:
+    """Where D4RL takes it that the time limit cut an episode, in a file without timeouts.
+
+    After a row at which the task is done, it counts from 1 and not from 0.
+    """
+    cut, step = np.zeros(len(done), bool), 0
+    for i, over in enumerate(done.tolist()):
+        cut[i] = limit is not None and step == limit - 1
+        step = 0 if cut[i] else 1 if over else step + 1
+    return cut
+
+
 # --- the benchmark ------------------------------------------------------------------------------
 
 
@@ -126,6 +182,7 @@ class D4RL(Benchmark):
     """D4RL's tasks, in its own environments or in those that stand in for them."""
 
     kind, title, example = "d4rl", "D4RL", "hopper-medium-v2"
+    has_qlearning_dataset = True
 
     def names(self, data_dir: str | Path | None = None) -> Sequence[str]:
         return list(d4rl_table().tasks)
@@ -135,8 +192,8 @@ class D4RL(Benchmark):
         path = request.data or find_d4rl(
             task, request.data_dir, allow_download=request.allow_download, progress=request.progress
         )
-        raw = read_file(path, request.memory)
-        return with_conventions(raw, task, request.normalise_rewards)
+        raw = with_conventions(read_file(path, request.memory), task, request.normalise_rewards)
+        return qlearning_dataset(raw, task) if request.qlearning_dataset else raw
 
     def scoring(self, request: DataRequest) -> Scoring:
         from .stand_ins import describe, stand_in, why_none, why_not_own

@@ -25,7 +25,7 @@ from ..support.errors import VGFError
 from ..support.extras import need
 from ..support.statistics import SUCCESS
 from ..support.suggestions import closest, did_you_mean
-from .base import Benchmark, DataRequest, Making, NoDataError, Scoring
+from .base import SUCCESS_TIMINGS, Benchmark, DataRequest, Making, NoDataError, Scoring
 from .files import read_file
 from .ogbench_oracles import Recipe, generate_ogbench, is_made, provenance, recipe_for
 
@@ -34,6 +34,7 @@ GENERATED = "generated"
 _DOWNLOAD_TIMEOUT = 30.0
 # The most robot-arm environments made at once: each takes about 140 MB and a second to make.
 _ROBOT_ARMS = 20
+_TIMINGS = dict(zip(SUCCESS_TIMINGS, ("before", "after"), strict=True))
 
 # The kinds of data of each environment.
 _ALL_MAZES = ("medium", "large", "giant", "teleport")
@@ -98,7 +99,10 @@ def parse_task(name: str) -> OGBenchTask:
         VGFError: an unknown name; the message suggests what is meant.
     """
     if name.startswith("visual-"):
-        raise VGFError(f"task {name!r} is seen in pixels; the state-based one is {name[7:]!r}")
+        raise VGFError(
+            f"task {name!r} is seen in pixels, and the networks here are for vectors; the "
+            f"state-based one is {name[7:]!r}"
+        )
     datasets = ogbench_datasets()
     if name in datasets:
         raise VGFError(
@@ -316,11 +320,13 @@ class OGBenchMaker:
 
     name: str
     action_repeat: int = 1
+    success_timing: str | None = None
 
     def __call__(self, seed: int | None = None) -> Any:
         from .ogbench_environment import make_ogbench_env
 
-        return make_ogbench_env(self.name, seed, self.action_repeat)
+        timing = {} if self.success_timing is None else {"success_timing": self.success_timing}
+        return make_ogbench_env(self.name, seed, self.action_repeat, **timing)
 
 
 class OGBench(Benchmark):
@@ -328,6 +334,7 @@ class OGBench(Benchmark):
 
     kind, title, example = "ogbench", "OGBench", "cube-single-play-singletask-task2-v0"
     generates = True
+    times_success = True
 
     def names(self, data_dir: str | Path | None = None) -> Sequence[str]:
         return ogbench_tasks()
@@ -353,10 +360,11 @@ class OGBench(Benchmark):
         return ()  # they are the benchmark's own
 
     def scoring(self, request: DataRequest) -> Scoring:
-        make_env = OGBenchMaker(request.name, request.action_repeat)
-        if is_manipulation(request.name):
-            return Scoring(make_env, SUCCESS, environments_together=_ROBOT_ARMS)
-        return Scoring(make_env, SUCCESS)
+        timing = request.success_timing
+        make_env = OGBenchMaker(request.name, request.action_repeat, timing)
+        together = _ROBOT_ARMS if is_manipulation(request.name) else Scoring.environments_together
+        notes = () if timing is None else (f"success is tested {_TIMINGS[timing]} each step",)
+        return Scoring(make_env, SUCCESS, notes=notes, environments_together=together)
 
     def task_of_data(self, name: str) -> tuple[str, str] | None:
         if name not in ogbench_datasets():

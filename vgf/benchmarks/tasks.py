@@ -103,6 +103,9 @@ def make_task(
     workers: int | None = None,
     data_memory: str = MEMORY,
     trust_data_code: bool = False,
+    qlearning_dataset: bool = False,
+    action_clip_eps: float | None = None,
+    success_timing: str | None = None,
     progress: Progress | None = None,
     say: Say | None = None,
 ) -> Task:
@@ -128,6 +131,8 @@ def make_task(
         workers: processes that generate; None for one on each core.
         data_memory: where data are held, one of :data:`vgf.data.npz.DATA_MEMORY`.
         trust_data_code: whether the environment may be made by code that the data themselves name.
+        qlearning_dataset, action_clip_eps, success_timing: see
+            :class:`~vgf.benchmarks.base.DataRequest`.
         progress: called while data are generated or downloaded.
         say: takes a line for the person at the terminal, while data are generated.
 
@@ -153,6 +158,9 @@ def make_task(
         trust_data_code,
         progress=progress,
         say=say,
+        qlearning_dataset=qlearning_dataset,
+        action_clip_eps=action_clip_eps,
+        success_timing=success_timing,
     )
     return load(found.benchmark, request, with_dataset)
 
@@ -174,6 +182,8 @@ def load(benchmark: Benchmark, request: DataRequest, with_dataset: bool = True) 
     if not with_dataset:
         return task
     raw = benchmark.read(dataclasses.replace(request, action_box=box))
+    if request.action_clip_eps is not None:
+        raw = dataclasses.replace(raw, action_clip=1.0 - request.action_clip_eps)
     dataset = to_dataset(raw)
     check_sizes(task, dataset)
     return dataclasses.replace(
@@ -199,6 +209,11 @@ def measure(benchmark: Benchmark, request: DataRequest) -> tuple[Task, tuple[Arr
     Raises:
         VGFError: an environment that cannot be made, or missing data that would name it.
     """
+    if request.success_timing is not None and not benchmark.times_success:
+        raise VGFError(
+            f"success_timing is {request.success_timing!r}, of OGBench's environments; "
+            f"{request.name} has none: drop it"
+        )
     scoring = benchmark.scoring(request)
     task = Task(
         name=benchmark.task_name(request),

@@ -65,6 +65,8 @@ class RawData:
         reward_shift: added to every reward.
         normalise_rewards: multiply rewards by 1000 / (max return - min return) over the
             trajectories; see :func:`return_range`.
+        returns_end_at_timeouts: whether a time limit ends a trajectory in the range of returns, or
+            only a task that is done.
         max_episode_steps: rows after which a trajectory was cut, for a source without timeouts.
         transitions: the rows that are transitions ``[M]``, where each state is a row: s' is the
             next row's s. None if all are.
@@ -83,6 +85,7 @@ class RawData:
     action_clip: float | None = None
     reward_shift: float = 0.0
     normalise_rewards: bool = False
+    returns_end_at_timeouts: bool = True
     max_episode_steps: int | None = None
     transitions: Array | None = None
     folder: Path | None = None
@@ -113,7 +116,12 @@ class RawData:
             lines.append(
                 f"no timeouts in the file: trajectories are cut at {self.max_episode_steps:,} steps"
             )
-        if "next_observations" not in self.arrays:
+        if self.transitions is not None:
+            lines.append(
+                f"{len(self.transitions):,} of {len(self.arrays['rewards']):,} rows are "
+                "transitions; s' is the next row's s"
+            )
+        elif "next_observations" not in self.arrays:
             lines.append("s' is the next row's s; the last row of a cut trajectory is dropped")
         if self.action_low is not None:
             lines.append("actions are rescaled from the environment's box to [-1, 1]")
@@ -122,7 +130,8 @@ class RawData:
         if self.reward_shift:
             lines.append(f"rewards are shifted by {self.reward_shift:+g}")
         if self.normalise_rewards:
-            lines.append("rewards are scaled by 1000 / (max return - min return)")
+            ending = "" if self.returns_end_at_timeouts else ", returns not ended by timeouts"
+            lines.append(f"rewards are scaled by 1000 / (max return - min return){ending}")
         return tuple(lines)
 
 
@@ -168,8 +177,10 @@ def to_dataset(raw: RawData) -> Dataset:
     if raw.transitions is not None:
         fields = {key: array[raw.transitions] for key, array in fields.items()}
     done, ends = ends_of(raw, fields)
-    rewards = fields["rewards"].astype(np.float64) + raw.reward_shift
-    scale = reward_scale(rewards, ends, raw.source) if raw.normalise_rewards else 1.0
+    # in float32, as is usual, so that they are those of other loaders to the bit
+    rewards = fields["rewards"].astype(np.float32) + np.float32(raw.reward_shift)
+    until = ends if raw.returns_end_at_timeouts else done
+    scale = reward_scale(rewards, until, raw.source) if raw.normalise_rewards else 1.0
     ends[-1] = True  # the end of the file
     keep = np.ones(len(ends), bool)
     if raw.transitions is not None:
@@ -182,7 +193,7 @@ def to_dataset(raw: RawData) -> Dataset:
         there = np.where(ends, here, here + 1)
     columns = {
         "actions": _actions(raw, fields["actions"]),
-        "rewards": rewards * scale,
+        "rewards": rewards * np.float32(scale),
         "masks": 1.0 - done,
         # where the last row is dropped, the one before it becomes the last
         "terminals": ends | ~np.append(keep[1:], True),
@@ -339,8 +350,10 @@ def return_range(rewards: Array, ends: Array, steps: int = RETURN_STEPS) -> tupl
     last = np.flatnonzero(ends | _every(steps, ends))
     starts = np.append(0, last[:-1] + 1) if len(last) else np.zeros(1, int)
     stop = int(last[-1]) + 1 if len(last) else len(rewards)
-    returns = np.add.reduceat(rewards[:stop].astype(np.float64), starts)
-    return float(returns.min()), float(returns.max())
+    # summed one after the other, as other loaders do
+    parts = np.split(rewards[:stop].astype(np.float64), starts[1:])
+    returns = [np.add.accumulate(part)[-1] for part in parts]
+    return float(min(returns)), float(max(returns))
 
 
 def reward_scale(rewards: Array, ends: Array, source: str) -> float:

@@ -15,6 +15,7 @@ from typing import Any
 
 from ..backends import BACKENDS, parse_device
 from ..backends.base import DTYPES, MATMUL_PRECISIONS
+from ..benchmarks.base import SUCCESS_TIMINGS
 from ..data.npz import DATA_MEMORY
 from ..methods import method_names
 from ..spec.settings import Budget, Network, Settings, method_settings
@@ -41,6 +42,17 @@ class TaskSettings:
         normalise_rewards: multiply rewards by 1000 / (max return - min return) over the data's
             trajectories, as is usual for D4RL.
         standardise: shift and scale observations by the data's mean and standard deviation.
+        qlearning_dataset: load a D4RL file as ``d4rl.qlearning_dataset`` does, and the authors'
+            code after it: rows at timeouts and the file's last row are dropped, s' is the next
+            row's s, and the range of returns counts these rows, split at terminals and after 1,000
+            rows but not at timeouts. Off: rows at timeouts count, and are kept where the file has
+            their next_observations.
+        action_clip_eps: clip the data's actions to +-(1 - this); none is 1e-5 for D4RL, as usual,
+            and no clipping elsewhere. The authors' code clips OGBench's by 1e-5 too.
+        success_timing: when OGBench tests success, which gives the reward and ends the episode:
+            "pre", in the state before the step, as in its data and its environments since 1.2;
+            "post", in the state after it, as in its environments up to 1.1, which the authors used;
+            none is the installed package's. The data's rewards are the same with both.
         data_dir: the folder of data sets; none is the benchmark's own.
         data_episodes: episodes of data to generate; none is the benchmark's number.
         data_memory: "memory", or "mapped" to leave a .npz file's data on disk and read what is
@@ -63,6 +75,9 @@ class TaskSettings:
     action_repeat: int = 8
     normalise_rewards: bool = False
     standardise: bool = True
+    qlearning_dataset: bool = False
+    action_clip_eps: float | None = None
+    success_timing: str | None = None
     data_dir: str | None = None
     data_episodes: int | None = None
     data_memory: str = "auto"
@@ -83,6 +98,9 @@ class TaskSettings:
         if self.data_episodes is not None:
             check_whole("data_episodes", self.data_episodes, 1)
         check_choice("data_memory", self.data_memory, DATA_MEMORY)
+        eps = self.action_clip_eps
+        check(eps is None or 0 <= eps < 1, f"action_clip_eps is {eps}; it must be in [0, 1)")
+        check_choice("success_timing", self.success_timing, SUCCESS_TIMINGS)
 
 
 @dataclass(frozen=True)
@@ -114,7 +132,9 @@ class TrainSettings:
             check_whole(entry.name, getattr(self, entry.name), 0 if entry.name == "steps" else 1)
 
 
-MIXINGS = ("iql", "rlpd", "wsrl")
+SCRATCH = "scratch"
+MIXINGS = ("iql", "rlpd", "wsrl", SCRATCH)
+WARMUP_ACTIONS = ("agent", "random")
 _WARMUP = 5_000
 
 
@@ -126,11 +146,17 @@ class OnlineSettings:
         steps: environment steps (decisions) to take; 0 trains offline only.
         mixing: where the batches come from. "iql": a replay buffer that starts with the offline
             data. "rlpd": half the offline data, half the replay buffer. "wsrl": the replay buffer,
-            of collected transitions only.
-        warmup: environment steps before the first update, taken by the agent as offline training
-            left it; none is 5000, or a tenth of the steps if that is less.
+            of collected transitions only. "scratch": the same with a new agent, without any offline
+            data: no offline updates, and observations and rewards as they are.
+        warmup: environment steps before the first update; the step after them is the first to be
+            followed by one. none is 5000, or a tenth of the steps if that is less.
+        warmup_actions: what acts until the first of these updates: "agent", as offline training
+            left it, or "random", uniform in the box of actions; none is "random" for mixing
+            "scratch", and "agent" otherwise.
         updates_per_step: updates after each environment step.
-        buffer_size: transitions in the replay buffer, including the offline data of "iql".
+        buffer_size: transitions in the replay buffer, including the offline data of "iql"; once it
+            is full, the newest replace the oldest, the data first. Data that fill it have one more
+            place.
         collect_steps: L_test while collecting; none is L_train. The authors' code collects at 0.
 
     Raises:
@@ -140,6 +166,7 @@ class OnlineSettings:
     steps: int = 0
     mixing: str = "iql"
     warmup: int | None = None
+    warmup_actions: str | None = None
     updates_per_step: int = 1
     buffer_size: int = 2_000_000
     collect_steps: int | None = None
@@ -147,6 +174,7 @@ class OnlineSettings:
     def __post_init__(self) -> None:
         check_whole("steps", self.steps, 0)
         check_choice("mixing", self.mixing, MIXINGS)
+        check_choice("warmup_actions", self.warmup_actions, WARMUP_ACTIONS)
         for name in ("updates_per_step", "buffer_size"):
             check_whole(name, getattr(self, name), 1)
         for name in ("warmup", "collect_steps"):
@@ -162,6 +190,16 @@ class OnlineSettings:
     def warmup_steps(self) -> int:
         """The environment steps before the first update."""
         return min(_WARMUP, self.steps // 10) if self.warmup is None else self.warmup
+
+    @property
+    def acts_randomly(self) -> bool:
+        """Whether actions are random until the first update."""
+        return (self.warmup_actions or ("random" if self.scratch else "agent")) == "random"
+
+    @property
+    def scratch(self) -> bool:
+        """Whether there are no offline data."""
+        return self.steps > 0 and self.mixing == SCRATCH
 
     @property
     def updates(self) -> int:
@@ -376,6 +414,21 @@ class RunConfig:
             not self.online.collect_steps or self.agent.transports,
             f"method {self.agent.method!r} moves no particles; collect_steps must be 0 or none",
         )
+        if self.online.scratch:
+            check(
+                self.start.run is None,
+                "mixing 'scratch' is of a new agent; to go on from another run's use 'wsrl'",
+            )
+            check(
+                self.train.steps == 0,
+                f"mixing 'scratch' has no offline data for steps {self.train.steps}; set steps to "
+                "0, or use 'wsrl'",
+            )
+            check(
+                not self.task.normalise_rewards,
+                "mixing 'scratch' has no data whose returns rewards could be normalised by; drop "
+                "normalise_rewards",
+            )
 
         for name in ("n_step", "action_chunk"):
             check(

@@ -44,7 +44,7 @@ from .config import RunConfig, settings_hash
 from .evaluation import make_pool
 from .folder import CONFIG, create_run_folder, record_environment, written_hash
 from .log import METRICS, RunLog
-from .online import Collector, check_online
+from .online import Collector, buffer_sizes, check_online
 from .scores import policy_titles
 from .start import check_start, starting_point
 from .task import load_task
@@ -82,6 +82,8 @@ def prepare(config: RunConfig) -> tuple[RunConfig, Backend, Task]:
 
 def _needs_data(config: RunConfig) -> bool:
     """Whether there are updates on offline data, or observations to scale by them."""
+    if config.online.scratch:
+        return False
     started = config.start.run is not None and not config.train.steps
     return not (started and config.online.mixing == "wsrl")
 
@@ -218,10 +220,17 @@ def _introduced(config: RunConfig, backend: Backend, task: Task) -> Iterator[str
         yield f"starting from {config.start.run} after {config.start.checkpoint:,} updates"
     online = config.online
     if online.steps:
+        acting = " with random actions" if online.acts_randomly else ""
         yield (
             f"online: {online.steps:,} environment steps after {config.train.steps:,} updates, "
-            f"mixing {online.mixing}, {online.warmup_steps:,} of warm-up"
+            f"mixing {online.mixing}, {online.warmup_steps:,} of warm-up{acting}"
         )
+        capacity, added = buffer_sizes(online, task.dataset)
+        if capacity < added:
+            yield (
+                f"of {added:,} transitions the replay buffer holds the latest {capacity:,} "
+                "(--buffer-size)"
+            )
 
 
 def _counted_data(dataset: Dataset | None) -> str:
@@ -272,10 +281,12 @@ def _begin(config: RunConfig, backend: Backend, task: Task) -> tuple[_Point, Sca
     """A new agent, or that of the run to start from; and its scaling."""
     due = not config.train.steps  # a run that goes online at once is evaluated first
     if config.start.run is None:
-        if task.dataset is None:
-            raise VGFError(f"{task.name} has no data")
         sizes = task.observation_dim, task.action_dim
         state = backend.init_state(config.seed, *sizes, config.agent)
+        if config.online.scratch:
+            return _Point(state, due=due), Scaling(None, None)
+        if task.dataset is None:
+            raise VGFError(f"{task.name} has no data")
         return _Point(state, due=due), Scaling.of(task.dataset, config.task.standardise)
     tree, meta = _load(config, Path(config.start.run), config.start.checkpoint, backend, task)
     tree["seed"] = np.asarray(config.seed, np.int32)

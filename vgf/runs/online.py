@@ -45,7 +45,7 @@ def check_online(settings: OnlineSettings, task: Task) -> None:
     """Check that a task can be trained on online.
 
     Raises:
-        VGFError: no environment, or a replay buffer that is too small.
+        VGFError: no environment.
     """
     if not settings.steps:
         return
@@ -54,14 +54,18 @@ def check_online(settings: OnlineSettings, task: Task) -> None:
             f"{task.name} has no environment to take {settings.steps:,} steps in; drop "
             "--online-steps"
         )
-    offline = len(task.dataset) if task.dataset is not None and settings.mixing == "iql" else 0
-    wanted = offline + settings.steps
-    if offline and settings.buffer_size < wanted:
-        raise VGFError(
-            f"mixing 'iql' keeps {offline:,} offline and {settings.steps:,} collected transitions, "
-            f"and the replay buffer holds {settings.buffer_size:,}; use --buffer-size {wanted}, or "
-            "--mixing rlpd"
-        )
+
+
+def buffer_sizes(settings: OnlineSettings, dataset: Dataset | None) -> tuple[int, int]:
+    """The transitions that the replay buffer of a run holds at most, and that it is ever given.
+
+    Source:
+        The authors' main.py: data that fill the buffer have one more place.
+    """
+    offline = 0 if dataset is None or settings.mixing != "iql" else len(dataset)
+    size = max(settings.buffer_size, offline + 1) if offline else settings.buffer_size
+    added = offline + settings.steps
+    return min(size, added), added
 
 
 def collection_seed(seed: int, episode: int) -> int:
@@ -77,7 +81,7 @@ class Collector:
         folder: of the run.
         backend: computes the agent's actions.
         task: to collect on.
-        dataset: the offline data, scaled; None for mixing "wsrl" without them.
+        dataset: the offline data, scaled; None for mixing "scratch", and "wsrl" without them.
         scaling: of the environment's observations and rewards.
         log: of the run; every collected episode is a row in it.
         taken: environment steps of the checkpoint from which the run resumes.
@@ -110,8 +114,7 @@ class Collector:
         self._particles = agent.particles if agent.transports else 1
         sizes = task.observation_dim, task.action_dim
         starts_with = dataset if config.online.mixing == "iql" else None
-        most = config.online.steps + (0 if starts_with is None else len(starts_with))
-        self._buffer = ReplayBuffer(min(config.online.buffer_size, most), *sizes)
+        self._buffer = ReplayBuffer(buffer_sizes(config.online, dataset)[0], *sizes)
         if starts_with is not None:
             self._buffer.add({key: getattr(starts_with, key) for key in KEYS})
         self._file = TransitionFile(folder / TRANSITIONS, *sizes, at_least=taken)
@@ -201,6 +204,9 @@ class Collector:
     def _act(self, state: Tree, observation: Array) -> Array:
         """Take a step with the agent and record it; returns its row."""
         rng = np.random.default_rng([self._config.seed, ACTING, self.taken])
+        online = self._config.online
+        if online.acts_randomly and self.taken <= online.warmup_steps:
+            return self._take(observation, rng.uniform(-1.0, 1.0, self._task.action_dim))
         noise = {
             "particles": rng.standard_normal((1, self._particles, self._task.action_dim)),
             "select": rng.random(1),
@@ -214,6 +220,10 @@ class Collector:
                 f"the agent's action at environment step {self.taken + 1:,} has NaN or infinity: "
                 "training has diverged; lower the learning rate or the step size"
             )
+        return self._take(observation, action)
+
+    def _take(self, observation: Array, action: Array) -> Array:
+        """Take a step with an action and record it; returns its row."""
         action = np.clip(action, -1.0, 1.0).astype(np.float32)
         step = self._pool.step({0: action})[0]
         over = step.terminated or step.truncated
