@@ -350,13 +350,16 @@ def test_what_all_have() -> None:
         assert agent.budget.bandwidth_gradient == (preset.method == "vgf")
         assert agent.budget.kernel_guard == (1e-6 if preset.method == "vgf" else 0.0)
         assert agent.budget.clip_scope == ("batch" if preset.method == "avgf" else "state")
-        assert (task.action_repeat, task.standardise) == (1, False)
+        assert (task.action_repeat, task.standardise, task.action_clip_eps) == (1, False, 1e-5)
+        ogbench = preset.benchmark == "OGBench"
+        assert task.success_timing == ("post" if ogbench else None)
+        assert task.qlearning_dataset == (not ogbench)
         assert (evaluation.steps, evaluation.episodes) == ((0, 1, 2, 3), 50)
         assert (config.train.batch_size, config.backend) == (256, RunConfig().backend)
         assert (config.seed, config.out) == (0, None)
         if preset.online:
             online = config.online
-            assert (online.steps, online.mixing, online.warmup) == (1_000_000, "iql", 5_000)
+            assert (online.steps, online.mixing, online.warmup) == (1_000_000, "iql", 4_997)
             assert (online.updates_per_step, online.collect_steps) == (1, 0)
             assert online.buffer_size == 2_000_000
         else:
@@ -388,9 +391,10 @@ def test_the_equations_instead() -> None:
         for setting in all_settings(authors):
             want, got = setting.default, value_of(equations, setting.key)
             if setting.key in changed:
-                assert got == next(
+                equation = next(
                     d.equations for d in preset.departures if d.setting == setting.key
                 )
+                assert got == (None if equation == "none" else equation)
             elif setting.key not in ("follow", "online.buffer_size"):
                 assert got == want, (preset.name, setting.key)
         plain = Settings()

@@ -236,11 +236,6 @@ class Benchmark:
                 f"data_episodes is {request.episodes}, of data to generate; those of "
                 f"{request.name} are not: drop it"
             )
-        if request.qlearning_dataset and not self.has_qlearning_dataset:
-            raise VGFError(
-                f"qlearning_dataset is how D4RL's own files are loaded, and {request.name} has "
-                "none; drop it"
-            )
 
     def read(self, request: DataRequest) -> RawData:
         """The data of a task, not yet checked; :func:`vgf.data.to_dataset` does that.

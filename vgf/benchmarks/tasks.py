@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import math
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -209,11 +209,6 @@ def measure(benchmark: Benchmark, request: DataRequest) -> tuple[Task, tuple[Arr
     Raises:
         VGFError: an environment that cannot be made, or missing data that would name it.
     """
-    if request.success_timing is not None and not benchmark.times_success:
-        raise VGFError(
-            f"success_timing is {request.success_timing!r}, of OGBench's environments; "
-            f"{request.name} has none: drop it"
-        )
     scoring = benchmark.scoring(request)
     task = Task(
         name=benchmark.task_name(request),
@@ -224,7 +219,7 @@ def measure(benchmark: Benchmark, request: DataRequest) -> tuple[Task, tuple[Arr
         make_env=scoring.make_env,
         score_name=scoring.score_name,
         reference=scoring.reference,
-        notes=scoring.notes,
+        notes=(*scoring.notes, *_unused(benchmark, request)),
         environments_together=scoring.environments_together,
     )
     if scoring.make_env is None:
@@ -239,6 +234,14 @@ def measure(benchmark: Benchmark, request: DataRequest) -> tuple[Task, tuple[Arr
             max_episode_steps=None if limit is None else math.ceil(limit / request.action_repeat),
         )
         return measured, (box.low, box.high)
+
+
+def _unused(benchmark: Benchmark, request: DataRequest) -> Iterator[str]:
+    """A line for each setting that means nothing to a benchmark, such as those of a preset."""
+    if request.success_timing is not None and not benchmark.times_success:
+        yield "success_timing is of OGBench's environments and has no part here"
+    if request.qlearning_dataset and not benchmark.has_qlearning_dataset:
+        yield "qlearning_dataset is of D4RL's data and has no part here"
 
 
 def check_sizes(task: Task, dataset: Dataset) -> None:
