@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import http.server
 import json
 import sys
@@ -20,7 +21,9 @@ from hypothesis import strategies as st
 from vgf.benchmarks import copy_d4rl_infos, d4rl, d4rl_infos, read_raw
 from vgf.benchmarks.d4rl import find_d4rl
 from vgf.benchmarks.d4rl_infos import D4RLTask, d4rl_table, normalised_score, table_of
+from vgf.benchmarks.tasks import make_task
 from vgf.data import to_dataset
+from vgf.data.raw import RawData
 from vgf.support.errors import VGFError
 
 h5py = pytest.importorskip("h5py")
@@ -323,3 +326,99 @@ def test_files_without_timeouts_are_cut_as_the_environment_did(tmp_path: Path) -
     assert np.flatnonzero(dataset.terminals).tolist() == [99, 798, len(dataset) - 1]
     assert dataset.observations[799, 0] == 800  # row 799, the 700th, was dropped
     assert len(dataset) == rows - 2
+
+
+# --- as the authors load them --------------------------------------------------------------------
+
+
+def their_rows(fields: dict[str, Any], limit: int, maze: bool) -> dict[str, np.ndarray]:
+    """What d4rl.qlearning_dataset and the authors' code after it make of a file, row by row."""
+    rows: list[dict[str, Any]] = []
+    step = 0
+    for i in range(len(fields["rewards"]) - 1):
+        cut = fields["timeouts"][i] if "timeouts" in fields else step == limit - 1
+        if cut:
+            step = 0
+            continue
+        step = 1 if fields["terminals"][i] else step + 1
+        rows.append(
+            {
+                "observations": fields["observations"][i],
+                "actions": np.clip(fields["actions"][i], -(1 - 1e-5), 1 - 1e-5),
+                "rewards": np.float32(fields["rewards"][i]),
+                "done": bool(fields["terminals"][i]),
+                "next_observations": fields["observations"][i + 1],
+            }
+        )
+    returns, total, length = [], 0.0, 0
+    for row in rows:
+        total, length = total + float(row["rewards"]), length + 1
+        if row["done"] or length == 1000:
+            returns.append(total)
+            total, length = 0.0, 0
+    for row, then in zip(rows, [*rows[1:], None], strict=True):
+        apart = then is None or (
+            np.linalg.norm(np.float32(then["observations"]) - np.float32(row["next_observations"]))
+            > 1e-6
+        )
+        row["terminals"] = float(apart or (row["done"] and not maze))
+        row["masks"] = 1.0 - row["done"]
+        row["rewards"] -= np.float32(maze)
+    found = {key: np.array([row[key] for row in rows], np.float32) for key in rows[0]}
+    spread = max(returns, default=0.0) - min(returns, default=0.0)
+    return found | {"scale": np.array(1000.0 / spread if spread > 0 else np.nan)}
+
+
+@st.composite
+def recordings(draw: st.DrawFn) -> dict[str, Any]:
+    """Files of short episodes; states repeat, timeouts may be missing or stand at terminals."""
+    rows = draw(st.integers(3, 40))
+    rng = np.random.default_rng(draw(seeds))
+    fields = {
+        "observations": rng.integers(0, 3, (rows, 11)).astype(np.float32),
+        "actions": rng.uniform(-1.1, 1.1, (rows, 3)).astype(np.float32),
+        "rewards": rng.standard_normal(rows).astype(np.float32),
+        "terminals": rng.random(rows) < 0.15,
+        "timeouts": rng.random(rows) < 0.15,
+    }
+    if draw(st.booleans()):
+        del fields["timeouts"]
+    if draw(st.booleans()):  # which D4RL's loader does not look at
+        fields["next_observations"] = fields["observations"] + 1.0
+    return fields
+
+
+@quick
+@given(recordings(), st.booleans(), st.sampled_from([2, 3, 1000]), st.booleans())
+def test_the_authors_loading(
+    fields: dict[str, Any], normalise: bool, limit: int, maze: bool
+) -> None:
+    env = "antmaze-umaze-v2" if maze else "hopper-medium-v2"
+    task = d4rl_table().tasks[env]
+    try:
+        expected = their_rows(fields, limit, maze)
+    except IndexError:  # no row is left
+        return
+    normalise = normalise and not maze and bool(np.isfinite(expected["scale"]))
+    raw = d4rl.with_conventions(RawData(fields, "here"), task, normalise)
+    raw = dataclasses.replace(raw, max_episode_steps=limit)
+    dataset = to_dataset(d4rl.qlearning_dataset(raw, task))
+    scale = np.float64(expected["scale"]) if normalise else 1.0
+    assert dataset.reward_scale == scale
+    for key in ("observations", "actions", "masks", "terminals", "next_observations"):
+        np.testing.assert_array_equal(getattr(dataset, key), expected[key], key)
+    np.testing.assert_array_equal(dataset.rewards, expected["rewards"] * np.float32(scale))
+
+
+def test_the_authors_loading_by_name(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.hdf5")
+    task = make_task("hopper-medium-v2", data=path, qlearning_dataset=True, action_clip_eps=0.5)
+    assert task.dataset is not None
+    assert task.dataset.rewards.tolist() == [0, 1, 2, 3, 4, 5]
+    assert task.dataset.masks.tolist() == [1, 1, 0, 1, 1, 1]
+    assert np.abs(task.dataset.actions).max() == 0.5
+    assert any("6 of 8 rows are transitions" in note for note in task.notes)
+    with pytest.raises(VGFError, match="needs terminals, no masks"):
+        load(write(tmp_path / "b.hdf5", masks=np.ones(8)), qlearning_dataset=True)
+    with pytest.raises(VGFError, match="how D4RL's own files are loaded"):
+        make_task(None, data=path, qlearning_dataset=True)

@@ -15,6 +15,8 @@ need("ogbench")
 import gymnasium
 
 from vgf.benchmarks.ogbench_environment import ActionRepeat, make_ogbench_env
+from vgf.benchmarks.tasks import make_task
+from vgf.support.errors import VGFError
 
 
 class Counter(gymnasium.Env):
@@ -34,8 +36,8 @@ class Counter(gymnasium.Env):
         return self.count, success - 1.0, success, self.count >= self._limit, info
 
 
-def decide(env: Any) -> SimpleNamespace:
-    ob, reward, terminated, truncated, info = env.step(0.0)
+def decide(env: Any, action: Any = 0.0) -> SimpleNamespace:
+    ob, reward, terminated, truncated, info = env.step(action)
     return SimpleNamespace(
         ob=ob, reward=reward, terminated=terminated, truncated=truncated, info=info
     )
@@ -130,3 +132,28 @@ def test_mazes_leave_no_open_files() -> None:
     for _ in range(3):
         make_ogbench_env(name).close()
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("timing", [None, "pre", "post"])
+def test_when_success_is_tested(timing: str | None) -> None:
+    """The step that reaches the goal succeeds at once, or the one after it does."""
+    task = make_task(
+        "pointmaze-medium-navigate-singletask-task1-v0", with_dataset=False, success_timing=timing
+    )
+    assert task.make_env is not None
+    env = task.make_env(0)
+    env.reset(seed=0)
+    point = env.unwrapped
+    point.set_xy(point.cur_goal_xy - np.array([point._goal_tol + 0.1, 0.0]))
+    steps = [decide(env, np.array([1.0, 0.0])) for _ in range(2)]
+    reached = [bool(step.info["success"]) for step in steps]
+    assert reached == ([True, True] if timing == "post" else [False, True])
+    assert [step.reward for step in steps] == [float(r) - 1.0 for r in reached]
+    assert [step.terminated for step in steps] == reached
+    assert any("success is tested" in note for note in task.notes) == (timing is not None)
+
+
+def test_success_is_timed_in_ogbench_alone() -> None:
+    with pytest.raises(VGFError, match="success_timing is 'post', of OGBench's environments"):
+        make_task("Pendulum-v1", with_dataset=False, success_timing="post")

@@ -15,6 +15,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ from vgf.runs.config import (
 from vgf.runs.resolve import load_config
 from vgf.spec.settings import Budget, Network, Settings
 from vgf.support.errors import VGFError
-from vgf.support.interrupts import Interrupted
+from vgf.support.interrupts import Interrupted, StopRunError
 from vgf.support.rows import read_rows
 
 LIMIT = 7
@@ -328,6 +329,107 @@ def test_a_small_buffer_forgets_the_oldest(tmp_path: Path, monkeypatch: pytest.M
     assert len(found["actions"]) == 40  # the file forgets nothing
     kept = np.sort(seen[0]._buffer.rows["actions"][:, 0])
     np.testing.assert_array_equal(kept, np.sort(found["actions"][-9:, 0]))
+
+
+@pytest.mark.parametrize("size", [12, 40, 41, 50])
+def test_the_data_leave_a_full_buffer_first(
+    size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[online.Collector] = []
+    real = online.Collector.close
+    monkeypatch.setattr(online.Collector, "close", lambda self: (seen.append(self), real(self))[1])
+    said = run(tmp_path / "run", with_online(buffer_size=size))
+    found = read_transitions(tmp_path / "run/transitions.bin")
+    assert PLANE.dataset is not None
+    given = np.concatenate([PLANE.dataset.actions, found["actions"]])[:, 0]
+    capacity = max(size, 41)  # data that fill it have one more place
+    kept = seen[0]._buffer.rows["actions"][:, 0]
+    latest = given[-capacity:]
+    np.testing.assert_array_equal(np.roll(kept, -(len(given) % capacity)), latest)
+    told = f"of 80 transitions the replay buffer holds the latest {capacity}"
+    assert any(told in line for line in said)
+
+
+SCRATCH = dataclasses.replace(
+    CONFIG,
+    train=dataclasses.replace(CONFIG.train, steps=0),
+    online=OnlineSettings(40, "scratch", 8),
+)
+ALONE = dataclasses.replace(PLANE, dataset=None)
+
+
+def test_from_scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = run(tmp_path / "run", SCRATCH, ALONE)
+    assert any("no offline data" in line for line in said)
+    assert any("8 of warm-up with random actions" in line for line in said)
+    found = read_transitions(tmp_path / "run/transitions.bin")
+    assert len(found["actions"]) == 40
+    assert list_steps(tmp_path / "run")[-1] == 32
+    # random until the first update, which follows the ninth step; then it is the agent's choice
+    other = dataclasses.replace(AGENT, particles=3)
+    run(tmp_path / "other", dataclasses.replace(SCRATCH, agent=other), ALONE)
+    again = read_transitions(tmp_path / "other/transitions.bin")
+    np.testing.assert_array_equal(again["actions"][:9], found["actions"][:9])
+    assert (again["actions"][9:] != found["actions"][9:]).any()
+    # what the networks see is what the environment said
+    seen: list[dict[str, np.ndarray]] = []
+    real = online.Collector.batch
+    monkeypatch.setattr(
+        online.Collector, "batch", lambda *args: (seen.append(real(*args)), seen[-1])[1]
+    )
+    run(tmp_path / "seen", SCRATCH, ALONE)
+    assert len(seen) == 32
+    for number, batch in enumerate(seen):
+        for s, r in zip(batch["observations"], batch["rewards"], strict=True):
+            rows = np.flatnonzero((found["observations"][: 9 + number] == s).all(1))
+            assert r in found["rewards"][rows]
+
+
+def test_random_actions_fill_the_box(tmp_path: Path) -> None:
+    config = dataclasses.replace(SCRATCH, online=OnlineSettings(400, "scratch", 398))
+    run(tmp_path / "run", config, ALONE)
+    actions = read_transitions(tmp_path / "run/transitions.bin")["actions"][:399, 0]
+    counts, _ = np.histogram(actions, 4, (-1, 1))
+    assert counts.min() > 70  # of 100 each
+    run(tmp_path / "agent", with_online(warmup_actions="random"))
+    mixed = read_transitions(tmp_path / "agent/transitions.bin")["actions"][:, 0]
+    np.testing.assert_array_equal(mixed[:9], actions[:9])
+    assert mixed[9] != actions[9]
+
+
+def test_from_scratch_is_resumed(tmp_path: Path) -> None:
+    run(tmp_path / "straight", SCRATCH, ALONE)
+    for stop in (5, 17):
+        stopped = 0
+
+        def interrupt(after: int = stop) -> None:
+            nonlocal stopped
+            stopped += 1
+            if stopped == after:
+                raise StopRunError
+
+        folder = tmp_path / f"split-{stop}"
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(train, "deferred_interrupt", lambda: nullcontext(interrupt))
+            with pytest.raises(Interrupted):
+                run(folder, SCRATCH, ALONE)
+        run(folder, SCRATCH, ALONE, resume=True)
+        assert_equal_runs(folder, tmp_path / "straight")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"train": CONFIG.train}, "mixing 'scratch' has no offline data for steps 6"),
+        (
+            {"task": TaskSettings(env="plane", action_repeat=1, normalise_rewards=True)},
+            "no data whose returns rewards could be normalised by",
+        ),
+    ],
+)
+def test_what_needs_data_from_scratch(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(SCRATCH, **changes)
 
 
 def test_the_policy_is_asked_once_per_step_at_the_collecting_budget(

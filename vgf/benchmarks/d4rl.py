@@ -131,7 +131,7 @@ def qlearning_dataset(raw: RawData, task: D4RLTask) -> RawData:
             "no masks, and two rows; use --no-qlearning-dataset"
         )
     done = arrays["terminals"] != 0
-    cut = arrays["timeouts"] != 0 if "timeouts" in arrays else _cut(done, task.max_episode_steps)
+    cut = arrays["timeouts"] != 0 if "timeouts" in arrays else _cut(done, raw.max_episode_steps)
     rows = np.flatnonzero(~cut[:-1])
     ends = np.zeros(len(done), bool)
     states = arrays["observations"]
