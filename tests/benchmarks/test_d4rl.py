@@ -420,5 +420,7 @@ def test_the_authors_loading_by_name(tmp_path: Path) -> None:
     assert any("6 of 8 rows are transitions" in note for note in task.notes)
     with pytest.raises(VGFError, match="needs terminals, no masks"):
         load(write(tmp_path / "b.hdf5", masks=np.ones(8)), qlearning_dataset=True)
-    with pytest.raises(VGFError, match="how D4RL's own files are loaded"):
-        make_task(None, data=path, qlearning_dataset=True)
+    alone = make_task(None, data=path, qlearning_dataset=True)
+    assert alone.dataset is not None
+    assert alone.dataset.rewards.tolist() == [0, 1, 2, 3, 4, 5]  # the last two have no s'
+    assert "qlearning_dataset is of D4RL's data and has no part here" in alone.notes

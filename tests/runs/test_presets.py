@@ -391,9 +391,7 @@ def test_the_equations_instead() -> None:
         for setting in all_settings(authors):
             want, got = setting.default, value_of(equations, setting.key)
             if setting.key in changed:
-                equation = next(
-                    d.equations for d in preset.departures if d.setting == setting.key
-                )
+                equation = next(d.equations for d in preset.departures if d.setting == setting.key)
                 assert got == (None if equation == "none" else equation)
             elif setting.key not in ("follow", "online.buffer_size"):
                 assert got == want, (preset.name, setting.key)
