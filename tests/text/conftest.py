@@ -67,3 +67,9 @@ def prompt_file(tmp_path: Path) -> Path:
     path = tmp_path / "prompts.jsonl"
     path.write_text("".join(f'{{"prompt": "{prompt}"}}\n' for prompt in PROMPTS))
     return path
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a test calibrates is not found by the next one."""
+    monkeypatch.setenv("VGF_CACHE_DIR", str(tmp_path / "cache"))

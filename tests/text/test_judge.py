@@ -6,6 +6,7 @@ from needs import SECONDS, need
 need("torch", "transformers")
 
 import json
+import re
 import subprocess
 import sys
 
@@ -62,16 +63,23 @@ def test_counts_and_intervals(responses):
     best, flow = judge(responses, {"length": by_length})
     assert (best.method, best.wins, best.ties, best.losses) == ("best_of_n", 1, 3, 0)
     assert (flow.method, flow.wins, flow.ties, flow.losses) == ("L=5", 2, 1, 1)
-    assert flow.rate == pytest.approx(2 / 3)
+    assert flow.rate == pytest.approx(5 / 8)
+    assert flow.decided_rate == pytest.approx(2 / 3)
     wilson = scipy.stats.binomtest(2, 3).proportion_ci(method="wilson")
-    assert flow.interval == pytest.approx((wilson.low, wilson.high))
+    assert flow.decided_interval == pytest.approx((wilson.low, wilson.high))
+    low, high = flow.interval
+    assert low < 5 / 8 < high
+    # that of a rate between those of 2 and of 3 wins in 4
+    between = [scipy.stats.binomtest(k, 4).proportion_ci(method="wilson").low for k in (2, 3)]
+    assert between[0] < low < between[1]
     assert flow.mean == pytest.approx(11 / 4)
     other = judge(responses, {"length": by_length}, "best_of_n")
     assert [v.method for v in other] == ["base", "L=5"]
     assert (other[0].wins, other[0].losses) == (0, 1)
     undecided = Verdict("j", "m", "base", 0, 4, 0, 0.0)
-    assert undecided.rate is None
-    assert undecided.interval is None
+    assert undecided.rate == 0.5
+    assert undecided.decided_rate is None
+    assert undecided.decided_interval is None
 
 
 def test_a_judge_is_given_prompts_and_responses(responses):
@@ -88,7 +96,9 @@ def test_judges_that_give_no_scores(responses, wrong):
 
 
 def test_files_that_hold_no_responses(responses, tmp_path):
-    with pytest.raises(VGFError, match="has no 'L=9'; it has base, best_of_n, L=5"):
+    with pytest.raises(
+        VGFError, match="no method or file is 'L=9'; the file has base, best_of_n, L=5"
+    ):
         judge(responses, {"length": by_length}, "L=9")
     text = responses.read_text()
     responses.write_text(text + '{"prompt": "t"}\n')
@@ -161,9 +171,12 @@ def test_align_and_judge(folders, prompt_file, tmp_path, capsys):
     assert vgf([*judging, "--json", str(numbers), "--device", "cpu"]) == 0
     table = capsys.readouterr().out
     assert "against base, 3 prompts" in table
-    assert len([row for row in table.splitlines() if "by_length" in row]) == 3
+    assert len([row for row in table.splitlines() if "by_length" in row]) == 6
+    assert "3 of 3 lines, 3 of 3 prompts" in table
     found = json.loads(numbers.read_text())
+    tests, found = [row for row in found if "other" in row], [row for row in found if "wins" in row]
     assert [row["method"] for row in found] == ["best_of_n", "L=0", "L=2"] * 2
+    assert len(tests) == 6
     assert all(row["wins"] + row["ties"] + row["losses"] == 3 for row in found)
     assert found[0]["losses"] == 0  # the best by the reward model, by the reward model
 
@@ -279,7 +292,7 @@ def test_every_setting_has_a_flag(capsys):
         vgf(["align", "--help-all"])
     text = capsys.readouterr().out
     for entry in fields(AlignSettings):
-        assert f"--{entry.name.replace('_', '-')} " in text
+        assert re.search(f"--{entry.name.replace('_', '-')}[ ,]", text)
     with pytest.raises(SystemExit):
         vgf(["align", "--help"])
     assert max(map(len, capsys.readouterr().out.splitlines())) <= 80

@@ -56,7 +56,7 @@ def test_portions_are_all_rows_in_order_and_within_the_bound(lengths, most):
 def test_samples_have_the_models_own_frequencies(models, made):
     settings = AlignSettings(max_new_tokens=1)
     n = 3000
-    rows = models.language.sample([PROMPTS[0]] * n, keys(n), settings)
+    rows = models.language.sample([PROMPTS[0]] * n, keys(n), settings).rows
     p = next_log_p(made.sft, PROMPTS[0]).exp().numpy().copy()
     p[:3] = 0  # special tokens, the end among them before its time
     p /= p.sum()
@@ -67,17 +67,17 @@ def test_samples_have_the_models_own_frequencies(models, made):
 
 def test_rows_do_not_depend_on_what_is_sampled_beside_them(models):
     settings = AlignSettings(max_new_tokens=8)
-    together = models.language.sample(PROMPTS, keys(3), settings)
+    together = models.language.sample(PROMPTS, keys(3), settings).rows
     for prompt, key, row in zip(PROMPTS, keys(3), together, strict=True):
-        assert models.language.sample([prompt], [key], settings) == [row]
-    assert together != models.language.sample(PROMPTS, [(1, *key) for key in keys(3)], settings)
+        assert models.language.sample([prompt], [key], settings).rows == [row]
+    assert together != models.language.sample(PROMPTS, [(1, *k) for k in keys(3)], settings).rows
 
 
 @pytest.mark.parametrize("least", [1, 3])
 def test_responses_end_with_the_end(least):
     language = biased(end=6.0)
     settings = AlignSettings(max_new_tokens=8, min_new_tokens=least)
-    rows = language.sample(PROMPTS * 20, keys(60), settings)
+    rows = language.sample(PROMPTS * 20, keys(60), settings).rows
     assert min(map(len, rows)) == least + 1
     for row in rows:
         assert not {0, 2} & set(row)
@@ -86,7 +86,7 @@ def test_responses_end_with_the_end(least):
 
 
 def test_truncated_sampling(models, made):
-    greedy = models.language.sample(PROMPTS, keys(3), AlignSettings(max_new_tokens=5, top_k=1))
+    greedy = models.language.sample(PROMPTS, keys(3), AlignSettings(max_new_tokens=5, top_k=1)).rows
     for prompt, row in zip(PROMPTS, greedy, strict=True):
         for t, token in enumerate(row):
             log_p = next_log_p(made.sft, prompt + row[:t])
@@ -99,7 +99,7 @@ def test_truncated_sampling(models, made):
     p = (p / 0.5).softmax(-1)
     order = p.argsort(descending=True)
     kept = order[: int((p[order].cumsum(0) < 0.3).sum()) + 1].tolist()
-    rows = models.language.sample([PROMPTS[0]] * 50, keys(50), settings)
+    rows = models.language.sample([PROMPTS[0]] * 50, keys(50), settings).rows
     assert {row[0] for row in rows} <= set(kept)
 
 
@@ -123,7 +123,10 @@ def test_decoding_is_the_specifications_from_left_to_right(models, made, weight,
     for i, row in enumerate(originals):
         u[i, : len(row)] = table[torch.tensor(row)]
     u += 1.5 * models.reward.scale * torch.randn_like(u) / 4
-    found = models.language.decode(models.backend, PROMPTS, u, originals, table, weight, top)
+    usable = models.language.allowed
+    found = models.language.decode(
+        models.backend, PROMPTS, u, originals, table, usable, weight, top
+    ).rows
     allowed = np.arange(len(WORDS)) > 2
     changed = 0
     for i, row in enumerate(originals):
@@ -147,12 +150,12 @@ def test_decoding_is_the_specifications_from_left_to_right(models, made, weight,
 
 def test_a_models_own_defaults_of_generation_do_not_join_in(models, made):
     settings = AlignSettings(max_new_tokens=8)
-    before = models.language.sample(PROMPTS, keys(3), settings)
+    before = models.language.sample(PROMPTS, keys(3), settings).rows
     own = made.sft.generation_config
     penal = GenerationConfig(repetition_penalty=50.0, no_repeat_ngram_size=1, suppress_tokens=[5])
     made.sft.generation_config = penal
     try:
-        assert models.language.sample(PROMPTS, keys(3), settings) == before
+        assert models.language.sample(PROMPTS, keys(3), settings).rows == before
         assert made.sft.generation_config is penal
     finally:
         made.sft.generation_config = own

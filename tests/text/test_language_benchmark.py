@@ -113,7 +113,7 @@ def test_wins_are_over_all_seeds(data: dict[str, Any]) -> None:
     data["seeds"][1]["methods"]["DPO"]["duels"]["gold"]["base"] = [10, 40, 50]
     found = benchmark.duel(data, "gold", "DPO", "base")
     assert (found.wins, found.ties, found.losses) == (70, 40, 90)
-    assert found.rate == 70 / 160
+    assert found.decided_rate == 70 / 160
     assert benchmark.rates(data, "gold", "DPO") == "60 17"
     assert benchmark.perplexity(data, "DPO") == pytest.approx(math.exp(3.1))
 

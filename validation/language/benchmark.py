@@ -376,7 +376,7 @@ def pick(
             i = best(models, of, reward[:number])
             rows.append(
                 {
-                    "response": models.text(of.rows[i]),
+                    "response": models.text(of.prompt, of.rows[i]),
                     "tokens": of.rows[i],
                     "reward": float(reward[i]),
                     "log_likelihood": likelihood[i],
@@ -430,7 +430,10 @@ def judge(data: Data) -> list[Verdict]:
         ),
     ):
         duels = {(other, by): duel(data, by, other, ours) for other in others for by in JUDGES}
-        lost = [found.interval is not None and found.interval[1] < 0.5 for found in duels.values()]
+        lost = [
+            found.decided_interval is not None and found.decided_interval[1] < 0.5
+            for found in duels.values()
+        ]
         cheaper = [own <= perplexity(data, other) for other in others]
         shown = "; ".join(
             f"{other} " * (len(others) > 1)
@@ -446,7 +449,7 @@ def judge(data: Data) -> list[Verdict]:
                 f"{shown}",
             )
         )
-    rates = {by: 100 * (duel(data, by, ours, BASE).rate or 0) for by in JUDGES}
+    rates = {by: 100 * (duel(data, by, ours, BASE).decided_rate or 0) for by in JUDGES}
     theirs = {(n, by): matched(data, by, n, ours) for n in COUNTS for by in JUDGES}
     shown = "; ".join(
         f"{by}: {rates[by]:.1f} %, "
@@ -471,7 +474,9 @@ def matched(data: Data, judge: str, count: int, perplexity_of: str) -> float:
     nearest one counts.
     """
     names = [best_of(count, temperature) for temperature in TEMPERATURES]
-    at = {perplexity(data, name): duel(data, judge, name, BASE).rate or 0.0 for name in names}
+    at = {
+        perplexity(data, name): duel(data, judge, name, BASE).decided_rate or 0.0 for name in names
+    }
     x = np.log(sorted(at))
     y = [at[key] for key in sorted(at)]
     return 100 * float(np.interp(math.log(perplexity(data, perplexity_of)), x, y))
@@ -479,15 +484,15 @@ def matched(data: Data, judge: str, count: int, perplexity_of: str) -> float:
 
 def won(found: Duel) -> str:
     """A win rate with its interval."""
-    if found.rate is None or found.interval is None:
+    if found.decided_rate is None or found.decided_interval is None:
         return "all ties"
-    low, high = (100 * bound for bound in found.interval)
-    return f"{100 * found.rate:.1f} % ({low:.1f} to {high:.1f})"
+    low, high = (100 * bound for bound in found.decided_interval)
+    return f"{100 * found.decided_rate:.1f} % ({low:.1f} to {high:.1f})"
 
 
 def rates(data: Data, judge: str, method: str) -> str:
     """Wins against the base model in %, by seed."""
-    found = [duel({"seeds": [seed]}, judge, method, BASE).rate for seed in data["seeds"]]
+    found = [duel({"seeds": [seed]}, judge, method, BASE).decided_rate for seed in data["seeds"]]
     return " ".join("ties" if rate is None else f"{100 * rate:.0f}" for rate in found)
 
 
@@ -570,7 +575,7 @@ def remarks(data: Data) -> list[str]:
         f"and of {100 * short:.1f} % of those with fewer than 250 characters."
     ]
     for by in JUDGES:
-        wins = {name: duel(data, by, name, BASE).rate or 0.0 for name in budgets}
+        wins = {name: duel(data, by, name, BASE).decided_rate or 0.0 for name in budgets}
         top = max(wins, key=lambda name: wins[name])
         last = budgets[-1]
         found.append(
@@ -599,9 +604,14 @@ def draw(data: Data, stem: Path) -> None:
         for number, by in enumerate(JUDGES):
             duels = [duel(data, by, vgf_at(steps), BASE) for steps in BUDGETS]
             panels[1].plot(
-                BUDGETS, [100 * (one.rate or 0) for one in duels], label=by, **line(number + 1)
+                BUDGETS,
+                [100 * (one.decided_rate or 0) for one in duels],
+                label=by,
+                **line(number + 1),
             )
-            low, high = ([100 * (one.interval or (0, 1))[k] for one in duels] for k in (0, 1))
+            low, high = (
+                [100 * (one.decided_interval or (0, 1))[k] for one in duels] for k in (0, 1)
+            )
             panels[1].fill_between(
                 BUDGETS, low, high, color=COLOURS[number + 1], alpha=0.15, linewidth=0
             )
@@ -617,7 +627,9 @@ def draw(data: Data, stem: Path) -> None:
         }
         for number, (label, methods) in enumerate(groups.items()):
             x = [perplexity(data, method) for method in methods]
-            y = [100 * (duel(data, JUDGES[0], method, BASE).rate or 0) for method in methods]
+            y = [
+                100 * (duel(data, JUDGES[0], method, BASE).decided_rate or 0) for method in methods
+            ]
             panels[2].plot(x, y, label=label, **line(number))
         panels[2].set_xlabel("perplexity under the base model")
         panels[2].set_ylabel("wins by gold in %")

@@ -343,7 +343,7 @@ def make_pairs(
         drawn = [
             language.sample(
                 prompts, [(seed, PAIRS, start + i, k) for i in range(len(prompts))], settings
-            )
+            ).rows
             for k in range(2)
         ]
         texts = [tokenizer.batch_decode(row, skip_special_tokens=True) for row in drawn]

@@ -27,6 +27,13 @@ _SHOWN = {
     "batch_tokens": "tokens through a model at once: bounds memory",
     "sft_device": "of the base model",
     "rm_device": "of the reward model",
+    "bridge": "spans or selection, for another tokenizer",
+    "rm_label": "of a classifier with several outputs",
+    "as_chat": "a plain prompt is a user's turn",
+    "system_prompt": "of conversations without one",
+    "stop_strings": "texts that end a response",
+    "on_long": "truncate-left, skip or error",
+    "shard": "of the prompts, i/n; default: all",
     "pad_token": "if the tokenizer has none",
     "seed": "fixes every random number",
 }
@@ -54,7 +61,7 @@ def main(words: list[str]) -> int:
         metavar="FILE",
         type=Path,
         required=True,
-        help='JSONL, a line {"prompt": "..."} for each',
+        help='JSONL, a line {"prompt": "..."} or {"messages": [...]} for each',
     )
     parser.add_argument(
         "--out", metavar="FILE", type=Path, required=True, help="JSONL, a line for each prompt"
@@ -72,14 +79,22 @@ def main(words: list[str]) -> int:
 def _align(sft: str, rm: str, prompts: Path, out: Path, settings: AlignSettings) -> int:
     from ..support.files import check_writable
     from ..text import align, load_models, read_prompts
+    from ..text.alignment import ERROR
     from ..text.calibration import at_an_end
 
-    texts = read_prompts(prompts)
+    prompts_read = read_prompts(prompts)
     check_writable(out.parent)
-    records = align(load_models(sft, rm, settings), texts, settings, out)
-    print(f"{len(records)} prompts in {out}")
-    for name in settings.calibrates:
-        flag, value = f"--{name.replace('_', '-')}", records[0][name]
+    models = load_models(sft, rm, settings)
+    if models.bridge is not None:
+        print(f"the reward model has another tokenizer: --bridge {models.bridge}")
+    records = align(models, prompts_read, settings, out)
+    whole = [record for record in records if ERROR not in record]
+    print(f"{len(whole)} prompts in {out}")
+    if len(whole) < len(records):
+        first = next(record[ERROR] for record in records if ERROR in record)
+        print(f"{len(records) - len(whole)} prompts were left out, the first as: {first}")
+    for name in settings.calibrates if models.bridge != "selection" else ():
+        flag, value = f"--{name.replace('_', '-')}", whole[0][name]
         print(f"{flag} calibrated to {value:.3g}")
         if at_an_end(value):
             print(f"  the end of the range: {_WANTED[name]} is not reached; give another share")

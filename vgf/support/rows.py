@@ -106,7 +106,7 @@ def read_lines(path: Path | str) -> list[dict[str, Any]]:
     """
     path = Path(path)
     try:
-        text = path.read_bytes().decode(errors="replace")
+        text = path.read_bytes().decode("utf-8-sig", errors="replace")
     except OSError as error:
         raise VGFError(f"{path}: cannot be read: {error.strerror}") from error
     rows: list[dict[str, Any]] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -40,13 +41,21 @@ def interval(
     return (max(low, 0.0), min(high, 1.0)) if kind == SUCCESS else (low, high)
 
 
-def wilson(successes: int, trials: int) -> tuple[float, float]:
-    """Wilson's 95 % confidence interval of a rate."""
-    from scipy.stats import binomtest
+def wilson(successes: float, trials: int) -> tuple[float, float]:
+    """Wilson's 95 % confidence interval of a rate.
 
-    test = binomtest(successes, trials)
-    found = test.proportion_ci(confidence_level=CONFIDENCE, method="wilson")
-    return float(found.low), float(found.high)
+    Args:
+        successes: how many; a success may count as a part of one.
+        trials: of how many.
+    """
+    from scipy.stats import norm
+
+    z = float(norm.ppf((1 + CONFIDENCE) / 2))
+    rate, scale = successes / trials, 1 + z**2 / trials
+    middle = (rate + z**2 / (2 * trials)) / scale
+    half = z * math.sqrt(rate * (1 - rate) / trials + (z / (2 * trials)) ** 2) / scale
+    low, high = max(middle - half, 0.0), min(middle + half, 1.0)
+    return (0.0 if successes == 0 else low), (1.0 if successes == trials else high)
 
 
 def mean_measured(values: Iterable[float | None]) -> float | None:

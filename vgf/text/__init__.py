@@ -17,16 +17,17 @@ from typing import TYPE_CHECKING, Any
 from ..support.extras import need
 
 if TYPE_CHECKING:
-    from .alignment import align, read_prompts
+    from .alignment import align
     from .calibration import calibrate
     from .judging import judge, load_judge
     from .models import Models, load_models, pair
+    from .prompts import read_prompts
     from .settings import AlignSettings
 
 _HOMES = {
     "AlignSettings": "settings",
     "align": "alignment",
-    "read_prompts": "alignment",
+    "read_prompts": "prompts",
     "calibrate": "calibration",
     "judge": "judging",
     "load_judge": "judging",
@@ -34,7 +35,7 @@ _HOMES = {
     "load_models": "models",
     "pair": "models",
 }
-_WITHOUT_MODELS = ("settings", "judging")
+_WITHOUT_MODELS = ("settings", "judging", "prompts")
 
 
 def __getattr__(name: str) -> Any:

@@ -2,30 +2,79 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 from torch import Tensor
 
-from ..support.progress import progress
-from .flow import Responses, changed, decode, embed, sample, transport
-from .models import Models
-from .settings import AlignSettings
+from ..support.errors import VGFError
+from ..support.files import cache_folder, read_json, write_atomically
+from ..support.progress import progress, say_line
+from .flow import PromptError, Responses, changed, decode, embed, sample, transport
+from .models import Models, Query
+from .settings import AlignSettings, calibration_name
 
 # The range searched for both: lambda, and epsilon in units of the embeddings
-LOW, HIGH, HALVINGS = 1e-3, 10.0, 9
+LOW, HIGH = 1e-3, 10.0
+ROUNDS, PARTS = 3, 8  # each round leaves an eighth of the range, all its trials decoded together
+
+
+def kept_calibration(
+    models: Models, prompts: Sequence[tuple[int, Query]], settings: AlignSettings
+) -> AlignSettings:
+    """:func:`calibrate`, or what it found before for these models and settings.
+
+    The numbers are kept in `vgf.support.files.cache_folder`, whatever the prompts and the seed
+    were; `recalibrate` computes them again. A prompt that fails is left out.
+
+    Raises:
+        PromptError: every prompt fails.
+    """
+    if not settings.calibrates:
+        return settings
+    place = cache_folder() / "calibrations" / calibration_file(models, settings)
+    if not settings.recalibrate and place.is_file():
+        try:
+            kept = read_json(place, dict)
+            found: Any = {name: float(kept[name]) for name in settings.calibrates}
+            say_line(f"calibrated before ({place}); --recalibrate does it again")
+            return replace(settings, **found)
+        except (VGFError, KeyError, TypeError, ValueError):
+            pass  # a damaged file is written anew
+    left = list(prompts)
+    while True:
+        try:
+            chosen = calibrate(models, left, settings)
+            break
+        except PromptError as error:
+            left = [row for row in left if row[0] != error.index]
+            if not left:
+                raise
+    values = {name: getattr(chosen, name) for name in settings.calibrates}
+    with contextlib.suppress(VGFError):  # a cache that cannot be written is none
+        write_atomically(place, json.dumps(values) + "\n")
+    return chosen
+
+
+def calibration_file(models: Models, settings: AlignSettings) -> str:
+    """The name of the file for these models and settings."""
+    return f"{calibration_name(settings, models.fingerprint)}.json"
 
 
 def calibrate(
-    models: Models, prompts: Sequence[tuple[int, list[int]]], settings: AlignSettings
+    models: Models, prompts: Sequence[tuple[int, list[int] | Query]], settings: AlignSettings
 ) -> AlignSettings:
     """The settings, with those to be calibrated filled in.
 
     lambda is the largest that changes at most `unmoved_change` of the tokens of unmoved responses;
     epsilon is the largest that, with this lambda, changes at most `moved_change` of them at the
-    largest budget. Each share grows with its number, so that each number is found by bisection of
-    its logarithm. If a share is not reached within [0.001, 10], the number stays at that end.
+    largest budget. Each share grows with its number, so that each number is found by dividing the
+    range of its logarithm. If a share is not reached within [0.001, 10], the number stays at that
+    end.
 
     Args:
         models: both are used.
@@ -36,26 +85,30 @@ def calibrate(
     if not wanted:
         return settings
     samples = sample(models, prompts, settings)
-    with progress(HALVINGS * len(wanted), "calibrating", "trial") as bar:
+    with progress(ROUNDS * len(wanted), "calibrating", "round") as bar:
 
-        def share(settings: AlignSettings, u: Sequence[Tensor]) -> float:
-            after = decode(models, samples, u, settings)
+        def shares(weights: list[float], every: list[list[Tensor]]) -> list[float]:
+            """The share of changed tokens of several trials, decoded together."""
+            of = samples * len(every)
+            each = [weight for weight in weights for _ in samples]
+            after = decode(models, of, [u for one in every for u in one], settings, each)
             bar.update()
-            return mean_change(samples, after)
+            size = len(samples)
+            return [mean_change(samples, after[k : k + size]) for k in range(0, len(after), size)]
 
         if "decoding_weight" in wanted:
             start = [embed(models, of) for of in samples]
             weight = largest(
-                lambda x: share(replace(settings, decoding_weight=x), start),
-                settings.unmoved_change,
+                lambda trials: shares(trials, [start] * len(trials)), settings.unmoved_change
             )
             settings = replace(settings, decoding_weight=weight)
         if "step_size" in wanted:
             last = replace(settings, steps=(max(settings.steps),))
 
-            def moved(size: float) -> float:
-                tried = replace(last, step_size=size)
-                return share(tried, transport(models, samples, tried)[last.steps[0]])
+            def moved(sizes: list[float]) -> list[float]:
+                tried = [replace(last, step_size=size) for size in sizes]
+                every = [transport(models, samples, one)[last.steps[0]] for one in tried]
+                return shares([settings.decoding_weight or 0.0] * len(sizes), every)
 
             settings = replace(settings, step_size=largest(moved, settings.moved_change))
     return settings
@@ -63,7 +116,10 @@ def calibrate(
 
 def at_an_end(value: float) -> bool:
     """Whether a calibrated number is at an end of its range, its share not reached."""
-    return value in (largest(lambda _: 1.0, 0.0), largest(lambda _: 0.0, 1.0))
+    return value in (
+        largest(lambda trials: [1.0] * len(trials), 0.0),
+        largest(lambda trials: [0.0] * len(trials), 1.0),
+    )
 
 
 def mean_change(before: Sequence[Responses], after: Sequence[Responses]) -> float:
@@ -72,13 +128,18 @@ def mean_change(before: Sequence[Responses], after: Sequence[Responses]) -> floa
     return math.fsum(shares) / len(shares)
 
 
-def largest(share: Callable[[float], float], target: float) -> float:
-    """The largest number whose share, which grows with it, is at most the target."""
+def largest(shares: Callable[[list[float]], list[float]], target: float) -> float:
+    """The largest number whose share, which grows with it, is at most the target.
+
+    Args:
+        shares: of several numbers at once.
+        target: at least 0.
+    """
     low, high = math.log(LOW), math.log(HIGH)
-    for _ in range(HALVINGS):
-        middle = (low + high) / 2
-        if share(math.exp(middle)) <= target:
-            low = middle
-        else:
-            high = middle
+    for _ in range(ROUNDS):
+        edges = [low + (high - low) * k / PARTS for k in range(PARTS + 1)]
+        found = shares([math.exp(x) for x in edges[1:-1]])
+        # the first that is above the target bounds the number
+        above = next((k for k, share in enumerate(found) if not share <= target), PARTS - 1)
+        low, high = edges[above], edges[above + 1]
     return math.exp(low)

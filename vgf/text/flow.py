@@ -12,8 +12,11 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from ..spec.settings import Budget
-from .language import DIRECTION, SAMPLE, generator, portions
-from .models import Models
+from ..support.errors import VGFError
+from .language import DIRECTION, SAMPLE, Generated, generator, portions
+from .models import Models, Query
+from .prompts import Content
+from .reading import Reading, alignment
 from .settings import AlignSettings
 
 
@@ -24,14 +27,18 @@ class Responses:
     Attributes:
         index: of the prompt, which fixes its random numbers.
         prompt: its tokens.
-        rows: N rows of tokens, including the end of the text if there is one.
+        rows: N rows of tokens, including the token that ends the text if there is one.
         movable: N rows of the tokens that the flow moves.
+        content: the prompt as text or turns; None is the text of its tokens.
+        log_likelihoods: log p(row | prompt) of each, where known.
     """
 
     index: int
     prompt: list[int]
     rows: list[list[int]]
     movable: list[list[int]]
+    content: Content | None = None
+    log_likelihoods: list[float] | None = None
 
     @property
     def lengths(self) -> tuple[int, ...]:
@@ -42,50 +49,93 @@ class Responses:
         """The same with other tokens in place of those that move."""
         ends = [row[len(own) :] for row, own in zip(self.rows, self.movable, strict=True)]
         rows = [[*own, *end] for own, end in zip(movable, ends, strict=True)]
-        return replace(self, rows=rows, movable=movable)
+        return replace(self, rows=rows, movable=movable, log_likelihoods=None)
 
 
-def _each(responses: Sequence[Responses]) -> list[tuple[Responses, int]]:
-    """All responses of some prompts, one after the other."""
-    return [(of, i) for of in responses for i in range(len(of.rows))]
+class PromptError(VGFError):
+    """What went wrong with one prompt, the others being sound."""
+
+    def __init__(self, index: int, message: str) -> None:
+        super().__init__(f"prompt {index + 1}: {message}")
+        self.index = index
 
 
-def _portions(each: list[tuple[Responses, int]], settings: AlignSettings) -> list[Any]:
-    lengths = [len(of.prompt) + len(of.rows[i]) for of, i in each]
+def readings(models: Models, responses: Responses) -> list[Reading]:
+    """Each response as the reward model reads it.
+
+    Raises:
+        PromptError: it cannot read one, or one is too long for it.
+    """
+    found = []
+    for row, movable in zip(responses.rows, responses.movable, strict=True):
+        content = responses.content
+        try:
+            if models.bridge is not None:
+                if content is None:
+                    content = models.text([], responses.prompt)
+                found.append(models.reader.by_text(content, models.text(responses.prompt, row)))
+            elif content is None:
+                found.append(Reading(responses.prompt, movable, row[len(movable) :]))
+            else:
+                end = row[len(movable) :]
+                found.append(models.reader.by_tokens(content, responses.prompt, movable, end))
+        except VGFError as error:
+            raise PromptError(responses.index, f"for the reward model: {error}") from error
+        most = models.reward.limit
+        if most is not None and len(found[-1].row) > most:
+            raise PromptError(
+                responses.index,
+                f"with a response it has {len(found[-1].row)} tokens, and the --rm model takes "
+                f"{most}; shorten it, or lower --max-new-tokens",
+            )
+    return found
+
+
+def _portions(lengths: Sequence[int], each: Sequence[Any], settings: AlignSettings) -> list[Any]:
     return [each[part] for part in portions(lengths, settings.batch_tokens)]
 
 
 def sample(
-    models: Models, prompts: Sequence[tuple[int, list[int]]], settings: AlignSettings
+    models: Models, prompts: Sequence[tuple[int, list[int] | Query]], settings: AlignSettings
 ) -> list[Responses]:
     """N responses of the base model to each prompt.
 
     Args:
         models: the base model is sampled.
-        prompts: their indices and tokens.
+        prompts: their indices and tokens, or how the models read them.
         settings: of generation, and N.
     """
-    each = [(index, prompt, i) for index, prompt in prompts for i in range(settings.particles)]
-    found: list[list[int]] = []
+    tokens = [of.tokens if isinstance(of, Query) else of for _, of in prompts]
+    each = [
+        (index, own, i)
+        for (index, _), own in zip(prompts, tokens, strict=True)
+        for i in range(settings.particles)
+    ]
+    rows: list[list[int]] = []
+    values: list[float] = []
     lengths = [len(prompt) + settings.max_new_tokens for _, prompt, _ in each]
-    for part in portions(lengths, settings.batch_tokens):
-        keys = [(settings.seed, SAMPLE, index, i) for index, _, i in each[part]]
-        found += models.language.sample([prompt for _, prompt, _ in each[part]], keys, settings)
-    rows = iter(found)
+    for part in _portions(lengths, each, settings):
+        keys = [(settings.seed, SAMPLE, index, i) for index, _, i in part]
+        found = models.language.sample([prompt for _, prompt, _ in part], keys, settings)
+        rows += found.rows
+        values += found.log_likelihoods
     responses = []
-    for index, prompt in prompts:
-        own = [next(rows) for _ in range(settings.particles)]
-        movable = [models.language.movable(row) for row in own]
-        responses.append(Responses(index, prompt, own, movable))
+    for k, ((index, of), prompt) in enumerate(zip(prompts, tokens, strict=True)):
+        here = slice(k * settings.particles, (k + 1) * settings.particles)
+        movable = [models.language.movable(row) for row in rows[here]]
+        content = of.content if isinstance(of, Query) else None
+        responses.append(Responses(index, prompt, rows[here], movable, content, values[here]))
     return responses
 
 
 def embed(models: Models, responses: Responses) -> Tensor:
-    """The embeddings of the tokens that move ``[N, T, d]``, zero at padding."""
-    table = models.reward.table
-    return pad_sequence(
-        [table[torch.tensor(row, device=table.device)] for row in responses.movable], True
-    )
+    """The reward model's embeddings of what moves ``[N, T, d]``, zero at padding."""
+    return _embed(models, readings(models, responses))
+
+
+def _embed(models: Models, read: Sequence[Reading]) -> Tensor:
+    rows = [models.reward.embed(of.moving) for of in read]
+    return pad_sequence(rows, True).to(models.reward.dtype)
 
 
 def transport(
@@ -102,9 +152,13 @@ def transport(
 
     Returns:
         For each L of the settings, the embeddings ``[N, T, d]`` of each prompt.
+
+    Raises:
+        PromptError: a gradient that is not finite.
     """
     backend, last = models.backend, max(settings.steps)
-    u = [embed(models, of) for of in responses]
+    read = [readings(models, of) for of in responses]
+    u = [_embed(models, own) for own in read]
     budget = _budget(settings, models.reward.scale, u[0].shape[-1])
     state = [backend.adam_init(row.flatten(1)) if budget.optimiser == "adam" else None for row in u]
     found = {}
@@ -113,9 +167,10 @@ def transport(
             found[step] = list(u)
         if step == last:
             break
-        gradients = _gradients(models, responses, u, settings)
+        gradients = _gradients(models, responses, read, u, settings)
         for k, of in enumerate(responses):
-            v = _velocity(models, of, u[k], gradients[k], settings)
+            lengths = tuple(len(own.moving) for own in read[k])
+            v = _velocity(models, of.index, lengths, u[k], gradients[k], settings)
             moved, state[k] = backend.flow_step(u[k].flatten(1), v.flatten(1), state[k], budget)
             u[k] = moved.reshape(v.shape)
     return found
@@ -135,85 +190,159 @@ def _budget(settings: AlignSettings, scale: float, d: int) -> Budget:
 
 
 def _gradients(
-    models: Models, responses: Sequence[Responses], u: Sequence[Tensor], settings: AlignSettings
+    models: Models,
+    responses: Sequence[Responses],
+    read: Sequence[Sequence[Reading]],
+    u: Sequence[Tensor],
+    settings: AlignSettings,
 ) -> list[Tensor]:
     """dR / du of each prompt's responses ``[N, T, d]``."""
-    each = [(k, i) for k, of in enumerate(responses) for i in range(len(of.rows))]
-    lengths = [len(responses[k].prompt) + len(responses[k].rows[i]) for k, i in each]
+    each = [(k, own, u[k][i]) for k, rows in enumerate(read) for i, own in enumerate(rows)]
     found: list[Tensor] = []
-    for part in portions(lengths, settings.batch_tokens):
-        rows = [(responses[k], i, u[k][i]) for k, i in each[part]]
+    for part in _portions([len(own.row) for _, own, _ in each], each, settings):
         _, gradients = models.reward.gradients(
-            [of.prompt for of, _, _ in rows],
-            [row[: len(of.movable[i])] for of, i, row in rows],
-            [of.rows[i][len(of.movable[i]) :] for of, i, _ in rows],
+            [own.before for _, own, _ in part],
+            [row[: len(own.moving)] for _, own, row in part],
+            [own.after for _, own, _ in part],
         )
+        for (k, _, _), gradient in zip(part, gradients, strict=True):
+            if not bool(gradient.isfinite().all()):
+                raise PromptError(
+                    responses[k].index,
+                    "the reward's gradient is not finite; a wider --rm-dtype may keep it so",
+                )
         found += gradients
     rows_of = iter(found)
-    return [pad_sequence([next(rows_of) for _ in of.rows], True) for of in responses]
+    return [pad_sequence([next(rows_of) for _ in rows], True) for rows in read]
 
 
 def _velocity(
-    models: Models, of: Responses, u: Tensor, g: Tensor, settings: AlignSettings
+    models: Models,
+    index: int,
+    lengths: tuple[int, ...],
+    u: Tensor,
+    g: Tensor,
+    settings: AlignSettings,
 ) -> Tensor:
     """The direction in which one prompt's particles take a step ``[N, T, d]``."""
     backend = models.backend
     if settings.direction == "negative":
         g = -g
     elif settings.direction == "random":  # the same at every step: no flow goes further
-        random = generator(u.device, settings.seed, DIRECTION, of.index)
+        random = generator(u.device, settings.seed, DIRECTION, index)
         noise = torch.randn(u.shape, generator=random, device=u.device, dtype=u.dtype)
-        there = [torch.ones(n, 1, dtype=u.dtype, device=u.device) for n in of.lengths]
-        g = backend.rescale_sequences(noise * pad_sequence(there, True), of.lengths, g)
-    v = backend.sequence_phi(u, g, of.lengths, settings.kernel, settings.temperature)
+        there = [torch.ones(n, 1, dtype=u.dtype, device=u.device) for n in lengths]
+        g = backend.rescale_sequences(noise * pad_sequence(there, True), lengths, g)
+    v = backend.sequence_phi(u, g, lengths, settings.kernel, settings.temperature)
     if settings.particle_step == "normalised":
-        v = backend.rescale_sequences(v, of.lengths)
+        v = backend.rescale_sequences(v, lengths)
     return v
 
 
+def targets(models: Models, responses: Responses, u: Tensor) -> list[Tensor]:
+    """What each token is decoded from: N times ``[T_i, d]``, one vector for a base token.
+
+    With one vocabulary, the moved embeddings. With two, the embedding of the token, moved as the
+    reward model's tokens of the same characters were, by their shares.
+    """
+    read = readings(models, responses)
+    if models.bridge is None:
+        return [row[: len(own.moving)] for row, own in zip(u, read, strict=True)]
+    moved = u - _embed(models, read)
+    found = []
+    for own, tokens, row in zip(read, responses.movable, moved, strict=True):
+        assert own.spans is not None
+        shares = alignment(models.tokenizer, responses.prompt, tokens, own.spans)
+        weights = torch.as_tensor(shares, dtype=u.dtype, device=u.device)
+        ids = torch.tensor(tokens, dtype=torch.long, device=u.device)
+        found.append(models.table[ids] + weights @ row[: len(own.moving)])
+    return found
+
+
 def decode(
-    models: Models, responses: Sequence[Responses], u: Sequence[Tensor], settings: AlignSettings
+    models: Models,
+    responses: Sequence[Responses],
+    u: Sequence[Tensor],
+    settings: AlignSettings,
+    weights: Sequence[float] | None = None,
 ) -> list[Responses]:
     """Moved embeddings as responses.
 
     Args:
         models: the base model weighs the tokens.
-        responses: what the embeddings started from.
-        u: for each prompt, the embeddings ``[N, T, d]``.
+        responses: what the embeddings started from; several times the same, at several budgets, are
+            decoded together.
+        u: for each of the responses, the embeddings ``[N, T, d]``.
         settings: with `decoding_weight` set, if the rule has one.
+        weights: in place of `decoding_weight`, one for each of the responses.
     """
-    place = {id(of): k for k, of in enumerate(responses)}
-    found: list[list[int]] = []
-    for part in _portions(_each(responses), settings):
-        prompts = [of.prompt for of, _ in part]
-        own = [of.movable[i] for of, i in part]
-        moved = [u[place[id(of)]][i, : len(of.movable[i])] for of, i in part]
+    if weights is None:
+        weights = [settings.decoding_weight or 0.0] * len(responses)
+    each = [
+        (of, i, row, weight)
+        for of, moved, weight in zip(responses, u, weights, strict=True)
+        for i, row in enumerate(targets(models, of, moved))
+    ]
+    rows: list[list[int]] = []
+    values: list[float] | None = []
+    lengths = [len(of.prompt) + len(of.rows[i]) for of, i, _, _ in each]
+    for part in _portions(lengths, each, settings):
         if settings.decoding == "nearest":
-            found += [_nearest(models, row, first) for row, first in zip(moved, own, strict=True)]
+            for of, i, row, _ in part:
+                rest = of.rows[i][len(of.movable[i]) :]
+                rows.append(_nearest(models, row, of.movable[i]) + rest)
+            values = None
             continue
-        assert settings.decoding_weight is not None
-        found += models.language.decode(
+        found = models.language.decode(
             models.backend,
-            prompts,
-            pad_sequence(moved, True),
-            own,
-            models.reward.table,
-            settings.decoding_weight,
+            [of.prompt for of, *_ in part],
+            pad_sequence([row for _, _, row, _ in part], True),
+            [of.rows[i] for of, i, *_ in part],
+            models.table,
+            models.allowed,
+            [weight for *_, weight in part],
             settings.decoding_top,
         )
-    rows = iter(found)
-    return [of.with_tokens([next(rows) for _ in of.rows]) for of in responses]
+        rows += found.rows
+        assert values is not None
+        values += found.log_likelihoods
+    done, start = [], 0
+    for of in responses:
+        own = rows[start : start + len(of.rows)]
+        movable = [row[: len(was)] for row, was in zip(own, of.movable, strict=True)]
+        log_p = None if values is None else values[start : start + len(of.rows)]
+        done.append(replace(of, rows=own, movable=movable, log_likelihoods=log_p))
+        start += len(of.rows)
+    return done
+
+
+def until_stop(
+    models: Models, responses: Sequence[Responses], settings: AlignSettings
+) -> list[Responses]:
+    """Decoded responses up to a stop string that they did not have before."""
+    if not settings.stop_strings:
+        return list(responses)
+    found = []
+    for of in responses:
+        log_p = of.log_likelihoods or log_likelihoods(models, [of], settings)[0]
+        prompts = [of.prompt] * len(of.rows)
+        cut = models.language.cut(prompts, Generated(of.rows, log_p), settings.stop_strings)
+        movable = [models.language.movable(row) for row in cut.rows]
+        found.append(
+            replace(of, rows=cut.rows, movable=movable, log_likelihoods=cut.log_likelihoods)
+        )
+    return found
 
 
 def _nearest(models: Models, u: Tensor, first: list[int]) -> list[int]:
     """The nearest token embeddings ``[T, d]``: the decoding score without a likelihood."""
-    table = models.reward.table
+    table = models.table
     scores = models.backend.decoding_scores(
         u,
         u.new_zeros(len(u), len(table)),
         table,
-        torch.tensor(first, device=u.device),
-        models.language.allowed.to(u.device),
+        torch.tensor(first, dtype=torch.long, device=u.device),
+        models.allowed,
         0.0,
         None,
     )
@@ -224,15 +353,16 @@ def _nearest(models: Models, u: Tensor, first: list[int]) -> list[int]:
 def changed(before: Responses, after: Responses) -> list[float]:
     """The share of changed tokens in each response."""
     return [
-        sum(x != y for x, y in zip(old, new, strict=True)) / len(old)
+        sum(x != y for x, y in zip(old, new, strict=True)) / max(len(old), 1)
         for old, new in zip(before.movable, after.movable, strict=True)
     ]
 
 
 def distance(models: Models, responses: Responses, u: Tensor) -> list[float]:
     """How far each response moved: root mean square over its tokens, in units of the embeddings."""
-    moved = (u - embed(models, responses)).square().sum((1, 2))
-    lengths = torch.tensor(responses.lengths, device=u.device)
+    read = readings(models, responses)
+    moved = (u - _embed(models, read)).square().sum((1, 2))
+    lengths = torch.tensor([max(len(own.moving), 1) for own in read], device=u.device)
     return [float(x) for x in (moved / lengths).sqrt() / models.reward.scale]
 
 
@@ -240,23 +370,27 @@ def rewards(
     models: Models, responses: Sequence[Responses], settings: AlignSettings
 ) -> list[Tensor]:
     """The rewards of each prompt's responses ``[N]``."""
-    found = [
-        models.reward.rewards([of.prompt + of.rows[i] for of, i in part])
-        for part in _portions(_each(responses), settings)
-    ]
+    each = [own.row for of in responses for own in readings(models, of)]
+    found = [models.reward.rewards(part) for part in _portions([*map(len, each)], each, settings)]
     return list(torch.split(torch.cat(found), [len(of.rows) for of in responses]))
 
 
 def log_likelihoods(
     models: Models, responses: Sequence[Responses], settings: AlignSettings
 ) -> list[list[float]]:
-    """log p(response | prompt) under the base model, of each prompt's responses."""
+    """log p(response | prompt) under the base model, of each prompt's responses.
+
+    Those that generating gave are not computed again.
+    """
+    each = [(of.prompt, row) for of in responses if of.log_likelihoods is None for row in of.rows]
     found: list[float] = []
-    for part in _portions(_each(responses), settings):
-        prompts, rows = [of.prompt for of, _ in part], [of.rows[i] for of, i in part]
-        found += models.language.log_likelihoods(prompts, rows)
+    for part in _portions([len(prompt) + len(row) for prompt, row in each], each, settings):
+        found += models.language.log_likelihoods(*map(list, zip(*part, strict=True)))
     values = iter(found)
-    return [[next(values) for _ in of.rows] for of in responses]
+    return [
+        [next(values) for _ in of.rows] if of.log_likelihoods is None else of.log_likelihoods
+        for of in responses
+    ]
 
 
 def best(models: Models, responses: Responses, values: Tensor) -> int:

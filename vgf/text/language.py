@@ -7,26 +7,43 @@ except for rounding.
 
 from __future__ import annotations
 
+import copy
+import inspect
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import (
+    DynamicCache,
     GenerationConfig,
     LogitsProcessor,
     LogitsProcessorList,
+    StoppingCriteria,
+    StoppingCriteriaList,
     TemperatureLogitsWarper,
     TopKLogitsWarper,
     TopPLogitsWarper,
 )
 
 from ..backends.base import Backend
+from .reward import position_limit
 from .settings import AlignSettings
+from .tokens import added_text, character_spans, encode
+
+try:
+    from transformers.cache_utils import DynamicLayer
+except ImportError:  # before transformers 4.54: every cache is computed anew
+
+    class DynamicLayer:  # type: ignore[no-redef]
+        """No layer is one."""
+
 
 SAMPLE, DIRECTION = 1, 2  # the purposes of random numbers
 
@@ -52,37 +69,56 @@ def portions(lengths: Sequence[int], most: int) -> Iterator[slice]:
         yield slice(start, len(lengths))
 
 
+class Generated(NamedTuple):
+    """Rows of tokens, and log p(row | prompt) of each under the base model."""
+
+    rows: list[list[int]]
+    log_likelihoods: list[float]
+
+
 @dataclass(frozen=True)
 class LanguageModel:
     """A causal language model and its tokens.
 
     Attributes:
         model: as Hugging Face loads it.
-        end: the end-of-text token, or None.
+        tokenizer: its tokenizer.
+        ends: the tokens that end a response, of the tokenizer and of the generation configuration.
         pad: the padding token.
-        allowed: booleans ``[V]``, false for special tokens; V is the tokenizer's number of tokens.
+        allowed: booleans ``[V]``, false for special tokens and ends; V is the number of tokens that
+            a response can have.
+        prefixes: the last prompts' cache, which sampling and decoding share.
     """
 
     model: Any
-    end: int | None
+    tokenizer: Any
+    ends: tuple[int, ...]
     pad: int
     allowed: Tensor
+    prefixes: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def device(self) -> torch.device:
         return self.allowed.device
 
+    @cached_property
+    def limit(self) -> int | None:
+        """The most tokens of a prompt and its response."""
+        return position_limit(self.model)
+
     def movable(self, response: Sequence[int]) -> list[int]:
         """The tokens of a response that the flow moves: all but the end of the text."""
-        return list(response[:-1] if response[-1] == self.end else response)
+        return list(response[:-1] if response and response[-1] in self.ends else response)
 
     def sample(
         self, prompts: Sequence[list[int]], keys: Sequence[tuple[int, ...]], settings: AlignSettings
-    ) -> list[list[int]]:
-        """One response to each row of prompts, including the end of the text if there is one.
+    ) -> Generated:
+        """One response to each row of prompts, with the token that ends it, if one does.
+
+        What a stop string and the text after it were is left out.
 
         Args:
-            prompts: rows of tokens.
+            prompts: rows of tokens; the cache of equal ones is computed once.
             keys: of each row's random numbers.
             settings: of generation.
         """
@@ -93,8 +129,48 @@ class LanguageModel:
         if settings.top_p is not None:
             pick.append(TopPLogitsWarper(settings.top_p))
         pick.append(_Gumbel([generator(self.device, *key) for key in keys]))
-        rows = self._generate(prompts, pick, settings.max_new_tokens, self.end)
-        return [row[: row.index(self.end) + 1] if self.end in row else row for row in rows]
+        strings = settings.stop_strings
+        stop = [_StopStrings(self.tokenizer, prompts, strings)] if strings else []
+        rows, log_p = self._generate(prompts, pick, settings.max_new_tokens, self.ends, stop)
+        lengths = [_until(row, self.ends) for row in rows]
+        rows = [row[:length] for row, length in zip(rows, lengths, strict=True)]
+        found = [math.fsum(own[:length]) for own, length in zip(log_p, lengths, strict=True)]
+        return self.cut(prompts, Generated(rows, found), strings)
+
+    def cut(
+        self, prompts: Sequence[list[int]], given: Generated, strings: Sequence[str]
+    ) -> Generated:
+        """Responses up to the first stop string in their text, which is left out.
+
+        A token that holds the beginning of one is replaced by the tokens of its text before it; if
+        those do not read as that text, it is left out whole.
+        """
+        rows, log_p = list(given.rows), list(given.log_likelihoods)
+        fresh = []
+        for i, (prompt, row) in enumerate(zip(prompts, rows, strict=True)):
+            text = added_text(self.tokenizer, prompt, row)
+            found = [at for at in (text.find(one) for one in strings) if at >= 0]
+            if found:
+                rows[i] = self._before(prompt, row, text[: min(found)])
+                fresh.append(i)
+        if fresh:
+            again = self.log_likelihoods([prompts[i] for i in fresh], [rows[i] for i in fresh])
+            for i, value in zip(fresh, again, strict=True):
+                log_p[i] = value
+        return Generated(rows, log_p)
+
+    def _before(self, prompt: list[int], row: list[int], text: str) -> list[int]:
+        spans = character_spans(self.tokenizer, prompt, row)
+        whole = sum(high <= len(text) for _, high in spans)
+        while whole and spans[whole - 1][0] >= len(text):
+            whole -= 1  # tokens without text of their own
+        kept = row[:whole]
+        left = text[spans[whole - 1][1] if whole else 0 :]
+        if left:
+            more = kept + encode(self.tokenizer, left)
+            if added_text(self.tokenizer, prompt, more) == text:
+                return more
+        return kept
 
     def decode(
         self,
@@ -103,24 +179,36 @@ class LanguageModel:
         u: Tensor,
         originals: Sequence[list[int]],
         table: Tensor,
-        weight: float,
+        allowed: Tensor,
+        weight: float | Sequence[float],
         top: int,
-    ) -> list[list[int]]:
+    ) -> Generated:
         """Moved embeddings as tokens, from left to right by :func:`vgf.spec.decoding_scores`.
 
         Args:
             backend: whose `decoding_scores` it is.
             prompts: rows of tokens.
             u: ``[B, T, d]``, padded.
-            originals: for each row, the tokens that its embeddings started from.
+            originals: for each row, the tokens that its embeddings started from, and after them the
+                token that ends the response, if one does: it stays.
             table: all token embeddings ``[V, d]``, in the space of u.
-            weight, top: see :class:`vgf.text.AlignSettings`.
+            allowed: booleans ``[V]``, false for tokens not to be decoded to.
+            weight, top: see :class:`vgf.text.AlignSettings`; the weight also for each row.
         """
-        first = pad_sequence([torch.tensor(row) for row in originals], True).to(self.device)
-        u, table = u.to(self.device), table.to(self.device)
-        pick = _Decoding(backend, u, first, table, self.allowed, weight, top)
-        rows = self._generate(prompts, [pick], first.shape[1], None)
-        return [row[: len(own)] for row, own in zip(rows, originals, strict=True)]
+        if not any(originals):
+            return Generated([[] for _ in originals], [0.0 for _ in originals])
+        rows = [torch.tensor(row, dtype=torch.long) for row in originals]
+        first = pad_sequence(rows, True, padding_value=self.pad).to(self.device)
+        u, table, allowed = (x.to(self.device) for x in (u, table, allowed))
+        moving = torch.tensor([len(self.movable(row)) for row in originals], device=self.device)
+        weights = torch.as_tensor(weight, dtype=u.dtype, device=self.device).reshape(-1, 1)
+        pick = _Decoding(backend, u, first, moving, table, allowed, weights, top)
+        found, log_p = self._generate(prompts, [pick], first.shape[1], (), [])
+        cut = [len(row) for row in originals]
+        return Generated(
+            [row[:n] for row, n in zip(found, cut, strict=True)],
+            [math.fsum(row[:n]) for row, n in zip(log_p, cut, strict=True)],
+        )
 
     @torch.no_grad()
     def log_likelihoods(
@@ -137,15 +225,25 @@ class LanguageModel:
         found = []
         for i, (prompt, response) in enumerate(zip(prompts, responses, strict=True)):
             start, stop = len(prompt), len(prompt) + len(response)
+            own = ids[i, start:stop, None].to(logits.device)
             log_p = logits[i, start - 1 : stop - 1].float().log_softmax(-1)
-            found.append(float(log_p.gather(1, ids[i, start:stop, None]).double().sum()))
+            found.append(float(log_p.gather(1, own).double().sum()))
         return found
 
     @torch.no_grad()
     def _generate(
-        self, prompts: Sequence[list[int]], pick: list[Any], longest: int, end: int | None
-    ) -> list[list[int]]:
-        """What follows each prompt if the token with the largest logit is taken, padded."""
+        self,
+        prompts: Sequence[list[int]],
+        pick: list[Any],
+        longest: int,
+        ends: tuple[int, ...],
+        stop: list[Any],
+    ) -> tuple[list[list[int]], list[list[float]]]:
+        """What follows each prompt if the token with the largest logit is taken, padded.
+
+        Returns:
+            The tokens, and the base model's log-probability of each.
+        """
         width = max(map(len, prompts))
         ids = torch.tensor([[self.pad] * (width - len(row)) + row for row in prompts])
         mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in prompts])
@@ -154,17 +252,66 @@ class LanguageModel:
             num_beams=1,
             max_new_tokens=longest,
             pad_token_id=self.pad,
-            eos_token_id=end,
+            eos_token_id=list(ends) or None,
         )
+        seen = _Seen()
         with _without_its_defaults(self.model):
             out = self.model.generate(
                 input_ids=ids.to(self.device),
                 attention_mask=mask.to(self.device),
                 generation_config=own,
-                logits_processor=LogitsProcessorList(pick),
+                logits_processor=LogitsProcessorList([seen.keep, *pick, seen.note]),
+                stopping_criteria=StoppingCriteriaList(stop),
+                **self._prefix(prompts, width),
             )
         rows: list[list[int]] = out[:, width:].tolist()
-        return rows
+        return rows, torch.stack(seen.log_p, 1).tolist()
+
+    def _prefix(self, prompts: Sequence[list[int]], width: int) -> dict[str, Any]:
+        """The cache of the prompts but for their last tokens, computed once for equal prompts.
+
+        Nothing where it would save nothing, or where the model keeps another kind of cache.
+        """
+        unique = list(dict.fromkeys(map(tuple, prompts)))
+        if len(unique) == len(prompts) or width == 1:
+            return {}
+        accepts = inspect.signature(self.model.forward).parameters
+        name = "cache" if "cache" in accepts else "past_key_values"
+        if name not in accepts or "position_ids" not in accepts:
+            return {}
+        key = (width, *unique)
+        if key not in self.prefixes:
+            self.prefixes.clear()
+            self.prefixes[key] = self._prefill(unique, width, name)
+        kept = self.prefixes[key]
+        if kept is None:
+            return {}
+        place = {row: i for i, row in enumerate(unique)}
+        cache = copy.deepcopy(kept)
+        rows = [place[tuple(prompt)] for prompt in prompts]
+        cache.batch_select_indices(torch.tensor(rows, device=self.device))
+        return {name: cache}
+
+    def _prefill(self, unique: list[tuple[int, ...]], width: int, name: str) -> Any:
+        ids = torch.tensor([[self.pad] * (width - len(row)) + list(row) for row in unique])
+        mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in unique])
+        ids, mask = ids[:, :-1].to(self.device), mask[:, :-1].to(self.device)
+        found = self.model(
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=(mask.cumsum(-1) - 1).clamp(min=0),
+            use_cache=True,
+        )
+        cache = getattr(found, name, None)
+        layers = getattr(cache, "layers", [])
+        plain = type(cache) is DynamicCache and all(isinstance(x, DynamicLayer) for x in layers)
+        linear = any("Linear" in type(x).__name__ for x in layers)
+        return cache if plain and layers and not linear else None
+
+
+def _until(row: list[int], ends: tuple[int, ...]) -> int:
+    """The number of tokens up to the first end, which counts."""
+    return next((t + 1 for t, token in enumerate(row) if token in ends), len(row))
 
 
 @contextmanager
@@ -177,17 +324,55 @@ def _without_its_defaults(model: Any) -> Iterator[None]:
         model.generation_config = before
 
 
+class _Seen:
+    """The base model's own log-probability of every token that is picked."""
+
+    def __init__(self) -> None:
+        self.scores: Tensor | None = None
+        self.log_p: list[Tensor] = []
+
+    def keep(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        self.scores = scores
+        return scores
+
+    def note(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        assert self.scores is not None
+        own = self.scores.float()
+        picked = own.gather(1, scores.argmax(-1, keepdim=True))[:, 0]
+        self.log_p.append((picked - own.logsumexp(-1)).double())
+        return scores
+
+
+class _StopStrings(StoppingCriteria):
+    """A response ends when its text holds one of some strings."""
+
+    def __init__(
+        self, tokenizer: Any, prompts: Sequence[list[int]], strings: Sequence[str]
+    ) -> None:
+        self.tokenizer, self.prompts, self.strings = tokenizer, prompts, strings
+        self.width = max(map(len, prompts))
+
+    def __call__(self, input_ids: Tensor, scores: Any, **_: Any) -> Any:
+        rows = input_ids[:, self.width :].tolist()
+        texts = [
+            added_text(self.tokenizer, prompt, row)
+            for prompt, row in zip(self.prompts, rows, strict=True)
+        ]
+        found = [any(one in text for one in self.strings) for text in texts]
+        return torch.tensor(found, device=input_ids.device)
+
+
 class _OnlyAllowed(LogitsProcessor):
-    """No special token but the end, and that one not too early."""
+    """No special token but those that end a response, and these not too early."""
 
     def __init__(self, language: LanguageModel, least: int) -> None:
-        self.allowed, self.end, self.left = language.allowed, language.end, least
+        self.allowed, self.ends, self.left = language.allowed, list(language.ends), least
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         kept = torch.zeros(scores.shape[-1], dtype=torch.bool, device=scores.device)
         kept[: len(self.allowed)] = self.allowed
-        if self.end is not None:
-            kept[self.end] = self.left <= 0
+        ends = [end for end in self.ends if end < len(kept)]
+        kept[ends] = self.left <= 0
         self.left -= 1
         return scores.masked_fill(~kept, -torch.inf)
 
@@ -208,33 +393,38 @@ class _Gumbel(LogitsProcessor):
 
 
 class _Decoding(LogitsProcessor):
-    """The decoding score of the next position in place of its logits."""
+    """The decoding score of the next position in place of its logits; what follows it stays."""
 
     def __init__(
         self,
         backend: Backend,
         u: Tensor,
         first: Tensor,
+        moving: Tensor,
         table: Tensor,
         allowed: Tensor,
-        weight: float,
+        weight: Tensor,
         top: int,
     ) -> None:
-        self.backend, self.u, self.first, self.table = backend, u, first, table
-        self.allowed, self.weight, self.top, self.t = allowed, weight, top, 0
+        self.backend, self.u, self.first, self.moving = backend, u, first, moving
+        self.table, self.allowed, self.weight, self.top, self.t = table, allowed, weight, top, 0
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        log_p = scores.to(self.u.dtype).log_softmax(-1)[:, : len(self.table)]
-        found = self.backend.decoding_scores(
-            self.u[:, self.t],
-            log_p,
-            self.table,
-            self.first[:, self.t],
-            self.allowed,
-            self.weight,
-            self.top,
-        )
+        own = self.first[:, self.t]
+        out = torch.full_like(scores, -torch.inf, dtype=self.u.dtype)
+        if self.t < self.u.shape[1]:
+            size = len(self.table)
+            out[:, :size] = self.backend.decoding_scores(
+                self.u[:, self.t],
+                scores.to(self.u.dtype).log_softmax(-1)[:, :size],
+                self.table,
+                own.clamp(max=size - 1),
+                self.allowed,
+                self.weight,  # type: ignore[arg-type]  # one for each row
+                self.top,
+            )
+        stays = (self.t >= self.moving).nonzero()[:, 0]
+        out[stays] = -torch.inf
+        out[stays, own[stays]] = 0.0
         self.t += 1
-        return torch.full_like(scores, -torch.inf, dtype=found.dtype).index_copy(
-            1, torch.arange(found.shape[1], device=found.device), found
-        )
+        return out

@@ -1,13 +1,16 @@
 """The reward model as a differentiable function of its input embeddings.
 
 Hugging Face's decoder-based sequence classifiers read the last position when given embeddings,
-padding or not. Here the last token of every row is read, so that a padded batch gives
-the rewards and gradients of its rows one by one.
+padding or not. Here the token that they read when given tokens is read in every row, so that a
+padded batch gives the rewards and gradients of its rows one by one: the last token that is not the
+model's padding token. Where padding and end of text are one token, that is the token before the
+end; `reward_token` "last" reads the end.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -17,20 +20,26 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from ..support.errors import VGFError
+from .settings import AlignSettings
+
+_SOME_TOKEN = -1  # of a response that moves: it is no padding
 
 
 @dataclass(frozen=True)
 class RewardModel:
-    """A sequence classifier with one output.
+    """A sequence classifier.
 
     Attributes:
         model: as Hugging Face loads it.
-        vocabulary: V, the tokenizer's number of tokens.
-        dtype: of the particles: float64 for a model of that dtype, and float32 otherwise.
+        vocabulary: V, the number of tokens that particles can be decoded to.
+        label: the output whose log odds are the reward; None if there is one output.
+        reward_token: see :class:`vgf.text.AlignSettings`.
     """
 
     model: Any
     vocabulary: int
+    label: int | None = None
+    reward_token: str = "huggingface"
 
     @property
     def device(self) -> torch.device:
@@ -39,23 +48,29 @@ class RewardModel:
 
     @property
     def dtype(self) -> torch.dtype:
+        """Of the particles: float64 for a model of that dtype, and float32 otherwise."""
         own = self.model.get_input_embeddings().weight.dtype
         return torch.float64 if own == torch.float64 else torch.float32
 
     @cached_property
     def table(self) -> Tensor:
         """The embeddings of all tokens ``[V, d]``."""
-        return self._embed(range(self.vocabulary)).to(self.dtype)
+        return self.embed(range(self.vocabulary)).to(self.dtype)
 
     @cached_property
     def scale(self) -> float:
         """The root mean square norm of the token embeddings: the unit of length."""
         return float(self.table.square().sum(-1).mean().sqrt())
 
+    @cached_property
+    def limit(self) -> int | None:
+        """The most tokens of a row."""
+        return position_limit(self.model)
+
     @torch.no_grad()
     def rewards(self, rows: Sequence[list[int]]) -> Tensor:
         """The reward of each row of tokens ``[B]``, prompt and response together."""
-        return self._read([self._embed(row) for row in rows])
+        return self._read([self.embed(row) for row in rows], [self.read_at(row) for row in rows])
 
     def gradients(
         self, prompts: Sequence[list[int]], u: Sequence[Tensor], ends: Sequence[list[int]]
@@ -72,25 +87,53 @@ class RewardModel:
         """
         free = [row.detach().requires_grad_() for row in u]
         own = self.model.get_input_embeddings().weight.dtype
+        parts = list(zip(prompts, free, ends, strict=True))
         rows = [
-            torch.cat([self._embed(prompt), row.to(own), self._embed(end)])
-            for prompt, row, end in zip(prompts, free, ends, strict=True)
+            torch.cat([self.embed(prompt), row.to(own), self.embed(end)])
+            for prompt, row, end in parts
+        ]
+        at = [
+            self.read_at([*prompt, *[_SOME_TOKEN] * len(row), *end]) for prompt, row, end in parts
         ]
         with torch.enable_grad():
-            rewards = self._read(rows)
-            found = torch.autograd.grad(rewards.sum(), free)
-        return rewards.detach(), list(found)
+            rewards = self._read(rows, at)
+            found = torch.autograd.grad(rewards.sum(), free, allow_unused=True)
+        none = zip(found, free, strict=True)  # a response without a token, or behind what is read
+        return rewards.detach(), [torch.zeros_like(u) if g is None else g for g, u in none]
 
-    def _embed(self, tokens: Sequence[int]) -> Tensor:
+    def read_at(self, row: Sequence[int]) -> int:
+        """The position whose output is the reward, for a decoder."""
+        pad = getattr(self.model.config.get_text_config(), "pad_token_id", None)
+        if self.reward_token == "last" or pad is None:
+            return len(row) - 1
+        return max((t for t, token in enumerate(row) if token != pad), default=0)
+
+    def embed(self, tokens: Sequence[int]) -> Tensor:
+        """The input embeddings of some tokens ``[T, d]``."""
         ids = torch.tensor(list(tokens), dtype=torch.long, device=self.device)
         with torch.no_grad():
             found: Tensor = self.model.get_input_embeddings()(ids)
         return found
 
-    def _read(self, rows: list[Tensor]) -> Tensor:
-        """The model's output for rows of embeddings ``[L_i, d]``."""
+    def _read(self, rows: list[Tensor], at: list[int]) -> Tensor:
+        """The rewards of rows of embeddings ``[L_i, d]``, read at a position of each."""
+        with _head_in_single(self.model):
+            found = self._outputs(rows, at)
+        found = found.to(device=self.device, dtype=self.dtype)
+        if self.label is not None and found.shape[1] > 1:
+            others = [i for i in range(found.shape[1]) if i != self.label]
+            reward = found[:, self.label] - found[:, others].logsumexp(-1)
+        else:
+            reward = found[:, self.label or 0]
+        if not bool(reward.isfinite().all()):
+            wrong = reward[~reward.isfinite()].tolist()
+            raise VGFError(f"the reward model gives {wrong}; a wider --rm-dtype may keep it finite")
+        return reward
+
+    def _outputs(self, rows: list[Tensor], at: list[int]) -> Tensor:
+        """The model's outputs ``[B, labels]``."""
         lengths = torch.tensor([len(row) for row in rows], device=self.device)
-        if hasattr(self.model, "score"):  # the head of decoders, on the last token
+        if hasattr(self.model, "score"):  # the head of decoders, on one token
             body = self.model.base_model(
                 inputs_embeds=pad_sequence(rows, True),
                 attention_mask=(
@@ -98,19 +141,88 @@ class RewardModel:
                 ).long(),
                 use_cache=False,
             )
-            at = torch.arange(len(rows), device=self.device)
-            found = self.model.score(body.last_hidden_state[at, lengths - 1])[:, 0]
-        else:  # any other head reads whole rows: those of one length at a time, without padding
-            found = torch.empty(len(rows), dtype=rows[0].dtype, device=self.device)
-            for length in {len(row) for row in rows}:
-                same = (lengths == length).nonzero()[:, 0]
-                batch = torch.stack([row for row in rows if len(row) == length])
-                ones = torch.ones(batch.shape[:2], dtype=torch.long, device=self.device)
-                logits = self.model(inputs_embeds=batch, attention_mask=ones).logits[:, 0]
-                found = found.index_put((same,), logits.to(found.dtype))
-        found = found.to(self.dtype)
-        if not bool(found.isfinite().all()):
-            raise VGFError(
-                f"the reward model gives {found.tolist()}; a wider --rm-dtype may keep it finite"
-            )
-        return found
+            hidden = body.last_hidden_state
+            index = torch.tensor(at, device=hidden.device)
+            read: Tensor = self.model.score(hidden[torch.arange(len(rows)), index])
+            return read
+        # any other head reads whole rows: those of one length at a time, without padding
+        found: list[Any] = [None] * len(rows)
+        for length in dict.fromkeys(map(len, rows)):
+            same = [i for i, row in enumerate(rows) if len(row) == length]
+            batch = torch.stack([rows[i] for i in same])
+            ones = torch.ones(batch.shape[:2], dtype=torch.long, device=self.device)
+            logits = self.model(inputs_embeds=batch, attention_mask=ones).logits
+            for i, row in zip(same, logits, strict=True):
+                found[i] = row
+        return torch.stack(found)
+
+
+def position_limit(model: Any) -> int | None:
+    """The most tokens that a model has positions for; None if there is no such number.
+
+    RoBERTa and its kin number positions from their padding token's on, so that those before are
+    lost; XLNet says -1 for no limit.
+    """
+    most = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    if not isinstance(most, int) or most <= 0:
+        return None
+    for name, module in model.named_modules():
+        if name.endswith("position_embeddings") and isinstance(module, torch.nn.Embedding):
+            skipped = module.padding_idx
+            return most if skipped is None else module.num_embeddings - skipped - 1
+    return most
+
+
+@contextmanager
+def _head_in_single(model: Any) -> Iterator[None]:
+    """Compute the last layer of a half precision model in float32.
+
+    Rewards of bfloat16 have 8 bits, and different responses often get the same.
+    """
+    heads = [
+        module
+        for module in model.modules()
+        if isinstance(module, torch.nn.Linear)
+        and module.out_features == model.config.num_labels
+        and module.weight.dtype in (torch.bfloat16, torch.float16)
+    ]
+
+    def again(module: Any, args: Any, _: Any) -> Tensor:
+        bias = None if module.bias is None else module.bias.float()
+        return torch.nn.functional.linear(args[0].float(), module.weight.float(), bias)
+
+    handle = heads[-1].register_forward_hook(again) if heads else None
+    try:
+        yield
+    finally:
+        if handle is not None:
+            handle.remove()
+
+
+def checkpoint_layers(model: Any) -> None:
+    """Let a model's layers be computed again for the gradient.
+
+    transformers does so in training mode only; the layers that do it are set to that mode, and
+    nothing in them, so that dropout stays off.
+
+    Raises:
+        VGFError: the model has no such layers.
+    """
+    try:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    except (AttributeError, ValueError) as error:
+        raise VGFError(
+            f"--gradient-checkpointing: {type(model).__name__} does not support it; drop the flag"
+        ) from error
+    for module in model.modules():
+        if getattr(module, "gradient_checkpointing", False):
+            module.training = True
+
+
+def from_settings(
+    model: Any, vocabulary: int, label: int | None, settings: AlignSettings
+) -> RewardModel:
+    """A reward model that is read as the settings say."""
+    if settings.gradient_checkpointing:
+        checkpoint_layers(model)
+    return RewardModel(model, vocabulary, label, settings.reward_token)
