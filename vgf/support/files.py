@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import IO, Any
 
 from .errors import VGFError
-from .extras import need
 
 
 def write_durably(path: Path, data: bytes | str) -> None:
@@ -78,32 +77,6 @@ def write_atomically(path: Path | str, data: bytes | str) -> None:
     """
     with atomic_file(path) as file:
         file.write(data.encode() if isinstance(data, str) else data)
-
-
-@contextmanager
-def locked(path: Path, hint: str, extra: str = "text") -> Iterator[None]:
-    """Let nobody else who asks write a file or folder until the block ends.
-
-    The lock is a file beside it, `.NAME.lock`; the system releases it when the process ends.
-
-    Args:
-        path: the file or folder.
-        hint: the way out, for the message.
-        extra: of this package, that installs `filelock`.
-
-    Raises:
-        VGFError: another process holds it.
-    """
-    filelock = need("filelock", extra)
-    lock = filelock.FileLock(path.absolute().parent / f".{path.name}.lock", timeout=0)
-    try:
-        lock.acquire()
-    except filelock.Timeout as error:
-        raise VGFError(f"{path} is being written by another process; {hint}") from error
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def make_folder(folder: Path) -> None:

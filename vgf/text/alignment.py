@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from ..support.errors import VGFError
-from ..support.files import check_writable, locked, make_folder, write_atomically
+from ..support.files import check_writable, make_folder, write_atomically
+from ..support.locks import only_writer
 from ..support.progress import progress
 from ..support.rows import read_lines
 from .calibration import kept_calibration
@@ -340,7 +341,7 @@ def _opened(path: Path) -> Iterator[_Log]:
     """
     check_writable(path.parent)
     make_folder(path.parent)
-    with locked(path, "choose another --out, or wait until that one is done"):
+    with only_writer(path, path.with_name(f".{path.name}.lock")):
         yield _Log(path)
 
 
