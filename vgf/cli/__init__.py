@@ -19,6 +19,7 @@ from ..support.suggestions import did_you_mean, nearest
 COMMANDS = {
     "run": "train and evaluate an agent; without a flag, the demo",
     "eval": "evaluate a checkpoint at any test budget, on any backend",
+    "compare": "compare methods over tasks and seeds: tables, intervals, figures",
     "report": "make a run folder's figures and report.html again",
     "presets": "list the paper's tasks as named settings, or show one",
     "data": "make data sets, and look at them",

@@ -16,21 +16,44 @@ def main(words: list[str]) -> int:
     parser.add_argument("run", metavar="RUN", type=Path, help="run folder, or one of several seeds")
     args = parser.parse_args(words)
     page = report(args.run)
-    print_table(args.run)
-    print(f"figures and tables: {page}")
+    several = print_table(args.run)
+    print(f"{'list' if several else 'figures and tables'}: {page}")
     return 0
 
 
-def print_table(folder: Path) -> None:
-    """Print the last and the best scores of a run folder."""
-    from ..runs.report import best_scores, find_runs, headline, last_scores, score_table
+def print_table(folder: Path) -> bool:
+    """Print the last and the best scores of a run folder; of unlike runs, a list.
+
+    Returns:
+        Whether it is a list.
+    """
+    from ..runs.report import (
+        best_scores,
+        find_runs,
+        headline,
+        last_scores,
+        run_table,
+        score_table,
+        unlike_runs,
+    )
     from ..support.tables import format_table
 
     runs = find_runs(folder)
+    difference = unlike_runs(runs)
+    if difference is not None:
+        print(f"{len(runs)} runs, which are not seeds of one run\n({difference}):\n")
+        rows = [
+            {key: x for key, x in row.items() if key != "task"} for row in run_table(folder, runs)
+        ]
+        rest = format_table([{key: x for key, x in row.items() if key != "run"} for row in rows])
+        width = 77 - max(map(len, rest.splitlines()))
+        print(format_table([{**row, "run": _cut(row["run"], width)} for row in rows]))
+        print(f"\ncompare them with: vgf compare {folder}")
+        return True
     last = last_scores(runs)
     if not last:
         print("\n" + textwrap.fill(headline(runs, last), 79))
-        return
+        return False
     print("\nlast evaluation")
     print(format_table(score_table(last)))
     best = best_scores(runs)
@@ -39,3 +62,10 @@ def print_table(folder: Path) -> None:
         print("\nbest evaluation, chosen with hindsight")
         print(format_table(score_table(best, with_step=True)))
     print("\n" + textwrap.fill(headline(runs, last), 79))
+    return False
+
+
+def _cut(name: str, width: int) -> str:
+    """A long name without its middle."""
+    half = max(4, (width - 3) // 2)
+    return name if len(name) <= width else f"{name[:half]}...{name[-half:]}"

@@ -19,6 +19,8 @@ Each line may import the lines above it, and no others::
     loop         the training loop
     look         what a trained agent's flow does, recorded for a picture
     picture      that picture, and an episode as an animation
+    reading      run folders, read back
+    compare      run folders as vgf.comparison compares them
     report       tables, figures and report.html of run folders
 
 So code that only acts with an agent imports `agent`, and no trainer.

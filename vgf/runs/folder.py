@@ -31,6 +31,9 @@ from .config import RunConfig, save_config
 from .resolve import load_config
 
 CONFIG, ENVIRONMENT = "config.toml", "environment.json"
+# Of a sweep's folder: cells/NAME.toml, the configuration of each run that was asked for; runs/NAME,
+# its run folder; failed/NAME.txt, why it failed, one line.
+CELLS, RUNS, FAILED = "cells", "runs", "failed"
 
 _PACKAGES = (
     "numpy",

@@ -7,29 +7,30 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 
-from ..support.errors import VGFError
+from ..comparison.groups import unlike
 from ..support.extras import need
 from ..support.figures import COLOURS, DASHES, figure, line_look
 from ..support.files import read_json, write_atomically
 from ..support.pages import html_figure, html_page, html_table
-from ..support.rows import Row, Scalar, read_rows
+from ..support.rows import Row, Scalar
 from ..support.settings_tree import NONE
 from ..support.statistics import NORMALISED, RETURN, SUCCESS
-from ..support.toml import read_toml
+from .compare import record_of
 from .config import RunConfig
-from .folder import CONFIG, ENVIRONMENT
-from .log import EVALUATIONS, METRICS
+from .folder import CONFIG
 from .look import FLOW
 from .picture import caption as flow_caption
 from .picture import episode_caption, save_episode, save_flow
+from .reading import Run, find_runs
 from .resolve import load_config
 from .scores import Score, policy_titles, scores, step_of
 
@@ -42,63 +43,6 @@ QUICK = (
 
 # Short column headings: a table must fit into 80 columns.
 _HEADINGS = {NORMALISED: "norm. score"}
-
-
-@dataclass(frozen=True)
-class Run:
-    """What one run folder holds.
-
-    Args:
-        folder: where it is.
-        config: the contents of its config.toml, nested; config_text is the file itself.
-        starts: from environment.json, one for each time the run was started.
-        metrics, evaluations: the rows of its logs.
-    """
-
-    folder: Path
-    config: dict[str, Any]
-    config_text: str
-    starts: list[dict[str, Any]]
-    metrics: list[Row]
-    evaluations: list[Row]
-
-
-# --- reading ------------------------------------------------------------------------------------
-
-
-def find_runs(folder: Path | str) -> list[Run]:
-    """The run in a folder, or the runs of several seeds in its subfolders.
-
-    Raises:
-        VGFError: no run there, or a damaged file in it.
-    """
-    folder = Path(folder)
-    here = [folder] if (folder / f"{METRICS}.jsonl").exists() else []
-    below = [path.parent for path in folder.glob(f"*/{METRICS}.jsonl")]
-    below.sort(key=lambda path: (len(path.name), path.name))  # seed-2 before seed-10
-    runs = [read_run(path) for path in here or below]
-    if not runs:
-        raise VGFError(
-            f"{folder} is not a run folder: neither it nor a subfolder has {METRICS}.jsonl"
-        )
-    return runs
-
-
-def read_run(folder: Path) -> Run:
-    """Read one run folder.
-
-    Raises:
-        VGFError: a file that is missing or damaged.
-    """
-    evaluations = folder / f"{EVALUATIONS}.jsonl"
-    return Run(
-        folder,
-        read_toml(folder / CONFIG),
-        (folder / CONFIG).read_text(encoding="utf-8"),
-        read_json(folder / ENVIRONMENT, list),
-        read_rows(folder / f"{METRICS}.jsonl"),
-        read_rows(evaluations) if evaluations.exists() else [],
-    )
 
 
 # --- scores -------------------------------------------------------------------------------------
@@ -342,10 +286,11 @@ def _thousands(value: float, _position: int | None = None) -> str:
 
 
 def report(folder: Path | str) -> Path:
-    """Write the figures and report.html of a run folder, or of a folder of runs of one task.
+    """Write the figures and report.html of a run folder, or of a folder of seeds of one run.
 
     Writes flow, learning, losses and scaling as PNG and SVG and episode.gif, if there is something
-    to draw, and report.html, which needs no other file.
+    to draw, and report.html, which needs no other file. Of runs that are not seeds of one thing, it
+    is a list with links to their own reports: their scores are not pooled.
 
     Returns:
         The path of report.html.
@@ -355,6 +300,10 @@ def report(folder: Path | str) -> Path:
     """
     folder = Path(folder)
     runs = find_runs(folder)
+    difference = unlike_runs(runs)
+    if difference is not None:
+        write_atomically(folder / REPORT, _list_page(folder, runs, difference))
+        return folder / REPORT
     last = last_scores(runs)
     figures: list[tuple[str, str]] = []
     flow = runs[0].folder / FLOW
@@ -379,15 +328,65 @@ def report(folder: Path | str) -> Path:
     return folder / REPORT
 
 
+def unlike_runs(runs: Sequence[Run]) -> str | None:
+    """Why some runs are not seeds of one thing: the first difference, or None."""
+    return unlike([record_of(run) for run in runs]) if len(runs) > 1 else None
+
+
+def run_table(folder: Path, runs: Sequence[Run]) -> list[dict[str, str]]:
+    """A row for each of several runs, whatever they are: what it is, and its headline's score."""
+    rows = []
+    for run in runs:
+        record, config = record_of(run), _config(run)
+        done = max((step_of(row) for row in [*run.metrics, *run.evaluations]), default=0)
+        last = last_scores([run])
+        score = _headline_score(run, last) if last else None
+        rows.append(
+            {
+                "run": os.path.relpath(run.folder, folder),
+                "task": record.task,
+                "method": policy_titles(record.method)[0],
+                "seed": str(record.seed),
+                "updates": f"{done:,}"
+                + ("" if done >= config.updates else f" of {config.updates:,}"),
+                "score": "-" if score is None else _value(score.value, score.kind),
+            }
+        )
+    return rows
+
+
+def _headline_score(run: Run, last: Sequence[Score]) -> Score:
+    train = run.config["agent"]["budget"]["steps"]
+    counted = [score for score in last if not isinstance(score.budget, str)]
+    return next((score for score in counted if score.budget == train), [*counted, *last][0])
+
+
+def _list_page(folder: Path, runs: Sequence[Run], difference: str) -> str:
+    rows = run_table(folder, runs)
+    table = []
+    for run, row in zip(runs, rows, strict=True):
+        place = row["run"]
+        name, *values = map(escape, row.values())
+        if (run.folder / REPORT).is_file():
+            name = f'<a href="{quote(place)}/{REPORT}">{name}</a>'
+        table.append([name, *values])
+    return html_page(
+        f"VGF: {folder.resolve().name}",
+        f"<h1>{escape(folder.resolve().name)}</h1>"
+        f"<p class=headline>{len(runs)} runs, which are not seeds of one run "
+        f"({escape(difference)}).</p>{html_table(list(rows[0]), table)}"
+        "<p class=note>score: of the last evaluation, at the training budget. "
+        f"<code>vgf compare {escape(str(folder))}</code> compares them.</p>",
+    )
+
+
 def headline(runs: Sequence[Run], last: Sequence[Score]) -> str:
     """One sentence: the last evaluation at the training budget, or at the first one evaluated."""
     if not last and runs[0].starts and runs[0].starts[-1].get("score", "") is None:
         return "Not evaluated: there is no environment to evaluate in."
     if not last:
         return "Not evaluated yet."
-    train = runs[0].config["agent"]["budget"]["steps"]
-    counted = [score for score in last if not isinstance(score.budget, str)]
-    score = next((score for score in counted if score.budget == train), [*counted, *last][0])
+    score = _headline_score(runs[0], last)
     seeds = f", {score.runs} seeds" if score.runs > 1 else ""
     bounds = "" if score.low is None else f" (95 % interval {_interval(score)})"
     taken = [
@@ -457,8 +456,6 @@ def _warnings(runs: Sequence[Run]) -> list[str]:
         done = max((step_of(row) for row in [*run.metrics, *run.evaluations]), default=0)
         if done < steps:
             lines.append(f"{run.folder.name}: unfinished, {done:,} of {steps:,} updates.")
-    if len({json.dumps(run.config["task"], sort_keys=True) for run in runs}) > 1:
-        lines.append("These runs are of different tasks; their scores should not be pooled.")
     return lines
 
 

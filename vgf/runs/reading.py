@@ -1,0 +1,86 @@
+"""Run folders, read back."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..support.errors import VGFError
+from ..support.files import read_json
+from ..support.rows import Row, read_rows
+from ..support.toml import read_toml
+from .folder import CONFIG, ENVIRONMENT
+from .log import EVALUATIONS, METRICS
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one run folder holds.
+
+    Args:
+        folder: where it is.
+        config: the contents of its config.toml, nested; config_text is the file itself.
+        starts: from environment.json, one for each time the run was started.
+        metrics, evaluations: the rows of its logs.
+    """
+
+    folder: Path
+    config: dict[str, Any]
+    config_text: str
+    starts: list[dict[str, Any]]
+    metrics: list[Row]
+    evaluations: list[Row]
+
+
+def find_runs(folder: Path | str) -> list[Run]:
+    """The run in a folder, or all runs anywhere below it.
+
+    Raises:
+        VGFError: no run there, or a damaged file in it.
+    """
+    folder = Path(folder)
+    runs = [read_run(path) for path in sorted(_places(folder), key=_in_order)]
+    if not runs:
+        raise VGFError(
+            f"{folder} is not a run folder: neither it nor a folder below has {METRICS}.jsonl"
+        )
+    return runs
+
+
+def _places(folder: Path) -> Iterator[Path]:
+    """The run folders in a folder; none lies within another."""
+    for place, below, files in os.walk(folder):
+        if f"{METRICS}.jsonl" in files:
+            below.clear()
+            yield Path(place)
+        below[:] = [name for name in below if not name.startswith(".")]
+
+
+def _in_order(path: Path) -> list[tuple[int, str]]:
+    """Folder by folder, and seed-2 before seed-10."""
+    return [
+        (int(part), "") if part.isdigit() else (-1, part)
+        for name in path.parts
+        for part in re.split(r"(\d+)", name)
+    ]
+
+
+def read_run(folder: Path) -> Run:
+    """Read one run folder.
+
+    Raises:
+        VGFError: a file that is missing or damaged.
+    """
+    evaluations = folder / f"{EVALUATIONS}.jsonl"
+    return Run(
+        folder,
+        read_toml(folder / CONFIG),
+        (folder / CONFIG).read_text(encoding="utf-8"),
+        read_json(folder / ENVIRONMENT, list),
+        read_rows(folder / f"{METRICS}.jsonl"),
+        read_rows(evaluations) if evaluations.exists() else [],
+    )
