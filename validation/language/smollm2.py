@@ -96,7 +96,12 @@ def make_models(place: Path, corpus: Corpus, pairs: int) -> tuple[Models, float]
     tokenizer = load_tokenizer(str(place))
     base = load_model(AutoModelForCausalLM, str(place), "auto", "float32")
     reward = load_model(
-        AutoModelForSequenceClassification, str(place), "auto", "float32", num_labels=1
+        AutoModelForSequenceClassification,
+        str(place),
+        "auto",
+        "float32",
+        may_lack=("score",),  # fitted below
+        num_labels=1,
     )
 
     def features(texts: list[str]) -> Any:

@@ -22,6 +22,7 @@ from vgf.support.files import write_atomically
 from vgf.text.judging import Judge
 from vgf.text.models import Models, language_model, pair
 from vgf.text.settings import AlignSettings
+from vgf.text.training import fit
 
 from .corpus import Corpus, sentences
 
@@ -292,43 +293,10 @@ def _fit(
     seed: int,
     **options: Any,
 ) -> Any:
-    """The model after one of trl's trainings.
-
-    Args:
-        kind: of the trainer: "SFT", "Reward", "DPO" or "RLOO".
-        models: what that trainer takes before its configuration.
-        rows: of its data set.
-        tokenizer, recipe, seed: as elsewhere.
-        options: of its configuration, besides what all trainings share.
-    """
-    import datasets
-
-    trl = need("trl", "baselines")
-    with tempfile.TemporaryDirectory() as place:
-        config = getattr(trl, f"{kind}Config")(
-            output_dir=place,
-            per_device_train_batch_size=recipe.batch,
-            seed=seed,
-            lr_scheduler_type="cosine",
-            weight_decay=0.0,
-            optim="adamw_torch",
-            use_cpu=True,
-            bf16=False,
-            dataloader_pin_memory=False,
-            save_strategy="no",
-            report_to="none",
-            logging_strategy="no",
-            disable_tqdm=True,
-            **options,
-        )
-        trainer = getattr(trl, f"{kind}Trainer")(
-            *models,
-            config,
-            train_dataset=datasets.Dataset.from_list(rows),
-            processing_class=tokenizer,
-        )
-        trainer.train()
-    return trainer.model.eval()
+    """The model after one of trl's trainings, on CPUs; see :func:`vgf.text.training.fit`."""
+    size = recipe.batch
+    shared = {"per_device_train_batch_size": size, "use_cpu": True, "dataloader_pin_memory": False}
+    return fit(kind, models, rows, tokenizer, seed, **{**shared, **options})
 
 
 def make_pairs(

@@ -27,6 +27,7 @@ COMMANDS = {
     "check": "check your own function or method against the specification",
     "align": "move a language model's responses along a reward model's gradient",
     "judge": "win rates of what align wrote, by judges of your choice",
+    "recipe": "the paper's protocol for language models, on TL;DR or HH",
     "backends": "what is installed here, and what each backend can use",
 }
 

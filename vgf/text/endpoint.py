@@ -98,7 +98,7 @@ class Endpoint:
         folder = cache_folder() / "judgements" if cache is None else Path(cache).expanduser()
         self.cache = diskcache.Cache(str(folder), disk=diskcache.JSONDisk)
         self.sent = 0  # requests
-        self.unread = 0  # answers that said neither
+        self.limited = False  # whether the limit on requests was reached
         self.problem: Exception | None = None
         self._lock = threading.Lock()
 
@@ -119,7 +119,7 @@ class Endpoint:
         rows = list(zip(prompts, first, second, strict=True))
         with ThreadPoolExecutor(self.workers) as pool:
             found = list(pool.map(self._one, rows))
-        if rows and all(map(math.isnan, found)) and self.problem is not None:
+        if rows and all(map(math.isnan, found)) and self.problem and not self.limited:
             text = " ".join(str(self.problem).split())[:300]
             where = self.url or "OpenAI"
             raise VGFError(f"the judge {self.model} at {where} gave no answer: {text}")
@@ -137,6 +137,7 @@ class Endpoint:
         for attempt in range(self.retries + 1):
             with self._lock:
                 if self.calls is not None and self.sent >= self.calls:
+                    self.limited = True
                     return math.nan
                 self.sent += 1
             try:
@@ -160,7 +161,6 @@ class Endpoint:
                 self.cache.set(key, answer)
                 return value
             self.problem = ValueError(f"an answer that is neither A nor B: {answer[:80]!r}")
-        self.unread += 1
         return math.nan
 
     def _ask(self, text: str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+
 import torch
 from torch.optim.adam import adam as torch_adam
 
@@ -82,6 +84,15 @@ class TorchSelection(TorchDevice):
         return tree_map(lambda p, q: tau * p + (1 - tau) * q, online, target)
 
     @with_precision
+    def _squared_norms(self, embeddings):
+        """||e_c||^2 of a table, kept for the next call: a response asks at every position."""
+        table, version, norms = getattr(self, "_norms", (None, None, None))
+        if table is None or table() is not embeddings or version != embeddings._version:
+            # without a copy of the table: fourteen times as fast for 49,152 tokens
+            norms = torch.linalg.vector_norm(embeddings, dim=-1).square()
+            self._norms = (weakref.ref(embeddings), embeddings._version, norms)
+        return norms
+
     def decoding_scores(
         self, u, log_p, embeddings, original, allowed, decoding_weight, decoding_top
     ):
@@ -95,8 +106,17 @@ class TorchSelection(TorchDevice):
         )
         if decoding_top is not None and decoding_top < 1:
             raise ValueError(f"decoding_top is {decoding_top}; it must be 1 or more, or None")
-        # without a copy of the table: fourteen times as fast for 49,152 tokens
-        norms = torch.linalg.vector_norm(embeddings, dim=-1).square()
+        norms = self._squared_norms(embeddings)
+        if decoding_top is not None and decoding_top < len(allowed):
+            likely = log_p.masked_fill(~allowed, -torch.inf)
+            least, few = likely.topk(decoding_top)
+            if int((likely >= least[:, -1:]).sum(-1).amax()) == decoding_top:  # no ties
+                scores = torch.full_like(log_p, -torch.inf, dtype=u.dtype)
+                for index in (few, original[:, None]):  # scores of these tokens alone
+                    near = torch.einsum("bd,bkd->bk", u, embeddings[index]) - norms[index] / 2
+                    found = near / norms.mean() + decoding_weight * log_p.gather(1, index)
+                    scores = scores.scatter(1, index, found)
+                return scores
         score = (self.matmul(u, embeddings.T) - norms / 2) / norms.mean()
         score = score + decoding_weight * log_p
         candidate = allowed.expand_as(score)

