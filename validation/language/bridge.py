@@ -45,8 +45,8 @@ class Setup:
         settings: of the flow.
     """
 
-    pairs: int = 500
-    prompts: int = 24
+    pairs: int = 300
+    prompts: int = 12
     words: int = 5
     development: int = 2
     settings: AlignSettings = field(

@@ -14,7 +14,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from vgf.text import AlignSettings, align, pair
@@ -37,14 +37,22 @@ class Setup:
         tokens: of a response, all of the same length.
         prompt: tokens of a prompt.
         rounds: in which everything is timed once.
-        pretrained: whether SmolLM2 is measured too.
     """
 
     particles: int = 8
     tokens: int = 32
     prompt: int = 32
-    rounds: int = 3
-    pretrained: bool = True
+    rounds: int = 5
+
+
+@dataclass(frozen=True)
+class Setups:
+    """How much for each kind of models; none leaves one out."""
+
+    small: Setup = field(default_factory=Setup)
+    pretrained: Setup | None = field(
+        default_factory=lambda: Setup(particles=4, tokens=16, prompt=16, rounds=2)
+    )
 
 
 def small_models() -> Models:
@@ -115,15 +123,17 @@ def baseline(models: Models, prompt: list[int], setup: Setup) -> None:
     models.tokenizer.decode(rows[int(values.argmax())])
 
 
-def measure(setup: Setup) -> Data:
+def measure(setups: Setups) -> Data:
     """Time everything in turns."""
     import torch
 
-    kinds: dict[str, Callable[[], Models]] = {"GPT-NeoX 3.4M": small_models}
-    if setup.pretrained:
-        kinds["SmolLM2 135M"] = pretrained_models
+    kinds: list[tuple[str, Callable[[], Models], Setup]] = [
+        ("GPT-NeoX 3.4M", small_models, setups.small)
+    ]
+    if setups.pretrained is not None:
+        kinds.append(("SmolLM2 135M", pretrained_models, setups.pretrained))
     found = {}
-    for name, make in kinds.items():
+    for name, make, setup in kinds:
         models = make()
         allowed = models.language.allowed.nonzero()[:, 0].tolist()
         prompt = models.tokenizer.decode(allowed[100 : 100 + setup.prompt])
@@ -202,7 +212,8 @@ EXPERIMENT = Experiment(
     name="language-cost",
     title="What aligning costs beside best-of-N",
     about=(
-        "One prompt, 8 particles, 32 new tokens, float32 on CPUs; transformers generates with "
+        "One prompt of 32 tokens, 8 particles, 32 new tokens (SmolLM2: 16, 4 and 16), float32 on "
+        "CPUs; transformers generates with "
         "num_return_sequences and reads the rewards of the whole batch. Everything is timed once "
         "a round, in turns; the ratio is the median over rounds. lambda and epsilon are given, as "
         "they are kept after the first job. All budgets are decoded in one batch, the cache of "
@@ -211,8 +222,8 @@ EXPERIMENT = Experiment(
         "arithmetic, which grows with the steps (each a pass forward and backward through the "
         "reward model) and with the budgets."
     ),
-    setup=Setup(),
-    quick=Setup(particles=2, tokens=4, prompt=4, rounds=1, pretrained=False),
+    setup=Setups(),
+    quick=Setups(Setup(particles=2, tokens=4, prompt=4, rounds=1), None),
     measure=measure,
     judge=judge,
     tables=tables,
