@@ -2,8 +2,10 @@
 
     python -m validation.runs demo                   # trains, then writes the results
     python -m validation.runs demo --from RUN        # writes the results of a finished run folder
+    python -m validation.runs flow                   # one seed, and the picture of its flow
 
-Writes validation/results/run-NAME.md, .json and the test-time scaling figure (.png, .svg).
+Writes validation/results/run-NAME.md, .json and the test-time scaling figure (.png, .svg); for
+`flow` also flow.json and its picture, what the first agent's flow does on the maze.
 """
 
 from __future__ import annotations
@@ -17,13 +19,17 @@ from pathlib import Path
 from typing import Any
 
 from vgf.cli import main as vgf_main
-from vgf.runs.report import Run, find_runs, last_scores, save_scaling, score_table
+from vgf.runs.look import FLOW
+from vgf.runs.picture import caption, save_flow
+from vgf.runs.report import PICTURE, Run, find_runs, last_scores, save_scaling, score_table
 from vgf.support.errors import VGFError
+from vgf.support.files import read_json
 
 from .record import RESULTS, markdown_table, write, write_json
 
 EXPERIMENTS: dict[str, tuple[str, list[str]]] = {
     "demo": ("The default run, ten seeds", ["--seeds", "10"]),
+    "flow": ("The default run, one seed, and what its flow does", []),
     "cube-single": (
         "cube-single-play, task 2, from 100 generated episodes",
         [
@@ -81,6 +87,11 @@ def summarise(name: str, folder: Path, out: Path) -> str:
         "",
     ]
     save_scaling(last, out / f"run-{name}")
+    if name == "flow":
+        found = read_json(runs[0].folder / FLOW, dict)
+        write(out / FLOW, json.dumps(found, separators=(",", ":")) + "\n")
+        save_flow(found, out / PICTURE)
+        lines += [f"![{caption(found)}]({PICTURE}.svg)", "", f"*{caption(found)}*", ""]
     header = ["seed", *budgets, "seconds"]
     result = {
         "command": f"vgf {' '.join(['run', *flags])}",

@@ -1,6 +1,6 @@
 """Multi-layer perceptrons, their vector-Jacobian products, and ensembles of them.
 
-Parameters are nested dicts of arrays, the same on every backend and in every file:
+Parameters are nested dicts of arrays, the same on every backend and in every file::
 
     hidden_0, hidden_1, ...   kernel [in, out]   bias [out]
                               norm_scale [out]   norm_offset [out]     (LayerNorm before the
