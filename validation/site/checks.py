@@ -89,9 +89,10 @@ def seen(site: Path, program: str, pictures: Path | None = None) -> list[str]:
                 page.open(path, site)
             if scheme == "light":
                 page.search(site)
-            for name in SHOWN if pictures is not None else ():
-                page.open(site / name, site)
-                page.picture(pictures / f"{name.replace('/', '-')}-{scheme}.png")
+            if pictures is not None:
+                for name in SHOWN:
+                    page.open(site / name, site)
+                    page.picture(pictures / f"{name.replace('/', '-')}-{scheme}.png")
         chromium.close()
     return found
 

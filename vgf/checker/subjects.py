@@ -126,7 +126,7 @@ SYNONYMS = {
     "clip": "project",
 }
 # The argument that names a part of one's own, which has no place in a function under check.
-_NAMES_A_PART = {"phi": "kernel", "td_target": "target"}
+_NAMES_A_PART = {"td_target": "target"}
 # What an argument is held at when the function does not take it: the first that agrees is meant.
 CHOICES: dict[str, tuple[Any, ...]] = {
     "temperature": (None, 1.0),
@@ -157,6 +157,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "like": (None,),
     "decoding_weight": (0.2,),
     "decoding_top": (50, None),
+    "kernel_guard": (0.0,),
     "budget.optimiser": ("plain", "adam"),
     "budget.step_size": (0.1,),
     "budget.steps": (1, 5, 10),
@@ -170,6 +171,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
 }
 # The same where one function differs from the others.
 _OWN_CHOICES: dict[str, dict[str, tuple[Any, ...]]] = {
+    "phi": {"kernel": ("rbf", None)},
     "select": {"temperature": (1.0, 0.1)},
     "advantage_weights": {"temperature": (1.0,), "how": ("mean", "min")},
     "td_target": {"how": ("min", "mean")},
