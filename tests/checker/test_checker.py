@@ -557,7 +557,8 @@ def test_planting_leaves_the_specification_alone():
 @settings(max_examples=20, deadline=None)
 @given(inputs("phi", temperature=0.1))
 def test_inputs_are_a_strategy_of_named_arguments(arguments):
-    assert list(arguments) == ["a", "g", "temperature", "bandwidth", "bandwidth_gradient"]
+    flow = ["bandwidth", "bandwidth_gradient", "kernel", "kernel_guard"]
+    assert list(arguments) == ["a", "g", "temperature", *flow]
     assert arguments["temperature"] == 0.1
     assert arguments["a"].shape == arguments["g"].shape
     assert arguments["a"].ndim == 3

@@ -164,6 +164,8 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "budget.temperature": (None, 1.0),
     "budget.bandwidth": (None,),
     "budget.bandwidth_gradient": (False,),
+    "budget.kernel": ("rbf",),
+    "budget.kernel_guard": (0.0,),
     "budget.clip_norm": (None, 1.0),
     "budget.clip_scope": ("state",),
     "budget.low": (-1.0,),
@@ -171,7 +173,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
 }
 # The same where one function differs from the others.
 _OWN_CHOICES: dict[str, dict[str, tuple[Any, ...]]] = {
-    "phi": {"kernel": ("rbf", None)},
+    "phi": {"kernel": ("rbf",)},
     "select": {"temperature": (1.0, 0.1)},
     "advantage_weights": {"temperature": (1.0,), "how": ("mean", "min")},
     "td_target": {"how": ("min", "mean")},
@@ -287,7 +289,7 @@ class Subject:
                 found.add(name)
             if name == "budget":
                 found |= {f for f in self.fields if getattr(value, f.partition(".")[2]) is None}
-        return found
+        return found - {"kernel", "budget.kernel"}  # a name
 
     @property
     def drawn_names(self) -> tuple[str, ...]:
