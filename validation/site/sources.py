@@ -112,12 +112,15 @@ def relinked(page: Path, folder: Path) -> str:
         return f"[{words}](/{_source_page(path, folder)})"
 
     def folder_link(match: re.Match[str]) -> str:
-        inside = (page.parent / match[2] / "README.md").is_file()
-        return f"[{match[1]}]({match[2].rstrip('/')}/README.md)" if inside else match[1]
+        words, target = match[1], match[2].rstrip("/")
+        if not (page.parent / target).is_dir():
+            return match[0]
+        inside = (page.parent / target / "README.md").is_file()
+        return f"[{words}]({target}/README.md)" if inside else words
 
     text = page.read_text(encoding="utf-8")
     text = re.sub(r"\[([^\]]+)\]\(([\w./-]+\.py)\)", link, text)
-    return re.sub(r"\[([^\]]+)\]\(([\w./-]+/)\)", folder_link, text)
+    return re.sub(r"\[([^\]]+)\]\(([\w./-]+)\)", folder_link, text)
 
 
 def _source_page(path: Path, folder: Path) -> str:
