@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib
+import keyword
 import os
 import sys
 from collections.abc import Sequence
@@ -20,6 +21,8 @@ COMMANDS = {
     "run": "train and evaluate an agent; without a flag, the demo",
     "eval": "evaluate a checkpoint at any test budget, on any backend",
     "compare": "compare methods over tasks and seeds: tables, intervals, figures",
+    "import": "an agent of other code, or an exported one, as a run folder",
+    "export": "a run's agent as .npz with a README, in a folder or on the Hugging Face Hub",
     "report": "make a run folder's figures and report.html again",
     "presets": "list the paper's tasks as named settings, or show one",
     "data": "make data sets, and look at them",
@@ -51,7 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise VGFError(f"vgf: {words[0]} is not a command; {hint}")
         if words[0] in _COMPUTING:
             keep_compilations()
-        status: int = importlib.import_module(f".{words[0]}", __name__).main(words[1:])
+        module = f".{words[0]}{'_' * keyword.iskeyword(words[0])}"
+        status: int = importlib.import_module(module, __name__).main(words[1:])
         sys.stdout.flush()
         return status
     except Interrupted as stop:

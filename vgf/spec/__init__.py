@@ -75,6 +75,8 @@ from .reference import (
     gaussian_sample,
     repeat_states,
     row_weights,
+    time_features,
+    time_frequencies,
 )
 from .selection import select, selection_probabilities
 from .settings import Budget, Network, Settings, method_settings

@@ -348,8 +348,9 @@ def init_mlp(
             "kernel": rng.uniform(-bound, bound, (fan_in, fan_out)),
             "bias": np.zeros(fan_out),
         }
-        if network.layer_norm is not None and not last:
-            norm = "norm" if network.layer_norm == "before" else "post"
+        inner = network.layer_norm != "inner" or i < len(network.hidden) - 1
+        if network.layer_norm is not None and not last and inner:
+            norm = "post" if network.layer_norm == "after" else "norm"
             layer |= {f"{norm}_scale": np.ones(fan_out), f"{norm}_offset": np.zeros(fan_out)}
         params["output" if last else f"hidden_{i}"] = layer
     return params

@@ -18,6 +18,8 @@ from .types import Array, Params
 LOG_STD_MIN, LOG_STD_MAX = -5.0, 2.0
 # Actions are clipped to +- this before the inverse of tanh; float32 represents it exactly.
 TANH_EDGE = 1 - 2.0**-20
+# The longest period of a sinusoidal embedding, with t in units of 1 / 10000.
+TIME_PERIOD = 10_000.0
 
 
 def repeat_states(s: Array, a: Array) -> Array:
@@ -41,6 +43,41 @@ def repeat_states(s: Array, a: Array) -> Array:
     return np.broadcast_to(s[..., None, :], (*a.shape[:-1], s.shape[-1]))
 
 
+def time_frequencies(features: int) -> Array:
+    """The frequencies of a sinusoidal embedding of the time.
+
+    Shapes:
+        features: e, an even number. Returns ``[e / 2]``.
+
+    Equation:
+        w_i = 10000^(-2 i / e),  i = 0 .. e / 2 - 1
+
+    Source:
+        Vaswani et al. 2017; QGF's code (Zhou et al. 2026) embeds its time so, with 16 features.
+    """
+    half = features // 2
+    return np.exp(-math.log(TIME_PERIOD) * np.arange(half) / half)
+
+
+def time_features(params: Params, t: Array) -> Array:
+    """What the velocity network is given of the time.
+
+    Shapes:
+        params: a network, with or without ``time_frequencies`` ``[e / 2]``, which nothing trains;
+        t: ``[*, 1]``. Returns ``[*, 1]``, or ``[*, e]`` with frequencies.
+
+    Equation:
+        t;  with frequencies w, [ cos(10000 t w), sin(10000 t w) ]
+
+    Source:
+        Paper (t itself); QGF's code (Zhou et al. 2026), `timestep_embedding`.
+    """
+    if "time_frequencies" not in params:
+        return t
+    angle = t * TIME_PERIOD * params["time_frequencies"]
+    return np.concatenate([np.cos(angle), np.sin(angle)], axis=-1)
+
+
 def flow_velocity(params: Params, s: Array, x: Array, t: Array, activation: str = "relu") -> Array:
     """The velocity field v(s, x, t) of the flow reference.
 
@@ -49,7 +86,7 @@ def flow_velocity(params: Params, s: Array, x: Array, t: Array, activation: str 
         of x but for a last axis of 1. Returns the shape of x.
 
     Equation:
-        v(s, x, t) = mlp( [s, x, t] )
+        v(s, x, t) = mlp( [s, x, time_features(t)] )
 
     Raises:
         ValueError: shapes that do not match.
@@ -58,7 +95,7 @@ def flow_velocity(params: Params, s: Array, x: Array, t: Array, activation: str 
         Paper, the behaviour policy by flow matching; authors' code, `ActorVectorField`.
     """
     check_shapes("flow_velocity", x=(x, "* d"), t=(t, "* 1"))
-    inputs = np.concatenate([repeat_states(s, x), x, t], axis=-1)
+    inputs = np.concatenate([repeat_states(s, x), x, time_features(params, t)], axis=-1)
     v = mlp(params, inputs.reshape(-1, inputs.shape[-1]), activation)
     return v.reshape(x.shape)
 
@@ -116,10 +153,13 @@ def flow_matching_gradient(
         Derived by hand from :func:`flow_matching_loss`.
     """
     check_shapes("flow_matching", s=(s, "B o"), a=(a, "B d"), x0=(x0, "B d"), t=(t, "B 1"))
-    inputs = np.concatenate([s, (1 - t) * x0 + t * a, t], axis=-1)
+    x_t, features = (1 - t) * x0 + t * a, time_features(params, t)
+    inputs = np.concatenate([s, x_t, features], axis=-1)
     error = mlp(params, inputs, activation) - (a - x0)
     weighted = error * row_weights("flow_matching", weight, error)
     gradient, _ = mlp_vjp(params, inputs, 2 * weighted / error.size, activation)
+    if "time_frequencies" in params:
+        gradient["time_frequencies"] = np.zeros_like(params["time_frequencies"])
     return np.mean(weighted * error), gradient
 
 

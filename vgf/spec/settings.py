@@ -25,7 +25,7 @@ from .parts import (
 from .registry import Declared, find, name_of, names
 
 ACTIVATIONS = ("relu", "gelu", "gelu_tanh", "swish")
-LAYER_NORMS = ("before", "after")
+LAYER_NORMS = ("before", "after", "inner")
 CRITIC_LOSSES = ("squared", "expectile", "sparse", "mean_squared")
 SELECTION_RULES = ("best", "softmax", "uniform")
 PARTICLE_STEPS = ("plain", "adam")
@@ -156,8 +156,9 @@ class Network:
         hidden: widths of the hidden layers.
         activation: "relu", "gelu" (exact, with the error function), "gelu_tanh" (its tanh
             approximation, flax's default) or "swish".
-        layer_norm: LayerNorm with epsilon 1e-6, "before" or "after" each activation; ``None`` for
-            none. True means "before" and False ``None``, as up to version 0.1.
+        layer_norm: LayerNorm with epsilon 1e-6, "before" or "after" each activation, or "inner",
+            before each but the last one (QGF's policy); ``None`` for none. True means "before" and
+            False ``None``, as up to version 0.1.
 
     Raises:
         ValueError: a setting out of its range, named.
@@ -273,6 +274,8 @@ class Settings(metaclass=_ByMethod):
         sampler: how the flow reference is integrated: "euler", or your own
             :class:`~vgf.spec.parts.Sampler`.
         sampling_steps: K, Euler steps of the flow reference.
+        time_features: what the flow reference is given of the time t: 1 is t itself, an even number
+            that many cosines and sines of it (QGF's code has 16).
         particles: N.
         budget: the training budget (L_train, epsilon, alpha).
         discount: gamma.
@@ -325,11 +328,18 @@ class Settings(metaclass=_ByMethod):
     target: str = "td"
     actor_learning_rate: float | None = None
     sparse_alpha: float | None = None
+    time_features: int = 1
 
     def __post_init__(self) -> None:
         _numbers(self)
         for name in ("ensemble", "sampling_steps", "particles"):
             at_least(name, getattr(self, name), 1)
+        if self.time_features != 1 and (self.time_features < 2 or self.time_features % 2):
+            raise ValueError(
+                f"time_features is {self.time_features}; it must be 1, or an even number from 2 on"
+            )
+        if self.time_features > 1 and self.reference_kind != "flow":
+            raise ValueError("time_features belongs to reference_kind 'flow'")
         _one_of("reference_kind", self.reference_kind, ("flow", "gaussian"))
         _one_of("target_update", self.target_update, ("after", "before"))
         _one_of("target_ensemble", self.target_ensemble, ("min", "mean"))

@@ -22,6 +22,7 @@ from .agent import check_batch, check_gradients, optimise
 from .methods.base import Draw, Specification, normal, uniform
 from .networks import init_ensemble, init_mlp
 from .optimiser import adam_init, polyak, tree_map
+from .reference import time_frequencies
 from .selection import select
 from .settings import Budget, Settings
 from .shapes import check_shapes
@@ -265,7 +266,9 @@ def init_state(seed: int, observation_dim: int, action_dim: int, settings: Setti
     # made for every method, so that with one seed all of them start from the same networks
     critic = init_ensemble(rng, o + d, settings.critic, 1, settings.ensemble)
     if settings.reference_kind == "flow":
-        reference = init_mlp(rng, o + d + 1, settings.reference, d)
+        reference = init_mlp(rng, o + d + settings.time_features, settings.reference, d)
+        if settings.time_features > 1:
+            reference["time_frequencies"] = time_frequencies(settings.time_features)
     else:
         reference = init_mlp(rng, o, settings.reference, d, output_gain=1e-2)
         reference["log_std"] = np.zeros(d)

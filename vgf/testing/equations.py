@@ -878,6 +878,9 @@ SETTINGS: dict[str, Settings] = {
         particles=3,
     ),
     "vgf expectile": _small(critic_loss="expectile", budget=BUDGETS[5], clip_norm=1.0),
+    "vgf time features": _small(
+        time_features=4, reference=Network((8, 4), "swish", layer_norm="inner"), particles=2
+    ),
     "vgf sparse": _small(critic_loss="sparse", sparse_alpha=3.0, particles=1, selection="softmax"),
     "vgf as its authors": _small(
         budget=BUDGETS[9],

@@ -11,7 +11,7 @@ from jax import lax
 
 from ...spec.methods.fql import VALUE_SCALE_MIN
 from ...spec.parts import TARGETS, CriticLoss, Target
-from ...spec.reference import LOG_STD_MAX, LOG_STD_MIN, TANH_EDGE
+from ...spec.reference import LOG_STD_MAX, LOG_STD_MIN, TANH_EDGE, TIME_PERIOD
 from ...spec.registry import find
 from ...spec.settings import CRITIC_LOSSES, Budget
 from ...spec.shapes import check_shapes, check_states
@@ -32,6 +32,9 @@ class JaxLosses(JaxFlow, JaxNetworks):
 
     def flow_velocity(self, params, s, x, t, activation):
         check_times(x, t)
+        if "time_frequencies" in params:
+            angle = t * TIME_PERIOD * lax.stop_gradient(params["time_frequencies"])
+            t = jnp.concatenate([jnp.cos(angle), jnp.sin(angle)], axis=-1)
         return self._network(params, self._parts(s, x, t), activation)
 
     def flow_matching_loss(self, params, s, a, x0, t, activation, weight):

@@ -11,7 +11,7 @@ from torch.nn import functional as F  # noqa: N812  (torch's own name for it)
 from ...spec.methods.fql import VALUE_SCALE_MIN
 from ...spec.optimiser import tree_map
 from ...spec.parts import TARGETS, CriticLoss, Target
-from ...spec.reference import LOG_STD_MAX, LOG_STD_MIN, TANH_EDGE
+from ...spec.reference import LOG_STD_MAX, LOG_STD_MIN, TANH_EDGE, TIME_PERIOD
 from ...spec.registry import find
 from ...spec.settings import CRITIC_LOSSES
 from ...spec.shapes import check_shapes, check_states
@@ -29,6 +29,9 @@ class TorchLosses(TorchFlow, TorchNetworks):
     @with_precision
     def flow_velocity(self, params, s, x, t, activation):
         check_times(x, t)
+        if "time_frequencies" in params:
+            angle = t * TIME_PERIOD * params["time_frequencies"].detach()
+            t = torch.cat([angle.cos(), angle.sin()], -1)
         return self._network(params, self._parts(s, x, t), activation)
 
     def flow_matching_loss(self, params, s, a, x0, t, activation, weight):

@@ -11,7 +11,7 @@ import numpy as np
 from ..critic import action_gradient
 from ..flow import project
 from ..networks import mlp_vjp
-from ..reference import flow_velocity, repeat_states
+from ..reference import flow_velocity, repeat_states, time_features
 from ..shapes import check_shapes
 from ..types import Array, Params
 
@@ -37,7 +37,8 @@ def velocity_vjp(
     """
     check_shapes("velocity_vjp", x=(x, "* d"), t=(t, "* 1"), cotangent=(cotangent, "* d"))
     o, d = s.shape[-1], x.shape[-1]
-    inputs = np.concatenate([repeat_states(s, x), x, t], axis=-1).reshape(-1, o + d + 1)
+    inputs = np.concatenate([repeat_states(s, x), x, time_features(params, t)], axis=-1)
+    inputs = inputs.reshape(-1, inputs.shape[-1])
     _, gradient = mlp_vjp(params, inputs, cotangent.reshape(-1, d), activation)
     return gradient[:, o : o + d].reshape(x.shape)
 
