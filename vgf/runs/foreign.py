@@ -34,6 +34,10 @@ _NUMPY = {
         for core in ("core", "_core")
         for name in ("_reconstruct", "scalar")
     },
+    **{
+        (f"numpy.{core}.numeric", "_frombuffer"): np._core.numeric._frombuffer  # type: ignore[attr-defined]
+        for core in ("core", "_core")
+    },
     ("numpy", "ndarray"): np.ndarray,
     ("numpy", "dtype"): np.dtype,
 }
