@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import urllib.error
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from needs import need
 
 from vgf.benchmarks import ogbench as module
 from vgf.benchmarks.ogbench import dataset_path, load_ogbench, ogbench_tasks, parse_task
+from vgf.benchmarks.tasks import make_task
 from vgf.support.errors import VGFError
 
 need("ogbench")
@@ -134,36 +135,63 @@ def test_a_smaller_dataset_is_never_the_benchmarks(tmp_path: Path) -> None:
 def test_without_data_the_ways_out_are_listed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def no_network(names: list[str], folder: str) -> None:
-        (Path(folder) / f"{names[0]}.npz.tmp").write_bytes(b"half")
-        raise urllib.error.URLError("no network")
-
-    monkeypatch.setattr("ogbench.download_datasets", no_network)
+    monkeypatch.setattr(module, "MIRRORS", ("http://127.0.0.1:9/{file}",))
     name = "antmaze-large-navigate-singletask-task1-v0"
     with pytest.raises(VGFError) as error:
         load_ogbench(name, tmp_path)
     message = str(error.value)
     for words in (
         name,
-        "no network",
+        "http://127.0.0.1:9/antmaze-large-navigate-v0.npz",
+        "refused",
         f"put antmaze-large-navigate-v0.npz into {tmp_path}",
         "--data-dir",
         "try again with a network",
     ):
         assert words in message
     assert "\n" not in message
-    assert list(tmp_path.iterdir()) == []  # The half of a file is gone.
+    assert list(tmp_path.iterdir()) == []
     with pytest.raises(VGFError, match="allow the download"):
         load_ogbench(name, tmp_path, allow_download=False)
+    monkeypatch.setenv("VGF_OFFLINE", "1")
+    with pytest.raises(VGFError, match="allow the download"):
+        load_ogbench(name, tmp_path)
 
 
-def test_a_download_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def download(names: list[str], folder: str) -> None:
-        assert names == ["pointmaze-medium-navigate-v0"]
-        maze_file(Path(folder))
+def test_a_download_is_used_and_known_again(tmp_path: Path) -> None:
+    there = maze_file(tmp_path / "there").parent.as_uri()
+    here = tmp_path / "here"
+    assert len(load_ogbench(MAZE, here, allow_generate=False, mirror=there)) == 6
+    path = here / "pointmaze-medium-navigate-v0.npz"
+    assert json.loads((here / "checksums.json").read_text())[path.name]["url"].startswith(there)
+    maze_file(here, actions=np.zeros((8, 2), np.float32))
+    with pytest.raises(VGFError, match="delete it, and it is fetched again"):
+        load_ogbench(MAZE, here)
 
-    monkeypatch.setattr("ogbench.download_datasets", download)
-    assert len(load_ogbench(MAZE, tmp_path, allow_generate=False)) == 6
+
+@pytest.mark.parametrize("memory", ["memory", "mapped"])
+def test_a_folder_of_slices_is_one_data_set(
+    memory: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VGF_CACHE_DIR", str(tmp_path / "cache"))
+    folder = tmp_path / "pointmaze-medium-navigate-100m-v0"
+    parts = [2, 10, 1]
+    for number in parts:
+        path = maze_file(folder, actions=np.full((8, 2), number / 10, np.float32))
+        path.rename(folder / f"part-{number}.npz")
+    (folder / "part-1-val.npz").write_bytes(b"of no interest")
+    task = make_task(MAZE, data=folder, data_memory=memory)
+    assert task.dataset is not None
+    assert task.dataset.actions[::6, 0].tolist() == np.float32([0.1, 0.2, 1.0]).tolist()
+    assert task.dataset.masks.tolist() == [1, 0, 1, 1, 1, 0] * 3
+    mapped = isinstance(task.dataset.states.base, np.memmap)
+    assert mapped == (memory == "mapped")
+    np.savez(folder / "part-3.npz", observations=np.zeros((1, 2)))
+    with pytest.raises(VGFError, match=r"part-3.npz has observations, and the other files of its"):
+        make_task(MAZE, data=folder, data_memory=memory)
+    (folder / "part-3.npz").write_bytes(b"cut")
+    with pytest.raises(VGFError, match=r"part-3.npz is not a zip archive, or was cut off"):
+        make_task(MAZE, data=folder, data_memory=memory)
 
 
 def test_every_name_is_an_environment_of_ogbench() -> None:

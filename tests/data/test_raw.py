@@ -252,8 +252,9 @@ def test_files_that_are_none(tmp_path: Path) -> None:
             read_file(tmp_path / name)
     with pytest.raises(VGFError, match="no such file; name a file of data with --data"):
         read_file(tmp_path / "nothing.npz")
+    (tmp_path / "folder").mkdir()
     with pytest.raises(VGFError, match="is a folder"):
-        read_file(tmp_path)
+        read_file(tmp_path / "folder")
     with open(tmp_path / "array.npz", "wb") as file:
         np.save(file, np.zeros(3))
     with pytest.raises(VGFError, match=r"is not a complete \.npz file: it is not a zip archive"):

@@ -89,6 +89,8 @@ NO_PART_OF_A_RESULT = {
     "task.data_dir",
     "task.data_episodes",
     "task.data_memory",
+    "task.mirror",
+    "task.offline",
     "evaluation.num_envs",
     "evaluation.workers",
 }

@@ -8,6 +8,7 @@ of it into ``BENCHMARKS`` (``vgf/benchmarks/__init__.py``), or hand one to
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +20,12 @@ from ..data.raw import RawData, no_ends, outside_the_box
 from ..environments.pool import MakeEnv
 from ..spec.types import Array
 from ..support.callbacks import Progress, Say
+from ..support.download import is_offline
 from ..support.errors import VGFError
 from ..support.statistics import RETURN
 from ..support.suggestions import closest, did_you_mean
 
+MIRRORS = "VGF_DATA_MIRRORS"  # the environment variable: addresses, separated by blanks or commas
 # When OGBench tests success: in the state before a step, or after it.
 SUCCESS_TIMINGS = ("pre", "post")
 
@@ -44,6 +47,7 @@ class DataRequest:
         success_timing: when OGBench tests success, "pre" or "post"; None for its own.
         memory: where data are held, one of :data:`vgf.data.npz.DATA_MEMORY`.
         allow_generate, allow_download: whether missing data may be made or fetched.
+        mirror: an address to fetch data from first; see :func:`addresses`.
         workers: processes that generate; None for one on each core.
         trust_data_code: whether an environment may be made by code that the data themselves name.
         action_box: the smallest and the largest actions of the environment ``[d]``, if there is
@@ -70,6 +74,26 @@ class DataRequest:
     qlearning_dataset: bool = False
     action_clip_eps: float | None = None
     success_timing: str | None = None
+    mirror: str | None = None
+
+    @property
+    def may_download(self) -> bool:
+        """Whether missing data may be fetched, by the request and by the environment."""
+        return self.allow_download and not is_offline()
+
+
+def addresses(file: str, mirror: str | None, own: Sequence[str]) -> list[str]:
+    """Where a file may be fetched from, in order: a mirror, those of VGF_DATA_MIRRORS, its own.
+
+    Args:
+        file: its name.
+        mirror: an address, with ``{file}`` for the name or of the folder that it is in.
+        own: the benchmark's, of the file, with ``{file}`` for the name.
+    """
+    named = [mirror] if mirror else []
+    named += os.environ.get(MIRRORS, "").replace(",", " ").split()
+    named = [p if "{file}" in p else f"{p.rstrip('/')}/{{file}}" for p in named]
+    return list(dict.fromkeys(place.replace("{file}", file) for place in (*named, *own)))
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import urllib.error
-import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,18 +14,17 @@ import numpy as np
 from ..data.raw import RawData
 from ..spec.types import Array
 from ..support.callbacks import Progress
+from ..support.download import DownloadError, check_known, download
 from ..support.errors import VGFError
-from ..support.files import atomic_file
 from ..support.statistics import NORMALISED, RETURN, SUCCESS
-from .base import Benchmark, DataRequest, Making, NoDataError, Scoring, reference_note
+from .base import Benchmark, DataRequest, Making, NoDataError, Scoring, addresses, reference_note
 from .d4rl_infos import D4RLTask, d4rl_table, is_installed_here
 from .files import read_file
 
 DEFAULT_FOLDER = Path("~/.d4rl/datasets")
 FOLDER_VARIABLE = "D4RL_DATASET_DIR"
 ACTION_CLIP = 1.0 - 1e-5
-_DOWNLOAD_TIMEOUT = 30.0
-_DOWNLOAD_PIECE = 1 << 20
+_HDF5 = b"\x89HDF"  # how such a file begins
 _SAME_STATE = 1e-6  # the distance up to which the authors' code takes two states for one
 
 # --- files --------------------------------------------------------------------------------------
@@ -45,6 +42,7 @@ def find_d4rl(
     data_dir: str | Path | None = None,
     *,
     allow_download: bool = True,
+    mirror: str | None = None,
     progress: Progress | None = None,
 ) -> Path:
     """The path of a task's file, downloaded if it is nowhere.
@@ -56,33 +54,20 @@ def find_d4rl(
     candidates = [place / name for place in places for name in task.files]
     path = next((path for path in candidates if path.exists()), None)
     if path is not None:
+        check_known(path)
         return path
     because = ""
     if allow_download:
+        urls = addresses(task.files[0], mirror, [task.url])
         try:
-            return _download(task.url, places[0] / task.files[0], progress)
-        except (OSError, ValueError) as error:
-            because = f" (the download of {task.url} failed: {getattr(error, 'reason', error)})"
+            return download(urls, places[0] / task.files[0], _HDF5, progress=progress)
+        except DownloadError as error:
+            because = f" ({error})"
     names = " or ".join(task.files)
     raise NoDataError(
         f"no data for {task.name}{because}; put {names} into {places[0]}, name its folder with "
         f"--data-dir, or the file with --data{'' if because else ', or allow the download'}"
     )
-
-
-def _download(url: str, path: Path, progress: Progress | None) -> Path:
-    """Fetch a file; it appears under its name only once it is complete."""
-    with urllib.request.urlopen(url, timeout=_DOWNLOAD_TIMEOUT) as reply, atomic_file(path) as file:
-        total, done = int(reply.headers.get("Content-Length") or 0), 0
-        while piece := reply.read(_DOWNLOAD_PIECE):
-            file.write(piece)
-            done += len(piece)
-            if progress is not None:
-                megabytes = -(-done // _DOWNLOAD_PIECE), -(-max(total, done) // _DOWNLOAD_PIECE)
-                progress(f"downloading {path.name} (MB)", *megabytes)
-        if done < total:
-            raise OSError(f"it ended after {done:,} of {total:,} bytes")
-    return path
 
 
 def with_conventions(raw: RawData, task: D4RLTask, normalise_rewards: bool = False) -> RawData:
@@ -190,7 +175,11 @@ class D4RL(Benchmark):
     def read(self, request: DataRequest) -> RawData:
         task = d4rl_table().tasks[request.name]
         path = request.data or find_d4rl(
-            task, request.data_dir, allow_download=request.allow_download, progress=request.progress
+            task,
+            request.data_dir,
+            allow_download=request.may_download,
+            mirror=request.mirror,
+            progress=request.progress,
         )
         raw = with_conventions(read_file(path, request.memory), task, request.normalise_rewards)
         return qlearning_dataset(raw, task) if request.qlearning_dataset else raw

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ..data.hdf5 import read_hdf5
-from ..data.npz import MEMORY, check_mappable, read_npz
+from ..data.npz import MEMORY, check_mappable, read_npz, slices
 from ..data.raw import RawData, with_box
 from ..support.errors import VGFError
 from . import minari
@@ -68,7 +68,11 @@ def read_file(path: str | Path, memory: str = MEMORY) -> RawData:
     if path.is_dir():
         if minari.is_dataset(path):
             return minari.read_minari(path)
-        raise VGFError(f"{path} is a folder, not a Minari dataset; name a file in it")
+        if slices(path):
+            return read_npz(path, memory)
+        raise VGFError(
+            f"{path} is a folder, not of .npz files nor a Minari dataset; name a file in it"
+        )
     readers: dict[str, Callable[[Path], RawData]] = {
         ".npz": functools.partial(read_npz, memory=memory),
         ".hdf5": _read_hdf5,

@@ -106,6 +106,7 @@ def make_task(
     qlearning_dataset: bool = False,
     action_clip_eps: float | None = None,
     success_timing: str | None = None,
+    mirror: str | None = None,
     progress: Progress | None = None,
     say: Say | None = None,
 ) -> Task:
@@ -131,7 +132,7 @@ def make_task(
         workers: processes that generate; None for one on each core.
         data_memory: where data are held, one of :data:`vgf.data.npz.DATA_MEMORY`.
         trust_data_code: whether the environment may be made by code that the data themselves name.
-        qlearning_dataset, action_clip_eps, success_timing: see
+        qlearning_dataset, action_clip_eps, success_timing, mirror: see
             :class:`~vgf.benchmarks.base.DataRequest`.
         progress: called while data are generated or downloaded.
         say: takes a line for the person at the terminal, while data are generated.
@@ -161,6 +162,7 @@ def make_task(
         qlearning_dataset=qlearning_dataset,
         action_clip_eps=action_clip_eps,
         success_timing=success_timing,
+        mirror=mirror,
     )
     return load(found.benchmark, request, with_dataset)
 

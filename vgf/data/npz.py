@@ -1,5 +1,9 @@
 """Plain .npz files: one array for each field, by its own name; in memory, or mapped into it.
 
+A folder of .npz files, such as the slices of OGBench's sets of 100 million, is one data set: its
+files one after the other in the order of their names, numbers counted as numbers; those that end in
+"-val.npz" are left out.
+
 A .npz file is a zip archive, which cannot be mapped. So its arrays are unpacked once, into a folder
 of the cache (:func:`vgf.support.files.cache_folder`) whose name depends on the file's path, size
 and time; it may be deleted whenever no run uses it.
@@ -11,11 +15,14 @@ import contextlib
 import hashlib
 import math
 import os
+import re
 import shutil
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Collection, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -41,7 +48,7 @@ def read_npz(path: str | Path, memory: str = MEMORY) -> RawData:
     with `masks` and without. Other arrays are ignored.
 
     Args:
-        path: of the file.
+        path: of the file, or of a folder of them.
         memory: one of :data:`DATA_MEMORY`.
 
     Raises:
@@ -59,7 +66,7 @@ def check_mappable(path: Path, memory: str) -> None:
     Raises:
         VGFError: it should be mapped, and is not a .npz file.
     """
-    if memory == MAPPED and path.suffix != ".npz":
+    if memory == MAPPED and path.suffix != ".npz" and not slices(path):
         raise VGFError(
             f"{path} cannot be mapped into memory, only .npz files can; use --data-memory memory"
         )
@@ -78,16 +85,18 @@ def load_arrays(
         VGFError: no room to unpack it.
         OSError, ValueError, ...: what NumPy raises for a damaged file; see :func:`readable`.
     """
-    with np.load(path, allow_pickle=False) as file:
-        found = tuple(file.files)
-        wanted = [key for key in found if key in keys]
-        size = sum(_declared(file.zip, key) for key in wanted)
-        free = free_memory()
-        fits = free is None or size <= SHARE * free
-        mapped = memory == MAPPED or (memory == AUTO and not fits)
-        if not mapped:
-            check_fits(size, str(path))
-            return {key: file[key] for key in wanted}, found, None
+    found, files = names_in(path), slices(path) or [path]
+    wanted = [key for key in found if key in keys]
+    size = 0
+    for file in files:
+        with zipfile.ZipFile(file) as archive:
+            size += sum(_declared(archive, key)[2] for key in wanted)
+    free = free_memory()
+    fits = free is None or size <= SHARE * free
+    mapped = memory == MAPPED or (memory == AUTO and not fits)
+    if not mapped:
+        check_fits(size, str(path))
+        return {key: _joined([_one(file, key) for file in files]) for key in wanted}, found, None
     folder = _unpacked(path, wanted)
     try:
         return _mapped(folder, wanted), found, folder
@@ -100,8 +109,66 @@ def _mapped(folder: Path, keys: Collection[str]) -> dict[str, Array]:
     return {key: np.asarray(np.load(folder / f"{key}.npy", mmap_mode="r")) for key in keys}
 
 
-def _declared(archive: zipfile.ZipFile, key: str) -> int:
-    """The bytes of an array of a .npz file, before it is read.
+def slices(path: Path) -> list[Path]:
+    """The .npz files of a folder in their order, without those for validation; [] for a file."""
+    if not path.is_dir():
+        return []
+    found = [file for file in path.glob("*.npz") if not file.stem.endswith("-val")]
+    return sorted(found, key=lambda file: _counted(file.name))
+
+
+def _counted(name: str) -> list[tuple[int, str]]:
+    """What puts part-2 before part-10."""
+    words = re.split(r"(\d+)", name)
+    return [(int(word), "") if word.isdigit() else (-1, word) for word in words]
+
+
+def names_in(path: Path) -> tuple[str, ...]:
+    """The names of the arrays of a .npz file, or of the files of a folder, which have the same.
+
+    Raises:
+        VGFError: files of a folder that hold different arrays.
+        OSError, ValueError, ...: what NumPy raises for a damaged file; see :func:`readable`.
+    """
+    first: tuple[str, ...] = ()
+    for file in slices(path) or [path]:
+        with np.load(file, allow_pickle=False) as arrays:
+            names = tuple(arrays.files)
+        first = first or names
+        if set(names) != set(first):
+            raise VGFError(
+                f"{file} has {', '.join(sorted(names))}, and the other files of its folder "
+                f"{', '.join(sorted(first))}; a folder is read as one data set"
+            )
+    return first
+
+
+def check_npz(path: Path) -> None:
+    """Check every byte of a .npz file.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+        raise ValueError(f"it is not a complete .npz file ({error})") from error
+    if damaged is not None:
+        raise ValueError(f"it is not a complete .npz file ({damaged} is damaged)")
+
+
+def _one(path: Path, key: str) -> Array:
+    with np.load(path, allow_pickle=False) as file:
+        return np.asarray(file[key])
+
+
+def _joined(parts: list[Array]) -> Array:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def _declared(archive: zipfile.ZipFile, key: str) -> tuple[tuple[int, ...], np.dtype[Any], int]:
+    """Shape, type and bytes of an array of a .npz file, before it is read.
 
     Raises:
         ValueError: the array, its header and its place in the archive do not agree.
@@ -122,13 +189,16 @@ def _declared(archive: zipfile.ZipFile, key: str) -> int:
         size = math.prod(shape) * dtype.itemsize
         if min(shape, default=0) < 0 or size != entry.file_size - member.tell():
             raise ValueError(f"{key} declares the shape {list(shape)}, and is of another size")
-    return size
+    return shape, dtype, size
 
 
 def _unpacked(path: Path, keys: Collection[str]) -> Path:
     """The folder with a file's arrays as .npy files, unpacked if missing."""
-    about = path.stat()
-    words = [str(path.resolve()), str(about.st_size), str(about.st_mtime_ns), *sorted(keys)]
+    words = [str(path.resolve())]
+    for file in slices(path) or [path]:
+        about = file.stat()
+        words += [str(about.st_size), str(about.st_mtime_ns)]
+    words += sorted(keys)
     digest = hashlib.sha256("\0".join(words).encode()).hexdigest()[:16]
     folder = cache_folder() / "data" / f"{path.stem}-{digest}"
     if folder.is_dir():
@@ -151,6 +221,10 @@ def _unpacked(path: Path, keys: Collection[str]) -> Path:
 
 def _unpack(path: Path, keys: Collection[str], folder: Path) -> None:
     """Unpack arrays, observations as float32, without holding a whole array in memory."""
+    if files := slices(path):
+        for key in keys:
+            _unpack_slices(files, key, folder / f"{key}.npy")
+        return
     with zipfile.ZipFile(path) as archive:
         for key in keys:
             place = folder / f"{key}.npy"
@@ -160,6 +234,26 @@ def _unpack(path: Path, keys: Collection[str], folder: Path) -> None:
             plain = array.dtype == np.float32 and array.flags.c_contiguous
             if key in _OBSERVED and array.ndim == 2 and array.dtype.kind in "fiub" and not plain:
                 _rewrite(array, place)
+
+
+def _unpack_slices(files: list[Path], key: str, place: Path) -> None:
+    """Unpack one array of several files into one, holding one file's at a time."""
+    declared = []
+    for file in files:
+        with zipfile.ZipFile(file) as archive:
+            declared.append(_declared(archive, key))
+    shapes, kinds = [one[0] for one in declared], [one[1] for one in declared]
+    if len({shape[1:] for shape in shapes}) > 1:
+        raise ValueError(f"{key} has shapes {', '.join(str(list(shape)) for shape in shapes)}")
+    kind = np.dtype(np.float32) if key in _OBSERVED else np.result_type(*kinds)
+    rows = sum(shape[0] for shape in shapes)
+    whole = np.lib.format.open_memmap(place, "w+", kind, (rows, *shapes[0][1:]))
+    start = 0
+    for file, shape in zip(files, shapes, strict=True):
+        with np.errstate(over="ignore"):  # what float32 cannot hold is found by the checks
+            whole[start : start + shape[0]] = _one(file, key)
+        start += shape[0]
+    whole.flush()
 
 
 def _rewrite(array: Array, place: Path) -> None:
@@ -179,16 +273,18 @@ def _rewrite(array: Array, place: Path) -> None:
 def readable(path: Path) -> Iterator[None]:
     """Turn what a missing, foreign or damaged .npz file raises into a VGFError."""
     try:
-        with open(path, "rb") as file:
-            if not zipfile.is_zipfile(file):
-                raise zipfile.BadZipFile("it is not a zip archive, or was cut off")
+        for part in slices(path) or [path]:
+            with open(part, "rb") as file:
+                if not zipfile.is_zipfile(file):
+                    what = "it" if part == path else part.name
+                    raise zipfile.BadZipFile(f"{what} is not a zip archive, or was cut off")
         yield
     except VGFError:
         raise
     except FileNotFoundError as error:
         raise VGFError(f"{path}: no such file; name a file of data with --data") from error
     except IsADirectoryError as error:
-        raise VGFError(f"{path} is a folder; name a file in it") from error
+        raise VGFError(f"{path} is a folder without .npz files; name a file") from error
     except PermissionError as error:
         raise VGFError(f"{path} cannot be read: {error.strerror}") from error
     except MemoryError as error:

@@ -54,6 +54,9 @@ class TaskSettings:
             "post", in the state after it, as in its environments up to 1.1, which the authors used;
             none is the installed package's. The data's rewards are the same with both.
         data_dir: the folder of data sets; none is the benchmark's own.
+        mirror: an address to download data from before all others: of a folder, or with {file} for
+            the file's name. VGF_DATA_MIRRORS in the environment names more.
+        offline: never download data; VGF_OFFLINE=1 in the environment does the same.
         data_episodes: episodes of data to generate; none is the benchmark's number.
         data_memory: "memory", or "mapped" to leave a .npz file's data on disk and read what is
             used; auto maps what would take more than half of the free memory.
@@ -79,6 +82,8 @@ class TaskSettings:
     action_clip_eps: float | None = None
     success_timing: str | None = None
     data_dir: str | None = None
+    mirror: str | None = None
+    offline: bool = False
     data_episodes: int | None = None
     data_memory: str = "auto"
     trust_data_code: bool = False
