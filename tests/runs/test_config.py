@@ -16,6 +16,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from needs import SECONDS
 
+from vgf import spec
 from vgf.methods import method_names
 from vgf.runs.config import (
     DEMO_ENV,
@@ -195,6 +196,51 @@ def test_precedence(tmp_path: Path) -> None:
     assert (config.seed, config.train.steps, config.train.batch_size) == (3, 9, 8)
     assert config.agent.critic == Network(hidden=(5, 6), layer_norm=True)
     assert config.evaluation == RunConfig().evaluation
+
+
+@pytest.mark.parametrize(
+    ("words", "where"),
+    [
+        ([], "before"),
+        (["--critic-layer-norm", "after"], "after"),
+        (["--critic-layer-norm", "none"], None),
+        # as up to version 0.1
+        (["--critic-layer-norm"], "before"),
+        (["--no-critic-layer-norm"], None),
+    ],
+)
+def test_where_layer_norm_stands(words: list[str], where: str | None) -> None:
+    config = config_from_flags(run_parser().parse_args(words))
+    assert config.agent.critic.layer_norm == where
+
+
+def test_layer_norm_that_stands_nowhere_is_refused() -> None:
+    with pytest.raises(VGFError, match=r"network\.layer_norm is 'middle'; choose one of before"):
+        config_from_flags(run_parser().parse_args(["--critic-layer-norm", "middle"]))
+
+
+def test_fql_is_that_of_its_authors_unless_a_file_says_otherwise(tmp_path: Path) -> None:
+    agent = config_from_flags(run_parser().parse_args(["--method", "fql"])).agent
+    small = (64, 64, 64)  # the default run's
+    assert agent.critic == Network(small, "gelu_tanh", "after")
+    assert agent.reference == agent.policy == Network(small, "gelu_tanh", None)
+    assert (agent.target_update, agent.critic_loss) == ("before", "mean_squared")
+    # what a run of version 0.1 recorded
+    path = tmp_path / "config.toml"
+    networks = "".join(
+        f'[agent.{name}]\nhidden = [64, 64, 64]\nactivation = "relu"\nlayer_norm = {norm}\n'
+        for name, norm in (("critic", "true"), ("reference", "false"), ("policy", "false"))
+    )
+    path.write_text(
+        '[agent]\nmethod = "fql"\ntarget_update = "after"\ncritic_loss = "squared"\n'
+        f'target_ensemble = "mean"\nparticles = 1\n{networks}'
+    )
+    old = load_config(path).agent
+    assert old.critic == Network(small, "relu", "before")
+    assert old.reference == old.policy == Network(small, "relu", None)
+    assert (old.target_update, old.critic_loss) == ("after", "squared")
+    state = spec.init_state(0, 3, 2, old)  # with the names that its checkpoint has
+    assert set(state["critic"]["hidden_0"]) == {"kernel", "bias", "norm_scale", "norm_offset"}
 
 
 def test_defaults_follow_the_task(tmp_path: Path) -> None:

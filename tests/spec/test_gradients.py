@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from vgf import Network, spec
-from vgf.spec.settings import ACTIVATIONS, CRITIC_LOSSES
+from vgf.spec.settings import ACTIVATIONS, CRITIC_LOSSES, LAYER_NORMS
 
 
 def numerical_gradient(function, x, step=1e-6):
@@ -65,7 +65,8 @@ def test_repulsion_is_the_mean_gradient_of_the_kernel(rng):
             np.testing.assert_allclose(got[b, i], want, rtol=1e-6, atol=1e-9)
 
 
-def test_repulsion_through_bandwidth(rng):
+@pytest.mark.parametrize("guard", [0.0, 1e-6, 0.3])
+def test_repulsion_through_bandwidth(rng, guard):
     for n in (2, 3, 4, 5):  # an even and an odd count of distances
         a = rng.uniform(-1, 1, (n, 2))
 
@@ -75,9 +76,9 @@ def test_repulsion_through_bandwidth(rng):
             order = np.argsort(spec.squared_distances(fixed, fixed).ravel(), kind="stable")
             ranked = distances.ravel()[order]
             median = (ranked[(n * n - 1) // 2] + ranked[n * n // 2]) / 2
-            return np.exp(-distances / (2 * median / (2 * np.log(n + 1)))).sum()
+            return np.exp(-distances / (guard + 2 * median / (2 * np.log(n + 1)))).sum()
 
-        got = spec.repulsion_through_bandwidth(a)
+        got = spec.repulsion_through_bandwidth(a, guard)
         np.testing.assert_allclose(
             got, -numerical_gradient(kernel_sum, a) / n, rtol=1e-5, atol=1e-8
         )
@@ -117,7 +118,7 @@ def test_layer_norm(rng):
         np.testing.assert_allclose(g, w, rtol=1e-5, atol=1e-7)
 
 
-@pytest.mark.parametrize("layer_norm", [False, True])
+@pytest.mark.parametrize("layer_norm", [None, *LAYER_NORMS])
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_mlp(rng, layer_norm, activation):
     params, x, c = (
@@ -155,18 +156,19 @@ def test_action_gradient(rng, how):
     np.testing.assert_allclose(got, numerical_gradient(total, a), rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.parametrize("alpha", [None, 3.0])
 @pytest.mark.parametrize("loss", CRITIC_LOSSES)
-def test_critic_loss(rng, loss):
+def test_critic_loss(rng, loss, alpha):
     params, s, a = (
         network(rng, 5, 1, size=2),
         rng.standard_normal((4, 3)),
         rng.uniform(-1, 1, (4, 2)),
     )
     y = 3 * rng.standard_normal(4)
-    value, gradient = spec.critic_gradient(params, s, a, y, loss, 0.8, "swish")
+    value, gradient = spec.critic_gradient(params, s, a, y, loss, 0.8, "swish", alpha)
 
     def of_params(p):
-        return spec.critic_loss(spec.critic_values(p, s, a, "swish"), y, loss, 0.8)
+        return spec.critic_loss(spec.critic_values(p, s, a, "swish"), y, loss, 0.8, alpha)
 
     assert value == of_params(params)
     check_tree(of_params, params, gradient)

@@ -76,6 +76,14 @@ def test_docstrings_are_laid_out_alike(name):
     assert not raises or "\nRaises:" in doc
 
 
+@pytest.mark.parametrize("name", sorted(FUNCTIONS))
+def test_how_is_described_where_it_is_an_argument(name):
+    function = FUNCTIONS[name]
+    if "how" in inspect.signature(function).parameters:
+        text = " ".join((inspect.getdoc(function) or "").split())
+        assert re.search(r'how: "(mean|min)"', text), f"{name} does not say what `how` is"
+
+
 @pytest.mark.parametrize("name", sorted(FUNCTIONS | METHODS))
 def test_functions_fit_on_a_screen(name):
     assert len(inspect.getsource((FUNCTIONS | METHODS)[name]).splitlines()) <= SCREEN

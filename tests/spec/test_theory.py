@@ -114,9 +114,48 @@ def test_the_usual_bound_on_adams_step_does_not_hold():
     assert longest == pytest.approx(spec.adam_step_bound(2000), rel=1e-3)
 
 
-def test_adam_bound_is_close_to_steps_times_step_size_for_the_papers_budgets():
-    for steps in (1, 2, 3, 5):
-        assert spec.adam_displacement_bound(steps, 0.1) == pytest.approx(0.1 * steps, rel=0.005)
+def test_the_first_five_of_adams_bounds_are_as_the_documentation_says():
+    found = [spec.adam_step_bound(t) for t in range(1, 6)]
+    assert [round(bound, 4) for bound in found] == [1.0, 1.0014, 1.0036, 1.0068, 1.0108]
+    assert spec.adam_displacement_bound(5, 0.1) == pytest.approx(0.1 * 5 * 1.0045, rel=1e-5)
+
+
+@pytest.mark.parametrize("temperature", [-0.1, 0.0, math.nan])
+def test_a_temperature_that_is_not_positive_has_no_bound(temperature):
+    calls = (
+        lambda: spec.speed_bound(1.0, temperature, 0.5),
+        lambda: spec.displacement_bound(2, 0.1, 1.0, temperature, 0.5),
+        lambda: spec.mmd_squared_bound(2, 0.1, 1.0, temperature, 0.5),
+        lambda: spec.mmd_squared_sharp_bound(2, 0.1, 1.0, temperature, 0.5),
+        lambda: spec.boltzmann_log_density(np.ones(3), temperature),
+    )
+    for call in calls:
+        with pytest.raises(ValueError, match="temperature is"):
+            call()
+
+
+def test_bounds_refuse_what_is_negative():
+    for call, name in (
+        (lambda: spec.kernel_lipschitz(0.0), "sigma"),
+        (lambda: spec.speed_bound(-1.0, None, 0.5), "score_bound"),
+        (lambda: spec.displacement_bound(-1, 0.1, 1.0, None, 0.5), "steps"),
+        (lambda: spec.displacement_bound(1, -0.1, 1.0, None, 0.5), "step_size"),
+    ):
+        with pytest.raises(ValueError, match=f"{name} is"):
+            call()
+
+
+def test_float32_squares_overflow_and_steps_are_then_zero():
+    """As the docstrings of Adam, the norm and the clips say."""
+    with np.errstate(over="ignore"):
+        g = np.full((1, 2, 3), 2e19, np.float32)
+        assert not spec.clip_velocity(g, 1.0).any()
+        assert not spec.clip_by_global_norm({"a": g}, 1.0)["a"].any()
+        start = np.zeros_like(g)
+        assert not spec.adam_step(start, g, spec.adam_init(start), 0.1)[0].any()
+        small = g / 100
+        assert spec.clip_velocity(small, 1.0).all()
+        assert spec.adam_step(start, small, spec.adam_init(start), 0.1)[0].all()
 
 
 @quick

@@ -68,7 +68,8 @@ def action_gradient(
     """The score that the flow climbs: the critic's gradient with respect to the action.
 
     Shapes:
-        As :func:`critic_values`; returns the shape of a, in units of Q per unit of action.
+        As :func:`critic_values`; how: "mean" or "min" over the critics, the value that is climbed.
+        Returns the shape of a, in units of Q per unit of action.
 
     Equation:
         g = grad_a agg_e Q_e(s, a);  for "min", critics that tie for the minimum share it evenly
@@ -102,8 +103,8 @@ def critic_transport(
     """Transport particles along the critic's gradient.
 
     Shapes:
-        params: an ensemble; s: ``[*, o]``; a: ``[*, N, d]``. Returns ``[*, N, d]``, or
-        ``[L + 1, *, N, d]`` with `trajectory`.
+        params: an ensemble; s: ``[*, o]``; a: ``[*, N, d]``; how: "mean" or "min" over the critics,
+        the value that is climbed. Returns ``[*, N, d]``, or ``[L + 1, *, N, d]`` with `trajectory`.
 
     Equation:
         transport(g, a) with g(a) = grad_a agg_e Q_e(s, a)
@@ -132,8 +133,9 @@ def td_target(
 
     Shapes:
         q: ``[E, B, N]``, Qtarget_e(s', a_i); r: ``[B]``; mask: ``[B]``, 0 where the task is done
-        and nothing follows, 1 elsewhere (at a timeout too); target: "td", or the name of your own
-        target. Returns ``[B]``.
+        and nothing follows, 1 elsewhere (at a timeout too); how: "min" or "mean" over the critics;
+        particles: "mean" or "max" over the particles; target: "td", or the name of your own target.
+        Returns ``[B]``.
 
     Equation:
         y = r + discount * mask * agg_i( agg_e Qtarget_e(s', a_i) ),  agg_i mean or max
@@ -167,14 +169,14 @@ def critic_loss(
 
     Shapes:
         q: ``[E, B]``, Q_e(s, a) on the data; y: targets ``[B]``; expectile: tau_e, in (0, 1);
-        sparse_alpha: SQL's alpha, any positive number, or None for the expectile's. Returns a
-        scalar.
+        sparse_alpha: alpha_S, SQL's alpha, any positive number, or None for the expectile's.
+        Returns a scalar.
 
     Equation:
         loss = mean over the batch of sum_e l(y - Q_e), with
         squared:       l(x) = x^2
         expectile:     l(x) = (tau_e if x >= 0 else 1 - tau_e) x^2
-        sparse:        l(x) = alpha [w > 0] w^2 - x,  w = x / (2 alpha) + 1
+        sparse:        l(x) = alpha_S [w > 0] w^2 - x,  w = x / (2 alpha_S) + 1
         mean_squared:  loss = mean over the batch and the ensemble of (y - Q_e)^2
 
     Raises:
@@ -213,7 +215,7 @@ def critic_loss_derivative(
         d loss / d Q_e = -l'(y - Q_e) / B, with
         squared: l'(x) = 2 x;   mean_squared: l'(x) = 2 x / E;
         expectile: l'(x) = 2 (tau_e if x >= 0 else 1 - tau_e) x;
-        sparse:  l'(x) = [w > 0] w - 1,  w = x / (2 alpha) + 1
+        sparse:  l'(x) = [w > 0] w - 1,  w = x / (2 alpha_S) + 1
 
     Raises:
         ValueError: shapes that do not match, or an unknown loss.

@@ -100,12 +100,15 @@ def project(a: Array, low: float | None = -1.0, high: float | None = 1.0) -> Arr
 def clip_velocity(velocity: Array, max_norm: float, scope: str = "state") -> Array:
     """Shorten a velocity field to a norm, before the particle optimiser.
 
+    In float32 a velocity above 1.8e19 has an infinite norm, and is shortened to 0.
+
     Shapes:
-        velocity: ``[*, N, d]``; returns the same.
+        velocity: ``[*, N, d]``; max_norm: c; scope: "state" or "batch"; returns the same.
 
     Equation:
         v <- v * min(1, c / ||v||), the norm over the N * d entries of one state ("state"), or
-        over all entries ("batch", where states affect each other).
+        over all entries ("batch", where states affect each other: in training only, see
+        :func:`act`).
 
     Raises:
         ValueError: velocity is not a set of vectors, or an unknown scope.

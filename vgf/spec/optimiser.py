@@ -61,6 +61,8 @@ def adam_step(
 ) -> tuple[Any, Params]:
     """One descent step of Adam, with bias correction and epsilon outside the root.
 
+    In float32 a gradient above 1.8e19 has an infinite square, and its step is 0.
+
     Shapes:
         params, gradient: the same array shape or tree; state: as :func:`adam_init` makes it.
         Returns new params and the new state.
@@ -92,6 +94,8 @@ def adam_step(
 def global_norm(tree: Any) -> Array:
     """The Euclidean norm of a whole tree, as one long vector.
 
+    In float32 it is infinite where an entry is above 1.8e19, or the sum of squares above 3.4e38.
+
     Shapes:
         tree: an array or a tree; returns a scalar.
 
@@ -108,7 +112,7 @@ def global_norm(tree: Any) -> Array:
 
 
 def clip_by_global_norm(gradient: Any, max_norm: float) -> Any:
-    """Scale a gradient down to a norm, if it is longer.
+    """Scale a gradient down to a norm, if it is longer; to 0, if :func:`global_norm` is infinite.
 
     Shapes:
         gradient: an array or a tree; returns the same.

@@ -140,8 +140,9 @@ class Target:
         """The target y; nothing differentiates it.
 
         Shapes:
-            q: ``[E, B, N]``, the target critics on the moved particles; r, mask: ``[B]``; how,
-            particles: `target_ensemble` and `target_particles`. Returns ``[B]``.
+            q: ``[E, B, N]``, the target critics on the moved particles; r, mask: ``[B]``; how:
+            "min" or "mean" over the critics (`target_ensemble`); particles: "mean" or "max" over
+            them (`target_particles`). Returns ``[B]``.
         """
         raise NotImplementedError(
             f"{type(self).__name__} must have value(eq, q, r, mask, discount, how, particles)"

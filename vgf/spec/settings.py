@@ -93,9 +93,10 @@ class Budget:
             by itself, along its own score over alpha.
         bandwidth: the kernel's sigma, in units of the action; ``None`` is the median heuristic.
         kernel_guard: added to 2 sigma^2 in the kernel and its gradient, in squared units of the
-            action; the authors' code has 1e-6. With 0, the equation, particles that lie closer
-            than about 1e-3 (a narrow or saturated reference) repel each other by up to
-            1 / sigma, far above any score, and Adam's steps then follow the repulsion alone.
+            action; the authors' code has 1e-6. With 0, the equation, the repulsion grows as
+            1 / sigma where the reference is narrow or saturated, whatever the score: particles
+            within 1e-6 of each other then move against the value in half of their coordinates
+            under Adam. With 1e-6 the repulsion of such particles vanishes, and they climb.
         bandwidth_gradient: let the repulsion differentiate the median bandwidth too, as the
             authors' code does by accident of automatic differentiation. Off: the paper's equation.
         clip_norm: clip the velocity to this norm before the optimiser; ``None`` does not clip.
@@ -264,6 +265,12 @@ def _method_of(settings: type) -> str:
 class Settings(metaclass=_ByMethod):
     """Everything one training update depends on. A method may add settings of its own.
 
+    The defaults are one choice of the authors' and one of ours: the sizes, rates and the particle
+    optimiser are those of their code, but where that code departs from the paper's equations (the
+    median bandwidth differentiated, the kernel's guard, the target from before the step, the clip
+    over the batch) the defaults are the equations. ``vgf run --follow authors``, and every preset,
+    sets the departures too.
+
     Args:
         method: what is trained, and what acts: "vgf", "avgf", "bc", "weighted_bc", "fql",
             "iql", "td" (see :mod:`vgf.spec.methods`), or ``module:object``, your own method.
@@ -390,7 +397,10 @@ class Settings(metaclass=_ByMethod):
 
 
 def method_settings(method: str, **overrides: Any) -> Settings:
-    """A method as its authors run it, except for what they choose task by task.
+    """A method in its authors' form, except for what they choose task by task.
+
+    VGF and A-VGF follow the equations where their authors' code departs from them, as
+    :class:`Settings` says; FQL is its authors' code.
 
     Shapes:
         method: its name, or your own (a class or an object); overrides: its settings.

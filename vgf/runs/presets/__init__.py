@@ -199,7 +199,7 @@ def departures(method: str, benchmark: str = "", online: bool = False) -> tuple[
     return tuple(
         Departure(row["setting"], row["authors"], row["equations"], row["says"])
         for row in _read("common")["departures"]
-        if method in row["methods"]
+        if method in row.get("methods", [method])
         and benchmark.lower() in row.get("benchmarks", [benchmark.lower()])
         and (online or not row.get("online"))
     )

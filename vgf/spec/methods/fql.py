@@ -60,9 +60,9 @@ def policy_loss(
     Equation:
         a = omega(s, z)
         loss = distillation * mean over batch and dimensions of (a - target)^2
-               - lambda * mean over the batch of mean_e Q_e(s, clip(a, -1, 1))
-        lambda = 1, or with `normalise` 1 / max( mean over the batch of |mean_e Q_e|, 1e-8 ), a
-        constant
+               - kappa * mean over the batch of mean_e Q_e(s, clip(a, -1, 1))
+        kappa = 1, or with `normalise` 1 / max( mean over the batch of |mean_e Q_e|, 1e-8 ), a
+        constant; in FQL's code `lam`, and `distillation` is its alpha
 
     Raises:
         ValueError: shapes that do not match.
@@ -93,7 +93,7 @@ def policy_gradient(
 
     Equation:
         d loss / d a = 2 distillation (a - target) / (B d)
-                       - (lambda / B) [-1 <= a <= 1] grad_a mean_e Q_e(s, clip(a, -1, 1)),
+                       - (kappa / B) [-1 <= a <= 1] grad_a mean_e Q_e(s, clip(a, -1, 1)),
         pulled back by mlp_vjp
 
     Raises:

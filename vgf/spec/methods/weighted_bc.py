@@ -23,7 +23,8 @@ def advantage_weights(
 
     Shapes:
         q: ``[E, B]``, Q_e(s, a) on the data; baseline: ``[E, B, N]``, Q_e(s, a_i) on the policy's
-        own actions; temperature: beta, in units of Q. Returns ``[B]``.
+        own actions; how: "mean" or "min" over the critics; temperature: beta, in units of Q.
+        Returns ``[B]``.
 
     Equation:
         A = agg_e Q_e(s, a) - mean_i agg_e Q_e(s, a_i)

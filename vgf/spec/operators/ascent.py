@@ -26,7 +26,7 @@ def gradient_ascent(
 
     Shapes:
         params: an ensemble; s: ``[*, o]``; a: ``[*, N, d]``; budget: its steps, step size,
-        optimiser and box. Returns ``[*, N, d]``.
+        optimiser and box; how: "mean" or "min" over the critics. Returns ``[*, N, d]``.
 
     Equation:
         a <- flow_step( a, g ),  g = grad_a agg_e Q_e(s, a);  with `sign`, sign(g), which is 0 at 0
@@ -59,8 +59,8 @@ def langevin(
 
     Shapes:
         params: an ensemble; s: ``[*, o]``; a: ``[*, N, d]``; noise: standard normal xi,
-        ``[*, L N, d]``, N rows for each of the L steps; temperature: alpha, in units of Q.
-        Returns ``[*, N, d]``, in [-1, 1].
+        ``[*, L N, d]``, N rows for each of the L steps; temperature: alpha, in units of Q;
+        how: "mean" or "min" over the critics. Returns ``[*, N, d]``, in [-1, 1].
 
     Equation:
         a <- clip( a + epsilon g + sqrt(2 epsilon alpha) xi, -1, 1 ),  g = grad_a agg_e Q_e(s, a)

@@ -56,8 +56,8 @@ def denoised_gradient(
     """The critic's gradient at the denoised action, taken through the denoising.
 
     Shapes:
-        params: the velocity network; critic: an ensemble; s, x, t: as :func:`flow_velocity`.
-        Returns the shape of x.
+        params: the velocity network; critic: an ensemble; s, x, t: as :func:`flow_velocity`; how:
+        "min" or "mean" over the critics. Returns the shape of x.
 
     Equation:
         y = x + (1 - t) v(s, x, t),   w = [-1 <= y <= 1] grad_a agg_e Q_e(s, clip(y, -1, 1))
@@ -91,7 +91,7 @@ def sampler_gradient(
 
     Shapes:
         s: ``[*, o]``; x: ``[*, d]`` or ``[*, N, d]``, at time k / K; start: k, the steps that are
-        behind. Returns the shape of x.
+        behind; how: "min" or "mean" over the critics. Returns the shape of x.
 
     Equation:
         x_k = x,   x_{l+1} = x_l + v(s, x_l, l / K) / K  for l = k .. K - 1
@@ -138,8 +138,8 @@ def guided_sample(
 
     Shapes:
         params: the velocity network; critic: an ensemble; s: ``[*, o]``; x0: standard normal
-        noise, ``[*, d]`` or ``[*, N, d]``; weight: w, in units of action squared per unit of Q.
-        Returns actions of the shape of x0, in [-1, 1].
+        noise, ``[*, d]`` or ``[*, N, d]``; weight: w, in units of action squared per unit of Q;
+        how: "min" or "mean" over the critics. Returns actions of the shape of x0, in [-1, 1].
 
     Equation:
         x <- x + ( v(s, x, t) + w g ) / K,  t = k / K,  k = 0 .. K - 1;   a = clip(x, -1, 1)
