@@ -56,7 +56,11 @@ OGBENCH: list[tuple[str, int, float, int, float, str]] = [
 WIDE = (512, 512, 512, 512)
 # Settings that a preset need not have: of other methods, losses and references.
 _OTHERS = {
-    *(f"agent.policy.{name}" for name in ("hidden", "activation", "layer_norm")),
+    *(
+        f"agent.{network}.{name}"
+        for network in ("policy", "value")
+        for name in ("hidden", "activation", "layer_norm")
+    ),
     *(
         f"agent.{name}"
         for name in (
@@ -89,6 +93,7 @@ NO_PART_OF_A_RESULT = {
     "task.data_dir",
     "task.data_episodes",
     "task.data_memory",
+    "task.trust_data_code",
     "task.mirror",
     "task.offline",
     "evaluation.num_envs",
