@@ -362,6 +362,16 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
 }
 
 
+class Config(dict[str, Any]):
+    """A dict whose items are attributes too, as a batch or a configuration is often read."""
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self[name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+
 class Expression:
     """Arithmetic on named arguments, written by a user: names, numbers, indices, attributes."""
 
@@ -400,6 +410,12 @@ class Expression:
             return _OPERATORS[type(node.op)](self._value(node.operand, values))
         if isinstance(node, ast.Tuple):
             return tuple(self._value(item, values) for item in node.elts)
+        if isinstance(node, ast.Dict) and None not in node.keys:
+            return Config(
+                (self._value(key, values), self._value(value, values))
+                for key, value in zip(node.keys, node.values, strict=True)
+                if key is not None
+            )
         if isinstance(node, ast.Slice):
             ends = (node.lower, node.upper, node.step)
             return slice(*(None if e is None else self._value(e, values) for e in ends))
@@ -451,7 +467,7 @@ class Arrays:
     def make(self, value: Any, dtype: str) -> Any:
         """NumPy arrays, in dicts and tuples too, as arrays of the framework."""
         if isinstance(value, dict):
-            return {key: self.make(item, dtype) for key, item in value.items()}
+            return type(value)((key, self.make(item, dtype)) for key, item in value.items())
         if isinstance(value, (tuple, list)) and not isinstance(value, str):
             return type(value)(self.make(item, dtype) for item in value)
         if not isinstance(value, (np.ndarray, np.generic)):
@@ -494,6 +510,10 @@ def to_numpy(value: Any) -> Any:
     if isinstance(value, (tuple, list)):
         if _is_nested(value):
             return np.asarray(value)
+        if isinstance(value, list) and len({getattr(x, "shape", None) for x in value}) == 1:
+            parts = [to_numpy(item) for item in value]
+            if all(isinstance(part, np.ndarray) for part in parts):
+                return np.stack(parts)
         return tuple(to_numpy(item) for item in value)
     array = np.asarray(value)
     if array.dtype == object and hasattr(value, "numpy"):
@@ -609,7 +629,7 @@ class Reading:
             if source.kind == "ours":
                 used |= source.value.names | source.value.dotted
             elif source.kind == "closure":
-                used |= {"params", "activation", "g", "score", "velocity"}
+                used |= _stands_for(self.subject, source.value) | {"g", "score", "velocity"}
         return used
 
 
@@ -617,8 +637,13 @@ def _plain(name: str) -> str:
     return name.lower().strip("_")
 
 
-def bind(function: Any, subject: Subject, adapter: Adapter) -> list[Reading]:
+def bind(
+    function: Any, subject: Subject, adapter: Adapter, numbers: tuple[float, ...] = ()
+) -> list[Reading]:
     """The ways to call a function that its argument names, and the adapter, allow.
+
+    Args:
+        numbers: of its code, to hold what it does not take at, beside the usual values.
 
     Raises:
         VGFError: an argument that is none of ours, or a declaration that fits nothing.
@@ -628,14 +653,14 @@ def bind(function: Any, subject: Subject, adapter: Adapter) -> list[Reading]:
         forms = _step_forms(function, subject, adapter)
     readings: list[Reading] = []
     for form in forms:
-        readings += _bind_form(function, form, adapter)
+        readings += _bind_form(function, form, adapter, numbers)
     return readings
 
 
-def _parameters(function: Any) -> list[inspect.Parameter] | None:
+def parameters_of(function: Any) -> list[inspect.Parameter] | None:
     """The arguments that a function names, or None where it cannot be asked."""
     try:
-        signature = inspect.signature(function)
+        signature = inspect.signature(_called(function))
     except (TypeError, ValueError):
         return None
     return [
@@ -645,9 +670,15 @@ def _parameters(function: Any) -> list[inspect.Parameter] | None:
     ]
 
 
+def _called(function: Any) -> Any:
+    """What says which arguments a call takes: the `forward` of a torch module."""
+    forward = getattr(function, "forward", None)
+    return forward if hasattr(function, "named_parameters") and callable(forward) else function
+
+
 def _step_forms(function: Any, subject: Subject, adapter: Adapter) -> list[Subject]:
     """A flow step is given a velocity; one that is given scores computes phi itself."""
-    names = {_plain(p.name) for p in _parameters(function) or []}
+    names = {_plain(p.name) for p in parameters_of(function) or []}
     ours = {name for text in adapter.arguments.values() for name in Expression(text).names}
     scores = names & {"g", *_ALIASES["g"]} - set(map(_plain, adapter.arguments))
     velocity = names & {"velocity", *_ALIASES["velocity"]}
@@ -657,8 +688,10 @@ def _step_forms(function: Any, subject: Subject, adapter: Adapter) -> list[Subje
     return [STEP_FROM_SCORE] if wants_kernel and not velocity else [subject]
 
 
-def _bind_form(function: Any, subject: Subject, adapter: Adapter) -> list[Reading]:
-    parameters = _parameters(function)
+def _bind_form(
+    function: Any, subject: Subject, adapter: Adapter, numbers: tuple[float, ...]
+) -> list[Reading]:
+    parameters = parameters_of(function)
     visible = [*subject.parameters, *subject.fields]
     for name in (*adapter.layout,):
         if name and name != "result" and name not in subject.axes:
@@ -670,12 +703,14 @@ def _bind_form(function: Any, subject: Subject, adapter: Adapter) -> list[Readin
         if parameters is None or not parameters:
             data = [name for name in order if name in subject.axes] or order
             sources = {name: Source("ours", Expression(name)) for name in data}
-            return _with_choices(subject, sources, frozenset(data), adapter, set(data))
+            return _with_choices(
+                subject, sources, frozenset(data), adapter, set(data), None, numbers
+            )
     assert parameters is not None
     by_name = {p.name: p for p in parameters}
     takes_more = any(
         p.kind == inspect.Parameter.VAR_KEYWORD
-        for p in inspect.signature(function).parameters.values()
+        for p in inspect.signature(_called(function)).parameters.values()
     )
     for name in (*adapter.arguments, *adapter.closures):
         if name not in by_name and not takes_more:
@@ -731,7 +766,7 @@ def _bind_form(function: Any, subject: Subject, adapter: Adapter) -> list[Readin
                 used |= source.value.names | source.value.dotted
             elif source.kind == "closure":
                 used |= _stands_for(subject, source.value)
-        readings += _with_choices(subject, ordered, by_position, adapter, used, fixed)
+        readings += _with_choices(subject, ordered, by_position, adapter, used, fixed, numbers)
     return readings
 
 
@@ -751,6 +786,8 @@ def _stands_for(subject: Subject, kind: str) -> set[str]:
     kind = kind.partition("(")[0].strip()
     if kind in ("score", "value"):
         return {"score", "velocity", "g"} & set(subject.parameters)
+    if kind == "critic" and "critic" in subject.parameters:
+        return {"critic", "critic_activation"}
     return {"params", "activation"}
 
 
@@ -844,6 +881,7 @@ def _with_choices(
     adapter: Adapter,
     used: set[str],
     fixed: Mapping[str, Any] | None = None,
+    numbers: tuple[float, ...] = (),
 ) -> list[Reading]:
     """A reading for each way of holding fixed what their function does not take."""
     readings: list[dict[str, Any]] = [dict(fixed or {})]
@@ -857,13 +895,46 @@ def _with_choices(
         if name == "budget.optimiser" and takes_state:
             options: tuple[Any, ...] = ("adam",)
         elif name == "activation" and "params" in used and not _passes(sources, "activation"):
-            closed = any(s.kind == "closure" for s in sources.values())
+            closed = any(
+                s.kind == "closure" and "activation" in _stands_for(subject, s.value)
+                for s in sources.values()
+            )
             options = () if closed else choices(subject, name, used)
         else:
             options = choices(subject, name, used)
+        options = (*options, *(x for x in _fitting(name, numbers) if x not in options))
         if options and name not in subject.axes:
             readings = [{**held, name: option} for option in options for held in readings]
-    return [Reading(subject, sources, positional, held, adapter.single) for held in readings[:32]]
+    most = 32 if not numbers else 120
+    return [Reading(subject, sources, positional, held, adapter.single) for held in readings[:most]]
+
+
+# Numbers that a function may hold inside, and where each of them lies.
+_HELD = {
+    "temperature": (1e-4, 1e3),
+    "bandwidth": (1e-3, 1e3),
+    "discount": (0.5, 1.0),
+    "expectile": (0.5, 1.0),
+    "tau": (1e-4, 1.0),
+    "max_norm": (1e-3, 1e3),
+    "learning_rate": (1e-6, 1.0),
+    "distillation": (1e-3, 1e4),
+    "maximum": (1.0, 1e4),
+    "sampling_steps": (1, 100),
+    "budget.step_size": (1e-4, 1.0),
+    "budget.temperature": (1e-4, 1e3),
+    "budget.clip_norm": (1e-3, 1e3),
+    "budget.steps": (1, 64),
+}
+
+
+def _fitting(name: str, numbers: tuple[float, ...]) -> list[Any]:
+    """The numbers of a function's code that an argument of ours may be held at."""
+    low, high = _HELD.get(name, (1.0, 0.0))
+    found = [x for x in numbers if low <= x <= high]
+    if name in ("sampling_steps", "budget.steps"):
+        return [int(x) for x in found if x == int(x)]
+    return list(found)
 
 
 def _passes(sources: Mapping[str, Source], name: str) -> bool:
@@ -886,6 +957,15 @@ class Caller:
             text = f"result.{text}"
         self._returns = None if text is None else Expression(text)
         self.changed = ""
+        # JAX compiles theirs where it can be traced: eager JAX is a hundred times slower
+        self.eager = arrays.name != "jax"
+        self._compiled: dict[Any, Any] = {}
+        self._calls = 0
+
+    @property
+    def slow(self) -> bool:
+        """Whether a call takes milliseconds: JAX, one operation at a time."""
+        return self.arrays.name == "jax" and self.eager
 
     def __call__(self, named: Mapping[str, Any], dtype: str) -> Any:
         """The result for drawn arguments; :attr:`changed` names what was changed in place."""
@@ -919,13 +999,15 @@ class Caller:
             else:
                 found = source.value(values)
                 given[theirs] = self.arrays.make(found, dtype)
+        self._calls += 1
+        self._watch = self.arrays.name != "jax" and (self._calls < 40 or self._calls % 4 == 0)
         before = {
             name: [np.array(leaf) for _, leaf in named_leaves(to_numpy(value))]
             for name, value in given.items()
-            if _holds_arrays(value)
+            if self._watch and _holds_arrays(value)
         }
         positional = [given.pop(n) for n in list(given) if n in self.reading.positional]
-        result = self.function(*positional, **given)
+        result = self._result(positional, given)
         for name, kept in before.items():
             if name in given and not _same(kept, to_numpy(given[name])):
                 self.changed = name
@@ -939,6 +1021,45 @@ class Caller:
                     f"has no such part ({type(error).__name__}: {error})"
                 ) from None
         return self._laid_back(to_numpy(result), batch)
+
+    def _result(self, positional: list[Any], given: dict[str, Any]) -> Any:
+        def eagerly() -> Any:
+            return self.function(
+                *map(_opened, positional), **{k: _opened(v) for k, v in given.items()}
+            )
+
+        if self.eager:
+            return eagerly()
+        import jax
+
+        everything: dict[Any, Any] = {**dict(enumerate(positional)), **given}
+        closures = {k: v for k, v in everything.items() if isinstance(v, _Closure)}
+        dynamic = {str(k): v for k, v in everything.items() if _is_traced(v)}
+        dynamic |= {str(k): v.arrays for k, v in closures.items()}
+        static = {k: v for k, v in everything.items() if str(k) not in dynamic}
+        # what a program is compiled for, beside the shapes
+        words = [(k, v.kind, v.activation, v.place, v.backend) for k, v in closures.items()]
+        key = repr((sorted(static.items(), key=str), sorted(words, key=str), list(everything)))
+        if key not in self._compiled:
+            held = {k: dataclasses.replace(v, arrays=None) for k, v in closures.items()}
+
+            def call(arrays: dict[str, Any]) -> Any:
+                own = {
+                    k: held[k].function(arrays[str(k)])
+                    if k in held
+                    else arrays.get(str(k), static.get(k))
+                    for k in everything
+                }
+                words = [own.pop(i) for i in range(len(positional))]
+                return self.function(*words, **own)
+
+            self._compiled[key] = jax.jit(call)
+        try:
+            return self._compiled[key](dynamic)
+        except Exception:  # it cannot be traced, or raises
+            result = eagerly()
+            self.eager = True
+            return result
 
     def _laid_out(self, name: str, value: Any, batch: bool) -> Any:
         ours = self.reading.subject.axes.get(name)
@@ -961,34 +1082,62 @@ class Caller:
         order = [names.index(axis) for axis in ours]
         return value.transpose(order)
 
-    def _closure(self, kind: str, named: Mapping[str, Any], dtype: str) -> Any:
-        kind, _, signature = kind.partition("(")
+    def _closure(self, declared: str, named: Mapping[str, Any], dtype: str) -> _Closure:
+        kind, _, signature = declared.partition("(")
         kind = kind.strip()
         # what it is called with, where the user said so: "value(s, a)"
         words = [word.strip() for word in signature.rstrip(") ").split(",")] if signature else []
+        place = words.index("a") if "a" in words else -1
         if kind in ("score", "value"):
             field = next(v for v in named.values() if isinstance(v, Linear))
-            own = Linear(
-                self.arrays.make(np.asarray(field.slope), dtype),
-                self.arrays.make(np.asarray(field.shift), dtype),
-            )
-            call = own.score if kind == "score" else own.value
-            place = words.index("a") if "a" in words else -1
+            parts = {"slope": np.asarray(field.slope), "shift": np.asarray(field.shift)}
+            return _Closure(kind, self.arrays.make(parts, dtype), place, "", None)
+        critic = kind == "critic" and "critic" in named
+        activation = named.get("critic_activation" if critic else "activation", "relu")
+        params = self.arrays.make(named["critic" if critic else "params"], dtype)
+        return _Closure(kind, params, place, activation, self.arrays.backend(dtype))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Closure:
+    """A function that theirs is given, made of arrays when it is called.
+
+    Attributes:
+        arrays: parameters of a network, or slope and shift of a linear field.
+        place: which of its arguments holds the particles.
+    """
+
+    kind: str
+    arrays: Any
+    place: int
+    activation: str
+    backend: Any
+
+    def function(self, arrays: Any) -> Callable[..., Any]:
+        """What theirs calls."""
+        b, activation = self.backend, self.activation
+        if self.kind in ("score", "value"):
+            own = Linear(arrays["slope"], arrays["shift"])
+            call = own.score if self.kind == "score" else own.value
             return lambda *args, **kwargs: call(
-                args[place] if args else next(iter(kwargs.values()))
+                args[self.place] if args else next(iter(kwargs.values()))
             )
-        backend = self.arrays.backend(dtype)
-        params = backend.asarray(named["params"])
-        activation = named.get("activation", "relu")
-        if kind == "velocity":
-            return lambda s, x, t=None, **_: backend.flow_velocity(
-                params, s, x, _times(t, x), activation
-            )
-        if kind == "critic":
-            return lambda s, a, **_: backend.critic_values(params, s, a, activation)
-        if kind == "field":
-            return lambda s, a, **_: backend.gradient_field(params, s, a, activation)
-        return lambda x, **_: backend.mlp(params, x, activation)
+        if self.kind == "velocity":
+            return lambda s, x, t=None, **_: b.flow_velocity(arrays, s, x, _times(t, x), activation)
+        if self.kind == "critic":
+            return lambda s, a, **_: b.critic_values(arrays, s, a, activation)
+        if self.kind == "field":
+            return lambda s, a, **_: b.gradient_field(arrays, s, a, activation)
+        return lambda x, **_: b.mlp(arrays, x, activation)
+
+
+def _opened(value: Any) -> Any:
+    return value.function(value.arrays) if isinstance(value, _Closure) else value
+
+
+def _is_traced(value: Any) -> bool:
+    """Whether an argument is one that changes from input to input: arrays, trees, real numbers."""
+    return isinstance(value, (dict, float)) or hasattr(value, "shape")
 
 
 def _times(t: Any, x: Any) -> Any:

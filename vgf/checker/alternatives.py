@@ -9,6 +9,7 @@ no mistakes but conventions of published code; the text says whose.
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import math
 from collections.abc import Callable
 from typing import Any
@@ -26,6 +27,8 @@ def alternative(name: str, method: str, says: str) -> Callable[[Replacement], Re
     """Register a replacement of a function, or of a constant, of the specification."""
 
     def register(replacement: Replacement) -> Replacement:
+        if name in ALTERNATIVES:
+            raise ValueError(f"two variants are called {name!r}")
         ALTERNATIVES[name] = Variant(name, says, method, replacement, method)
         return replacement
 
@@ -34,6 +37,8 @@ def alternative(name: str, method: str, says: str) -> Callable[[Replacement], Re
 
 def library() -> dict[str, Variant]:
     """All that a failing function is compared with: the planted mistakes and the alternatives."""
+    importlib.import_module(f"{__package__}.conventions")  # it registers more of them
+
     return {**VARIANTS, **ALTERNATIVES}
 
 
@@ -127,10 +132,14 @@ def _(b: Any, original: Any, a: Any) -> Any:
 
 
 def _scaled(name: str, says: str, factor: Any) -> None:
-    """The bandwidth times a factor of N."""
-    alternative(name, "bandwidth_squared", says)(
-        lambda b, original, a: original(a) * factor(a.shape[-2])
-    )
+    """The bandwidth times a factor of N, with its floor after that."""
+
+    def replacement(b: Any, original: Any, a: Any) -> Any:
+        n = a.shape[-2]
+        median = np.median(all_distances(b, a), axis=-1)
+        return floored(b, factor(n) * median / (2 * math.log(n + 1)))
+
+    alternative(name, "bandwidth_squared", says)(replacement)
 
 
 _scaled(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
+import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,18 +15,27 @@ import numpy as np
 from ..support.errors import VGFError
 from ..testing.compare import MACHINE_EPSILON, Difference, named_leaves, tolerance_in_words
 from ..testing.compare import assert_matches as assert_same
-from .adapter import Adapter, Arrays, Reading, bind, guess_frameworks
-from .diagnosis import EXTREME, Finding, diagnose, explains
-from .subjects import CHOICES, Subject, choices, find_subject
-from .trial import Drawn, Outcome, Trial, draw_many, float_dtypes, smallest
+from ..testing.rewired import reached_from
+from ..testing.variants import Variant
+from .adapter import Adapter, Arrays, Reading, bind, guess_frameworks, parameters_of
+from .code import Lines, in_words, numbers_in
+from .diagnosis import EXTREME, Finding, diagnose, explains, finite
+from .subjects import CHOICES, SIZES, Sizes, Subject, choices, find_subject
+from .trial import TOLERANCES, Drawn, Outcome, Trial, draw_many, float_dtypes, smallest
 
 WIDTH = 80
 # Examples of what takes long, where the caller does not say how many.
 _FEW = {"update": 20, "act": 30}
-EXAMPLES = 100
+# In float64; a quarter of them in float32. A condition that one input in a hundred meets is missed
+# by 600 inputs once in four hundred searches.
+EXAMPLES = 600
 # Inputs tried in the search for the smallest one.
-SHRINK = 1000
+SHRINK = 400
+# Failures after which a quarter of the inputs is enough.
+PLENTY = 60
 _PILOTS = 6
+# Arguments that are trees of many arrays, whose smallest is not worth a long search.
+_TREES = {"params", "gradient", "online", "tree", "critic"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +66,10 @@ class Result:
         notes: what else should be known: what was held fixed, not compared, a dtype.
         findings: what is wrong, the most telling first.
         smallest: the smallest input that was found on which theirs differs, or None.
+        tolerance: the kind that theirs was judged by.
+        domain: the smallest and the largest B, N, d and E that were tried.
+        cancelled, cancelling: where theirs agrees up to cancellation only, its largest error in
+            units of the strict tolerance, and on how many inputs.
     """
 
     function: str
@@ -66,6 +81,22 @@ class Result:
     notes: tuple[str, ...]
     findings: tuple[Finding, ...]
     smallest: Outcome | None = None
+    tolerance: str = "cancellation"
+    domain: Mapping[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
+    cancelled: float = 0.0
+    cancelling: int = 0
+
+    @property
+    def verdict(self) -> str:
+        """In a few words."""
+        if not self.agrees:
+            return "DIFFERS"
+        return "agrees up to cancellation" if self.cancelling else "agrees"
+
+    @property
+    def digits(self) -> float:
+        """The decimal digits lost to cancellation, more than by the specification's own form."""
+        return math.log10(self.cancelled) if self.cancelled > 1 else 0.0
 
     def __str__(self) -> str:
         return _text(self)
@@ -77,6 +108,7 @@ class Result:
             "function": self.function,
             "as": self.name,
             "agrees": self.agrees,
+            "verdict": self.verdict,
             "framework": self.framework,
             "dtypes": [
                 {
@@ -89,6 +121,9 @@ class Result:
                 for t in self.tried
             ],
             "tolerance": tolerance_in_words(),
+            "tolerance_kind": self.tolerance,
+            "digits_lost": round(self.digits, 2),
+            "domain": {name: list(ends) for name, ends in self.domain.items()},
             "bindings": list(self.bindings),
             "notes": list(self.notes),
             "findings": [finding.as_dict() for finding in self.findings],
@@ -114,6 +149,9 @@ def check_function(
     dtype: str | None = None,
     explain: bool = True,
     label: str = "",
+    tolerance: str = "cancellation",
+    sizes: Mapping[str, int] | None = None,
+    variants: Sequence[Variant] = (),
 ) -> Result:
     """Put a function through the specification.
 
@@ -121,11 +159,15 @@ def check_function(
         function: in NumPy, torch, JAX, or anything whose result turns into arrays.
         name: what it should be, such as "phi" or `vgf.spec.phi`; see `vgf.testing.SUBJECTS`.
         adapter: how its signature differs; None binds everything by name.
-        examples: how many inputs to try in each dtype; None is 100, and fewer for a whole update.
+        examples: how many inputs to try in each dtype; None is 600 in float64 and 150 in float32,
+            and fewer for a whole transport or update.
         seed: of the search.
         dtype: "float64" or "float32"; None tries both, or the one that theirs computes in.
         explain: look for the variant that theirs computes.
         label: what to call the function in the report; its own name by default.
+        tolerance: "strict", "cancellation", "tf32" or "bf16"; see `vgf check --help`.
+        sizes: of B, N, d and E, those to hold at a value.
+        variants: mistakes or conventions of one's own to compare it with, beside the library's.
 
     Raises:
         VGFError: a request that makes no sense: an unknown name, an argument that cannot be bound.
@@ -133,47 +175,155 @@ def check_function(
     subject, adapter = find_subject(name), adapter or Adapter()
     if not callable(function):
         raise VGFError(f"a {type(function).__name__} is not a function; give something callable")
-    if examples is None:
-        examples = _FEW.get(subject.name, EXAMPLES)
-    if examples < 1:
+    if examples is not None and examples < 1:
         raise VGFError(f"examples is {examples}; it must be 1 or more")
     if dtype not in (None, *MACHINE_EPSILON):
         raise VGFError(f"dtype {dtype!r} is unknown; choose one of {', '.join(MACHINE_EPSILON)}")
+    if tolerance not in TOLERANCES:
+        raise VGFError(f"tolerance {tolerance!r} is unknown; choose one of {', '.join(TOLERANCES)}")
+    if tolerance in ("tf32", "bf16"):
+        if dtype == "float64":
+            raise VGFError(f"tolerance {tolerance} is of float32, not of dtype float64")
+        dtype = "float32"
     label = label or getattr(function, "__qualname__", None) or type(function).__name__
-    pilot = _choose(function, subject, adapter, seed, dtype)
-    trial = _most_telling(pilot.trials, pilot.dtypes[0], examples, seed)
+    numbers = numbers_in(function)
+    tried_sizes = _sizes(sizes or {}, numbers)
+    pilot = _choose(function, subject, adapter, seed, dtype, tolerance, tried_sizes, numbers)
+    trial = _most_telling(pilot.trials, pilot.dtypes[0], seed)
+    lines = Lines(function)
     outcomes: list[Outcome] = []
     tried, notes = [], list(pilot.notes)
-    drawn = draw_many(trial.subject, examples, seed)
     for kind in pilot.dtypes:
-        these = _try(trial, drawn, kind)
+        these = _try_all(trial, kind, examples, seed, numbers, lines, first=kind == pilot.dtypes[0])
+        if kind == "float64" and tolerance == "cancellation":
+            coarse = _in_single_precision(trial, these)
+            if coarse:
+                these = coarse
+                notes.append(
+                    "something inside computes in float32, and the results of float64 are judged "
+                    "as float32's (--tolerance strict rejects that)"
+                )
         tried.append(_tally(kind, these))
         outcomes += these
-    findings = [*_random(trial, drawn, pilot.dtypes[0]), *_in_place(outcomes)]
-    notes += _unseen(trial, outcomes)
+    findings = [*_random(trial, outcomes), *_in_place(outcomes)]
+    notes += _unseen(trial, outcomes, function)
     wrong = [o for o in outcomes if not o.agrees]
+    if unreached := lines.unreached():
+        places = "; ".join(f"{in_words(rows)} of {file}" for file, rows in unreached.items())
+        notes.append(f"no input reached line {places}: nothing is said of what it does")
     small = None
     if wrong and not any(f.kind == "random" for f in findings):
         raises = all(o.error for o in wrong)
         first = next((o for o in wrong if bool(o.error) == raises), wrong[0])
-        tries = SHRINK // 10 if subject.name in _FEW else SHRINK
+        large = subject.name in _FEW or any(o.named.keys() & _TREES for o in outcomes[:1])
+        tries = SHRINK // 10 if large else SHRINK
         small = smallest(trial, first.dtype, seed, raises, tries) or min(
             (o for o in wrong if bool(o.error) == raises), key=lambda o: o.size
         )
         if explain:
-            findings += diagnose(trial, outcomes)
-    agrees = not wrong and not findings
+            findings += diagnose(trial, outcomes, tuple(variants))
     return Result(
         label,
         trial.subject.name,
-        agrees,
+        not wrong and not findings,
         trial.arrays.name,
         tuple(tried),
         tuple(_bindings(trial)),
         tuple(notes),
         tuple(findings),
         small,
+        tolerance,
+        _domain(outcomes),
+        max((o.cancelled for o in outcomes), default=0.0),
+        sum(o.cancelled > 0 for o in outcomes),
     )
+
+
+def _sizes(given: Mapping[str, int], numbers: Sequence[float]) -> Sizes:
+    """The sizes to try: those of agents, those given, and one more than each whole number in the
+    code, which may stand for a size that it stops at."""
+    for name, value in given.items():
+        if name not in ("B", "N", "d", "E"):
+            raise VGFError(f"sizes: {name} is none of B, N, d and E")
+        if not isinstance(value, int) or value < 1:
+            raise VGFError(f"sizes: {name} is {value!r}; it must be a whole number, 1 or more")
+    counts = [int(x) + 1 for x in numbers if x == int(x) and 2 < x < 64][:3]
+    extra = [shape for c in counts for shape in ((c, 2, 2), (1, c, 2), (1, 2, c))]
+    known = SIZES.shapes
+    shapes = dict.fromkeys([*known, *extra])
+    return (
+        dataclasses.replace(SIZES, shapes=tuple(shapes)).held(**given)
+        if given
+        else (dataclasses.replace(SIZES, shapes=tuple(shapes)) if extra else SIZES)
+    )
+
+
+def _effort(trial: Trial, dtype: str, examples: int | None, first: bool) -> int:
+    """How many inputs to try where the caller does not say."""
+    if examples is not None:
+        return examples
+    if trial.subject.name in _FEW:
+        return _FEW[trial.subject.name]
+    slow = trial.arrays.name == "jax" and trial.caller.slow
+    heavy = trial.subject.equation.unit > 0 or slow
+    many, few = (200, 50) if heavy else (EXAMPLES, EXAMPLES // 4)
+    return many if first else few
+
+
+def _try_all(
+    trial: Trial,
+    dtype: str,
+    examples: int | None,
+    seed: int,
+    numbers: tuple[float, ...],
+    lines: Lines,
+    first: bool,
+) -> list[Outcome]:
+    """Theirs on inputs of every kind, with more of them while some line of it has not run."""
+    count = _effort(trial, dtype, examples, first)
+    drawn = draw_many(trial.subject, count, seed, trial.sizes, numbers)
+    found: list[Outcome] = []
+    failed = 0
+    for arguments, chosen in drawn:
+        if failed >= PLENTY and 4 * len(found) >= EXAMPLES:
+            break
+        if first and lines.stale < 60:
+            with lines.watched():
+                found.append(trial.run(arguments, chosen, dtype))
+        else:
+            found.append(trial.run(arguments, chosen, dtype))
+        failed += not found[-1].agrees
+    if first and examples is None and lines.unreached() and all(o.agrees for o in found):
+        for arguments, chosen in draw_many(trial.subject, count, seed + 1, trial.sizes, numbers):
+            with lines.watched():
+                found.append(trial.run(arguments, chosen, dtype))
+            if lines.done:
+                break
+    return found
+
+
+def _in_single_precision(trial: Trial, outcomes: Sequence[Outcome]) -> list[Outcome]:
+    """The same, judged as float32's, if theirs then agrees on every input; nothing otherwise.
+
+    So does what holds a constant or a buffer in float32: with torch a scalar of `torch.where`.
+    """
+    wrong = [o for o in outcomes if not o.agrees]
+    if not wrong or any(o.error or o.found.fault or o.found.relative > 1e-4 for o in wrong):
+        return []
+    coarse = dataclasses.replace(trial, tolerance="single")
+    if not all(coarse.judged(o).agrees for o in wrong):
+        return []
+    return [o if o.agrees else coarse.judged(o) for o in outcomes]
+
+
+def _domain(outcomes: Sequence[Outcome]) -> dict[str, tuple[int, int]]:
+    """The smallest and the largest of each size that was tried."""
+    found = {}
+    for name in ("B", "N", "d", "E"):
+        values = [int(o.chosen[name]) for o in outcomes if name in o.chosen]
+        if values:
+            found[name] = (min(values), max(values))
+    return found
 
 
 def assert_matches(
@@ -224,75 +374,152 @@ class _Pilot:
 
 
 def _choose(
-    function: Any, subject: Subject, adapter: Adapter, seed: int, dtype: str | None
+    function: Any,
+    subject: Subject,
+    adapter: Adapter,
+    seed: int,
+    dtype: str | None,
+    tolerance: str,
+    sizes: Sizes,
+    numbers: tuple[float, ...],
 ) -> _Pilot:
-    """The framework and the reading under which theirs can be called, tried on a few inputs."""
-    readings = bind(function, subject, adapter)
-    drawn: dict[str, list[Drawn]] = {}
-    for reading in readings:
-        if reading.subject.form not in drawn:
-            drawn[reading.subject.form] = _pilots(reading.subject, seed)
+    """The framework and the reading under which theirs can be called, tried on a few inputs.
+
+    First with what it does not take held at the usual values, then at numbers of its own code.
+    """
     frameworks = [adapter.framework] if adapter.framework else guess_frameworks(function)
-    kind = dtype or "float64"
-    best: tuple[tuple[int, ...], Trial, list[Outcome]] | None = None
-    others: list[tuple[tuple[int, ...], Trial]] = []
+    found: list[_Way] = []
+    for held in ((), numbers):
+        if held == () or (found and min(w.score for w in found)[:3] == (0, 0, 0) and numbers):
+            if held and min(w.score for w in found)[3] == 0:
+                break
+            readings = bind(function, subject, adapter, held)
+            if held and len(readings) <= len({str(w.trial.reading) for w in found}):
+                break
+            found += _ways(
+                function, readings, adapter, frameworks, seed, dtype, tolerance, sizes, bool(held)
+            )
+            frameworks = [min(found, key=lambda w: w.score).trial.arrays.name]
+    best = min(found, key=lambda w: w.score)
+    trial, notes = best.trial, []
+    if trial.reading.single and not adapter.single:
+        notes.append("called for one state at a time (it does not take a batch of them)")
+    dtypes = [dtype] if dtype else ["float64", "float32"]
+    if best.only_single:
+        dtypes = ["float32"]
+        notes.append("it computes in float32 whatever it is given, and is judged in float32")
+    equal = [
+        w.trial
+        for w in found
+        if w.score[:3] == best.score[:3]
+        and w.score[3] > 0
+        and w is not best
+        and w.trial.arrays.name == trial.arrays.name
+        and w.trial.reading.single == trial.reading.single
+    ]
+    return _Pilot([trial, *(equal if best.score[3] else [])][:6], dtypes, notes)
+
+
+@dataclasses.dataclass
+class _Way:
+    """One way to call theirs, and how it goes: exceptions, wrong shapes, an implausible
+    temperature, wrong numbers; whether it computes in float32 only."""
+
+    trial: Trial
+    score: tuple[int, int, int, int]
+    only_single: bool
+
+
+def _ways(
+    function: Any,
+    readings: Sequence[Reading],
+    adapter: Adapter,
+    frameworks: Sequence[str],
+    seed: int,
+    dtype: str | None,
+    tolerance: str,
+    sizes: Sizes,
+    enough: bool,
+) -> list[_Way]:
+    drawn: dict[str, list[Drawn]] = {}
+    found: list[_Way] = []
     for framework in frameworks:
         for with_gradient in (False, True) if framework == "torch" else (False,):
             arrays = Arrays(framework, with_gradient)
             ways = list(readings)
-            if not adapter.single and any("B" in x for x in subject.axes.values()):
+            if not adapter.single and any("B" in x for x in readings[0].subject.axes.values()):
                 ways += [dataclasses.replace(r, single=True) for r in readings]
-            for way in ways:
-                if way.single and not adapter.single and _takes_batches(best):
+            for reading in ways:
+                batched = any(w.score[:2] == (0, 0) and not w.trial.reading.single for w in found)
+                if reading.single and not adapter.single and batched:
                     break
-                few = drawn[way.subject.form]
-                trial = _numbers_only(Trial(function, way, adapter, arrays), few, kind)
-                outcomes = [trial.run(*d, kind) for d in few]
-                if dtype is None and not any(o.error for o in outcomes):
-                    outcomes.append(trial.run(*few[0], "float32"))
-                raised, shapes, differ = _score(outcomes)
-                score = (raised, shapes, _repels_otherwise(trial, few, kind), differ)
-                others.append((score, trial))
-                if best is None or score < best[0]:
-                    best = (score, trial, outcomes)
-            if best is not None and best[0][:2] == (0, 0):
-                break
-        if best is not None and best[0][:2] == (0, 0):
-            break
-    assert best is not None
-    _, trial, outcomes = best
-    notes = []
-    if trial.reading.single and not adapter.single:
-        notes.append("called for one state at a time (it does not take a batch of them)")
-    dtypes = [dtype] if dtype else ["float64", "float32"]
-    precisions = set().union(*(float_dtypes(o.got) for o in outcomes if not o.error))
-    if kind == "float64" and precisions == {"float32"}:
-        dtypes = ["float32"]
-        notes.append("it computes in float32 whatever it is given, and is judged in float32")
-    reached = best[0]
-    equal = [
-        t
-        for s, t in others
-        if s[:3] == reached[:3] and s[3] > 0 and t is not trial and t.arrays is trial.arrays
+                own = _sizes_of(reading, sizes if framework != "jax" else _few_shapes(sizes))
+                key = f"{reading.subject.form} {own.members}"
+                if key not in drawn:
+                    drawn[key] = _pilots(reading.subject, seed, own)
+                trial = Trial(function, reading, adapter, arrays, tolerance, own)
+                found.append(_tried(trial, drawn[key], dtype))
+                if enough and found[-1].score == (0, 0, 0, 0):
+                    return found
+            if min(w.score for w in found)[:2] == (0, 0):
+                return found
+    return found
+
+
+def _tried(trial: Trial, few: Sequence[Drawn], dtype: str | None) -> _Way:
+    kind = dtype or "float64"
+    trial = _numbers_only(trial, few, kind)
+    outcomes = [trial.run(*d, kind) for d in few]
+    single = False
+    if dtype is None:
+        results = [float_dtypes(o.got) for o in outcomes if not o.error]
+        precisions = set().union(*results)
+        if precisions == {"float32"} or all(o.error for o in outcomes):
+            again = [trial.run(*d, "float32") for d in few]
+            if precisions or sum(bool(o.error) for o in again) < len(again):
+                outcomes, kind, single = again, "float32", True
+        elif not any(o.error for o in outcomes):
+            outcomes.append(trial.run(*few[0], "float32"))
+    raised, shapes, differ = _score(outcomes)
+    score = (raised, shapes, _repels_otherwise(trial, few, kind), differ)
+    return _Way(trial, score, single)
+
+
+def _sizes_of(reading: Reading, sizes: Sizes) -> Sizes:
+    """Those that the reading can be given: q[0] and q[1] alone are an ensemble of two."""
+    indices = [
+        int(i)
+        for source in reading.sources.values()
+        if source.kind == "ours"
+        for i in re.findall(r"\bq\[(\d+)\]", str(source))
     ]
-    return _Pilot([trial, *(equal if reached[3] else [])][:6], dtypes, notes)
+    return sizes.held(E=max(indices) + 1) if indices else sizes
 
 
-def _takes_batches(best: tuple[tuple[int, ...], Trial, list[Outcome]] | None) -> bool:
-    """Whether theirs has been called with a batch, without an exception or a wrong shape."""
-    return best is not None and best[0][:2] == (0, 0) and not best[1].reading.single
+def _few_shapes(sizes: Sizes) -> Sizes:
+    """A few shapes for a framework that compiles each anew, the largest among them."""
+    kept = [s for s in sizes.shapes if s in _FOR_COMPILERS]
+    return dataclasses.replace(sizes, shapes=tuple(kept)) if len(kept) > 1 else sizes
 
 
-def _pilots(subject: Subject, seed: int) -> list[Drawn]:
+_FOR_COMPILERS = ((1, 1, 1), (3, 1, 2), (2, 4, 2), (3, 3, 1), (16, 3, 4), (2, 32, 2), (3, 10, 12))
+
+
+def _pilots(subject: Subject, seed: int, sizes: Sizes) -> list[Drawn]:
     """A few inputs, ordinary ones where the search finds some."""
-    many = draw_many(subject, 40, seed)
+    many = draw_many(subject, 60, seed, sizes)
 
     def odd(drawn: Drawn) -> tuple[bool, int]:
         chosen = drawn[1]
         alone = chosen.get("N", 2) < 2 or chosen.get("B", 2) < 2
         return alone, sum(str(value) in EXTREME for value in chosen.values())
 
-    return sorted(many, key=odd)[:_PILOTS]
+    # sizes that differ, or the axes of two could be exchanged unseen
+    many.sort(key=odd)
+    kinds = dict[Any, Drawn]()
+    for one in many:
+        kinds.setdefault(tuple(one[1].get(k) for k in ("B", "N", "d", "E")), one)
+    return [*kinds.values(), *many][:_PILOTS]
 
 
 _BOUNDS = ("low", "high", "budget.low", "budget.high")
@@ -315,8 +542,10 @@ def _numbers_only(trial: Trial, drawn: Sequence[Drawn], dtype: str) -> Trial:
         for value in (None, 0.5):
             fixed = {**trial.reading.fixed, name: value}
             reading = dataclasses.replace(trial.reading, fixed=fixed)
-            tries.append(dataclasses.replace(trial, reading=reading).run(*drawn[0], dtype).error)
-        if tries[0] and not tries[1]:
+            other = dataclasses.replace(trial, reading=reading)
+            outcomes = [other.run(*one, dtype) for one in drawn]
+            tries.append(sum(bool(o.error) or not finite(o.got) for o in outcomes))
+        if tries[0] > tries[1]:
             cannot.add(name)
     return dataclasses.replace(
         trial, reading=dataclasses.replace(trial.reading, numbers=frozenset(cannot))
@@ -330,7 +559,8 @@ def _repels_otherwise(trial: Trial, drawn: Sequence[Drawn], dtype: str) -> int:
     """
     fixed = trial.reading.fixed
     name = next((n for n in ("temperature", "budget.temperature") if n in fixed), "")
-    if not name or name in trial.adapter.constants or "a" not in trial.subject.axes:
+    particles = "a" in trial.subject.axes and "repulsion" in reached_from(trial.subject.name)
+    if not name or name in trial.adapter.constants or not particles:
         return 0
     quiet = {"g": 0, "slope": 0, "shift": 0}
     names = trial.subject.drawn_names
@@ -343,7 +573,7 @@ def _repels_otherwise(trial: Trial, drawn: Sequence[Drawn], dtype: str) -> int:
             for n, x in zip(names, arguments, strict=True)
         )
         outcome = trial.run(still, chosen, dtype)
-        if outcome.error or outcome.found.fault:
+        if outcome.error or outcome.found.fault or not isinstance(outcome.got, np.ndarray):
             continue
         start = still[names.index("a")] if trial.subject.name != "phi" else 0.0
         moves = bool(np.nanmax(np.abs(np.asarray(outcome.got) - start), initial=0.0) > 1e-9)
@@ -358,18 +588,20 @@ def _score(outcomes: Sequence[Outcome]) -> tuple[int, int, int]:
     return raised, shapes, sum(not o.agrees for o in outcomes)
 
 
-def _most_telling(trials: Sequence[Trial], dtype: str, examples: int, seed: int) -> Trial:
-    """Of several ways to call theirs, the one under which a single variant explains it."""
+def _most_telling(trials: Sequence[Trial], dtype: str, seed: int) -> Trial:
+    """Of several ways to call theirs, the one under which it agrees, or one variant explains it."""
     if len(trials) > 1:
+        tried = []
         for trial in trials:
-            drawn = draw_many(trial.subject, min(examples, 30), seed)
-            if explains(trial, _try(trial, drawn, dtype)):
+            drawn = draw_many(trial.subject, 40, seed, trial.sizes)
+            outcomes = [trial.run(arguments, chosen, dtype) for arguments, chosen in drawn]
+            if all(o.agrees for o in outcomes):
+                return trial
+            tried.append((trial, outcomes))
+        for trial, outcomes in tried:
+            if explains(trial, outcomes):
                 return trial
     return trials[0]
-
-
-def _try(trial: Trial, drawn: Sequence[Drawn], dtype: str) -> list[Outcome]:
-    return [trial.run(arguments, chosen, dtype) for arguments, chosen in drawn]
 
 
 def _tally(dtype: str, outcomes: Sequence[Outcome]) -> Tried:
@@ -380,11 +612,12 @@ def _tally(dtype: str, outcomes: Sequence[Outcome]) -> Tried:
     return Tried(dtype, len(outcomes), sum(not o.agrees for o in outcomes), worst)
 
 
-def _random(trial: Trial, drawn: Sequence[Drawn], dtype: str) -> list[Finding]:
+def _random(trial: Trial, outcomes: Sequence[Outcome]) -> list[Finding]:
     """Whether theirs gives two results for one input."""
-    for arguments, chosen in drawn[:4]:
-        first = trial.run(arguments, chosen, dtype)
-        second = trial.run(arguments, chosen, dtype)
+    trial.caller.eager = True  # what is compiled would give the same twice
+    for o in outcomes[:4]:
+        first = trial.run(o.arguments, o.chosen, o.dtype)
+        second = trial.run(o.arguments, o.chosen, o.dtype)
         if first.error or second.error:
             continue
         one, two = named_leaves(first.got), named_leaves(second.got)
@@ -419,7 +652,7 @@ def _in_place(outcomes: Sequence[Outcome]) -> list[Finding]:
     ]
 
 
-def _unseen(trial: Trial, outcomes: Sequence[Outcome]) -> list[str]:
+def _unseen(trial: Trial, outcomes: Sequence[Outcome], function: Any) -> list[str]:
     """What was not compared, and what was held fixed."""
     notes = []
     fixed = [
@@ -431,8 +664,7 @@ def _unseen(trial: Trial, outcomes: Sequence[Outcome]) -> list[str]:
         notes.append(f"yours does not take, so held fixed: {', '.join(fixed)}")
     reading = trial.reading
     used = {n for s in reading.sources.values() if s.kind == "ours" for n in s.value.names}
-    if any(s.kind == "closure" for s in reading.sources.values()):
-        used |= {"params", "activation", "g", "score", "velocity"}
+    used |= reading.uses()
     if reading.numbers:
         names = ", ".join(sorted(name.rpartition(".")[2] for name in reading.numbers))
         notes.append(f"yours takes no None, so none was tried, for: {names}")
@@ -440,6 +672,9 @@ def _unseen(trial: Trial, outcomes: Sequence[Outcome]) -> list[str]:
     left = [name for name in trial.subject.parameters if name not in known]
     if left:
         notes.append(f"yours does not take: {', '.join(left)}")
+    rest = [p.name for p in parameters_of(function) or [] if p.name not in reading.sources]
+    if rest:
+        notes.append(f"left at its default: {', '.join(rest)} (--arg {rest[0]}=... binds it)")
     skipped = dict.fromkeys(part for o in outcomes for part in o.skipped)
     if skipped:
         notes.append(f"not compared, as yours does not return it: {', '.join(skipped)}")
@@ -469,7 +704,7 @@ def _fill(text: str, first: str = "", rest: str = "") -> str:
 
 def _text(result: Result) -> str:
     head = f"{result.function} as {result.name}"
-    verdict = "agrees" if result.agrees else "DIFFERS"
+    verdict = result.verdict
     lines = [
         f"{head}: {verdict}" if len(head) + len(verdict) + 2 <= WIDTH else f"{head}:\n{verdict}"
     ]
@@ -491,6 +726,21 @@ def _text(result: Result) -> str:
     lines.append(
         _fill(f"called with {result.framework} arrays: {', '.join(result.bindings)}", "  ", "    ")
     )
+    if result.cancelling:
+        lines.append(
+            _fill(
+                f"on {result.cancelling} inputs it loses up to {result.digits:.1f} digits more "
+                "than the specification's form, as distances by a Gram matrix or sums taken apart "
+                "do (--tolerance strict rejects that)",
+                "  ",
+                "    ",
+            )
+        )
+    if result.agrees and result.domain:
+        ranges = [
+            f"{k} {a}" if a == b else f"{k} {a} to {b}" for k, (a, b) in result.domain.items()
+        ]
+        lines.append(_fill(f"it holds for {', '.join(ranges)}", "  ", "    "))
     lines += [_fill(note, "  ", "    ") for note in result.notes]
     return "\n".join(lines)
 

@@ -1,10 +1,11 @@
 """Saying what a function computes instead, by comparing it with named variants.
 
 The library (`variants.py`, `alternatives.py`) is planted in the specification one by one, then
-two and three at a time; a combination that theirs equals on every input, as tightly as it should
-have equalled the specification, is the answer. Where none is, other questions are asked: is it a
-constant times the specification, right up to an order, right for each state alone; which of its
-parts are right, and on which inputs.
+two and three at a time. A cause is told only if theirs equals the specification with it on *every*
+input, as tightly as it should have equalled the specification, and with none of its parts left out.
+Where there is no such, other questions are asked, each of which has to hold on every input too: is
+it called with two arguments exchanged or in another layout, a factor times the specification, right
+up to an order, right for each state alone; which of its parts are right, and on which inputs.
 """
 
 from __future__ import annotations
@@ -19,20 +20,17 @@ from typing import Any
 
 import numpy as np
 
+from ..support.errors import VGFError
 from ..testing.compare import Difference, difference, named_leaves
 from ..testing.rewired import reached_from
 from ..testing.variants import Variant
-from .alternatives import library, library_for
+from .alternatives import library_for
 from .subjects import Subject
 from .trial import PARTS, Outcome, Trial, as_dtype
 
 # How many combinations of variants are tried, times the square of how many functions of the
 # specification are reached, to which the time of one try is about proportional.
-TRIES = 10_000_000
-# A variant that explains this share of the failures is named though others remain.
-MOSTLY = 0.5
-# Two variants that theirs equals on this share of all inputs are not extended by a third.
-ENOUGH = 0.9
+TRIES = 2_000_000
 # Kinds of input on which rounding or a convention may decide.
 EXTREME = {
     "identical",
@@ -58,8 +56,8 @@ class Finding:
     """One thing that was found out about a function.
 
     Attributes:
-        kind: "variant", "factor", "raises", "shape", "dtype", "nan", "in place", "random",
-            "states", "order", "returned", "rounding", "parts", "rest", "where" or "unknown".
+        kind: "variant", "called", "factor", "raises", "shape", "dtype", "nan", "in place",
+            "random", "states", "order", "returned", "rounding", "parts", "where" or "unknown".
         says: what is wrong, to the author of the function.
         variants: names in the library, for kind "variant".
         matched, of: on how many of how many inputs it holds.
@@ -76,40 +74,61 @@ class Finding:
         return dataclasses.asdict(self)
 
 
-def diagnose(trial: Trial, outcomes: Sequence[Outcome]) -> list[Finding]:
+def diagnose(
+    trial: Trial, outcomes: Sequence[Outcome], more: tuple[Variant, ...] = ()
+) -> list[Finding]:
     """What is wrong with a function that failed, the most telling finding first.
 
     Args:
         outcomes: everything that was tried, in one or more dtypes.
+        more: variants to compare it with beside the library's.
     """
     failing = [o for o in outcomes if not o.agrees]
     if not failing:
         return []
+    called = _called_otherwise(trial, outcomes)
     findings = [*_raised(trial, outcomes), *_shapes(trial, outcomes)]
     numeric = [o for o in outcomes if not o.error and not o.found.fault]
     wrong = [o for o in numeric if not o.agrees]
+    if called is not None:
+        return [called, *findings]
     if wrong:
         findings += _not_finite(wrong, numeric)
-        lost = [o for o in wrong if not _finite(o.got) and _finite(o.expected)]
+        lost = [o for o in wrong if not finite(o.got) and finite(o.expected)]
         sound = _sound(numeric)
         if all(o.agrees for o in sound):
             return [*findings, *_where(outcomes)]
-        answer = _variants(trial, sound) or _general(trial, sound)
+        answer = _variants(trial, sound, more) or _general(trial, sound)
+        if not answer and trial.tolerance == "cancellation":
+            answer = _in_single_precision(trial, sound, more)
         findings = [*findings[:-1], *answer, *findings[-1:]] if lost else [*findings, *answer]
         findings += _parts(trial, sound, bool(answer))
-        if answer and answer[0].variants and answer[0].matched < answer[0].of:
-            findings += _rest(trial, sound, answer[0])
         if not answer:
             findings.append(
                 Finding(
                     "unknown",
-                    "no named variant, and no combination of up to three, equals your function",
+                    "no named variant, and no combination of them that was tried, equals your "
+                    "function on every input",
                 )
             )
     if len(failing) < len(outcomes):
-        explained = any(f.kind in ("variant", "factor") and f.matched == f.of for f in findings)
+        explained = any(f.kind in ("variant", "factor") for f in findings)
         findings += _where(outcomes, only_exact=explained)
     return findings
+
+
+def _in_single_precision(
+    trial: Trial, sound: Sequence[Outcome], more: tuple[Variant, ...]
+) -> list[Finding]:
+    """A variant that theirs computes in float32 whatever it is given."""
+    coarse = dataclasses.replace(trial, tolerance="single")
+    again = [coarse.judged(o) for o in sound]
+    if not any(not o.agrees for o in again):
+        return []
+    return [
+        dataclasses.replace(f, says=f"{f.says}. Something inside computes in float32")
+        for f in _variants(coarse, again, more)
+    ]
 
 
 def explains(trial: Trial, outcomes: Sequence[Outcome]) -> bool:
@@ -118,17 +137,85 @@ def explains(trial: Trial, outcomes: Sequence[Outcome]) -> bool:
     wrong = _telling(sound)
     if not wrong:
         return False
-    for variant in library_for(*trial.subject.functions).values():
-        if all(trial.resembles(o, (variant,)) for o in wrong[:2]) and all(
-            trial.variant(o, (variant,)).agrees for o in sound
-        ):
-            return True
-    return bool(_general(trial, sound))
+    known = library_for(*trial.subject.functions).values()
+    return any(_explains_all(trial, wrong, sound, (v,)) for v in known) or bool(
+        _general(trial, sound)
+    )
+
+
+def _explains_all(
+    trial: Trial,
+    wrong: Sequence[Outcome],
+    numeric: Sequence[Outcome],
+    variants: tuple[Variant, ...],
+) -> bool:
+    """Whether theirs equals the variants on every input, the telling ones first."""
+    if not all(trial.resembles(o, variants) for o in wrong[:3]):
+        return False
+    if not all(trial.variant(o, variants).agrees for o in wrong):
+        return False
+    if not all(trial.variant(o, variants).agrees for o in numeric if o.agrees):
+        return False
+    # as tight as the specification is held to: the variant's own sensitivity excuses no failure
+    return any(trial.tight(o, variants) for o in wrong[:20])
+
+
+# --- how it is called ----------------------------------------------------------------------------
+
+
+def _called_otherwise(trial: Trial, outcomes: Sequence[Outcome]) -> Finding | None:
+    """Whether theirs agrees on every input if two arguments change places, or axes do."""
+    few = [o for o in _telling(outcomes) if not _degenerate(o)][:6]
+    if len(few) < 2:
+        return None
+    axes = {k: v for k, v in trial.subject.axes.items() if k != "result"}
+    ours = [
+        theirs
+        for theirs, source in trial.reading.sources.items()
+        if source.kind == "ours" and str(source) in axes
+    ]
+    others: list[tuple[Trial, str]] = []
+    for x, y in itertools.combinations(ours, 2):
+        first, second = trial.reading.sources[x], trial.reading.sources[y]
+        if axes[str(first)] != axes[str(second)]:
+            continue
+        sources = {**trial.reading.sources, x: second, y: first}
+        reading = dataclasses.replace(trial.reading, sources=sources)
+        says = (
+            f"your function has {first} and {second} exchanged: it agrees on every input if its "
+            f"{x} is given {second} and its {y} is given {first} (--arg {x}={second} "
+            f"--arg {y}={first}, if that is meant)"
+        )
+        others.append((dataclasses.replace(trial, reading=reading), says))
+    if not trial.adapter.layout and not trial.reading.single:
+        for layout in ("N B d", "B d N", "d N B"):
+            adapter = dataclasses.replace(trial.adapter, layout={"": layout})
+            if all(set(v) == set(layout.split()) for v in axes.values() if len(v) > 2) and any(
+                len(v) > 2 for v in axes.values()
+            ):
+                says = (
+                    f"your function takes its arrays as [{', '.join(layout.split())}]: in that "
+                    f"layout it agrees on every input (--layout '{layout}', if that is meant)"
+                )
+                kept = {k: layout for k, v in axes.items() if len(v) > 2}
+                if len(trial.subject.axes.get("result", ())) > 2:
+                    kept["result"] = layout
+                adapter = dataclasses.replace(trial.adapter, layout=kept)
+                others.append((dataclasses.replace(trial, adapter=adapter), says))
+    for other, says in others:
+        try:
+            if all(other.run(o.arguments, o.chosen, o.dtype).agrees for o in few) and all(
+                other.run(o.arguments, o.chosen, o.dtype).agrees for o in outcomes
+            ):
+                return Finding("called", says, matched=len(outcomes), of=len(outcomes))
+        except VGFError:
+            continue
+    return None
 
 
 def _sound(numeric: Sequence[Outcome]) -> list[Outcome]:
     """Without those where theirs alone is not finite, which is a finding of its own."""
-    return [o for o in numeric if o.agrees or _finite(o.got) or not _finite(o.expected)]
+    return [o for o in numeric if o.agrees or finite(o.got) or not finite(o.expected)]
 
 
 # --- what can be seen without computing ----------------------------------------------------------
@@ -196,7 +283,7 @@ def _shape_says(subject: Subject, outcome: Outcome) -> tuple[str, str]:
 
 
 def _not_finite(wrong: Sequence[Outcome], numeric: Sequence[Outcome]) -> list[Finding]:
-    lost = [o for o in wrong if not _finite(o.got) and _finite(o.expected)]
+    lost = [o for o in wrong if not finite(o.got) and finite(o.expected)]
     if not lost:
         return []
     reasons = []
@@ -217,7 +304,7 @@ def _not_finite(wrong: Sequence[Outcome], numeric: Sequence[Outcome]) -> list[Fi
     ]
 
 
-def _finite(result: Any) -> bool:
+def finite(result: Any) -> bool:
     return all(np.all(np.isfinite(np.asarray(x, float))) for _, x in named_leaves(result))
 
 
@@ -255,101 +342,57 @@ def _telling(outcomes: Sequence[Outcome]) -> list[Outcome]:
     def key(o: Outcome) -> tuple[Any, ...]:
         extreme = _extremes(o)
         sizes = sum(int(o.chosen.get(name, 0)) for name in ("B", "N", "d"))
-        return (o.dtype != "float64", extreme, not _finite(o.got), -sizes)
+        return (o.dtype != "float64", extreme, not finite(o.got), -sizes)
 
     return sorted((o for o in outcomes if not o.agrees), key=key)
 
 
-def _variants(trial: Trial, numeric: Sequence[Outcome]) -> list[Finding]:
+def _variants(
+    trial: Trial, numeric: Sequence[Outcome], more: tuple[Variant, ...] = ()
+) -> list[Finding]:
     wrong = _telling(numeric)
-    known = library_for(*trial.subject.functions)
-    probes, relevant = _probes(trial, wrong, known)
-    alive: list[tuple[Variant, ...]] = []
-    some: list[tuple[Variant, ...]] = []
-    for variant in known.values():
-        hits = sum(
-            trial.resembles(o, (variant,)) and trial.variant(o, (variant,)).agrees for o in probes
-        )
-        if hits:
-            (alive if hits == len(probes) else some).append((variant,))
-    found = _best(trial, numeric, [*alive, *some])
-    if found and found[0][1] == len(numeric):
-        return [_named(trial, found, numeric)]
+    known = {**library_for(*trial.subject.functions), **{v.name: v for v in more}}
+    alone = [v for v in known.values() if _explains_all(trial, wrong, numeric, (v,))]
+    if alone:
+        return [_named(trial, [(v,) for v in alone], numeric)]
     if _only_rounding(wrong):
         return []
-    ordinary = [o for o in wrong if not _degenerate(o)] or wrong
-    ordinary = [o for o in ordinary if o.dtype == "float64"] or ordinary
-    mostly = bool(found) and _explained(trial, found[0][0], ordinary) >= MOSTLY * len(ordinary)
-    combined = _combined(trial, numeric, probes, relevant, _tries(trial, 4 if mostly else 1))
-    share = {f[0]: _explained(trial, f[0], ordinary) for f in [*found[:6], *combined[:6]]}
-    both = sorted([*found[:6], *combined[:6]], key=lambda f: (-share[f[0]], -f[1], len(f[0])))
-    if both and (both[0][1] == len(numeric) or share[both[0][0]] >= MOSTLY * len(ordinary)):
-        return [_named(trial, [f for f in both if f[1] == both[0][1]], numeric)]
-    return []
-
-
-def _probes(
-    trial: Trial, wrong: Sequence[Outcome], known: dict[str, Variant]
-) -> tuple[list[Outcome], list[Variant]]:
-    """The failing inputs that tell most variants apart, and the variants that matter to one."""
-    few: dict[str, Outcome] = {}
-    for outcome in wrong:
-        few.setdefault(str(sorted(outcome.chosen.items(), key=str)), outcome)
-    count = max(1, _tries(trial, 6) // max(len(known), 1))
-    scored: list[tuple[Outcome, list[Variant]]] = []
-    for outcome in list(few.values())[: min(count, 8)]:
-        scored.append((outcome, [v for v in known.values() if _matters(trial, outcome, v)]))
-    most = max((len(variants) for _, variants in scored), default=0)
-    # an ordinary input tells enough of them apart, and no rounding interferes
-    scored.sort(key=lambda p: (len(p[1]) < 0.7 * most, _extremes(p[0]), -len(p[1])))
-    names = {v.name for _, variants in scored[:3] for v in variants}
-    return [o for o, _ in scored[:3]], [v for v in known.values() if v.name in names]
-
-
-def _explained(trial: Trial, variants: tuple[Variant, ...], wrong: Sequence[Outcome]) -> int:
-    return sum(trial.variant(o, variants).agrees for o in wrong)
-
-
-Scored = tuple[tuple[Variant, ...], int]
-
-
-def _best(
-    trial: Trial, numeric: Sequence[Outcome], candidates: Sequence[tuple[Variant, ...]]
-) -> list[Scored]:
-    """Candidates with the number of inputs on which theirs equals them, the best first."""
-    scored = [(c, sum(trial.variant(o, c).agrees for o in numeric)) for c in candidates]
-    return sorted(scored, key=lambda f: -f[1])
-
-
-def _combined(
-    trial: Trial,
-    numeric: Sequence[Outcome],
-    probes: Sequence[Outcome],
-    relevant: Sequence[Variant],
-    tries: int,
-) -> list[Scored]:
-    """Two and three at once of the variants that change the result of a telling input."""
-    probe = probes[0]
-    found: list[Scored] = []
+    probe, relevant = _probes(trial, wrong, known)
     for count in (2, 3):
-        hits = []
+        found, tries = [], _tries(trial, 1 if count == 2 else 4)
         for combination in _orders(relevant, count):
             tries -= 1
             if tries < 0:
                 break
             if not trial.resembles(probe, combination):
                 continue
-            agreed = [trial.variant(o, combination).agrees for o in probes]
-            if 2 * sum(agreed) > len(agreed):
-                hits.append(combination)
-                if len(hits) >= 12:
+            if _explains_all(trial, wrong, numeric, combination) and not any(
+                _explains_all(trial, wrong, numeric, fewer)
+                for fewer in itertools.combinations(combination, count - 1)
+            ):
+                found.append(combination)
+                if len(found) > 3:
                     break
-        found = sorted([*found, *_best(trial, numeric, hits)], key=lambda f: -f[1])
-        if found and found[0][1] > ENOUGH * len(numeric):
-            return found
-        if tries < 0:
-            break
-    return found
+        if found:
+            return [_named(trial, found, numeric)]
+    return []
+
+
+def _probes(
+    trial: Trial, wrong: Sequence[Outcome], known: dict[str, Variant]
+) -> tuple[Outcome, list[Variant]]:
+    """The failing input that tells most variants apart, and the variants that matter to it."""
+    few: dict[str, Outcome] = {}
+    for outcome in wrong:
+        few.setdefault(str(sorted(outcome.chosen.items(), key=str)), outcome)
+    scored = [
+        (outcome, [v for v in known.values() if _matters(trial, outcome, v)])
+        for outcome in list(few.values())[:6]
+    ]
+    most = max(len(variants) for _, variants in scored)
+    # an ordinary input tells enough of them apart, and no rounding interferes
+    scored.sort(key=lambda p: (len(p[1]) < 0.7 * most, _extremes(p[0]), -len(p[1])))
+    return scored[0]
 
 
 def _tries(trial: Trial, share: int = 1) -> int:
@@ -374,21 +417,21 @@ def _matters(trial: Trial, outcome: Outcome, variant: Variant) -> bool:
     return not trial.resembles(dataclasses.replace(outcome, got=outcome.expected), (variant,))
 
 
-def _named(trial: Trial, found: Sequence[Scored], numeric: Sequence[Outcome]) -> Finding:
-    variants, matched = found[0]
-    subject = trial.subject.name
+def _named(
+    trial: Trial, found: Sequence[tuple[Variant, ...]], numeric: Sequence[Outcome]
+) -> Finding:
+    variants, subject = found[0], trial.subject.name
     parts = [v.says for v in variants]
     text = parts[0] if len(parts) == 1 else "; ".join(f"({i}) {p}" for i, p in enumerate(parts, 1))
-    # variants that only change rounding do not distinguish explanations
-    same = [f[0] for f in found[1:4] if f[1] == matched and len(f[0]) == len(variants)]
     names = tuple(v.name for v in variants)
     equal = " and ".join(f"'{name}'" for name in names)
-    on = f"all {matched}" if matched == len(numeric) else f"{matched} of {len(numeric)}"
-    says = f"{text}. It equals the specification of {subject} with {equal} on {on} inputs"
+    says = f"{text}. It equals the specification of {subject} with {equal} on all {len(numeric)} "
+    says += "inputs"
+    same = [c for c in found[1:4] if {v.name for v in c} != set(names)]
     if same:
         others = ", or ".join(" and ".join(f"'{v.name}'" for v in c) for c in same)
         says += f" (so it does with {others}: on these inputs they are one)"
-    return Finding("variant", says, names, matched, len(numeric))
+    return Finding("variant", says, names, len(numeric), len(numeric))
 
 
 # --- other relations to the right result ---------------------------------------------------------
@@ -417,16 +460,16 @@ def _rounding(trial: Trial, numeric: Sequence[Outcome]) -> Finding | None:
     double = [o for o in wrong if o.dtype == "float64"]
     single = [o for o in wrong if o.dtype == "float32"]
     largest = max(o.found.relative for o in wrong)
+    near = f"your {trial.subject.name} is within {largest:.1g} of the specification's everywhere"
     if double and not single and largest > 1e-10:
         says = (
-            f"your {trial.subject.name} is right to single precision only (relative error up "
-            f"to {largest:.1g} in float64): something inside computes in float32"
+            f"{near}, and within its tolerance in float32: digits are lost inside, to single "
+            "precision or to a small constant"
         )
     else:
         says = (
-            f"your {trial.subject.name} is right but for its last digits (relative error up to "
-            f"{largest:.1g}): it loses more of them than the problem asks for, as a difference "
-            "of large numbers does (a Gram matrix, a mean of squares minus a squared mean)"
+            f"{near}: digits are lost inside, to a difference of large numbers, to a lower "
+            "precision or to a small constant"
         )
     return Finding("rounding", says, matched=len(wrong), of=len(wrong))
 
@@ -441,7 +484,7 @@ def _close(outcome: Outcome, got: Any, want: Any) -> bool:
     found: Difference = difference(
         as_dtype(got, want, outcome.dtype), np.asarray(want), outcome.dtype, None, 1.0
     )
-    return found.fault == "" and found.ratio < 1e3
+    return found.fault == "" and found.ratio < 10
 
 
 def _zero(trial: Trial, numeric: Sequence[Outcome]) -> Finding | None:
@@ -565,7 +608,7 @@ def _factor(trial: Trial, numeric: Sequence[Outcome]) -> Finding | None:
     )
 
     def fits(label: str) -> bool:
-        hits = 0
+        hits, seen = 0, set()
         for (o, c), t in zip(ratios, tight, strict=True):
             known = _names_of_factors(o)
             if label not in known:
@@ -573,22 +616,25 @@ def _factor(trial: Trial, numeric: Sequence[Outcome]) -> Finding | None:
                     return False
                 continue
             hits += 1
+            seen.add(known[label])
             if abs(c - known[label]) > t * abs(known[label]):
                 return False
-        return hits > 0
+        return hits >= 5 and (len(seen) > 1 or _is_number(label))
 
     known_labels = dict.fromkeys(label for o, _ in ratios[:20] for label in _names_of_factors(o))
     labels = [label for label in known_labels if fits(label)]
-    simple = sorted(
-        labels, key=lambda label: (not label.lstrip("-").replace("/", "").isdigit(), len(label))
-    )
-    if constant and simple and simple[0].lstrip("-").replace("/", "").isdigit():
+    simple = sorted(labels, key=lambda label: (not _is_number(label), len(label)))
+    if constant and simple and _is_number(simple[0]):
         label = simple[0]
     elif constant:
         label = f"{values[0]:.6g}"
     elif simple:
         label = simple[0]
+    elif sum(np.size(o.got) > 2 for o, _ in ratios) < 5:
+        return None  # any two numbers are multiples of each other
     else:
+        ratios = [(o, c) for o, c in ratios if np.size(o.got) > 2]
+        values = [c for _, c in ratios]
         return Finding(
             "factor",
             f"your {name} is a multiple of the specification's on each "
@@ -610,6 +656,10 @@ def _factor(trial: Trial, numeric: Sequence[Outcome]) -> Finding | None:
         matched=len(numeric),
         of=len(numeric),
     )
+
+
+def _is_number(label: str) -> bool:
+    return label.lstrip("-").replace("/", "").isdigit()
 
 
 def _order(trial: Trial, numeric: Sequence[Outcome]) -> Finding | None:
@@ -648,25 +698,50 @@ def _states(trial: Trial, numeric: Sequence[Outcome]) -> Finding | None:
     wrong = [o for o in numeric if not o.agrees]
     if any(o.chosen.get("B", 1) == 1 for o in wrong):
         return None
+    mixed = False
     for outcome in wrong[:10]:
-        names = trial.subject.drawn_names
-        states = outcome.named[next(k for k in axes if k != "result")]
-        where = axes[next(k for k in axes if k != "result")].index("B")
-        for i in range(states.shape[where]):
-            drawn = tuple(
-                np.take(value, [i], axis=axes[name].index("B"))
-                if name in axes and "B" in axes[name]
-                else value
-                for name, value in zip(names, outcome.arguments, strict=True)
-            )
-            if not trial.run(drawn, outcome.chosen, outcome.dtype).agrees:
+        states = len(_rows(trial, outcome))
+        for i in range(states):
+            if not trial.run(_one_state(trial, outcome, i), outcome.chosen, outcome.dtype).agrees:
                 return None
-    return Finding(
-        "states",
-        "your states affect each other: each is right alone, and several at a time are not",
-        matched=len(wrong),
-        of=len(wrong),
+        mixed = mixed or _mixes(trial, outcome)
+    if mixed:
+        says = "your states affect each other: each is right alone, and several at a time are not"
+    else:
+        says = "each state is right alone, and some of those in a batch are not"
+    return Finding("states", says, matched=len(wrong), of=len(wrong))
+
+
+def _rows(trial: Trial, outcome: Outcome) -> Any:
+    """Some array of the input, its batch axis first."""
+    name = next(k for k, a in trial.subject.axes.items() if k != "result" and "B" in a)
+    return np.moveaxis(outcome.named[name], trial.subject.axes[name].index("B"), 0)
+
+
+def _one_state(trial: Trial, outcome: Outcome, i: Any) -> tuple[Any, ...]:
+    """The input with some of its states only."""
+    axes = trial.subject.axes
+    return tuple(
+        np.take(value, np.atleast_1d(i), axis=axes[name].index("B"))
+        if name in axes and "B" in axes[name]
+        else value
+        for name, value in zip(trial.subject.drawn_names, outcome.arguments, strict=True)
     )
+
+
+def _mixes(trial: Trial, outcome: Outcome) -> bool:
+    """Whether the first state's result depends on what the other states are."""
+    states = len(_rows(trial, outcome))
+    place = trial.subject.axes["result"].index("B")
+    for i in range(states):
+        others = [i if j == i else (j + 1) % states for j in range(states)]
+        again = trial.run(_one_state(trial, outcome, others), outcome.chosen, outcome.dtype)
+        if again.error or not isinstance(again.got, np.ndarray):
+            return False
+        before, after = (np.take(x, i, axis=place) for x in (outcome.got, again.got))
+        if not np.allclose(before, after, rtol=1e-6, atol=1e-9, equal_nan=True):
+            return True
+    return False
 
 
 def _shift(trial: Trial, numeric: Sequence[Outcome]) -> Finding | None:
@@ -695,7 +770,7 @@ def _parts(trial: Trial, numeric: Sequence[Outcome], explained: bool) -> list[Fi
     wrong = [o for o in numeric if not o.agrees]
     names = [name for name, _ in named_leaves(wrong[0].expected)]
     if len(names) > 1:
-        bad = {name for o in wrong for name in names if not _leaf_agrees(trial, o, name)}
+        bad = {name for o in wrong for name in o.found.leaves}
         good = [name for name in names if name not in bad]
         if good:
             label = partial(_grouped, names=PARTS.get(trial.subject.name, ()))
@@ -705,22 +780,6 @@ def _parts(trial: Trial, numeric: Sequence[Outcome], explained: bool) -> list[Fi
     if trial.subject.name == "phi" and "g" in trial.reading.uses() and not explained:
         findings += _terms(trial, numeric)
     return findings
-
-
-def _leaf_agrees(trial: Trial, outcome: Outcome, name: str) -> bool:
-    got = dict(named_leaves(as_dtype(outcome.got, outcome.expected, outcome.dtype)))
-    want = dict(named_leaves(outcome.expected))
-    moves = dict(named_leaves(outcome.sensitivity))
-    if name not in got:
-        return False
-    found = difference(
-        {name: got[name]},
-        {name: want[name]},
-        outcome.dtype,
-        {name: moves[name]},
-        trial.subject.equation.floor,
-    )
-    return found.agrees
 
 
 def _grouped(leaves: Sequence[str], names: Sequence[str]) -> str:
@@ -735,39 +794,47 @@ def _grouped(leaves: Sequence[str], names: Sequence[str]) -> str:
 
 
 def _terms(trial: Trial, numeric: Sequence[Outcome]) -> list[Finding]:
-    """phi's attraction and repulsion by themselves."""
+    """phi's attraction and repulsion by themselves: theirs without a score, and the difference."""
     place = trial.subject.drawn_names.index("g")
-
-    def quiet(outcome: Outcome) -> Outcome:
+    some = [
+        o
+        for o in _telling(numeric)
+        if o.named.get("temperature") is not None and not _degenerate(o)
+    ]
+    pairs = []
+    for outcome in some[:20]:
         drawn = list(outcome.arguments)
         drawn[place] = np.zeros_like(drawn[place])
-        return trial.run(tuple(drawn), outcome.chosen, outcome.dtype)
-
-    some = [o for o in _telling(numeric) if o.named.get("temperature") is not None][:20]
-    alone = [o for o in (quiet(o) for o in some) if not o.error and not o.found.fault]
-    findings = []
-    if alone and all(o.agrees for o in alone):
-        findings.append(Finding("parts", "your repulsion agrees; the score's term differs"))
-    elif alone:
-        explained = _variants(trial, alone) or _general(trial, alone)
-        says = "your repulsion differs" + (f": {explained[0].says}" if explained else "")
-        findings.append(Finding("parts", says, explained[0].variants if explained else ()))
-        rest = [o for o in numeric if o.named.get("temperature") is None]
-        if rest and all(o.agrees for o in rest):
-            findings.append(Finding("parts", "the score's term agrees"))
-    return findings
-
-
-def _rest(trial: Trial, numeric: Sequence[Outcome], answer: Finding) -> list[Finding]:
-    """Where a variant that explains most does not explain theirs."""
-    known = library()
-    variants = tuple(known[name] for name in answer.variants)
-    rows = [(_features(o), trial.variant(o, variants).agrees) for o in numeric]
-    texts = _separators(rows)
-    if not texts:
+        alone = trial.run(tuple(drawn), outcome.chosen, outcome.dtype)
+        if alone.error or alone.found.fault:
+            return []
+        pairs.append((outcome, alone))
+    if not pairs:
         return []
-    said = "; ".join(t.replace("agrees", "holds").replace("differs", "fails") for t in texts)
-    return [Finding("rest", f"that variant does not account for all: {said}")]
+    repulsion = all(alone.agrees for _, alone in pairs)
+    attraction = all(
+        trial.apart(o, np.asarray(o.got, float) - alone.got, o.expected - alone.expected)
+        for o, alone in pairs
+    )
+    if repulsion and not attraction:
+        return [Finding("parts", "your repulsion agrees; the score's term differs")]
+    if attraction and not repulsion:
+        return [
+            Finding(
+                "parts",
+                "the score's term agrees, so your kernel and bandwidth are right; "
+                "your repulsion differs",
+            )
+        ]
+    if not attraction:
+        return [
+            Finding(
+                "parts",
+                "both terms differ, the score's and the repulsion: what they share is the kernel, "
+                "its bandwidth and the sum over j",
+            )
+        ]
+    return []
 
 
 def _where(outcomes: Sequence[Outcome], only_exact: bool = False) -> list[Finding]:
@@ -785,7 +852,16 @@ def _separators(rows: Sequence[tuple[dict[str, Any], bool]], only_exact: bool = 
         bad = {str(f[name]) for f, agrees in rows if not agrees and name in f}
         if not good or not bad:
             continue
+        if len(good | bad) > 12 and not all(v.isdigit() for v in good | bad):
+            continue  # numbers drawn freely: a list of them says nothing
         only_good, only_bad = good - bad, bad - good
+        limit = _limit(bad, good | bad)
+        if limit and only_bad == bad:
+            found.append((10**6 + 1, f"it differs only where {name} is {limit}"))
+            continue
+        if limit and any(_below(v, bad) for v in good):
+            found.append((10**5 + 1, f"it differs only where {name} is {limit}, not always"))
+            continue
         count = sum(agrees for f, agrees in rows if str(f.get(name)) in only_good)
         if not good & bad:
             found.append((10**6, f"it differs exactly where {name} is {_either(bad)}"))
@@ -800,6 +876,20 @@ def _separators(rows: Sequence[tuple[dict[str, Any], bool]], only_exact: bool = 
     if not texts and not only_exact:
         texts = [text for _, text in found[:2]]
     return texts
+
+
+def _limit(bad: set[str], every: set[str]) -> str:
+    """Where a size differs from some value on: "9 or more"."""
+    if len(bad) < 2 or not all(v.isdigit() for v in every):
+        return ""
+    least = min(map(int, bad))
+    if {int(v) for v in every if int(v) >= least} != set(map(int, bad)):
+        return ""
+    return f"{least} or more" if any(int(v) < least for v in every) else ""
+
+
+def _below(value: str, bad: set[str]) -> bool:
+    return int(value) < min(map(int, bad))
 
 
 def _features(outcome: Outcome) -> dict[str, Any]:

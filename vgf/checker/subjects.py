@@ -371,12 +371,52 @@ def find_subject(name: Any) -> Subject:
 # --- drawing -------------------------------------------------------------------------------------
 
 
+# (B, N, d) beside those of the backends' own tests: as large as agents have them.
+LARGE = ((16, 3, 4), (2, 32, 2), (3, 10, 12), (5, 16, 6))
+MEMBERS = (2, 2, 1, 5)
+
+
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+    """The sizes that are tried.
+
+    Attributes:
+        shapes: (B, N, d), each tried as often as the others.
+        members: E, of ensembles of critics.
+    """
+
+    shapes: tuple[tuple[int, int, int], ...] = (*SHAPES, *LARGE)
+    members: tuple[int, ...] = MEMBERS
+
+    def held(self, **fixed: int) -> Sizes:
+        """The same with B, N, d or E held at a value."""
+        place = {"B": 0, "N": 1, "d": 2}
+        shapes = [list(shape) for shape in self.shapes]
+        for name, value in fixed.items():
+            if name in place:
+                for shape in shapes:
+                    shape[place[name]] = value
+        kept = tuple(dict.fromkeys((s[0], s[1], s[2]) for s in shapes))
+        return Sizes(kept, (fixed["E"],) if "E" in fixed else self.members)
+
+    def __str__(self) -> str:
+        texts = []
+        for name, values in zip("BNd", zip(*self.shapes, strict=True), strict=True):
+            low, high = min(values), max(values)
+            texts.append(f"{name} = {low}" if low == high else f"{name} = {low} to {high}")
+        return ", ".join(texts)
+
+
+SIZES = Sizes()
+
+
 class NamedMaker(Maker):
     """A maker for functions from outside: one batch axis, and a record of what was chosen."""
 
-    def __init__(self, draw: st.DrawFn) -> None:
+    def __init__(self, draw: st.DrawFn, sizes: Sizes = SIZES) -> None:
         super().__init__(draw)
         self.chosen: dict[str, Any] = {}
+        self.given = sizes
 
     def pick(self, name: str, options: Any, compiled: bool = True) -> Any:
         options = list(options)
@@ -386,27 +426,69 @@ class NamedMaker(Maker):
             return "one"
         if name == "mask":
             return "float64"
+        if name == "count":
+            options = [*options, 1000]  # steps of Adam already taken
+        if name == "E":
+            options = list(dict.fromkeys(self.given.members))
         value = super().pick(name, options, compiled)
         self.chosen[name] = value
         return value
 
     def sizes(self) -> tuple[int, int, int]:
-        b, n, d = super().sizes()
+        b, n, d = self._one_of("sizes", self.given.shapes)
         self.chosen |= {"B": b, "N": n, "d": d}
         return b, n, d
+
+    def members(self) -> int:
+        self.chosen["E"] = self._one_of("E", self.given.members)
+        return int(self.chosen["E"])
+
+
+class QuickMaker(NamedMaker):
+    """A maker that needs no search by hypothesis: thousands of inputs a second.
+
+    Args:
+        rng: the numbers.
+        decks: of each choice the options left, shared by the makers of one series, so that every
+            option is tried as often as every other whatever the seed.
+        sizes: those that are tried.
+    """
+
+    def __init__(
+        self, rng: np.random.Generator, decks: dict[str, list[int]], sizes: Sizes = SIZES
+    ) -> None:
+        self.words, self.rng, self.program = [], rng, None
+        self.decks, self.given = decks, sizes
+        self.chosen = {}
+
+    def _one_of(self, name: str, options: Any, compiled: bool = True) -> Any:
+        key = f"{name} {len(options)}"
+        if not self.decks.get(key):
+            self.decks[key] = list(self.rng.permutation(len(options)))
+        return options[self.decks[key].pop()]
+
+    def elements(self, shape: tuple[int, ...]) -> np.ndarray:
+        round_numbers = self.rng.choice(_VALUES, shape)
+        free = np.float32(self.rng.uniform(-2, 2, shape)).astype(np.float64)
+        return np.where(self.rng.random(shape) < 0.5, round_numbers, free)
 
 
 class SmallMaker(NamedMaker):
     """Draws numbers from a short list that hypothesis shrinks, for an example that can be read."""
 
-    def __init__(self, draw: st.DrawFn) -> None:
-        super().__init__(draw)
+    def __init__(self, draw: st.DrawFn, sizes: Sizes = SIZES) -> None:
+        super().__init__(draw, sizes)
         self.rng = _SmallNumbers(draw)  # type: ignore[assignment]
 
     def sizes(self) -> tuple[int, int, int]:
-        b, n, d = self.draw(st.sampled_from(_SMALL_SHAPES))
+        own = self.given.shapes
+        b, n, d = self.draw(st.sampled_from(_SMALL_SHAPES if self.given == SIZES else own))
         self.chosen |= {"B": b, "N": n, "d": d}
         return b, n, d
+
+    def members(self) -> int:
+        self.chosen["E"] = self.given.members[0]
+        return int(self.chosen["E"])
 
     def elements(self, shape: tuple[int, ...]) -> np.ndarray:
         return self.rng.standard_normal(shape)

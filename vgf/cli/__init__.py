@@ -28,6 +28,7 @@ COMMANDS = {
     "data": "make data sets, and look at them",
     "bench": "how fast it is, compared with other code and the machine's limit",
     "check": "check your own function or method against the specification",
+    "vectors": "write the specification as data: test vectors for any language",
     "align": "move a language model's responses along a reward model's gradient",
     "judge": "win rates of what align wrote, by judges of your choice",
     "recipe": "the paper's protocol for language models, on TL;DR or HH",

@@ -14,7 +14,22 @@ from ..support.errors import VGFError
 from . import COMMANDS
 
 _EPILOG = """\
-exit status: 0 it agrees, 1 it differs, 2 a wrong request
+exit status: 0 it agrees, 1 it differs, 2 a wrong request, 3 the check itself failed
+
+tolerance: every result may be off by what rounding explains. "cancellation", the
+default, also takes distances by a Gram matrix and sums taken apart, and says what
+they cost in digits; "strict" takes neither; "tf32" and "bf16" are for functions
+that multiply in those formats, judged in float32.
+
+A cause is named only where the specification with that one mistake in it equals
+your function on every input. What the library has no name for, a file of your own
+can describe (--variants):
+
+  from vgf.testing.variants import variant
+
+  @variant("my kernel", "rbf_kernel", "your kernel is the rational quadratic")
+  def _(b, original, x, y, sigma_squared):
+      return 1 / (1 + b.squared_distances(x, y) / sigma_squared[..., None, None])
 
 A method needs a specification in NumPy beside it; update, act, propose, move
 and whole trainings are compared, on torch and JAX where installed.
@@ -22,6 +37,8 @@ and whole trainings are compared, on torch and JAX where installed.
 examples:
   vgf check mypkg.flow:phi --as phi
   vgf check svgd.py:SVGD.phi --as phi --arg theta=a --closure lnprob=score
+  vgf check agent.py:Agent.target --as td_target --construct discount=0.99 \\
+      --arg "batch={'rewards': r, 'masks': mask, 'next_q': q}"
   vgf check loss.py:critic_loss --as critic_loss --arg q1='q[0]' --arg q2='q[1]'
   vgf check step.py:step --as flow_step --single --constant optimiser=adam
   vgf check phi.py:phi --as phi --layout 'N B d'
@@ -81,6 +98,13 @@ def main(words: list[str]) -> int:
         metavar="[NAME=]AXES",
         help="order of its axes: 'N B d', or for one array or the result: a='N B d'",
     )
+    call.add_argument(
+        "--construct",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="an argument of the class whose method, or whose instance, is checked",
+    )
     call.add_argument("--single", action="store_true", help="it takes one state at a time")
     call.add_argument(
         "--returns", metavar="PART", help="part of what it returns: 0, a key, or '-result'"
@@ -108,13 +132,46 @@ def main(words: list[str]) -> int:
     search.add_argument(
         "--examples",
         type=int,
-        help="in each dtype (default 100; 20 for a method, 20 or 30 for update and act)",
+        help="in each dtype (default 600 in float64 and 150 in float32; fewer for what is slow)",
     )
     search.add_argument("--seed", type=int, help="of the search (default 0)")
     search.add_argument("--dtype", metavar="NAME", help="float64 or float32; default both")
+    search.add_argument(
+        "--tolerance",
+        metavar="KIND",
+        help="strict, cancellation (default), tf32 or bf16; see below",
+    )
+    search.add_argument(
+        "--sizes",
+        metavar="NAME=NUMBER,...",
+        help="hold B, N, d or E: N=10,d=6; default: up to 16, 32, 12 and 5",
+    )
+    search.add_argument(
+        "--variants", metavar="FILE", type=Path, help="mistakes of your own to compare it with"
+    )
     search.add_argument("--json", metavar="FILE", help="write the finding as JSON; - prints it")
+    search.add_argument(
+        "--junit", metavar="FILE", type=Path, help="write it as JUnit XML, for a CI's own report"
+    )
     args = parser.parse_args(words)
     need("hypothesis", "testing")
+    try:
+        return _run(args, parser)
+    except (VGFError, KeyboardInterrupt):
+        raise
+    except Exception as error:
+        import traceback
+
+        traceback.print_exc()
+        print(
+            f"vgf check: the check itself failed ({type(error).__name__}); nothing is said of your "
+            "function. Please report this with the lines above",
+            file=sys.stderr,
+        )
+        return 3
+
+
+def _run(args: Any, parser: Any) -> int:
     if args.list is not None:
         print(_detail(args.list) if args.list else _overview())
         return 0
@@ -130,7 +187,7 @@ def main(words: list[str]) -> int:
     return _check(args)
 
 
-_OF_METHOD = ("method", "backend", "set", "updates", "examples", "seed", "dtype", "json")
+_OF_METHOD = ("method", "backend", "set", "updates", "examples", "seed", "dtype", "json", "junit")
 
 
 def _check_method(args: Any, parser: Any) -> int:
@@ -152,12 +209,19 @@ def _check_method(args: Any, parser: Any) -> int:
         )
     except MethodMismatch as mismatch:
         result = mismatch.result
-    return _report(result, json.dumps(result.as_dict(), indent=1) + "\n", args.json)
+    return _report(result, json.dumps(result.as_dict(), indent=1) + "\n", args)
 
 
-def _report(result: Any, as_json: str, file: str | None) -> int:
+def _report(result: Any, as_json: str, args: Any) -> int:
     """Print a result and write its JSON to a file, or print the JSON; returns the exit status."""
     from ..support.files import write_atomically
+
+    file = args.json
+    if args.junit:
+        from ..checker.junit import junit
+
+        name = args.target or args.method
+        write_atomically(str(args.junit), junit([(name, args.name or "method", result)]))
 
     if file == "-":
         print(as_json, end="")
@@ -171,8 +235,8 @@ def _report(result: Any, as_json: str, file: str | None) -> int:
 
 def _check(args: Any) -> int:
     from ..checker.checking import as_json, check_function
+    from ..checker.loading import load_checked, load_variants
     from ..checker.subjects import find_subject
-    from ..support.objects import load_function
 
     adapter, name, options = _mapping(args.mapping)
     name = args.name or name
@@ -180,7 +244,8 @@ def _check(args: Any) -> int:
         raise VGFError("vgf check: say what it should compute with --as NAME; --list names them")
     find_subject(name)
     adapter = _adapter(args, adapter)
-    function = load_function(args.target)
+    construct = {k: _literal(v) for k, v in _pairs("--construct", args.construct).items()}
+    function = load_checked(args.target, construct)
     result = check_function(
         function,
         name,
@@ -189,8 +254,21 @@ def _check(args: Any) -> int:
         examples=options.get("examples") if args.examples is None else args.examples,
         seed=options.get("seed", 0) if args.seed is None else args.seed,
         label=args.target,
+        tolerance=args.tolerance or options.get("tolerance", "cancellation"),
+        sizes=_sizes(args.sizes) or options.get("sizes"),
+        variants=load_variants(args.variants) if args.variants else (),
     )
-    return _report(result, as_json([result]), args.json)
+    return _report(result, as_json([result]), args)
+
+
+def _sizes(text: str | None) -> dict[str, int]:
+    found = {}
+    for part in filter(None, (text or "").split(",")):
+        name, equals, value = part.partition("=")
+        if not equals or not value.strip().isdigit():
+            raise VGFError(f"--sizes {text}: write --sizes N=10,d=6")
+        found[name.strip()] = int(value)
+    return found
 
 
 def _adapter(args: Any, base: Any) -> Any:
@@ -241,10 +319,12 @@ _KEYS = (
     "framework",
     "examples",
     "seed",
+    "tolerance",
+    "sizes",
 )
 
 
-def _mapping(path: Path | None) -> tuple[Any, str | None, dict[str, int]]:
+def _mapping(path: Path | None) -> tuple[Any, str | None, dict[str, Any]]:
     """An adapter from a TOML file, what the function is checked as, and the search's settings."""
     from ..checker.adapter import Adapter
 
@@ -278,7 +358,9 @@ def _mapping(path: Path | None) -> tuple[Any, str | None, dict[str, int]]:
         returns=found.get("returns"),
         framework=found.get("framework"),
     )
-    return adapter, found.get("as"), {k: int(found[k]) for k in ("examples", "seed") if k in found}
+    options = {k: int(found[k]) for k in ("examples", "seed") if k in found}
+    options |= {k: found[k] for k in ("tolerance", "sizes") if k in found}
+    return adapter, found.get("as"), options
 
 
 # --- what can be checked -------------------------------------------------------------------------

@@ -5,6 +5,9 @@ to its function. NumPy and SciPy only, no automatic differentiation: each gradie
 hand beside its formula. Written to be read; the backends are written to be fast, and equal it.
 """
 
+# The version of the equations, not of the package; README.md says when it changes.
+__version__ = "1.0"
+
 import numpy as xp  # for your own parts, which have it on every backend
 
 from .agent import (

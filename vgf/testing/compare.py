@@ -112,7 +112,12 @@ def largest_in_set(x: np.ndarray) -> np.ndarray:
 
 
 def difference(
-    got: Any, expected: Any, dtype: str, sensitivity: Any = None, floor: float = 1.0
+    got: Any,
+    expected: Any,
+    dtype: str,
+    sensitivity: Any = None,
+    floor: float = 1.0,
+    u: float | None = None,
 ) -> Difference:
     """Compare two results, array by array.
 
@@ -122,6 +127,7 @@ def difference(
         dtype: "float32" or "float64", the precision that `got` was computed in.
         sensitivity: the same as `expected`: how far each entry moves under perturbation.
         floor: see the head of this file.
+        u: the unit of rounding; None is that of the dtype.
 
     Returns:
         The worst :class:`Difference`; the results agree if its `agrees` is true.
@@ -135,7 +141,7 @@ def difference(
     worst = Difference()
     for name, want in expected_leaves.items():
         found = _leaf_difference(
-            name, np.asarray(got_leaves[name]), np.asarray(want), dtype, moves.get(name), floor
+            name, np.asarray(got_leaves[name]), np.asarray(want), dtype, moves.get(name), floor, u
         )
         if found.fault:
             return replace(found, leaves=(name,))
@@ -154,7 +160,13 @@ def _key(d: Difference) -> tuple[str, tuple[int, ...], float, float]:
 
 
 def _leaf_difference(
-    name: str, got: np.ndarray, want: np.ndarray, dtype: str, move: Any, floor: float
+    name: str,
+    got: np.ndarray,
+    want: np.ndarray,
+    dtype: str,
+    move: Any,
+    floor: float,
+    u: float | None = None,
 ) -> Difference:
     if got.shape != want.shape:
         fault = f"got shape {got.shape}, expected {want.shape}"
@@ -170,7 +182,7 @@ def _leaf_difference(
         return Difference(name, fault=fault, ratio=np.inf)
     if want.size == 0:
         return Difference(name)
-    u = MACHINE_EPSILON[dtype]
+    u = MACHINE_EPSILON[dtype] if u is None else u
     size = largest_in_set(want)
     moved = largest_in_set(np.asarray(move)) if move is not None else 0.0
     tolerance = FACTOR * (u * (size + floor) + moved + SMALLEST_NORMAL[dtype])
@@ -227,6 +239,7 @@ def expected_and_sensitivity(
     dtype: str,
     unit: float = 0.0,
     shaken: Callable[..., Any] | None = None,
+    u: float | None = None,
 ) -> tuple[Any, Any]:
     """The specification's result in float64, and how far it moves under perturbation.
 
@@ -237,12 +250,13 @@ def expected_and_sensitivity(
         unit: as in :func:`perturb`.
         shaken: the function with rounding inside, called with a seed before the perturbed
             arguments; None is the function itself.
+        u: the unit of rounding; None is that of the dtype.
     """
     expected = function(*arguments)
     base = [np.asarray(leaf, np.float64) for _, leaf in named_leaves(expected)]
     moves = [np.zeros_like(leaf) for leaf in base]
     for seed in range(PERTURBATIONS):
-        moved = perturb(arguments, MACHINE_EPSILON[dtype], seed, unit)
+        moved = perturb(arguments, u or MACHINE_EPSILON[dtype], seed, unit)
         shifted = function(*moved) if shaken is None else shaken(seed, *moved)
         for i, (_, leaf) in enumerate(named_leaves(shifted)):
             with np.errstate(invalid="ignore"):

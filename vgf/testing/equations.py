@@ -524,10 +524,11 @@ def _(make: Maker) -> Arguments:
 
 
 def critic_network(make: Maker, d: int, activation: str = "") -> dict[str, Any]:
-    """Two critics on (s, a), sometimes the same one twice (every value a tie)."""
-    params = make.network(OBSERVATION_DIM + d, 1, 2, activation=activation)
+    """Critics on (s, a), sometimes the same one twice (every value a tie)."""
+    members = make.members()
+    params = make.network(OBSERVATION_DIM + d, 1, members, activation=activation)
     if make.pick("critics", ("different", "different", "equal"), compiled=False) == "equal":
-        params = tree_map(lambda p: np.repeat(p[:1], 2, axis=0), params)
+        params = tree_map(lambda p: np.repeat(p[:1], members, axis=0), params)
     return params
 
 
@@ -566,14 +567,14 @@ def _(make: Maker) -> Arguments:
     mask = make.rng.choice([0.0, 1.0], (b,))
     mask = mask.astype(make.pick("mask", ("float64", "bool", "int64")))
     how, particles = make.pick("how", ("min", "mean")), make.pick("particles", ("mean", "max"))
-    q = make.scores((2, b, n), "q")
+    q = make.scores((make.members(), b, n), "q")
     return q, make.scores((b,), "r"), mask, make.pick("discount", (0.0, 0.99, 1.0)), how, particles
 
 
 @equation("critic_loss")
 def _(make: Maker) -> Arguments:
     b, _, _ = make.sizes()
-    q, y = make.scores((2, b), "q"), make.scores((b,), "y")
+    q, y = make.scores((make.members(), b), "q"), make.scores((b,), "y")
     loss, alpha = make.pick("loss", CRITIC_LOSSES), make.pick("alpha", (None, 0.2, 5.0))
     return q, y, loss, make.pick("expectile", (0.5, 0.9)), alpha
 
@@ -640,7 +641,8 @@ def _(make: Maker) -> Arguments:
     b, n, _ = make.sizes()
     temperature = make.pick("temperature", (1.0, 0.1))
     how, maximum = make.pick("how", ("mean", "min")), make.pick("maximum", (20.0, 1.0))
-    return make.scores((2, b), "q"), make.scores((2, b, n), "own"), how, temperature, maximum
+    e = make.members()
+    return make.scores((e, b), "q"), make.scores((e, b, n), "own"), how, temperature, maximum
 
 
 @equation("policy_actions")

@@ -85,8 +85,15 @@ class Rewired(NumpyBackend):
                 names[variant.method] = partial(variant.replacement, self, original)
             else:
                 names[variant.method] = variant.replacement(self, original)
+        self._count = [0]
         if rounding is not None:
-            names["flow_step"] = _jittered(names["flow_step"], *rounding)
+            self._count[0] = rounding[1]
+            names["flow_step"] = _jittered(names["flow_step"], rounding[0], self._count)
+
+    def seeded(self, seed: int) -> Rewired:
+        """The same, its rounding errors as if it were new with this seed."""
+        self._count[0] = seed
+        return self
 
     def __getattribute__(self, name: str) -> Any:
         if name in _LENT:
@@ -166,9 +173,9 @@ _SEAMS: dict[str, Callable[[dict[str, Any]], None]] = {
 }
 
 
-def _jittered(step: Callable[..., Any], dtype: str, seed: int) -> Callable[..., Any]:
+def _jittered(step: Callable[..., Any], dtype: str, count: list[int]) -> Callable[..., Any]:
     """A flow step with rounding errors of a dtype in its velocity and its result."""
-    u, count = MACHINE_EPSILON[dtype], [seed]
+    u = MACHINE_EPSILON[dtype]
 
     def rough(a: Any, velocity: Any, state: Any, budget: Budget) -> Any:
         count[0] += 1

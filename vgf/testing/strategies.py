@@ -80,6 +80,10 @@ class Maker:
         order = np.random.default_rng(list(key.encode())).permutation(len(options))
         return options[order[place]]
 
+    def members(self) -> int:
+        """E, the size of an ensemble of critics."""
+        return 2
+
     def elements(self, shape: tuple[int, ...]) -> np.ndarray:
         """Numbers that hypothesis chooses one by one, and shrinks."""
         array = np.asarray(self.draw(hnp.arrays(np.float64, shape, elements=ELEMENTS)))

@@ -121,7 +121,9 @@ def _(b: Any, original: Any, a: Any) -> Any:
 @variant("log N", "bandwidth_squared", "your bandwidth divides by log N, not by log(N + 1)")
 def _(b: Any, original: Any, a: Any) -> Any:
     n = a.shape[-2]
-    return original(a) * (math.log(n + 1) / math.log(max(n, 2)))
+    x = ordered(b, all_distances(b, a))
+    median = (x[..., (n * n - 1) // 2] + x[..., n * n // 2]) / 2
+    return floored(b, median / (2 * math.log(max(n, 2))))
 
 
 @variant("bandwidth shared by the batch", "bandwidth_squared", "your states share one bandwidth")

@@ -1,0 +1,1166 @@
+"""More conventions and mistakes, of the kinds that published code shows: see alternatives.py."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import numpy as np
+
+from ..spec.networks import hidden_layers
+from ..spec.optimiser import tree_map
+from ..testing.variants import all_distances, floored
+from .alternatives import _attraction, _flow_matching, _sampler, _statistic, alternative
+
+# --- bandwidth -----------------------------------------------------------------------------------
+
+
+@alternative(
+    "log of the dimensions",
+    "bandwidth_squared",
+    "your bandwidth divides by log(d + 1), not by log(N + 1)",
+)
+def _(b: Any, original: Any, a: Any) -> Any:
+    median = np.median(all_distances(b, a), axis=-1)
+    return floored(b, median / (2 * math.log(a.shape[-1] + 1)))
+
+
+def _upper(x: Any, n: int) -> Any:
+    """The distances of the pairs i <= j in ascending order: the diagonal, and each pair once."""
+    x = np.sort(x, axis=-1)
+    return np.concatenate([x[..., :n], x[..., n::2]], axis=-1)
+
+
+_statistic(
+    "median of the triangle",
+    "your median is over the pairs i <= j: the diagonal counts N times, each pair once, not twice",
+    lambda x, n: np.median(_upper(x, n), axis=-1),
+)
+_statistic(
+    "lower median of the triangle",
+    "your median is over the pairs i <= j, and is the lower of the two middle values",
+    lambda x, n: _upper(x, n)[..., (n * (n + 1) // 2 - 1) // 2],
+)
+_statistic(
+    "upper median off the diagonal",
+    "your median leaves out the diagonal and is the upper of the two middle values",
+    lambda x, n: np.sort(x, axis=-1)[..., n if n > 1 else 0 :][
+        ..., (n * n - n) // 2 if n > 1 else 0
+    ],
+)
+_statistic(
+    "median of the positive distances",
+    "your median is over the distances above 0 only",
+    lambda x, n: np.nan_to_num(_median_above_zero(x)),
+)
+_statistic(
+    "lower quartile",
+    "your bandwidth takes the first quartile, not the median",
+    lambda x, n: np.quantile(x, 0.25, axis=-1),
+)
+_statistic(
+    "upper quartile",
+    "your bandwidth takes the third quartile, not the median",
+    lambda x, n: np.quantile(x, 0.75, axis=-1),
+)
+
+
+def _median_above_zero(x: Any) -> Any:
+    with np.errstate(all="ignore"):
+        import warnings
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return np.nanmedian(np.where(x > 0, x, np.nan), axis=-1)
+
+
+def _rescaled(name: str, says: str, factor: Any) -> None:
+    def replacement(b: Any, original: Any, a: Any) -> Any:
+        n, d = a.shape[-2:]
+        return floored(b, np.median(all_distances(b, a), axis=-1) * factor(n, d))
+
+    alternative(name, "bandwidth_squared", says)(replacement)
+
+
+_rescaled(
+    "bandwidth of log N, without the two",
+    "your sigma^2 is median / log N: no 2, and log N for log(N + 1)",
+    lambda n, d: 1 / math.log(max(n, 2)),
+)
+_rescaled(
+    "bandwidth by d",
+    "your bandwidth divides by the dimensions too",
+    lambda n, d: 1 / (2 * d * math.log(n + 1)),
+)
+_rescaled(
+    "half the median", "your sigma^2 is half the median, without the log(N + 1)", lambda n, d: 0.5
+)
+_rescaled("median by N", "your sigma^2 is median / N", lambda n, d: 1 / n)
+_rescaled(
+    "log of N squared",
+    "your bandwidth divides by 2 log(N^2 + 1)",
+    lambda n, d: 1 / (2 * math.log(n * n + 1)),
+)
+_rescaled(
+    "log(N) plus the two left out",
+    "your sigma^2 is median / (log(N) + 1)",
+    lambda n, d: 1 / (math.log(n) + 1),
+)
+_rescaled(
+    "bandwidth quartered",
+    "your sigma^2 is a quarter of what it should be",
+    lambda n, d: 1 / (8 * math.log(n + 1)),
+)
+_rescaled(
+    "bandwidth four times",
+    "your sigma^2 is four times what it should be",
+    lambda n, d: 2 / math.log(n + 1),
+)
+for _floor in (1e-2, 1e-1, 1.0, 1e-7, 1e-16, 1e-24):
+
+    @alternative(
+        f"floor of {_floor:g}",
+        "SIGMA_SQUARED_MIN",
+        f"your sigma^2 has a floor of {_floor:g}, not of 1e-12",
+    )
+    def _(b: Any, original: Any, floor: float = _floor) -> Any:
+        return floor
+
+
+@alternative(
+    "floor on the median", "bandwidth_squared", "your floor of 1e-12 is the median's, not sigma^2's"
+)
+def _(b: Any, original: Any, a: Any) -> Any:
+    median = np.maximum(np.median(all_distances(b, a), axis=-1), 1e-12)
+    return median / (2 * math.log(a.shape[-2] + 1))
+
+
+# --- kernel --------------------------------------------------------------------------------------
+
+
+@alternative(
+    "normalised density",
+    "rbf_kernel",
+    "your kernel is the Gaussian's density: it is divided by (2 pi sigma^2)^(d/2)",
+)
+def _(b: Any, original: Any, x: Any, y: Any, sigma_squared: Any) -> Any:
+    with np.errstate(all="ignore"):
+        norm = (2 * math.pi * sigma_squared[..., None, None]) ** (x.shape[-1] / 2)
+        return original(x, y, sigma_squared) / norm
+
+
+@alternative("kernel transposed", "rbf_kernel", "your kernel is transposed: k(y_j, x_i) for [i, j]")
+def _(b: Any, original: Any, x: Any, y: Any, sigma_squared: Any) -> Any:
+    return np.swapaxes(original(x, y, sigma_squared), -1, -2)
+
+
+@alternative("distances transposed", "squared_distances", "your distances are transposed")
+def _(b: Any, original: Any, x: Any, y: Any) -> Any:
+    return np.swapaxes(original(x, y), -1, -2)
+
+
+@alternative(
+    "largest coordinate's distance",
+    "squared_distances",
+    "your squared distance is the largest coordinate's, not their sum",
+)
+def _(b: Any, original: Any, x: Any, y: Any) -> Any:
+    return np.max((x[..., :, None, :] - y[..., None, :, :]) ** 2, axis=-1)
+
+
+def _flow_parts(
+    b: Any, a: Any, g: Any, temperature: Any, bandwidth: Any, kernel: Any, slope: Any
+) -> tuple[Any, Any]:
+    """phi's terms for k = kernel(D, sigma^2), with slope its derivative by D."""
+    n = a.shape[-2]
+    s = np.full(a.shape[:-2], bandwidth**2) if bandwidth is not None else b.bandwidth_squared(a)
+    d2, s = b.squared_distances(a, a), s[..., None, None]
+    k, dk = kernel(d2, s), slope(d2, s)
+    difference = a[..., :, None, :] - a[..., None, :, :]
+    attraction = k @ g / n / (1.0 if temperature is None else temperature)
+    repulsion = 0.0 if temperature is None else np.sum(-2 * dk[..., None] * difference, -2) / n
+    return attraction, repulsion
+
+
+def _radial(name: str, says: str, kernel: Any, slope: Any) -> None:
+    """phi with another kernel and that kernel's own gradient."""
+
+    def replacement(
+        b: Any,
+        original: Any,
+        a: Any,
+        g: Any,
+        temperature: Any = None,
+        bandwidth: Any = None,
+        *rest: Any,
+    ) -> Any:
+        with np.errstate(all="ignore"):
+            parts = _flow_parts(b, a, g, temperature, bandwidth, kernel, slope)
+        return parts[0] + parts[1]
+
+    alternative(name, "phi", says)(replacement)
+
+
+for _power, _word, _exponent in (
+    (0.5, "inverse multiquadric", "^(-1/2)"),
+    (1.0, "rational quadratic", "^(-1)"),
+):
+    for _two, _width in ((1.0, "sigma^2"), (2.0, "(2 sigma^2)")):
+        _radial(
+            f"{_word} of {_width}",
+            f"your kernel is (1 + d^2 / {_width}){_exponent} with its gradient",
+            lambda d, s, p=_power, c=_two: (1 + d / (c * s)) ** -p,
+            lambda d, s, p=_power, c=_two: -p / (c * s) * (1 + d / (c * s)) ** (-p - 1),
+        )
+_radial(
+    "inverse multiquadric of one",
+    "your kernel is (1 + d^2)^(-1/2) with its gradient, without a bandwidth",
+    lambda d, s: (1 + d) ** -0.5,
+    lambda d, s: -0.5 * (1 + d) ** -1.5,
+)
+_radial(
+    "Laplace's kernel",
+    "your kernel is Laplace's, exp(-d / sigma), with its gradient",
+    lambda d, s: np.exp(-np.sqrt(d / s)),
+    lambda d, s: np.where(
+        d > 0, -np.exp(-np.sqrt(d / s)) / (2 * np.sqrt(np.maximum(d, 1e-300) * s)), 0
+    ),
+)
+_radial(
+    "Matern's kernel of 3/2",
+    "your kernel is Matern's of order 3/2, with its gradient",
+    lambda d, s: (1 + np.sqrt(3 * d / s)) * np.exp(-np.sqrt(3 * d / s)),
+    lambda d, s: -1.5 / s * np.exp(-np.sqrt(3 * d / s)),
+)
+for _sigmas in (1, 2, 3, 4):
+    _radial(
+        f"kernel cut at {_sigmas} sigma",
+        f"your kernel is cut: it is 0 beyond {_sigmas} sigma",
+        lambda d, s, c=_sigmas: np.where(d > c * c * s, 0.0, np.exp(-d / (2 * s))),
+        lambda d, s, c=_sigmas: np.where(d > c * c * s, 0.0, -np.exp(-d / (2 * s)) / (2 * s)),
+    )
+
+
+def _rows_of(b: Any, a: Any, bandwidth: Any) -> Any:
+    """sum_j k(a_j, a_i), [*, N, 1]."""
+    s = np.full(a.shape[:-2], bandwidth**2) if bandwidth is not None else b.bandwidth_squared(a)
+    return np.sum(b.rbf_kernel(a, a, s), axis=-1, keepdims=True)
+
+
+def _terms(name: str, says: str, change: Any) -> None:
+    """phi from its two terms, with N, alpha (or 1), the kernel's row sums, a and g."""
+
+    def replacement(
+        b: Any,
+        original: Any,
+        a: Any,
+        g: Any,
+        temperature: Any = None,
+        bandwidth: Any = None,
+        *rest: Any,
+    ) -> Any:
+        t, r = _attraction(b, original, a, g, temperature, (bandwidth, *rest))
+        alpha = 1.0 if temperature is None else temperature
+        return change(t, r, a.shape[-2], alpha, _rows_of(b, a, bandwidth), g)
+
+    alternative(name, "phi", says)(replacement)
+
+
+_terms(
+    "score's rows sum to one",
+    "your score's term is divided by sum_j k, as a softmax's, and not by N",
+    lambda t, r, n, alpha, k, g: n * t / k + r,
+)
+_terms(
+    "score's rows sum to one, over N",
+    "your score's kernel is made to sum to one over j, and then divided by N",
+    lambda t, r, n, alpha, k, g: t / k + r,
+)
+_terms(
+    "phi divided by the kernel's sum",
+    "your phi is divided by sum_j k, and not by N",
+    lambda t, r, n, alpha, k, g: n * (t + r) / k,
+)
+_terms(
+    "repulsion's rows sum to one",
+    "your repulsion is divided by sum_j k, and not by N",
+    lambda t, r, n, alpha, k, g: t + n * r / k,
+)
+_terms(
+    "temperature's root",
+    "your score is divided by the root of the temperature",
+    lambda t, r, n, alpha, k, g: t * math.sqrt(alpha) + r,
+)
+_terms(
+    "temperature multiplies both terms' balance",
+    "your temperature multiplies the repulsion as well as dividing the score",
+    lambda t, r, n, alpha, k, g: t + alpha * r,
+)
+_terms(
+    "repulsion's 1/N twice",
+    "your repulsion is divided by N twice",
+    lambda t, r, n, alpha, k, g: t + r / n,
+)
+_terms(
+    "attraction's 1/N twice",
+    "your score's term is divided by N twice",
+    lambda t, r, n, alpha, k, g: t / n + r,
+)
+_terms(
+    "own score added",
+    "your phi adds the particle's own score once more",
+    lambda t, r, n, alpha, k, g: t + r + g / alpha,
+)
+_terms(
+    "phi of unit length",
+    "your phi is scaled to length 1, each particle's by itself",
+    lambda t, r, n, alpha, k, g: (
+        (t + r) / np.maximum(np.linalg.norm(t + r, axis=-1, keepdims=True), 1e-300)
+    ),
+)
+_terms("entropy term only", "your phi leaves the score out", lambda t, r, n, alpha, k, g: r + 0 * t)
+
+
+@alternative("scores of unit length", "phi", "your scores are scaled to length 1 before the kernel")
+def _(b: Any, original: Any, a: Any, g: Any, *rest: Any) -> Any:
+    norm = np.linalg.norm(g, axis=-1, keepdims=True)
+    return original(a, g / np.where(norm > 0, norm, 1.0), *rest)
+
+
+@alternative("scores clipped to one", "phi", "your scores are clipped to [-1, 1], entry by entry")
+def _(b: Any, original: Any, a: Any, g: Any, *rest: Any) -> Any:
+    return original(a, np.clip(g, -1, 1), *rest)
+
+
+# --- step and transport --------------------------------------------------------------------------
+
+
+@alternative(
+    "velocity clipped to the box", "flow_step", "your step clips the velocity to [-1, 1] first"
+)
+def _(b: Any, original: Any, a: Any, velocity: Any, *rest: Any) -> Any:
+    return original(a, np.clip(velocity, -1, 1), *rest)
+
+
+@alternative(
+    "clipped before the step", "flow_step", "you clip the particles before the step, not after it"
+)
+def _(b: Any, original: Any, a: Any, velocity: Any, state: Any, budget: Any) -> Any:
+    free = dataclasses.replace(budget, low=None, high=None)
+    return original(np.clip(a, budget.low, budget.high), velocity, state, free)
+
+
+@alternative(
+    "clipped before the step too", "flow_step", "you clip the particles before the step as well"
+)
+def _(b: Any, original: Any, a: Any, velocity: Any, state: Any, budget: Any) -> Any:
+    return original(np.clip(a, budget.low, budget.high), velocity, state, budget)
+
+
+@alternative("sign of the velocity", "flow_step", "your step takes the velocity's sign only")
+def _(b: Any, original: Any, a: Any, velocity: Any, *rest: Any) -> Any:
+    return original(a, np.sign(velocity), *rest)
+
+
+@alternative(
+    "velocity of unit length", "flow_step", "your step scales each particle's velocity to length 1"
+)
+def _(b: Any, original: Any, a: Any, velocity: Any, *rest: Any) -> Any:
+    norm = np.linalg.norm(velocity, axis=-1, keepdims=True)
+    return original(a, velocity / np.where(norm > 0, norm, 1.0), *rest)
+
+
+@alternative("step without its size", "flow_step", "your step leaves out the step size")
+def _(b: Any, original: Any, a: Any, velocity: Any, state: Any, budget: Any) -> Any:
+    return original(a, velocity, state, dataclasses.replace(budget, step_size=1.0))
+
+
+@alternative("velocity added twice", "flow_step", "your step is twice as long")
+def _(b: Any, original: Any, a: Any, velocity: Any, state: Any, budget: Any) -> Any:
+    return original(a, velocity, state, dataclasses.replace(budget, step_size=2 * budget.step_size))
+
+
+@alternative("projected on the ball", "project", "you project on the unit ball, not on the box")
+def _(b: Any, original: Any, a: Any, *rest: Any) -> Any:
+    return a / np.maximum(np.linalg.norm(a, axis=-1, keepdims=True), 1.0)
+
+
+@alternative("wrapped round", "project", "you wrap round at the box's edge, and should clip")
+def _(b: Any, original: Any, a: Any, *rest: Any) -> Any:
+    return (a + 1) % 2 - 1
+
+
+for _inside in (1e-5, 1e-6, 1e-3):
+
+    @alternative(
+        f"box shrunk by {_inside:g}", "project", f"your box is +-(1 - {_inside:g}), not [-1, 1]"
+    )
+    def _(
+        b: Any, original: Any, a: Any, low: Any = -1.0, high: Any = 1.0, by: float = _inside
+    ) -> Any:
+        return original(a, None if low is None else low + by, None if high is None else high - by)
+
+
+@alternative(
+    "score at the start only",
+    "transport",
+    "your score is computed once, at the start, and the kernel anew at each step",
+)
+def _(b: Any, original: Any, score: Any, a: Any, *rest: Any) -> Any:
+    g = score(a)
+    return original(lambda now: g, a, *rest)
+
+
+@alternative(
+    "bandwidth at the start only",
+    "transport",
+    "your bandwidth is computed once, at the start, and the kernel anew at each step",
+)
+def _(b: Any, original: Any, score: Any, a: Any, budget: Any, *rest: Any) -> Any:
+    if budget.bandwidth is not None or budget.bandwidth_gradient:
+        return original(score, a, budget, *rest)
+    start = b.bandwidth_squared(a)
+    names = b._names
+    before, names["bandwidth_squared"] = names["bandwidth_squared"], lambda now: start
+    try:
+        return original(score, a, budget, *rest)
+    finally:
+        names["bandwidth_squared"] = before
+
+
+@alternative(
+    "kernel at the start only",
+    "transport",
+    "your kernel and repulsion are computed once, at the start, and the score anew at each step",
+)
+def _(b: Any, original: Any, score: Any, a: Any, budget: Any, *rest: Any) -> Any:
+    names, start = b._names, a
+    whole = names["phi"]
+    before, names["phi"] = whole, lambda now, g, *others: whole(start, g, *others)
+    try:
+        return original(score, a, budget, *rest)
+    finally:
+        names["phi"] = before
+
+
+# --- networks ------------------------------------------------------------------------------------
+
+
+def _network(name: str, says: str, change: Any) -> None:
+    """A network with its parameters changed."""
+    alternative(name, "_network", says)(
+        lambda b, original, params, x, activation="relu": original(change(params), x, activation)
+    )
+
+
+def _without(params: Any, names: Any, key: str) -> Any:
+    return {
+        k: {**v, key: 0 * v[key]} if k in names and isinstance(v, dict) and key in v else v
+        for k, v in params.items()
+    }
+
+
+_network(
+    "output bias left out",
+    "your network leaves out the output's bias",
+    lambda p: _without(p, ["output"], "bias"),
+)
+_network(
+    "hidden biases left out",
+    "your network leaves out the hidden layers' biases",
+    lambda p: _without(p, hidden_layers(p), "bias"),
+)
+_network(
+    "all biases left out",
+    "your network leaves out every bias",
+    lambda p: _without(p, [*hidden_layers(p), "output"], "bias"),
+)
+
+
+@alternative("a hidden layer left out", "_network", "your network leaves out its last activation")
+def _(b: Any, original: Any, params: Any, x: Any, activation: str = "relu") -> Any:
+    *first, last = hidden_layers(params)
+    for name in first:
+        x = _layer(b, params[name], x, activation)
+    x = _layer(b, params[last], x, None)
+    return x @ params["output"]["kernel"] + params["output"]["bias"]
+
+
+def _layer(b: Any, layer: Any, x: Any, activation: str | None) -> Any:
+    x = x @ layer["kernel"] + layer["bias"]
+    if "norm_scale" in layer:
+        x = b.layer_norm(x, layer["norm_scale"], layer["norm_offset"])
+    return x if activation is None else b.activate(x, activation)
+
+
+@alternative("linear network", "_network", "your network has no activation between its layers")
+def _(b: Any, original: Any, params: Any, x: Any, activation: str = "relu") -> Any:
+    for name in hidden_layers(params):
+        x = _layer(b, params[name], x, None)
+    return x @ params["output"]["kernel"] + params["output"]["bias"]
+
+
+def _normalised(name: str, says: str, epsilon: Any, ddof: int = 0) -> None:
+    def replacement(b: Any, original: Any, x: Any) -> Any:
+        centred = x - np.mean(x, axis=-1, keepdims=True)
+        n = x.shape[-1]
+        variance = np.sum(centred**2, axis=-1, keepdims=True) / max(n - ddof, 1)
+        return centred / np.sqrt(variance + epsilon)
+
+    alternative(name, "_normalise", says)(replacement)
+
+
+_normalised(
+    "variance by n - 1",
+    "your LayerNorm divides its variance by n - 1 (torch.var's default)",
+    1e-6,
+    1,
+)
+_normalised(
+    "variance by n - 1, epsilon 1e-5",
+    "your LayerNorm divides its variance by n - 1 and adds 1e-5",
+    1e-5,
+    1,
+)
+for _epsilon in (1e-4, 1e-7, 1e-10):
+    _normalised(
+        f"LayerNorm epsilon {_epsilon:g}",
+        f"your LayerNorm's epsilon is {_epsilon:g}, not 1e-6",
+        _epsilon,
+    )
+
+
+# --- reference -----------------------------------------------------------------------------------
+
+_flow_matching(
+    "target from the point",
+    "your flow's target is a - x_t, not a - x0",
+    lambda x0, a, t: ((1 - t) * x0 + t * a, t * 0 + a - ((1 - t) * x0 + t * a), t),
+)
+_flow_matching(
+    "target from the point, over 1 - t",
+    "your flow's target is (a - x_t) / (1 - t)",
+    lambda x0, a, t: (
+        (1 - t) * x0 + t * a,
+        (a - ((1 - t) * x0 + t * a)) / np.maximum(1 - t, 1e-300),
+        t,
+    ),
+)
+_flow_matching(
+    "target is the noise's negative",
+    "your flow's target is -x0, not a - x0",
+    lambda x0, a, t: ((1 - t) * x0 + t * a, -x0, t),
+)
+for _times in (10, 100, 999, 1000):
+    _flow_matching(
+        f"time times {_times}",
+        f"your network is given {_times} t, not t",
+        lambda x0, a, t, c=_times: ((1 - t) * x0 + t * a, a - x0, c * t),
+    )
+    _sampler(
+        f"sampler's time times {_times}",
+        f"your sampler gives the network {_times} t, not t",
+        lambda v, x, k, clip, c=_times: clip(_walk(lambda y, t: v(y, c * t), x, k)),
+    )
+_flow_matching(
+    "time left out",
+    "your network is given 0 for t",
+    lambda x0, a, t: ((1 - t) * x0 + t * a, a - x0, 0 * t),
+)
+_flow_matching(
+    "noise left out of the point",
+    "your point is t a, without the noise",
+    lambda x0, a, t: (t * a, a - x0, t),
+)
+_flow_matching(
+    "square root path",
+    "your path is sqrt(1 - t) x0 + sqrt(t) a, with the target a - x0",
+    lambda x0, a, t: (np.sqrt(1 - t) * x0 + np.sqrt(t) * a, a - x0, t),
+)
+_flow_matching(
+    "half the loss",
+    "your loss is half the mean square",
+    lambda x0, a, t: ((1 - t) * x0 + t * a, a - x0, t),
+    lambda e, w: (np.mean(w * e**2) / 2, w * e / e.size),
+)
+
+
+def _walk(v: Any, x: Any, k: int) -> Any:
+    for i in range(k):
+        x = x + v(x, i / k) / k
+    return x
+
+
+def _gaussian(name: str, says: str, change: Any, edge: float = 1 - 2.0**-20) -> None:
+    """The likelihood of changed means and log-stds, with other edges of tanh's inverse."""
+
+    def replacement(
+        b: Any,
+        original: Any,
+        params: Any,
+        s: Any,
+        a: Any,
+        tanh: bool = False,
+        activation: str = "relu",
+        weight: Any = None,
+    ) -> Any:
+        log_std = change(np.clip(params["log_std"], -5.0, 2.0))
+        with np.errstate(all="ignore"):
+            u = np.arctanh(np.clip(a, -edge, edge)) if tanh else a
+            z = (u - b.mlp(params, s, activation)) * np.exp(-log_std)
+            nll = z**2 / 2 + log_std + math.log(2 * math.pi) / 2
+            if tanh:
+                nll = nll + 2 * (math.log(2) - u - np.logaddexp(0, -2 * u))
+        rows = np.ones(len(a)) if weight is None else weight
+        return np.mean(rows * np.sum(nll, axis=-1))
+
+    alternative(name, "gaussian_loss", says)(replacement)
+
+
+_gaussian(
+    "log_std as log-variance",
+    "your log_std is taken as the logarithm of the variance",
+    lambda log_std: log_std / 2,
+)
+_gaussian(
+    "log_std of 0", "your standard deviation is 1 whatever log_std is", lambda log_std: 0 * log_std
+)
+_gaussian("log_std doubled", "your standard deviation is squared", lambda log_std: 2 * log_std)
+for _edge in (1e-2, 1e-3, 1e-4, 1e-5, 1e-7, 1e-8):
+    _gaussian(
+        f"tanh's inverse clipped at 1 - {_edge:g}",
+        f"your inverse of tanh is clipped at 1 - {_edge:g}, not at 1 - 2^-20",
+        lambda log_std: log_std,
+        1 - _edge,
+    )
+
+
+# --- critic --------------------------------------------------------------------------------------
+
+
+def _target(name: str, says: str, change: Any) -> None:
+    """The target from its parts: change(r, mask, discount, value of the next particles)."""
+
+    def replacement(
+        b: Any,
+        original: Any,
+        q: Any,
+        r: Any,
+        mask: Any,
+        discount: float,
+        how: str = "min",
+        particles: str = "mean",
+        *rest: Any,
+    ) -> Any:
+        value = original(q, 0 * r, np.ones_like(r), 1.0, how, particles, *rest)
+        return change(r, mask.astype(value.dtype), discount, value)
+
+    alternative(name, "td_target", says)(replacement)
+
+
+_target("mask left out", "your target leaves out the mask", lambda r, m, g, v: r + g * v)
+_target("discount left out", "your target leaves out the discount", lambda r, m, g, v: r + m * v)
+_target("discount squared", "your target discounts twice", lambda r, m, g, v: r + g * g * m * v)
+_target(
+    "reward where done only",
+    "your target takes the reward only where the task is done",
+    lambda r, m, g, v: (1 - m) * r + g * m * v,
+)
+_target("bootstrap left out", "your target is the reward alone", lambda r, m, g, v: r + 0 * v)
+_target(
+    "targets averaged over the batch",
+    "your target mixes the states of the batch by broadcasting",
+    lambda r, m, g, v: r + g * m * np.mean(v),
+)
+_target(
+    "reward scaled by one minus discount",
+    "your reward is multiplied by 1 - discount",
+    lambda r, m, g, v: (1 - g) * r + g * m * v,
+)
+_target(
+    "value not below zero",
+    "your bootstrap value is cut at 0",
+    lambda r, m, g, v: r + g * m * np.maximum(v, 0),
+)
+
+
+@alternative(
+    "first two of the ensemble", "aggregate", "your ensemble counts its first two members only"
+)
+def _(b: Any, original: Any, q: Any, *rest: Any) -> Any:
+    return original(q[:2], *rest)
+
+
+@alternative("first of the ensemble", "aggregate", "your ensemble counts its first member only")
+def _(b: Any, original: Any, q: Any, *rest: Any) -> Any:
+    return original(q[:1], *rest)
+
+
+@alternative("median of the ensemble", "aggregate", "your ensemble takes the median")
+def _(b: Any, original: Any, q: Any, *rest: Any) -> Any:
+    return np.median(q, axis=0)
+
+
+@alternative(
+    "mean over the ensemble", "critic_loss", "your loss is the mean over the ensemble, not the sum"
+)
+def _(b: Any, original: Any, q: Any, *rest: Any) -> Any:
+    return original(q, *rest) / len(q)
+
+
+@alternative("half the critic's loss", "critic_loss", "your loss is half the square")
+def _(b: Any, original: Any, *args: Any) -> Any:
+    return original(*args) / 2
+
+
+def _critic_loss(name: str, says: str, value: Any) -> None:
+    """The critic's loss with another function of x = y - Q."""
+
+    def replacement(
+        b: Any, original: Any, q: Any, y: Any, loss: str = "squared", expectile: float = 0.9
+    ) -> Any:
+        return np.mean(np.sum(value(y - q, expectile), axis=0))
+
+    alternative(name, "critic_loss", says)(replacement)
+
+
+_critic_loss(
+    "expectile on the other side",
+    "your expectile weighs the wrong side: tau where Q is above y",
+    lambda x, t: np.where(x > 0, 1 - t, t) * x**2,
+)
+_critic_loss(
+    "Huber's loss, doubled",
+    "your loss is twice Huber's (smooth L1), not the square",
+    lambda x, t: np.where(np.abs(x) < 1, x**2, 2 * np.abs(x) - 1),
+)
+_critic_loss(
+    "log-cosh",
+    "your loss is log cosh, not the square",
+    lambda x, t: np.logaddexp(x, -x) - math.log(2),
+)
+_critic_loss("root mean square", "your loss is |y - Q|, not the square", lambda x, t: np.abs(x))
+
+
+# --- baselines -----------------------------------------------------------------------------------
+
+
+def _weights(name: str, says: str, change: Any) -> None:
+    """Weights from the two aggregated values: change(q, own [B, N], beta, maximum)."""
+
+    def replacement(
+        b: Any,
+        original: Any,
+        q: Any,
+        baseline: Any,
+        how: str = "mean",
+        temperature: float = 1.0,
+        maximum: float = 20.0,
+    ) -> Any:
+        with np.errstate(all="ignore"):
+            values = b.aggregate(q, how), b.aggregate(baseline, how)
+            return change(*values, temperature, maximum)
+
+    alternative(name, "advantage_weights", says)(replacement)
+
+
+def _bounded(advantage: Any, temperature: float, maximum: float) -> Any:
+    return np.exp(np.minimum(advantage / temperature, math.log(maximum)))
+
+
+_weights(
+    "baseline is the best particle",
+    "your baseline is the best particle's value, not the mean",
+    lambda q, own, t, m: _bounded(q - own.max(-1), t, m),
+)
+_weights(
+    "baseline is the first particle",
+    "your baseline is the first particle's value",
+    lambda q, own, t, m: _bounded(q - own[:, 0], t, m),
+)
+_weights(
+    "baseline is the median",
+    "your baseline is the median particle's value",
+    lambda q, own, t, m: _bounded(q - np.median(own, -1), t, m),
+)
+_weights(
+    "baseline left out",
+    "your weights have no baseline: exp(Q / beta)",
+    lambda q, own, t, m: _bounded(q, t, m),
+)
+_weights(
+    "baseline of the batch",
+    "your baseline is the mean over the batch",
+    lambda q, own, t, m: _bounded(q - own.mean(), t, m),
+)
+_weights(
+    "temperature multiplies the advantage",
+    "your weights multiply by beta, and should divide",
+    lambda q, own, t, m: _bounded((q - own.mean(-1)) * t * t, t, m),
+)
+_weights(
+    "exponent clipped at the maximum",
+    "your maximum bounds the exponent, not the weight",
+    lambda q, own, t, m: np.exp(np.minimum((q - own.mean(-1)) / t, m)),
+)
+_weights(
+    "binary weights",
+    "your weights are 1 where the advantage is positive and 0 elsewhere",
+    lambda q, own, t, m: (q > own.mean(-1)) * 1.0,
+)
+_weights(
+    "advantage's sign",
+    "your advantage has the wrong sign",
+    lambda q, own, t, m: _bounded(own.mean(-1) - q, t, m),
+)
+_weights(
+    "weights of mean one",
+    "your weights are divided by their mean over the batch",
+    lambda q, own, t, m: _bounded(q - own.mean(-1), t, m) / _bounded(q - own.mean(-1), t, m).mean(),
+)
+
+
+def _policy(name: str, says: str, change: Any) -> None:
+    """FQL's policy loss: change(a, target, q(action, how), distillation, normalise)."""
+
+    def replacement(
+        b: Any,
+        original: Any,
+        params: Any,
+        critic: Any,
+        s: Any,
+        noise: Any,
+        target: Any,
+        distillation: float = 10.0,
+        normalise: bool = False,
+        activation: str = "relu",
+        critic_activation: str = "relu",
+    ) -> Any:
+        a = b.policy_actions(params, s, noise, activation)
+
+        def q(action: Any, how: str = "mean") -> Any:
+            values = b.critic_values(critic, s, action, critic_activation)
+            return {"mean": values.mean(0), "min": values.min(0), "max": values.max(0)}.get(
+                how, values[0]
+            )
+
+        return change(a, target, q, distillation, normalise)
+
+    alternative(name, "policy_loss", says)(replacement)
+
+
+def _scale(q: Any, normalise: bool) -> Any:
+    return 1 / np.maximum(np.mean(np.abs(q)), 1e-8) if normalise else 1.0
+
+
+def _policy_form(name: str, says: str, distil: Any = None, value: Any = None) -> None:
+    """The loss with another distillation, or another value."""
+
+    def change(a: Any, target: Any, q: Any, alpha: float, normalise: bool) -> Any:
+        near = np.mean((a - target) ** 2) if distil is None else distil(a, target)
+        best = q(np.clip(a, -1, 1)) if value is None else value(a, q)
+        return alpha * near - _scale(best, normalise) * np.mean(best)
+
+    _policy(name, says, change)
+
+
+_policy_form(
+    "distillation summed over dimensions",
+    "your distillation sums over the dimensions, and should take their mean",
+    lambda a, x: np.mean(np.sum((a - x) ** 2, axis=-1)),
+)
+_policy_form(
+    "distillation summed",
+    "your distillation sums over batch and dimensions",
+    lambda a, x: np.sum((a - x) ** 2),
+)
+_policy_form(
+    "distillation halved",
+    "your distillation is half the mean square",
+    lambda a, x: np.mean((a - x) ** 2) / 2,
+)
+_policy_form(
+    "distillation's absolute error",
+    "your distillation is the absolute error",
+    lambda a, x: np.mean(np.abs(a - x)),
+)
+_policy_form(
+    "distillation of clipped actions",
+    "your distillation compares clipped actions",
+    lambda a, x: np.mean((np.clip(a, -1, 1) - x) ** 2),
+)
+_policy_form(
+    "policy by the worst critic",
+    "your policy climbs the minimum of the critics, not their mean",
+    None,
+    lambda a, q: q(np.clip(a, -1, 1), "min"),
+)
+_policy_form(
+    "policy by the best critic",
+    "your policy climbs the maximum of the critics, not their mean",
+    None,
+    lambda a, q: q(np.clip(a, -1, 1), "max"),
+)
+_policy_form(
+    "policy by the first critic",
+    "your policy climbs the first critic alone",
+    None,
+    lambda a, q: q(np.clip(a, -1, 1), "first"),
+)
+_policy_form(
+    "policy's action not clipped",
+    "your policy's action is not clipped before the critic",
+    None,
+    lambda a, q: q(a),
+)
+_policy_form(
+    "policy's action squashed",
+    "your policy's action is squashed by tanh before the critic",
+    None,
+    lambda a, q: q(np.tanh(a)),
+)
+_policy(
+    "distillation on the value",
+    "your alpha multiplies the value and not the distillation",
+    lambda a, x, q, alpha, n: (
+        np.mean((a - x) ** 2)
+        - alpha * _scale(q(np.clip(a, -1, 1)), n) * np.mean(q(np.clip(a, -1, 1)))
+    ),
+)
+_policy(
+    "distillation left out",
+    "your policy loss leaves out the distillation",
+    lambda a, x, q, alpha, n: -_scale(q(np.clip(a, -1, 1)), n) * np.mean(q(np.clip(a, -1, 1))),
+)
+_policy(
+    "value left out",
+    "your policy loss leaves out the value",
+    lambda a, x, q, alpha, n: alpha * np.mean((a - x) ** 2),
+)
+_policy(
+    "value scaled by the mean, not of |Q|",
+    "you divide by |mean Q|, not by the mean of |Q|",
+    lambda a, x, q, alpha, n: (
+        alpha * np.mean((a - x) ** 2)
+        - (1 / max(abs(float(np.mean(q(np.clip(a, -1, 1))))), 1e-8) if n else 1.0)
+        * np.mean(q(np.clip(a, -1, 1)))
+    ),
+)
+
+
+# --- optimiser and selection ---------------------------------------------------------------------
+
+
+def _adam(name: str, says: str, step: Any) -> None:
+    """Adam with another step: step(theta, m, v, g, t, learning rate) on new moments."""
+
+    def replacement(
+        b: Any,
+        original: Any,
+        params: Any,
+        gradient: Any,
+        state: Any,
+        learning_rate: float,
+        b1: float = 0.9,
+        b2: float = 0.999,
+        epsilon: float = 1e-8,
+    ) -> Any:
+        _, new = original(params, gradient, state, learning_rate, b1, b2, epsilon)
+        t = int(new["count"])
+        moved = tree_map(
+            lambda p, m, v, g: step(p, m, v, g, t, learning_rate),
+            params,
+            new["m"],
+            new["v"],
+            gradient,
+        )
+        return moved, new
+
+    alternative(name, "adam_step", says)(replacement)
+
+
+def _m(m: Any, t: int) -> Any:
+    return m / (1 - 0.9**t)
+
+
+def _v(v: Any, t: int) -> Any:
+    return v / (1 - 0.999**t)
+
+
+_adam(
+    "first moment not corrected",
+    "your Adam corrects the second moment only",
+    lambda p, m, v, g, t, lr: p - lr * m / (np.sqrt(_v(v, t)) + 1e-8),
+)
+_adam(
+    "second moment not corrected",
+    "your Adam corrects the first moment only",
+    lambda p, m, v, g, t, lr: p - lr * _m(m, t) / (np.sqrt(v) + 1e-8),
+)
+_adam(
+    "epsilon before the correction",
+    "your Adam adds its epsilon before the correction (epsilon-hat)",
+    lambda p, m, v, g, t, lr: (
+        p - lr * math.sqrt(1 - 0.999**t) / (1 - 0.9**t) * m / (np.sqrt(v) + 1e-8)
+    ),
+)
+_adam(
+    "root left out",
+    "your Adam leaves out the root of the second moment",
+    lambda p, m, v, g, t, lr: p - lr * _m(m, t) / (_v(v, t) + 1e-8),
+)
+for _decay in (1e-4, 1e-3, 1e-2, 0.1):
+    _adam(
+        f"weight decay {_decay:g}",
+        f"your Adam decays the weights by {_decay:g} (AdamW)",
+        lambda p, m, v, g, t, lr, w=_decay: (
+            p * (1 - lr * w) - lr * _m(m, t) / (np.sqrt(_v(v, t)) + 1e-8)
+        ),
+    )
+for _eps in (1e-9, 1e-12, 1e-16):
+    _adam(
+        f"Adam's epsilon {_eps:g}",
+        f"your Adam's epsilon is {_eps:g}, not 1e-8",
+        lambda p, m, v, g, t, lr, e=_eps: p - lr * _m(m, t) / (np.sqrt(_v(v, t)) + e),
+    )
+_adam(
+    "Nesterov's Adam",
+    "your Adam is Nesterov's (NAdam)",
+    lambda p, m, v, g, t, lr: (
+        p - lr * (0.9 * _m(m, t) + 0.1 * g / (1 - 0.9**t)) / (np.sqrt(_v(v, t)) + 1e-8)
+    ),
+)
+
+
+def _leaves_mixed(name: str, says: str, part: str, copied: bool) -> None:
+    """Polyak on some leaves only: the others are copied, or left as they are."""
+
+    def mix(online: Any, target: Any, tau: float, key: str = "") -> Any:
+        if isinstance(online, dict):
+            return {k: mix(online[k], target[k], tau, k) for k in online}
+        if key.startswith(part):
+            return np.array(online if copied else target)
+        return tau * online + (1 - tau) * target
+
+    alternative(name, "polyak", says)(
+        lambda b, original, online, target, tau: mix(online, target, tau)
+    )
+
+
+for _part, _word in (("bias", "biases"), ("norm", "LayerNorm's parameters"), ("kernel", "kernels")):
+    _leaves_mixed(f"{_word} copied", f"your target copies the {_word} outright", _part, True)
+    _leaves_mixed(f"{_word} left", f"your target leaves the {_word} as they are", _part, False)
+
+
+def _norm_of(name: str, says: str, keep: Any) -> None:
+    """Clipping by the norm of some leaves only."""
+
+    def squares(tree: Any, key: str = "") -> float:
+        if isinstance(tree, dict):
+            return sum(squares(v, k) for k, v in tree.items())
+        return float(np.sum(tree**2)) if keep(key) else 0.0
+
+    def replacement(b: Any, original: Any, gradient: Any, max_norm: float) -> Any:
+        scale = max_norm / max(math.sqrt(squares(gradient)), max_norm)
+        return tree_map(lambda g: g * scale, gradient)
+
+    alternative(name, "clip_by_global_norm", says)(replacement)
+
+
+_norm_of("norm of the kernels", "your norm is the kernels' only", lambda k: k == "kernel")
+_norm_of("norm without biases", "your norm leaves the biases out", lambda k: k != "bias")
+_norm_of(
+    "norm without LayerNorm",
+    "your norm leaves LayerNorm's parameters out",
+    lambda k: not k.startswith("norm"),
+)
+_norm_of("norm of the biases", "your norm is the biases' only", lambda k: k == "bias")
+
+
+@alternative("worst of the particles", "select", "you pick the worst particle: argmin for argmax")
+def _(b: Any, original: Any, a: Any, q: Any, *rest: Any) -> Any:
+    return original(a, -q, *rest)
+
+
+@alternative(
+    "softmax times the temperature", "select", "your softmax multiplies by the temperature"
+)
+def _(
+    b: Any, original: Any, a: Any, q: Any, u: Any, rule: str = "best", temperature: float = 1.0
+) -> Any:
+    return original(a, q, u, rule, 1 / temperature)
+
+
+@alternative(
+    "softmax from the other end",
+    "select",
+    "your softmax's draw counts from the last particle: it takes 1 - u for u",
+)
+def _(b: Any, original: Any, a: Any, q: Any, u: Any, *rest: Any) -> Any:
+    return original(a, q, 1 - u, *rest)
+
+
+@alternative("probabilities from the values", "select", "you pick in proportion to the values")
+def _(
+    b: Any, original: Any, a: Any, q: Any, u: Any, rule: str = "best", temperature: float = 1.0
+) -> Any:
+    if rule != "softmax":
+        return original(a, q, u, rule, temperature)
+    with np.errstate(all="ignore"):
+        p = q / np.sum(q, axis=-1, keepdims=True)
+    index = np.minimum(np.sum(np.cumsum(p, axis=-1) <= u[..., None], axis=-1), a.shape[-2] - 1)
+    return np.take_along_axis(a, index[..., None, None], axis=-2)[..., 0, :], index
+
+
+# --- amortised gradient --------------------------------------------------------------------------
+
+
+@alternative(
+    "gradient field normalised", "gradient_field", "your field's output is scaled to length 1"
+)
+def _(b: Any, original: Any, *args: Any) -> Any:
+    return b.normalise_rows(original(*args))
+
+
+@alternative("half the field's loss", "gradient_field_loss", "your loss is half the mean square")
+def _(b: Any, original: Any, *args: Any) -> Any:
+    return original(*args) / 2
+
+
+@alternative(
+    "field's output normalised in the loss",
+    "gradient_field_loss",
+    "your loss normalises the field's output as well as the target",
+)
+def _(
+    b: Any,
+    original: Any,
+    params: Any,
+    s: Any,
+    a: Any,
+    g: Any,
+    normalise: bool = False,
+    activation: str = "relu",
+) -> Any:
+    f = b.gradient_field(params, s, a, activation)
+    return np.mean((b.normalise_rows(f) - b.normalise_rows(g)) ** 2)
+
+
+@alternative("score of the sum", "action_gradient", "your score is of the critics' sum")
+def _(b: Any, original: Any, params: Any, s: Any, a: Any, how: str = "mean", *rest: Any) -> Any:
+    members = len(params["output"]["bias"])
+    return original(params, s, a, "mean", *rest) * members
+
+
+@alternative("score's sign, of the critic", "action_gradient", "your score descends the critic")
+def _(b: Any, original: Any, *args: Any) -> Any:
+    return -original(*args)
+
+
+@alternative(
+    "score of unit length", "action_gradient", "your score is scaled to length 1 (norm + 1e-8)"
+)
+def _(b: Any, original: Any, *args: Any) -> Any:
+    g = original(*args)
+    return g / (np.linalg.norm(g, axis=-1, keepdims=True) + 1e-8)

@@ -1,0 +1,91 @@
+"""Loading what is to be checked: a function, a method of a class, a module that is called."""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ..support.errors import VGFError
+from ..support.objects import load_object, short_error
+from ..testing.variants import VARIANTS, Variant
+
+
+def load_checked(target: str, construct: Mapping[str, Any] | None = None) -> Callable[..., Any]:
+    """A function by its name; of a class, an instance is made and its method taken.
+
+    Args:
+        target: ``module:function``, ``path/to/file.py:Class.method`` or ``...:Class``, whose
+            instances are called.
+        construct: arguments of the class.
+
+    Raises:
+        VGFError: what cannot be found, imported, made or called.
+    """
+    found = load_object(target)
+    place, _, path = target.rpartition(":")
+    owner, _, name = path.rpartition(".")
+    if inspect.isclass(found):
+        found = _make(found, construct or {}, target)
+    elif owner:
+        cls = load_object(f"{place}:{owner}")
+        plain = inspect.isclass(cls) and inspect.isfunction(inspect.getattr_static(cls, name))
+        if plain:
+            found = getattr(_make(cls, construct or {}, target), name)
+        elif construct:
+            raise VGFError(f"{target}: --construct is for a class, and {owner} is none")
+    elif construct:
+        raise VGFError(f"{target}: --construct is for a class or its method, not for a function")
+    if not callable(found):
+        raise VGFError(f"{target} is a {type(found).__name__}, not a function")
+    function: Callable[..., Any] = found
+    return function
+
+
+def _make(cls: type, construct: Mapping[str, Any], target: str) -> Any:
+    try:
+        signature = inspect.signature(cls)
+    except (TypeError, ValueError):
+        signature = None
+    if signature is not None:
+        try:
+            signature.bind(**construct)
+        except TypeError as error:
+            raise VGFError(
+                f"{target}: {cls.__name__}{signature} cannot be made ({error}); give what it needs "
+                "with --construct NAME=VALUE, or check a function that makes one"
+            ) from None
+    try:
+        return cls(**construct)
+    except Exception as error:
+        raise VGFError(f"{target}: {cls.__name__} cannot be made: {short_error(error)}") from error
+
+
+def load_variants(path: Path) -> tuple[Variant, ...]:
+    """The variants that a file of one's own registers with `vgf.testing.variants.variant`.
+
+    Raises:
+        VGFError: a file that is not there, cannot be imported, or registers none.
+    """
+    if not path.is_file():
+        raise VGFError(f"{path}: no such file")
+    before = dict(VARIANTS)
+    description = importlib.util.spec_from_file_location(f"variants_{path.stem}", path)
+    assert description is not None
+    assert description.loader is not None
+    module = importlib.util.module_from_spec(description)
+    sys.modules[description.name] = module
+    try:
+        description.loader.exec_module(module)
+        found = tuple(v for name, v in VARIANTS.items() if before.get(name) is not v)
+    except Exception as error:
+        raise VGFError(f"{path} cannot be imported: {short_error(error)}") from error
+    finally:
+        VARIANTS.clear()
+        VARIANTS.update(before)
+    if not found:
+        raise VGFError(f"{path} registers no variant; use @vgf.testing.variants.variant(...)")
+    return found
