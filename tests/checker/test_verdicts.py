@@ -293,7 +293,7 @@ def test_a_failure_of_the_check_itself_is_status_3(file, monkeypatch, capsys):
 def test_sizes_are_held_and_the_domain_is_said(file, capsys):
     words = ["check", f"{file}:target", "--as", "td_target", "--examples", "30"]
     assert main([*words, "--sizes", "N=7,E=4"]) == 0
-    assert "N 7, E 4" in " ".join(capsys.readouterr().out.split())
+    assert "N 7, d 1 to 12, E 4" in " ".join(capsys.readouterr().out.split())
     assert main([*words, "--sizes", "K=7"]) == 2
     assert main([*words, "--tolerance", "loose"]) == 2
 

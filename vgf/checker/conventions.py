@@ -718,7 +718,13 @@ def _critic_loss(name: str, says: str, value: Any) -> None:
     """The critic's loss with another function of x = y - Q."""
 
     def replacement(
-        b: Any, original: Any, q: Any, y: Any, loss: str = "squared", expectile: float = 0.9
+        b: Any,
+        original: Any,
+        q: Any,
+        y: Any,
+        loss: str = "squared",
+        expectile: float = 0.9,
+        *rest: Any,
     ) -> Any:
         return np.mean(np.sum(value(y - q, expectile), axis=0))
 
