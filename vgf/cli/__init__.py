@@ -20,6 +20,7 @@ from ..support.suggestions import did_you_mean, nearest
 COMMANDS = {
     "run": "train and evaluate an agent; without a flag, the demo",
     "eval": "evaluate a checkpoint at any test budget, on any backend",
+    "sweep": "many runs: tasks x methods x seeds, here or on a cluster",
     "compare": "compare methods over tasks and seeds: tables, intervals, figures",
     "import": "an agent of other code, or an exported one, as a run folder",
     "export": "a run's agent as .npz with a README, in a folder or on the Hugging Face Hub",
@@ -35,7 +36,7 @@ COMMANDS = {
     "backends": "what is installed here, and what each backend can use",
 }
 
-_COMPUTING = ("run", "eval")
+_COMPUTING = ("run", "sweep", "eval")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -13,9 +13,11 @@ from typing import Any
 
 
 def usable_cores() -> int:
-    """How many cores this process may use."""
+    """How many cores this process may use: the system's answer, or VGF_CORES if that is fewer."""
+    own = os.environ.get("VGF_CORES", "")
     usable = getattr(os, "sched_getaffinity", None)  # not on macOS and Windows
-    return len(usable(0)) if usable else os.cpu_count() or 1
+    there = len(usable(0)) if usable else os.cpu_count() or 1
+    return min(there, max(1, int(own))) if own.isdigit() else there
 
 
 @contextmanager

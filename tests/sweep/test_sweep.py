@@ -1,0 +1,267 @@
+"""Sweeps: what they run, that nothing is lost when something dies, and that a sick run is alone."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from needs import SECONDS, need
+
+from vgf.cli import main
+from vgf.runs.checkpoint import ARRAYS, checkpoint_path, latest_step
+from vgf.support.errors import VGFError
+from vgf.sweep.engines import run_ray, run_slurm
+from vgf.sweep.folder import cell_names, states, summary, write_cells
+from vgf.sweep.spec import read_spec
+
+need("ogbench")
+
+SPEC = """
+tasks = ["pointmaze-medium-navigate-singletask-task1-v0"]
+methods = ["bc"]
+seeds = {seeds}
+[settings]
+train = {{ steps = {steps}, batch_size = 8, log_every = 10, evaluate_every = {steps}, \
+checkpoint_every = 20 }}
+task = {{ data_episodes = 2, data_dir = "{data}", action_repeat = 8 }}
+evaluation = {{ episodes = 1, steps = [0], workers = 0 }}
+agent = {{ critic = {{ hidden = [8] }}, reference = {{ hidden = [8] }} }}
+backend = {{ name = "numpy" }}
+{more}
+"""
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("data")
+
+
+def write_spec(
+    folder: Path, data: Path, seeds: object = 2, steps: int = 100, more: str = ""
+) -> Path:
+    path = folder / "spec.toml"
+    path.write_text(SPEC.format(seeds=seeds, steps=steps, data=data, more=more))
+    return path
+
+
+def sweep(spec: Path, out: Path, *words: str) -> int:
+    return main(["sweep", str(spec), "--out", str(out), "--no-estimate", *words])
+
+
+def last_arrays(folder: Path) -> dict[str, bytes]:
+    """The arrays of every run's last checkpoint, and its logs."""
+    found = {}
+    for name in cell_names(folder):
+        place = folder / "runs" / name
+        step = latest_step(place)
+        assert step is not None
+        found[name] = (checkpoint_path(place, step) / ARRAYS).read_bytes()
+        found[f"{name} evaluations"] = (place / "evaluations.jsonl").read_bytes()
+    return found
+
+
+def processes_of(folder: Path) -> Iterator[int]:
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if str(folder).encode() in (entry / "cmdline").read_bytes():
+                yield int(entry.name)
+
+
+# --- what is run ----------------------------------------------------------------------------------
+
+
+def test_a_spec_is_expanded(tmp_path: Path) -> None:
+    path = tmp_path / "spec.toml"
+    path.write_text(
+        'tasks = ["a-v0", "b-v0"]\nmethods = ["vgf", "fql"]\nseeds = [3, 5]\n'
+        '[settings.train]\nsteps = 70\n[grid]\n"train.batch_size" = [8, 16]\n'
+    )
+    cells = read_spec(path)
+    assert len(cells) == 16
+    one = cells["a-v0-fql-batch_size=16-seed-5"]
+    assert (one.task.env, one.agent.method, one.seed) == ("a-v0", "fql", 5)
+    assert (one.train.steps, one.train.batch_size, one.seeds) == (70, 16, 1)
+
+
+def test_the_papers_groups(tmp_path: Path) -> None:
+    """A family is its offline presets; another method keeps the task."""
+    path = tmp_path / "spec.toml"
+    path.write_text('presets = "ogbench-avgf"\nseeds = 2\n')
+    cells = read_spec(path)
+    assert len(cells) == 100
+    assert {one.agent.method for one in cells.values()} == {"avgf"}
+    assert len({one.task.env for one in cells.values()}) == 50
+    path.write_text('presets = ["cube-single-task2-avgf"]\nmethods = ["avgf", "fql"]\n')
+    assert list(read_spec(path)) == [
+        "cube-single-task2-avgf-seed-0",
+        "cube-single-task2-fql-seed-0",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("taks = []", "unknown key taks; did you mean tasks?"),
+        ("seeds = 2", "name either tasks or presets"),
+        ('presets = "ogbench-agvf"', "did you mean ogbench-avgf?"),
+        ('tasks = ["a"]\nmethods = ["fqll"]', "a: .*did you mean 'fql'"),
+        ('tasks = ["a"]\nseeds = 0', "it must be a number of seeds, or a list"),
+        ('tasks = ["a"]\nseeds = [1, 1]', "a-vgf-seed-1 is there twice"),
+        ('tasks = ["a"]\n[settings]\ntrain = { stepz = 1 }', "unknown key train.stepz; did you"),
+        ('tasks = ["a"]\n[settings]\nseed = 1', "seed is the sweep's own"),
+        ('tasks = ["a"]\n[grid]\n"train.steps" = 5', "it must be a list of values"),
+    ],
+)
+def test_wrong_specs(tmp_path: Path, text: str, words: str) -> None:
+    path = tmp_path / "spec.toml"
+    path.write_text(text)
+    with pytest.raises(VGFError, match=words) as error:
+        read_spec(path)
+    assert str(error.value).startswith(str(path))
+
+
+def test_what_a_folder_holds_is_not_changed(tmp_path: Path) -> None:
+    """More runs may come; none changes or goes."""
+    path, out = tmp_path / "spec.toml", tmp_path / "out"
+    path.write_text('tasks = ["a"]\nseeds = 1')
+    write_cells(out, read_spec(path))
+    path.write_text('tasks = ["a"]\nseeds = 2')
+    write_cells(out, read_spec(path))
+    assert summary(states(out)) == "2 runs: 2 not started"
+    path.write_text('tasks = ["a"]\nseeds = [1]')
+    with pytest.raises(VGFError, match="has a-vgf-seed-0, which the file no longer names"):
+        write_cells(out, read_spec(path))
+    path.write_text('tasks = ["a"]\nseeds = 2\n[settings.train]\nsteps = 1')
+    with pytest.raises(VGFError, match="has a-vgf-seed-0 with other settings"):
+        write_cells(out, read_spec(path))
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/file").touch()
+    with pytest.raises(VGFError, match="is not a sweep's"):
+        write_cells(tmp_path / "other", read_spec(path))
+    assert main(["sweep", "--status", str(tmp_path / "other")]) == 2
+
+
+# --- running --------------------------------------------------------------------------------------
+
+
+@pytest.mark.full
+def test_one_sick_run_fails_alone(
+    tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is told with its one line, in the status and in the comparison, and can be retried."""
+    more = '[grid]\n"agent.learning_rate" = [1e-3, 1e30]'
+    spec, out = write_spec(tmp_path, data, 1, 40, more), tmp_path / "out"
+    assert sweep(spec, out, "--dry-run") == 0
+    assert not out.exists()
+    assert sweep(spec, out) == 1
+    text = capsys.readouterr().out
+    assert "2 runs: 1 finished, 1 failed" in text
+    assert "training diverged" in text
+    assert max(len(line) for line in text.splitlines() if str(tmp_path) not in line) <= 80
+    assert {cell.state for cell in states(out)} == {"finished", "failed"}
+    assert main(["compare", str(out), "--resamples", "20"]) == 0
+    assert "failed: bc learning_rate=1e+30" in capsys.readouterr().out
+    assert main(["sweep", "--status", str(out)]) == 0
+    (failed,) = (out / "failed").glob("*.txt")
+    failed.write_text("the disk was full\n")  # it goes on from there
+    assert sweep(spec, out, "--retry-failed") == 1
+    assert "training diverged" in failed.read_text()
+    log = (out / "sweep.log").read_text()
+    assert "to be tried again" in log
+    page = (out / "report.html").read_text()
+    assert page.count("<a href=") >= 1
+
+
+@pytest.mark.slow
+def test_a_killed_worker_and_a_killed_sweep(tmp_path: Path, data: Path) -> None:
+    """What was killed goes on from its last checkpoints, bit for bit."""
+    spec = write_spec(tmp_path, data, 2, 3_000)
+    assert sweep(spec, tmp_path / "straight") == 0
+    out = tmp_path / "killed"
+    command = [sys.executable, "-c", "import sys; from vgf.cli import main; sys.exit(main())"]
+    command += ["sweep", str(spec), "--out", str(out), "--no-estimate", "--jobs", "2"]
+
+    def begin() -> subprocess.Popen[bytes]:
+        return subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL)
+
+    def wait_for(step: int) -> None:
+        end = time.monotonic() + SECONDS
+        while time.monotonic() < end:
+            if any((latest_step(place) or 0) >= step for place in (out / "runs").glob("*")):
+                return
+            time.sleep(0.02)
+        raise AssertionError("no checkpoint came")
+
+    child = begin()
+    wait_for(40)
+    workers = [pid for pid in processes_of(out) if pid != child.pid]
+    assert workers
+    os.kill(workers[0], signal.SIGKILL)  # one worker: the sweep begins it again
+    wait_for(400)
+    child.kill()
+    child.wait()
+    for pid in processes_of(out):  # and the whole sweep
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    assert "finished" not in {cell.state for cell in states(out)}
+    assert sweep(spec, out) == 0
+    assert last_arrays(out) == last_arrays(tmp_path / "straight")
+    assert summary(states(out)) == "2 runs: 2 finished"
+
+
+@pytest.mark.slow
+def test_a_ray_cluster_loses_nodes(tmp_path: Path, data: Path) -> None:
+    """Three nodes, two of them killed with what they were making: every run ends as it should."""
+    need("ray")
+    import ray
+    from ray.cluster_utils import Cluster
+
+    spec = write_spec(tmp_path, data, 4, 1_500)
+    assert sweep(spec, tmp_path / "straight") == 0
+    out, sent = tmp_path / "ray", tmp_path / "sent"
+    for folder in (out, sent):
+        write_cells(folder, read_spec(spec))
+    jobs = [[name] for name in cell_names(out)]
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
+    killed = []
+
+    def kill_nodes() -> None:
+        at_work = [(latest_step(place) or 0) for place in (out / "runs").glob("*")]
+        if nodes and any(40 <= step < 1_400 for step in at_work) and len(at_work) > 2 * len(killed):
+            cluster.remove_node(nodes.pop(), allow_graceful=False)
+            killed.append(max(at_work))
+            cluster.add_node(num_cpus=1)
+
+    try:
+        ray.init(address=cluster.address, log_to_driver=False)
+        run_ray(out, jobs, cluster.address, 1, 0, False, kill_nodes)
+        run_ray(sent, jobs[:1], cluster.address, 1, 0, True, lambda: None)
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+    assert killed
+    assert summary(states(out)) == "4 runs: 4 finished"
+    assert last_arrays(out) == last_arrays(tmp_path / "straight")
+    assert summary(states(sent)) == "4 runs: 1 finished, 3 not started"
+
+
+@pytest.mark.slow
+def test_submitit(tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A job array, with submitit's executor of this machine in SLURM's place."""
+    need("submitit")
+    spec, out = write_spec(tmp_path, data, 2, 40), tmp_path / "out"
+    assert sweep(spec, out, "--engine", "slurm", "--slurm", "cluster=local", "timeout_min=5") == 0
+    assert summary(states(out)) == "2 runs: 2 finished"
+    assert sweep(spec, tmp_path / "straight") == 0
+    assert last_arrays(out) == last_arrays(tmp_path / "straight")
+    write_cells(tmp_path / "more", read_spec(spec))
+    with pytest.raises(VGFError, match=r"--engine slurm: .*no_such"):
+        run_slurm(tmp_path / "more", [], 1, 1, {"cluster": "local", "no_such": 1}, lambda: None)

@@ -1,0 +1,269 @@
+"""Where the runs of a sweep are made: processes of this machine, a Ray cluster, or SLURM.
+
+An engine takes jobs, each a list of names (several are seeds side by side), makes every run or
+records why it failed, and returns when there is nothing left to do. Which job runs where and when
+is concurrent.futures', Ray's or SLURM's to decide. A job that dies with its machine is begun again,
+and its runs go on from their last checkpoints.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from pathlib import Path
+from typing import Any
+
+from ..runs.folder import CELLS, CONFIG, FAILED, RUNS
+from ..support.errors import VGFError
+from ..support.extras import need
+from ..support.files import make_folder, write_atomically
+from .folder import LOCKS, LOGS
+from .worker import fail, run_cells, use_cores
+
+TRIES = 3  # of a job whose process is killed
+Job = Sequence[str]
+Look = Callable[[], None]  # called every second or so while runs are made
+
+
+# --- this machine ---------------------------------------------------------------------------------
+
+
+def run_local(folder: Path, jobs: Sequence[Job], at_once: int, cores: int, look: Look) -> None:
+    """Make the runs in processes of this machine, `at_once` at a time."""
+    children: set[subprocess.Popen[bytes]] = set()
+    stopped = threading.Event()
+
+    def make(job: Job) -> None:
+        for attempt in range(TRIES):
+            if stopped.is_set():
+                return
+            with open(folder / LOGS / f"{job[0]}.log", "ab") as log:
+                child = subprocess.Popen(
+                    [sys.executable, "-m", "vgf.sweep.worker", str(folder), *job],
+                    env=_environment(cores),
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,  # Ctrl-C is for the sweep, which passes it on
+                )
+            children.add(child)
+            code = child.wait()
+            children.discard(child)
+            if code in (0, 130) or stopped.is_set():
+                return
+            words = (
+                f"its process was killed by signal {-code}"
+                if code < 0
+                else f"its process ended with status {code}"
+            )
+            if attempt == TRIES - 1:
+                for name in job:
+                    fail(folder, name, f"{words}, {TRIES} times; see {LOGS}/{job[0]}.log")
+
+    with ThreadPoolExecutor(at_once) as pool:
+        try:
+            _wait({pool.submit(make, job) for job in jobs}, look)
+        except BaseException:
+            stopped.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+            for child in list(children):
+                with contextlib.suppress(ProcessLookupError):
+                    child.send_signal(signal.SIGINT)
+            raise
+
+
+def _environment(cores: int) -> dict[str, str]:
+    names = ("VGF_CORES", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+    return {**os.environ, **dict.fromkeys(names, str(cores))}
+
+
+def _wait(futures: set[Future[None]], look: Look) -> None:
+    while futures:
+        done, futures = wait(futures, timeout=1, return_when=FIRST_COMPLETED)
+        for one in done:
+            one.result()
+        look()
+
+
+# --- Ray ------------------------------------------------------------------------------------------
+
+
+def run_ray(
+    folder: Path,
+    jobs: Sequence[Job],
+    address: str | None,
+    cores: int,
+    gpus: float,
+    send_back: bool,
+    look: Look,
+) -> None:
+    """Make the runs on a Ray cluster; a job whose node is lost is begun again on another one.
+
+    Args:
+        address: of the cluster; None is a new one on this machine.
+        cores, gpus: that each job asks for.
+        send_back: the nodes do not share the sweep's folder: each run is made in its node's own
+            temporary folder, and sent back when it ends. A run whose node is lost begins again.
+
+    Raises:
+        VGFError: no cluster there.
+    """
+    ray = need("ray", "ray")
+    with _connected(ray, address):
+        make = ray.remote(
+            num_cpus=cores,
+            num_gpus=gpus,
+            max_retries=-1,  # of what a lost node costs; a run that fails says so itself
+            max_calls=1,  # a process of its own: JAX keeps memory and settings
+        )(_on_ray)
+        waiting = {
+            make.remote(
+                str(folder.resolve()), list(job), cores, _files(folder, job) if send_back else None
+            ): job
+            for job in jobs
+        }
+        tries: dict[str, int] = {}
+        while waiting:
+            done, _ = ray.wait(list(waiting), timeout=1)
+            for reference in done:
+                job = waiting.pop(reference)
+                try:
+                    _unpack(folder, ray.get(reference))
+                except ray.exceptions.RayError as error:
+                    tries[job[0]] = tries.get(job[0], 0) + 1
+                    if tries[job[0]] < TRIES:
+                        files = _files(folder, job) if send_back else None
+                        again = make.remote(str(folder.resolve()), list(job), cores, files)
+                        waiting[again] = job
+                    else:
+                        for name in job:
+                            fail(folder, name, f"Ray: {str(error).strip().splitlines()[-1]}")
+            look()
+
+
+@contextlib.contextmanager
+def _connected(ray: Any, address: str | None) -> Iterator[None]:
+    before = ray.is_initialized()
+    if not before:
+        try:
+            ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+        except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
+            text = str(error).strip().splitlines()[0]
+            raise VGFError(f"--address {address}: no Ray cluster there: {text}") from error
+    try:
+        yield
+    finally:
+        if not before:
+            ray.shutdown()
+
+
+def _on_ray(
+    folder: str, names: list[str], cores: int, files: Mapping[str, bytes] | None
+) -> dict[str, bytes] | None:
+    """On a node: make some runs; with files, in a folder of the node's own, whose files return."""
+    import tempfile
+
+    use_cores(cores)
+    if files is None:
+        run_cells(Path(folder), names)
+        return None
+    with tempfile.TemporaryDirectory() as place:
+        own = Path(place)
+        for name in (LOGS, LOCKS, FAILED, RUNS, CELLS):
+            make_folder(own / name)
+        _unpack(own, files)
+        run_cells(own, names)
+        return _files(own, names)
+
+
+def _files(folder: Path, names: Sequence[str]) -> dict[str, bytes]:
+    """All files of some cells, by their paths in the sweep's folder."""
+    parts = [
+        *(folder / CELLS / f"{name}.toml" for name in names),
+        *(folder / FAILED / f"{name}.txt" for name in names),
+        *(folder / LOGS / f"{name}.log" for name in names),
+        *(path for name in names for path in (folder / RUNS / name).rglob("*")),
+    ]
+    return {str(p.relative_to(folder)): p.read_bytes() for p in parts if p.is_file()}
+
+
+def _unpack(folder: Path, files: Mapping[str, bytes] | None) -> None:
+    # config.toml last: until then the run counts as not begun
+    for name, data in sorted((files or {}).items(), key=lambda item: item[0].endswith(CONFIG)):
+        write_atomically(folder / name, data)
+
+
+# --- SLURM ----------------------------------------------------------------------------------------
+
+
+class _Task:
+    """A job of an array; when SLURM preempts it or its time is over, it is queued again."""
+
+    def __call__(self, folder: str, names: list[str], cores: int) -> None:
+        use_cores(cores)
+        run_cells(Path(folder), names)
+
+    def checkpoint(self, *args: Any) -> Any:
+        return need("submitit", "slurm").helpers.DelayedSubmission(self, *args)
+
+
+def run_slurm(
+    folder: Path,
+    jobs: Sequence[Job],
+    at_once: int,
+    cores: int,
+    options: Mapping[str, Any],
+    look: Look,
+) -> None:
+    """Make the runs as a job array of SLURM, through submitit; the sweep's folder is shared.
+
+    Args:
+        at_once: the most jobs of the array that run together.
+        options: of submitit's executor, such as slurm_partition or timeout_min; `cluster`
+            chooses the executor: "slurm", "local" or "debug".
+
+    Raises:
+        VGFError: SLURM is not here, or an option is unknown.
+    """
+    submitit = need("submitit", "slurm")
+    settings = dict(options)
+    cluster = settings.pop("cluster", "slurm")
+    try:
+        executor = submitit.AutoExecutor(folder=folder / "slurm", cluster=cluster)
+        executor.update_parameters(
+            name="vgf-sweep",
+            cpus_per_task=cores,
+            **({"slurm_array_parallelism": at_once} if cluster == "slurm" else {}),
+            **{"timeout_min": 60 * 24, **settings},
+        )
+    except (RuntimeError, NameError, TypeError, ValueError) as error:
+        text = str(error).strip().splitlines()[0]
+        raise VGFError(
+            f"--engine slurm: {text}; --slurm KEY=VALUE sets submitit's options"
+        ) from error
+    place = str(folder.resolve())
+    submitted = executor.map_array(
+        _Task(), [place] * len(jobs), [list(job) for job in jobs], [cores] * len(jobs)
+    )
+    waiting = dict(zip(submitted, jobs, strict=True))
+    try:
+        while waiting:
+            for one in [one for one in waiting if one.done()]:
+                job = waiting.pop(one)
+                wrong = one.exception()
+                if wrong is not None:
+                    last = str(wrong).strip().splitlines()[-1]
+                    for name in job:
+                        fail(folder, name, f"SLURM job {one.job_id}: {last}")
+            look()
+            threading.Event().wait(1)
+    except KeyboardInterrupt:
+        for one in waiting:
+            one.cancel()
+        raise
