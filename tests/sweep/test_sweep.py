@@ -111,7 +111,7 @@ def test_the_papers_groups(tmp_path: Path) -> None:
         ("taks = []", "unknown key taks; did you mean tasks?"),
         ("seeds = 2", "name either tasks or presets"),
         ('presets = "ogbench-agvf"', "did you mean ogbench-avgf?"),
-        ('tasks = ["a"]\nmethods = ["fqll"]', "a: .*did you mean 'fql'"),
+        ('tasks = ["a"]\nmethods = ["fqll"]', "a: .*fqll.*choose one of vgf"),
         ('tasks = ["a"]\nseeds = 0', "it must be a number of seeds, or a list"),
         ('tasks = ["a"]\nseeds = [1, 1]', "a-vgf-seed-1 is there twice"),
         ('tasks = ["a"]\n[settings]\ntrain = { stepz = 1 }', "unknown key train.stepz; did you"),
@@ -156,7 +156,7 @@ def test_one_sick_run_fails_alone(
     tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """It is told with its one line, in the status and in the comparison, and can be retried."""
-    more = '[grid]\n"agent.learning_rate" = [1e-3, 1e30]'
+    more = '[grid]\n"agent.learning_rate" = [1e-3, 1e200]'
     spec, out = write_spec(tmp_path, data, 1, 40, more), tmp_path / "out"
     assert sweep(spec, out, "--dry-run") == 0
     assert not out.exists()
@@ -167,7 +167,7 @@ def test_one_sick_run_fails_alone(
     assert max(len(line) for line in text.splitlines() if str(tmp_path) not in line) <= 80
     assert {cell.state for cell in states(out)} == {"finished", "failed"}
     assert main(["compare", str(out), "--resamples", "20"]) == 0
-    assert "failed: bc learning_rate=1e+30" in capsys.readouterr().out
+    assert "failed: bc learning_rate=1e+200" in capsys.readouterr().out
     assert main(["sweep", "--status", str(out)]) == 0
     (failed,) = (out / "failed").glob("*.txt")
     failed.write_text("the disk was full\n")  # it goes on from there

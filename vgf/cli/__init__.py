@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 from ..support.errors import VGFError
 from ..support.interrupts import Interrupted
-from ..support.suggestions import did_you_mean, nearest
+from ..support.suggestions import did_you_mean, meant
 
 COMMANDS = {
     "run": "train and evaluate an agent; without a flag, the demo",
@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"vgf {__version__}")
             return 0
         if words[0] not in COMMANDS:
-            hint = did_you_mean(nearest(words[0], COMMANDS), f"choose one of {', '.join(COMMANDS)}")
+            hint = did_you_mean(meant(words[0], COMMANDS), f"choose one of {', '.join(COMMANDS)}")
             raise VGFError(f"vgf: {words[0]} is not a command; {hint}")
         if words[0] in _COMPUTING:
             keep_compilations()

@@ -35,7 +35,8 @@ def main(words: list[str]) -> int:
         if changed or args.config is not None:
             raise VGFError(
                 "vgf run: --resume continues with the run's own settings; drop the other flags, "
-                "or start a new run from its config.toml with --config"
+                f"go on to more updates or other settings in a new run with --from {args.resume}, "
+                "or start one afresh from its config.toml with --config"
             )
         return _resume(args.resume)
     config = configuration(given(args), args.config)

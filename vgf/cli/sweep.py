@@ -29,8 +29,8 @@ def main(words: list[str]) -> int:
     parser = Parser(
         prog="vgf sweep",
         usage="vgf sweep SPEC.toml [flags]\n       vgf sweep --status DIR",
-        description=COMMANDS["sweep"]
-        + ". Given again, the same command goes on where the sweep stopped.",
+        description=f"{COMMANDS['sweep']}.\n"
+        "Given again, the same command goes on where the sweep stopped.",
         epilog=_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -325,10 +325,12 @@ class LoggingSettings:
     Args:
         tensorboard: write TensorBoard event files into the run folder.
         wandb: log to Weights & Biases, offline unless WANDB_MODE says otherwise.
+        trackio: log to Trackio, on this machine, without an account.
     """
 
     tensorboard: bool = False
     wandb: bool = False
+    trackio: bool = False
 
 
 def demo_agent(method: str = DEMO_METHOD) -> Settings:

@@ -21,7 +21,7 @@ from ..spec.settings import settings_of_methods
 from ..support.errors import VGFError
 from ..support.objects import absolute_name
 from ..support.settings_tree import NONE, Setting, convert, describe
-from ..support.suggestions import did_you_mean, nearest
+from ..support.suggestions import did_you_mean, meant
 from ..support.toml import read_toml
 from .config import RunConfig, all_settings
 from .resolve import resolve
@@ -62,6 +62,7 @@ SHOWN = {
     "backend.dtype": "float32 or float64",
     "logging.tensorboard": "write TensorBoard files too",
     "logging.wandb": "log to Weights & Biases too, offline",
+    "logging.trackio": "log to Trackio too, on this machine",
     "seed": "the first seed",
     "seeds": "number of runs, one for each seed",
     "out": "run folder to make; default: a new one in runs/",
@@ -86,7 +87,7 @@ class Parser(argparse.ArgumentParser):
         if unknown:
             word = next((word for word in unknown if word.startswith("-")), unknown[0])
             word = word.partition("=")[0]
-            near = nearest(word, _all_options(self)) if word.startswith("--") else None
+            near = meant(word, _all_options(self)) if word.startswith("--") else None
             hint = did_you_mean(near, "--help lists the flags")
             raise VGFError(f"{self.prog}: {word} is unknown; {hint}")
         return parsed

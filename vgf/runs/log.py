@@ -1,11 +1,13 @@
 """What a run records as it goes.
 
-CSV and JSONL files are always written (vgf/support/rows.py). TensorBoard and Weights & Biases get
-the same numbers if the run's settings ask for them.
+CSV and JSONL files are always written (vgf/support/rows.py). TensorBoard, Weights & Biases and
+Trackio get the same numbers if the run's settings ask for them.
 """
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -56,8 +58,8 @@ class RunLog:
 
     Args:
         folder: the run folder.
-        config: of the run; its logging table says whether TensorBoard and Weights & Biases are
-            used.
+        config: of the run; its logging table says whether TensorBoard, Weights & Biases and
+            Trackio are used.
         last_step: the step of the checkpoint from which the run resumes; later rows are dropped, so
             that the log becomes that of a run that never stopped. None for a new run.
         evaluation_due: the evaluation of `last_step` is still to be made; rows of it are dropped.
@@ -84,6 +86,8 @@ class RunLog:
             self._writers.append(_TensorBoard(folder, last_step))
         if config.logging.wandb:
             self._writers.append(_Wandb(folder, config))
+        if config.logging.trackio:
+            self._writers.append(_Trackio(folder, config))
         self._metrics = RowLog(folder, METRICS, ("step", "seconds"), last_step)
         evaluated = last_step - 1 if last_step is not None and evaluation_due else last_step
         self._evaluations = RowLog(folder, EVALUATIONS, EVALUATION_COLUMNS, evaluated)
@@ -121,7 +125,7 @@ class RunLog:
                 writer.write(step, finite)
 
     def close(self) -> None:
-        """Finish TensorBoard and Weights & Biases; the files need no finishing."""
+        """Finish TensorBoard, Weights & Biases and Trackio; the files need no finishing."""
         for writer in self._writers:
             writer.close()
 
@@ -178,3 +182,26 @@ class _Wandb:
 
     def close(self) -> None:
         self._run.finish()
+
+
+class _Trackio:
+    """On this machine, in Trackio's own folder (TRACKIO_DIR); `trackio show` draws it."""
+
+    def __init__(self, folder: Path, config: RunConfig) -> None:
+        trackio = need("trackio", "trackio")
+        # what it says of its dashboard is not of the run
+        with contextlib.redirect_stdout(io.StringIO()):
+            self._run = trackio.init(
+                project="vgf",
+                name=folder.resolve().name,
+                config=to_dict(config),
+                resume="allow",
+                embed=False,
+            )
+
+    def write(self, step: int, scalars: Mapping[str, float]) -> None:
+        self._run.log(dict(scalars), step=step)
+
+    def close(self) -> None:
+        with contextlib.redirect_stdout(io.StringIO()):
+            self._run.finish()

@@ -69,6 +69,8 @@ def prepare(config: RunConfig) -> tuple[RunConfig, Backend, Task]:
         need("tensorboardX", "tensorboard")
     if config.logging.wandb:
         need("wandb", "wandb")
+    if config.logging.trackio:
+        need("trackio", "trackio")
     backend = make_backend(config.backend)
     try:
         backend.check_method(config.agent)

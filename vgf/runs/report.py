@@ -388,7 +388,8 @@ def headline(runs: Sequence[Run], last: Sequence[Score]) -> str:
         return "Not evaluated yet."
     score = _headline_score(runs[0], last)
     seeds = f", {score.runs} seeds" if score.runs > 1 else ""
-    bounds = "" if score.low is None else f" (95 % interval {_interval(score)})"
+    equal = " (no interval: all are equal)" if score.episodes > 1 else ""
+    bounds = equal if score.low is None else f" (95 % interval {_interval(score)})"
     taken = [
         int(row.get("environment_steps") or 0)
         for run in runs
@@ -422,14 +423,25 @@ def _page(
     for name, caption in figures:
         body.append(html_figure(folder / name, caption, escape(caption)))
     if last:
-        best = score_table(best_scores(runs), with_step=True)
-        body.append("<h2>Best evaluation of each budget</h2>" + _table(best))
-        body.append("<p class=note>Chosen with hindsight: not the result of the run.</p>")
+        best = best_scores(runs)
+        body.append("<h2>Best evaluation of each budget</h2>")
+        if {score.step for score in best} == {score.step for score in last}:
+            body.append("<p class=note>The last evaluation is the best one.</p>")
+        else:
+            body.append(_table(score_table(best, with_step=True)))
+            body.append("<p class=note>Chosen with hindsight: not the result of the run.</p>")
+    shown: list[dict[str, Any]] = []  # no table twice
     for run in runs:
         body.append(f"<h2>{escape(run.folder.resolve().name)}</h2>")
         for start in run.starts:
             command = " ".join(map(str, start.get("command", [])))
-            body.append(f"<h3>Command</h3><pre>{escape(command)}</pre>")
+            body.append(f"<h3>Command</h3><pre class=command>{escape(command)}</pre>")
+            known = {key: x for key, x in _facts(start).items() if key != "started"}
+            if known in shown:
+                when = escape(str(start.get("started", "")))
+                body.append(f"<p class=note>{when}; versions and machine as above.</p>")
+                continue
+            shown.append(known)
             facts = [
                 {
                     "what": key,

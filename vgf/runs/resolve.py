@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from ..benchmarks import find_task
-from ..methods import Declared, registry
+from ..methods import Declared, method_names, registry
 from ..spec.settings import Settings, method_settings, settings_of_methods
 from ..support.errors import VGFError
 from ..support.objects import absolute_name
 from ..support.settings_tree import NONE, override
 from ..support.toml import read_toml
 from .config import DEMO_ENV, DEMO_METHOD, FOLLOW, RunConfig, default_config, shortened
-from .presets import Preset, departures, find_preset, following
+from .presets import Preset, departures, find_preset, following, without_own
 
 
 def load_config(path: Path | str) -> RunConfig:
@@ -43,13 +43,17 @@ def resolve(flags: Mapping[str, Any], path: Path | str | None = None) -> RunConf
     task and method finally chosen; see :func:`default_config`. With a preset, the
     agent's defaults are the method's own, not the default run's. If another method than the
     preset's is chosen, the same task's preset for that method is used; a method without one gets
-    what :meth:`vgf.runs.presets.Preset.settings_for` says.
+    what :meth:`vgf.runs.presets.Preset.settings_for` says. Likewise, a method that the flags name
+    brings its own settings in place of those that the file has for another one. Methods are known
+    in upper and lower case.
 
     Raises:
         VGFError: as :func:`vgf.support.toml.read_toml`, :func:`vgf.runs.presets.find_preset` and
             :func:`vgf.support.settings_tree.override`.
     """
-    file = read_settings(path) if path is not None else {}
+    file = _spelled(read_settings(path)) if path is not None else {}
+    flags = _spelled(flags)
+    file = _for_method(file, flags)
     preset = _preset_asked_for(file, flags, str(path))
     layers = (preset.settings if preset else {}, file, flags)
     env = asked_for("task.env", layers, DEMO_ENV)
@@ -66,6 +70,22 @@ def resolve(flags: Mapping[str, Any], path: Path | str | None = None) -> RunConf
         config = override(config, _followed(layer, method, preset, env), source)
         config = override(config, of_method(layer, config.agent), source)
     return replace(config, preset=preset.name if preset else None)
+
+
+def _spelled(layer: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A layer with its method's name as the method spells it, whatever the case."""
+    agent = layer.get("agent")
+    name = agent.get("method") if isinstance(agent, Mapping) else None
+    same = [known for known in method_names() if known == str(name).lower()]
+    return {**layer, "agent": {**agent, "method": same[0]}} if agent and same else layer
+
+
+def _for_method(file: Mapping[str, Any], flags: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A file without what it says for another method than the one that the flags name."""
+    before, now = (asked_for("agent.method", (layer,), None) for layer in (file, flags))
+    if before is None or now is None or before == now or known_method(now) != now:
+        return file
+    return {**file, "agent": without_own(file["agent"], now)}
 
 
 def _followed(

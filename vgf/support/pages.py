@@ -63,6 +63,7 @@ th, td {{ text-align: left; vertical-align: top; padding: .2rem .9rem .2rem 0;
 figure {{ margin: 1.5rem 0; }} img {{ max-width: 100%; height: auto; }}
 figcaption {{ color: #555; font-size: .9rem; }} code {{ font-size: .9em; background: #f4f4f4; }}
 pre {{ background: #f5f5f5; padding: .8rem; overflow-x: auto; }}
+pre.command {{ white-space: pre-wrap; overflow-wrap: anywhere; }}
 </style>
 <body>
 {body}

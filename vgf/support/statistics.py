@@ -15,7 +15,9 @@ CONFIDENCE = 0.95
 def interval(
     values: Sequence[npt.NDArray[np.floating]], kind: str
 ) -> tuple[float | None, float | None]:
-    """The 95 % confidence interval of a mean over runs; None for a single number.
+    """The 95 % confidence interval of a mean over runs.
+
+    None for a single number, and for returns that are all equal: their spread is not known.
 
     For one run: Wilson's over the episodes for success, Student's for other scores. For several:
     Student's over their means, and Wilson's over all episodes where that is wider.
@@ -34,7 +36,8 @@ def interval(
     if (kind != SUCCESS or len(values) > 1) and len(sample) > 1:
         quantile = stats.t.ppf((1 + CONFIDENCE) / 2, len(sample) - 1)
         half = float(quantile * stats.sem(sample))
-        bounds.append((float(sample.mean()) - half, float(sample.mean()) + half))
+        if kind == SUCCESS or np.ptp(sample) > 0:  # equal returns do not say how far others may be
+            bounds.append((float(sample.mean()) - half, float(sample.mean()) + half))
     if not bounds:
         return None, None
     low, high = min(low for low, _ in bounds), max(high for _, high in bounds)

@@ -21,6 +21,51 @@ def nearest(word: str, candidates: Iterable[str]) -> str | None:
     return by_last[matches[0]] if matches else None
 
 
+# What people call these flags and commands elsewhere.
+_ALSO = {
+    "--lr": "--learning-rate",
+    "--gamma": "--discount",
+    "--tau": "--polyak",
+    "--alpha": "--temperature",
+    "--epsilon": "--step-size",
+    "--environment": "--env",
+    "--env-name": "--env",
+    "--task": "--env",
+    "--dataset": "--data",
+    "--algo": "--method",
+    "--algorithm": "--method",
+    "--agent": "--method",
+    "--updates": "--steps",
+    "--epochs": "--steps",
+    "--iterations": "--steps",
+    "--batch": "--batch-size",
+    "--num-seeds": "--seeds",
+    "--gpu": "--device",
+    "--output": "--out",
+    "--checkpoint-path": "--from",
+    "train": "run",
+    "evaluate": "eval",
+    "test": "check",
+    "plot": "report",
+    "benchmark": "bench",
+    "dataset": "data",
+    "grid": "sweep",
+}
+
+
+def meant(word: str, candidates: Iterable[str]) -> str | None:
+    """The flag or command that a person most likely meant: by what else it is called, or nearest.
+
+    Args:
+        word: not one of the candidates.
+        candidates: flags or commands.
+    """
+    known = list(candidates)
+    also = {name: target for name, target in _ALSO.items() if target in known}
+    near = nearest(word.lower(), [*known, *also])
+    return also.get(near, near) if near else None
+
+
 def did_you_mean(near: str | Iterable[str] | None, otherwise: str) -> str:
     """The question for a mistyped word.
 

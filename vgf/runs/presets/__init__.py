@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 from ...methods import find_method
 from ...spec.settings import Settings, method_settings
 from ...support.errors import VGFError
-from ...support.suggestions import did_you_mean
+from ...support.suggestions import did_you_mean, nearest
 from ...support.toml import read_toml
 from ..config import all_settings
 
@@ -127,17 +127,25 @@ class Preset:
         :func:`vgf.spec.settings.method_settings`.
         """
         values = {key: value for key, value in self.settings.items() if key != "agent"}
-        agent = dict(self.settings["agent"])
+        agent = self.settings["agent"]
         if method != self.method:
-            authors, plain = method_settings(method), Settings()
-            own = {
-                entry.name
-                for entry in fields(plain)
-                if getattr(authors, entry.name) != getattr(plain, entry.name)
-            }
-            for name in own | {"method", "particles", "budget", "clip_norm"}:
-                agent.pop(name, None)
-        return {**values, "agent": agent}
+            agent = without_own(agent, method)
+        return {**values, "agent": dict(agent)}
+
+
+def without_own(agent: Mapping[str, Any], method: str) -> dict[str, Any]:
+    """An agent's settings, chosen for one method, without those that another method brings itself.
+
+    These are its particles, budget and clipping, and whatever its authors' form sets.
+    """
+    authors, plain = method_settings(method), Settings()
+    own = {
+        entry.name
+        for entry in fields(plain)
+        if getattr(authors, entry.name) != getattr(plain, entry.name)
+    }
+    dropped = own | {"method", "particles", "budget", "clip_norm"}
+    return {name: value for name, value in agent.items() if name not in dropped}
 
 
 def preset_names() -> list[str]:
@@ -167,7 +175,9 @@ def find_preset(name: str, source: str = "preset") -> Preset:
     words = {word: word for word in known} | {word: p.name for word, p in _aliases().items()}
     close = difflib.get_close_matches(name.lower(), words, n=3, cutoff=0.6)
     near = list(dict.fromkeys(words[word] for word in close))
-    hint = did_you_mean(near, "vgf presets lists them")
+    start = nearest(name.lower(), dict.fromkeys(word.partition("-")[0] for word in known))
+    of_start = f"did you mean {start}? vgf presets {start} lists them"
+    hint = did_you_mean(near, of_start if start else "vgf presets lists them")
     raise VGFError(f"{source}: there is no preset {name!r}; {hint}")
 
 
