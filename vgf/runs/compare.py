@@ -21,8 +21,15 @@ from .resolve import load_config
 from .scores import by_budget, mean, step_of
 
 # Settings of a task that say where its data are, or how they are handed to the method.
-_PLACES = ("env", "data", "data_dir", "data_memory")
-_PREPARED = ("normalise_rewards", "standardise")
+_PLACES = ("env", "data", "data_dir", "data_memory", "trust_data_code", "score")
+_PREPARED = (
+    "normalise_rewards",
+    "standardise",
+    "action_clip_eps",
+    "qlearning_dataset",
+    "n_step",
+    "action_chunk",
+)
 
 
 def read_runs(
@@ -98,7 +105,7 @@ def _record(
 ) -> Record:
     tree = to_dict(config)
     task, online = tree["task"], tree["online"]
-    prepared = {f"task.{name}": task[name] for name in _PREPARED}
+    prepared = {f"task.{name}": task[name] for name in _PREPARED if name in task}
     budgets = {row["budget"] for row in rows}
     numbered = {budget for budget in budgets if not isinstance(budget, str)}
     training = config.agent.budget.steps if config.agent.budget.steps in numbered else None

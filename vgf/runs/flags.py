@@ -62,7 +62,6 @@ SHOWN = {
     "backend.dtype": "float32 or float64",
     "logging.tensorboard": "write TensorBoard files too",
     "logging.wandb": "log to Weights & Biases too, offline",
-    "logging.trackio": "log to Trackio too, on this machine",
     "seed": "the first seed",
     "seeds": "number of runs, one for each seed",
     "out": "run folder to make; default: a new one in runs/",
