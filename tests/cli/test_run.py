@@ -612,13 +612,39 @@ def test_checkpoints_that_do_not_serve(
     weights = (last / "state.safetensors").read_bytes()
     (last / "state.safetensors").write_bytes(weights[:-1] + b"x")
     before = snapshot(folder)
-    for words in (["run", "--resume", folder], ["eval", folder]):
-        assert "to resume from step 10" in refused(*words)
+    assert "to resume from step 10" in refused("eval", folder, "--checkpoint", "20")
     (last / "state.json").write_text('{"format": "vgf checkpoint", "version": 1, "step": "x"}')
-    for words in (["run", "--resume", folder], ["eval", folder]):
-        assert "state.json is damaged" in refused(*words)
+    assert "state.json is damaged" in refused("eval", folder, "--checkpoint", "20")
     (last / "state.json").write_bytes(before["checkpoints/step-000000020/state.json"])
     assert snapshot(folder) == before
+
+
+@pytest.mark.full
+def test_a_damaged_last_checkpoint_is_made_again(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(run, folder)
+    weights = folder / "checkpoints/step-000000020/state.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    assert vgf("run", "--resume", folder) == 0
+    assert "step-000000020/state.safetensors is damaged" in capsys.readouterr().out
+    assert_equal_runs(folder, run)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [("batch_size = 16", "batch_size = 17"), ("seed = 0\n", "seed = 1\n")]
+)
+def test_settings_that_decide_results_are_kept(
+    run: Path, tmp_path: Path, refused: Callable[..., str], old: str, new: str
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(run, folder)
+    shutil.rmtree(folder / "checkpoints/step-000000020")
+    text = (folder / "config.toml").read_text()
+    assert text.count(old) == 1
+    (folder / "config.toml").write_text(text.replace(old, new))
+    assert "undo the change, or start a new run" in refused("run", "--resume", folder)
 
 
 # --- at the terminal -----------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import math
 import textwrap
@@ -14,7 +13,7 @@ from typing import Any
 from ..data.dataset import Dataset
 from ..data.npz import MEMORY
 from ..data.raw import to_dataset
-from ..environments.pool import MakeEnv, Success
+from ..environments.pool import MakeEnv, Success, closing
 from ..spec.types import Array
 from ..support.callbacks import Progress, Say
 from ..support.errors import VGFError
@@ -226,7 +225,7 @@ def measure(benchmark: Benchmark, request: DataRequest) -> tuple[Task, tuple[Arr
     )
     if scoring.make_env is None:
         return task, None
-    with contextlib.closing(scoring.make_env(None)) as env:
+    with closing(scoring.make_env(None)) as env:
         limit = None if env.spec is None else env.spec.max_episode_steps
         box = env.unwrapped.action_space
         measured = dataclasses.replace(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import importlib
 import keyword
 import os
@@ -14,7 +15,7 @@ import sys
 from collections.abc import Sequence
 
 from ..support.errors import VGFError
-from ..support.interrupts import Interrupted
+from ..support.interrupts import Interrupted, ending_signals, exit_status
 from ..support.suggestions import did_you_mean, meant
 
 COMMANDS = {
@@ -40,7 +41,13 @@ _COMPUTING = ("run", "sweep", "eval")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit status: 2 for a user's mistake, 130 for Ctrl-C."""
+    """Run the command; returns its exit status.
+
+    2 for a user's mistake, 128 + n where signal n stopped it: 130 for Ctrl-C, 143 for SIGTERM.
+    """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed, as by >&-
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
     words = list(sys.argv[1:] if argv is None else argv)
     try:
         if not words or words[0] in ("-h", "--help"):
@@ -57,26 +64,47 @@ def main(argv: Sequence[str] | None = None) -> int:
         if words[0] in _COMPUTING:
             keep_compilations()
         module = f".{words[0]}{'_' * keyword.iskeyword(words[0])}"
-        status: int = importlib.import_module(module, __name__).main(words[1:])
-        sys.stdout.flush()
+        with ending_signals():
+            status: int = importlib.import_module(module, __name__).main(words[1:])
+            sys.stdout.flush()
         return status
     except Interrupted as stop:
-        print(stop, file=sys.stderr)
-        return 130
+        complain(str(stop))
+        return exit_status()
     except VGFError as error:
-        print(f"error: {error}", file=sys.stderr)
+        complain(f"error: {error}")
         return 2
     except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        return 130
+        complain("stopped")
+        return exit_status()
+    except MemoryError:
+        complain("error: out of memory; use smaller data or networks, or a machine with more")
+        return 2
     except BrokenPipeError:  # the reader of a pipe went away; there is nobody left to write to
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return 1
     except OSError as error:
-        if not error.filename:
+        if error.filename:
+            complain(f"error: {error.filename}: {error.strerror}")
+        elif error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EBADF):
+            _drop_output()
+            complain(f"error: what this command prints cannot be written: {error.strerror}")
+        elif error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN):
+            complain(f"error: the system has no more: {error.strerror}; raise its limits (ulimit)")
+        else:
             raise
-        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
         return 2
+
+
+def complain(line: str) -> None:
+    """Print a line on standard error, unless that is gone."""
+    with contextlib.suppress(OSError):
+        print(line, file=sys.stderr, flush=True)
+
+
+def _drop_output() -> None:
+    """Write what is still to be printed nowhere; Python would fail again when it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def keep_compilations() -> None:

@@ -23,8 +23,10 @@ def main(words: list[str]) -> int:
     try:
         return _make(args, _making(args))
     except KeyboardInterrupt:
+        from ..support.interrupts import exit_status
+
         print("stopped", file=sys.stderr)
-        return 130
+        return exit_status()
 
 
 def _make(args: argparse.Namespace, making: Making) -> int:

@@ -101,7 +101,9 @@ def _evaluate(
     task = load_task(trained, with_dataset=False)
     seed = trained.seed if seed is None else seed
     trials: list[Any] = []
-    with make_pool(task, settings.episodes, settings.num_envs, settings.workers) as pool:
+    with make_pool(
+        task, settings.episodes, settings.num_envs, settings.workers, settings.step_timeout
+    ) as pool:
         if operators:
             found, trials = evaluate_operators(
                 backend, state, agent, operators, task, scaling, settings, seed, pool

@@ -8,12 +8,13 @@ import re
 import shutil
 import textwrap
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..support.errors import VGFError
 from ..support.interrupts import Interrupted
-from . import COMMANDS
+from . import COMMANDS, complain
 from .report import print_table
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def _train_all(config: RunConfig, folder: Path, resume: bool) -> int:
     try:
         if config.quick:
             print(textwrap.fill(QUICK, 79))
-        _train_seeds(config, folder, resume)
+        failed = _train_seeds(config, folder, resume)
         page = report(folder)
     except KeyboardInterrupt:
         way_on = f"continue with: vgf run --resume {folder}"
@@ -83,13 +84,22 @@ def _train_all(config: RunConfig, folder: Path, resume: bool) -> int:
     print_table(folder)
     print(f"{time.perf_counter() - start:.0f} s in all; figures and tables: {page}")
     print(f"run folder: {folder}")
+    if failed:
+        lines = "\n".join(f"  {place.name}: {error}" for place, error in failed.items())
+        raise VGFError(
+            f"{len(failed)} of {config.seeds} seeds failed; the others are finished. Once what "
+            f"follows is mended: vgf run --resume {folder}\n{lines}"
+        )
     return 0
 
 
-def _train_seeds(config: RunConfig, folder: Path, resume: bool) -> None:
+def _train_seeds(config: RunConfig, folder: Path, resume: bool) -> dict[Path, VGFError]:
+    """Train every unfinished seed, whatever becomes of the others; returns those that failed."""
     from ..runs.folder import CONFIG, create_run_folder, seed_folders
     from ..runs.look import record_flow
     from ..runs.loop import finished, prepare, train_together
+    from ..runs.updates import FailedRuns
+    from ..support.locks import only_writer
 
     folders = seed_folders(config, folder)
     runs = {place: _of_seed(config, seed, place) for seed, place in folders.items()}
@@ -100,28 +110,51 @@ def _train_seeds(config: RunConfig, folder: Path, resume: bool) -> None:
         print(
             f"{folder} is finished: {next(iter(runs.values())).updates:,} updates; reporting again"
         )
-        return
+        return {}
     prepared = prepare(config)
     several = len(folders) > 1
-    if several and not resume:
-        # for --resume: it names the seeds that have not begun
-        create_run_folder(folder, dataclasses.replace(prepared[0], out=str(folder)))
-    going_on = {place for place in pending if resume and (place / CONFIG).is_file()}
-    turns = [pending] if config.together else [{place: run} for place, run in pending.items()]
-    for turn in turns:
-        try:
-            train_together(turn, going_on, prepared=prepared)
-        except Interrupted as stop:
-            if not several:
-                raise
-            seeds = "all seeds" if len(turn) > 1 else f"seed {next(iter(turn.values())).seed}"
-            at = f"{seeds} {stop}".partition(";")[0]
-            raise Interrupted(f"{at}; continue with: vgf run --resume {folder}") from None
-        except VGFError:
+    failed: dict[Path, VGFError] = {}
+    with ExitStack() as stack:
+        if several and not resume:
+            # for --resume: it names the seeds that have not begun
+            create_run_folder(folder, dataclasses.replace(prepared[0], out=str(folder)))
+        if several:
+            stack.enter_context(only_writer(folder))
+        going_on = {place for place in pending if resume and (place / CONFIG).is_file()}
+        turns = [pending] if config.together else [{place: r} for place, r in pending.items()]
+        for turn in turns:
+            try:
+                train_together(turn, going_on, prepared=prepared)
+            except Interrupted as stop:
+                if not several:
+                    raise
+                seeds = "all seeds" if len(turn) > 1 else f"seed {next(iter(turn.values())).seed}"
+                at = f"{seeds} {stop}".partition(";")[0]
+                raise Interrupted(f"{at}; continue with: vgf run --resume {folder}") from None
+            except FailedRuns as faults:
+                failed |= {list(turn)[number]: one for number, one in faults.errors.items()}
+            except VGFError as fault:
+                if not several:
+                    raise
+                failed[next(iter(turn))] = fault
             if several and not resume and not any(part.exists() for part in folders.values()):
                 shutil.rmtree(folder)
-            raise
-    record_flow(next(iter(folders.values())), prepared[2])
+                raise next(iter(failed.values()))
+            for place, error in failed.items():
+                if place in turn:
+                    complain(f"{place.name} failed: {error}")
+        if len(failed) == len(runs):
+            raise VGFError(
+                f"all {len(runs)} seeds failed; the first, {next(iter(failed)).name}: "
+                f"{next(iter(failed.values()))}"
+            )
+    whole = next(place for place in folders.values() if place not in failed)
+    try:
+        record_flow(whole, prepared[2])
+    except (Exception, SystemExit) as error:  # of a picture, once everything else is done
+        reason = " ".join(str(error).split()) or type(error).__name__
+        complain(f"warning: no picture of the flow: {reason}")
+    return failed
 
 
 def _of_seed(config: RunConfig, seed: int, place: Path) -> RunConfig:

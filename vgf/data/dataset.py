@@ -13,6 +13,7 @@ Every state is held once: s' is the next row's s wherever the data allow it.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -110,6 +111,17 @@ class Dataset:
         mean = self._sum(lambda s: s) / len(self)
         deviation = np.sqrt(self._sum(lambda s: np.square(s - mean)) / len(self))
         return np.where(deviation < 1e-6, 1.0, deviation).astype(np.float32)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A hash of all transitions as the source has them, before any scaling of observations."""
+        digest = hashlib.sha256(repr((self.reward_shift, self.reward_scale)).encode())
+        for name in ("states", "here", "there", "actions", "rewards", "masks", "terminals"):
+            array = getattr(self, name)
+            digest.update(f"{name} {array.dtype} {array.shape}".encode())
+            for i in range(0, len(array), _CHUNK):
+                digest.update(np.ascontiguousarray(array[i : i + _CHUNK]).data)
+        return digest.hexdigest()[:32]
 
     def _sum(self, of: Callable[[Array], Array]) -> Array:
         """The sum of a function over all s, ``[o]`` float64."""

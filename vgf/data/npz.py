@@ -17,7 +17,6 @@ import math
 import os
 import re
 import shutil
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Collection, Iterator
@@ -28,7 +27,7 @@ import numpy as np
 
 from ..spec.types import Array
 from ..support.errors import VGFError
-from ..support.files import cache_folder, make_folder
+from ..support.files import cache_folder, make_folder, scratch_folder
 from ..support.memory import SHARE, check_fits, free_memory
 from .dataset import mapped_array
 from .raw import NAMES, RawData
@@ -204,8 +203,8 @@ def _unpacked(path: Path, keys: Collection[str]) -> Path:
     if folder.is_dir():
         return folder
     make_folder(folder.parent)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".writing-") as scratch:
-        fresh = Path(scratch) / folder.name
+    with scratch_folder(folder.parent) as scratch:
+        fresh = scratch / folder.name
         try:
             fresh.mkdir()
             _unpack(path, keys, fresh)

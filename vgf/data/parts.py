@@ -20,15 +20,13 @@ import os
 import random
 import re
 import shutil
-import signal
-import threading
 import time
 import zipfile
 import zlib
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import current_process, get_context, parent_process
+from multiprocessing import active_children, current_process, get_context
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -40,7 +38,7 @@ from ..support.callbacks import Progress, Say
 from ..support.errors import VGFError
 from ..support.files import atomic_file, make_folder, sync_folder, write_atomically
 from ..support.locks import LOCK, waited_for
-from ..support.processes import without_interrupts
+from ..support.processes import end_with_parent, without_interrupts
 from .provenance import differences, read_json
 
 Episode = dict[str, Array]
@@ -357,6 +355,7 @@ def _record(recorder: Recorder, numbers: Sequence[int], workers: int | None) -> 
     if workers == 1:
         yield from map(recorder.start(), numbers)
         return
+    others = {process.pid for process in active_children()}
     executor = ProcessPoolExecutor(
         workers, mp_context=get_context("spawn"), initializer=_start_worker, initargs=(recorder,)
     )
@@ -364,11 +363,16 @@ def _record(recorder: Recorder, numbers: Sequence[int], workers: int | None) -> 
         with without_interrupts():
             recorded = executor.map(_work, numbers)
         yield from recorded
-    except BrokenProcessPool as error:
-        raise VGFError(
-            "a process that recorded data ended early (out of memory, or a script that lacks "
-            "`if __name__ == '__main__':`); try fewer workers"
-        ) from error
+    except BaseException as error:
+        for process in active_children():  # an episode under way may take long
+            if process.pid not in others:
+                process.kill()
+        if isinstance(error, BrokenProcessPool):
+            raise VGFError(
+                "a process that recorded data ended early (out of memory, or a script that lacks "
+                "`if __name__ == '__main__':`); try fewer workers"
+            ) from error
+        raise
     finally:
         executor.shutdown(wait=True, cancel_futures=True)
 
@@ -379,20 +383,11 @@ _worker: Callable[[int], Episode] | VGFError
 def _start_worker(recorder: Recorder) -> None:
     """Prepare a process for :func:`_work`."""
     global _worker
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends this one.
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     try:
         _worker = recorder.start()
     except VGFError as error:  # raised where it is reported, by the first episode
         _worker = error
-
-
-def _end_with_parent() -> None:
-    """End this process if its parent is killed; it would wait forever."""
-    parent = parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
 
 
 def _work(number: int) -> Episode:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..support.extras import installed_version, is_installed, need
+from ..support.files import parse_json
 
 ATTRIBUTE = "vgf"  # the attribute of a .hdf5 file with its provenance, as JSON
 
@@ -18,7 +19,7 @@ ATTRIBUTE = "vgf"  # the attribute of a .hdf5 file with its provenance, as JSON
 def read_json(path: Path) -> Any:
     """The content of a JSON file, or None if it is missing or incomplete."""
     try:
-        return json.loads(path.read_bytes())
+        return parse_json(path.read_bytes())
     except (OSError, ValueError):
         return None
 
@@ -31,8 +32,8 @@ def file_provenance(path: Path) -> Any:
         return None
     try:
         with need("h5py", "d4rl").File(path, "r") as file:
-            return json.loads(file.attrs[ATTRIBUTE])
-    except (OSError, KeyError, ValueError, TypeError):
+            return parse_json(file.attrs[ATTRIBUTE])
+    except Exception:  # whatever HDF5 finds wrong with it; reading the data will say so
         return None
 
 

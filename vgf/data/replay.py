@@ -14,6 +14,7 @@ and its other bytes, so that an incomplete row is recognised.
 from __future__ import annotations
 
 import os
+import re
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -141,8 +142,15 @@ class TransitionFile:
         return HEADER_BYTES + number * self._row.itemsize
 
     def sync(self) -> None:
-        """Wait until all rows are on disk."""
-        os.fsync(self._file.fileno())
+        """Wait until all rows are on disk.
+
+        Raises:
+            VGFError: they cannot be written.
+        """
+        try:
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise VGFError(f"{self.path}: cannot be written: {error.strerror}") from error
 
     def close(self) -> None:
         """Sync and close the file."""
@@ -172,9 +180,10 @@ def read_transitions(path: Path | str) -> dict[str, Array]:
         words = path.read_bytes()[:HEADER_BYTES].decode(errors="replace").split()
     except OSError as error:
         raise VGFError(f"{path}: cannot be read: {error.strerror}") from error
-    if " ".join(words[:3]) != MAGIC or len(words) != 5:
+    sizes = [int(word) for word in words[3:] if re.fullmatch("[1-9][0-9]{0,6}", word)]
+    if " ".join(words[:3]) != MAGIC or len(words) != 5 or len(sizes) != 2:
         raise VGFError(f"{path} is not a file of transitions")
-    kind = row_type(int(words[3]), int(words[4]))
+    kind = row_type(*sizes)
     rows = np.concatenate([np.zeros(0, kind), *_whole_rows(path, kind)])
     return {name: rows[name] for name in kind.names or () if name != "checksum"}
 

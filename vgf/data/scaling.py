@@ -65,9 +65,23 @@ class Scaling:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Scaling:
-        """As :meth:`to_json` wrote it."""
-        mean, std = (
-            np.asarray(value[name], np.float32) if name in value else None
-            for name in ("mean", "std")
-        )
-        return cls(mean, std, value["reward_shift"], value["reward_scale"])
+        """As :meth:`to_json` wrote it.
+
+        Raises:
+            ValueError: it did not.
+        """
+        try:
+            mean, std = (
+                np.asarray(value[name], np.float32) if name in value else None
+                for name in ("mean", "std")
+            )
+            shift, scale = float(value["reward_shift"]), float(value["reward_scale"])
+        except (KeyError, TypeError, OverflowError) as error:
+            raise ValueError(f"its scaling is damaged: {error}") from error
+        vectors = [array for array in (mean, std) if array is not None]
+        sound = len({array.shape for array in vectors}) == bool(vectors) and len(vectors) != 1
+        if not sound or any(array.ndim != 1 or not np.isfinite(array).all() for array in vectors):
+            raise ValueError("its scaling is damaged: mean and std must be two vectors of numbers")
+        if not np.isfinite([shift, scale]).all() or (std is not None and (std <= 0).any()):
+            raise ValueError("its scaling is damaged: a number out of range")
+        return cls(mean, std, shift, scale)

@@ -26,14 +26,15 @@ from .folder import open_run_folder
 
 BEHAVIOUR_CLONING = "bc"
 # What a checkpoint stores besides the agent.
-_EXTRA = (
-    "scaling",
-    "transitions",
-    "environment_steps",
-    "evaluation_due",
-    "observation_dim",
-    "action_dim",
-)
+_EXTRA = {
+    "scaling": dict,
+    "transitions": int,
+    "environment_steps": int,
+    "evaluation_due": bool,
+    "observation_dim": int,
+    "action_dim": int,
+}
+_MOST = 1_000_000  # numbers of an observation or action
 
 
 def make_backend(settings: BackendSettings, training: bool = True) -> Backend:
@@ -83,12 +84,23 @@ def check_agent_checkpoint(folder: Path, meta: CheckpointMeta) -> None:
     """Check that a checkpoint is an agent's.
 
     Raises:
-        VGFError: it lacks what is stored besides an agent.
+        VGFError: what is stored besides an agent is missing or damaged.
     """
-    missing = [key for key in _EXTRA if key not in meta.extra]
+    place, extra = checkpoint_path(folder, meta.step), meta.extra
+    missing = [key for key in _EXTRA if key not in extra]
     if missing:
-        place = checkpoint_path(folder, meta.step)
         raise VGFError(f"{place} is not the checkpoint of an agent: it lacks {', '.join(missing)}")
+    for key, kind in _EXTRA.items():
+        if type(extra[key]) is not kind or (kind is int and extra[key] < 0):
+            raise VGFError(f"{place}: its {key} is {extra[key]!r}; it is damaged")
+    try:
+        scaling = Scaling.from_json(extra["scaling"])
+    except ValueError as error:
+        raise VGFError(f"{place}: {error}") from error
+    if not 0 < extra["observation_dim"] < _MOST or not 0 < extra["action_dim"] < _MOST:
+        raise VGFError(f"{place}: its sizes are out of range; it is damaged")
+    if scaling.mean is not None and len(scaling.mean) != extra["observation_dim"]:
+        raise VGFError(f"{place}: its scaling is of other observations; it is damaged")
 
 
 def agent_policy(
@@ -175,6 +187,7 @@ def evaluate_agent(
             particles=particles,
             episodes=settings.episodes,
             seed=seed,
+            retries=settings.retries,
             pool=pool,
             progress=advance,
         )

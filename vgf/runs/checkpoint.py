@@ -15,7 +15,6 @@ import json
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -25,14 +24,20 @@ import numpy as np
 
 from ..spec.settings import Settings
 from ..spec.types import Array, Params
+from ..support.callbacks import Say
 from ..support.errors import VGFError
 from ..support.extras import need
-from ..support.files import read_json, sync_folder, write_durably
+from ..support.files import read_json, scratch_folder, sync_folder, write_durably
 from .config import settings_hash
 
 CHECKPOINTS = "checkpoints"
 ARRAYS, SIDECAR = "state.safetensors", "state.json"
-FORMAT, VERSION = "vgf checkpoint", 1
+# Version 1, of vgf 0.1, has no digest of the sidecar.
+FORMAT, VERSION = "vgf checkpoint", 2
+
+
+class DamagedError(VGFError):
+    """A checkpoint that is not what was saved."""
 
 
 @dataclass(frozen=True)
@@ -83,20 +88,21 @@ def save_checkpoint(
     data = need("safetensors.numpy", "run").save(arrays)
     meta = CheckpointMeta(step, task, settings_hash(settings), _shapes(arrays), dict(extra or {}))
     head = {"format": FORMAT, "version": VERSION, "sha256": hashlib.sha256(data).hexdigest()}
-    sidecar = json.dumps({**head, **asdict(meta)}, indent=2) + "\n"
+    about = {**head, **asdict(meta)}
+    sidecar = json.dumps({**about, "digest": _digest(about)}, indent=2) + "\n"
     place = checkpoint_path(folder, step)
     try:
         place.parent.mkdir(exist_ok=True)
         for stale in place.parent.glob(".writing-*"):  # left by a run that was killed
             shutil.rmtree(stale)
-        with tempfile.TemporaryDirectory(dir=place.parent, prefix=".writing-") as scratch:
-            fresh = Path(scratch) / "fresh"
+        with scratch_folder(place.parent) as scratch:
+            fresh = scratch / "fresh"
             fresh.mkdir()
             write_durably(fresh / ARRAYS, data)
             write_durably(fresh / SIDECAR, sidecar)
             sync_folder(fresh)
             if place.exists():
-                os.replace(place, Path(scratch) / "old")
+                os.replace(place, scratch / "old")
             os.replace(fresh, place)
         sync_folder(place.parent)
     except OSError as error:
@@ -105,13 +111,14 @@ def save_checkpoint(
 
 
 def load_checkpoint(
-    folder: Path | str, step: int | None = None
+    folder: Path | str, step: int | None = None, say: Say | None = None
 ) -> tuple[dict[str, Any], CheckpointMeta]:
     """Read a checkpoint of a run folder.
 
     Args:
         folder: the run folder.
-        step: which one; None is the last.
+        step: which one; None is the last one that is not damaged.
+        say: takes a line on those that are.
 
     Returns:
         The tree of NumPy arrays, its names in the order they were saved in, and what is
@@ -123,38 +130,85 @@ def load_checkpoint(
     steps = list_steps(folder)
     if not steps:
         raise VGFError(f"{folder} has no checkpoint; the run ended before its first one")
-    step = steps[-1] if step is None else step
-    if step not in steps:
+    if step is not None and step not in steps:
         raise VGFError(
             f"{folder} has no checkpoint of step {step}; it has {', '.join(map(str, steps))}"
         )
-    place = checkpoint_path(folder, step)
+    if step is not None:
+        return _load(checkpoint_path(folder, step), steps)
+    for one in reversed(steps):
+        try:
+            return _load(checkpoint_path(folder, one), steps)
+        except DamagedError as error:
+            if one == steps[0]:
+                raise
+            if say is not None:
+                say(f"{str(error).partition(';')[0]}; trying the checkpoint before it")
+    raise AssertionError
+
+
+def _load(place: Path, steps: list[int]) -> tuple[dict[str, Any], CheckpointMeta]:
+    """The checkpoint in a folder, one of those of `steps`."""
+    step = int(place.name.removeprefix("step-"))
     earlier = [f"step {other}" for other in steps if other < step]
     way_out = f"delete {place} to resume from {(earlier or ['the beginning'])[-1]}"
     try:
         head = read_json(place / SIDECAR, dict)
     except VGFError as error:
-        raise VGFError(f"{error}; {way_out}") from error
-    if (head.get("format"), head.get("version")) != (FORMAT, VERSION):
-        raise VGFError(f"{place / SIDECAR}: not a {FORMAT} of version {VERSION}")
+        raise DamagedError(f"{error}; {way_out}") from error
+    if head.get("format") != FORMAT or head.get("version") not in (1, VERSION):
+        newer = isinstance(head.get("version"), int) and head["version"] > VERSION
+        kind = VGFError if newer and head.get("format") == FORMAT else DamagedError
+        raise kind(f"{place / SIDECAR}: not a {FORMAT} of version {VERSION}; {way_out}")
     try:
+        if head["version"] == VERSION or "digest" in head:
+            digest = head.pop("digest")
+            if digest != _digest(head):
+                raise ValueError("its digest is another one")
+        meta = _read_meta(head)
         data = (place / ARRAYS).read_bytes()
-        meta = CheckpointMeta(
-            int(head["step"]), head["task"], head["settings_hash"], head["shapes"], head["extra"]
-        )
     except KeyError as error:
-        raise VGFError(f"{place / SIDECAR} is damaged: it lacks {error}; {way_out}") from error
+        raise DamagedError(f"{place / SIDECAR} is damaged: it lacks {error}; {way_out}") from error
     except (TypeError, ValueError) as error:
-        raise VGFError(f"{place / SIDECAR} is damaged: {error}; {way_out}") from error
+        raise DamagedError(f"{place / SIDECAR} is damaged: {error}; {way_out}") from error
     except OSError as error:
-        raise VGFError(f"{place / ARRAYS}: {error.strerror}; {way_out}") from error
+        raise DamagedError(f"{place / ARRAYS}: {error.strerror}; {way_out}") from error
     if hashlib.sha256(data).hexdigest() != head.get("sha256") or meta.step != step:
-        raise VGFError(f"{place / ARRAYS} is damaged or belongs to another checkpoint; {way_out}")
-    arrays: dict[str, Array] = need("safetensors.numpy", "run").load(data)
-    if set(arrays) != set(meta.shapes):
-        raise VGFError(f"{place / SIDECAR} is damaged: its shapes do not match; {way_out}")
-    # In the order in which they were saved, which the file does not keep: sums depend on it.
-    return unflatten({name: arrays[name] for name in meta.shapes}), meta
+        raise DamagedError(
+            f"{place / ARRAYS} is damaged or belongs to another checkpoint; {way_out}"
+        )
+    try:
+        arrays: dict[str, Array] = need("safetensors.numpy", "run").load(data)
+        if {name: list(array.shape) for name, array in arrays.items()} != meta.shapes:
+            raise ValueError("its shapes are not those of the sidecar")
+        # In the order in which they were saved, which the file does not keep: sums depend on it.
+        return unflatten({name: arrays[name] for name in meta.shapes}), meta
+    except Exception as error:  # whatever its format makes of it
+        raise DamagedError(f"{place / ARRAYS} is damaged: {error}; {way_out}") from error
+
+
+def _read_meta(head: Mapping[str, Any]) -> CheckpointMeta:
+    """What a sidecar says.
+
+    Raises:
+        KeyError, ValueError: something is missing, or of another type.
+    """
+    meta = CheckpointMeta(
+        head["step"], head["task"], head["settings_hash"], head["shapes"], head["extra"]
+    )
+    kinds = {"step": int, "task": str, "settings_hash": str, "shapes": dict, "extra": dict}
+    for name, kind in kinds.items():
+        if type(getattr(meta, name)) is not kind:
+            raise ValueError(f"its {name} is {getattr(meta, name)!r}")
+    for name, shape in meta.shapes.items():
+        if not isinstance(shape, list) or any(type(n) is not int or n < 0 for n in shape):
+            raise ValueError(f"the shape of {name} is {shape!r}")
+    return meta
+
+
+def _digest(sidecar: Mapping[str, Any]) -> str:
+    """A checksum of what a sidecar says, its own digest left out; the order of shapes counts."""
+    return hashlib.sha256(json.dumps(sidecar).encode()).hexdigest()
 
 
 def check_checkpoint(

@@ -20,6 +20,7 @@ from ..data.npz import DATA_MEMORY
 from ..methods import method_names
 from ..spec.settings import Budget, Network, Settings, method_settings
 from ..support.checks import check, check_choice, check_whole
+from ..support.errors import VGFError
 from ..support.extras import need
 from ..support.files import write_atomically
 from ..support.settings_tree import Setting, settings_of, short_hash, to_dict
@@ -252,6 +253,10 @@ class EvaluationSettings:
             most 20 with OGBench's robot arm, which needs much memory.
         workers: processes the environments are spread over; none is one on each core, with at
             least two environments each; 0 steps them in this process.
+        step_timeout: seconds that one step or reset of an environment may take, online too; none
+            is no limit. A process whose environment takes longer is ended.
+        retries: how often an episode is tried again, in a fresh process, after its environment took
+            too long or ended the process.
 
     Raises:
         ValueError: a setting out of its range, or a contradiction, named.
@@ -262,6 +267,8 @@ class EvaluationSettings:
     particles: int | None = None
     num_envs: int | None = None
     workers: int | None = None
+    step_timeout: float | None = 300.0
+    retries: int = 2
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "steps", tuple(self.steps))
@@ -278,6 +285,11 @@ class EvaluationSettings:
                 check_whole(name, getattr(self, name), 1)
         if self.workers is not None:
             check_whole("workers", self.workers, 0)
+        if self.step_timeout is not None:
+            check(
+                self.step_timeout > 0.0, f"step_timeout is {self.step_timeout}; it must be above 0"
+            )
+        check_whole("retries", self.retries, 0)
         together = self.episodes if self.num_envs is None else self.num_envs
         check(
             (self.workers or 0) <= together,
@@ -481,6 +493,65 @@ def shortened(config: RunConfig) -> RunConfig:
         online=replace(online, steps=online.steps // 10),
         evaluation=replace(config.evaluation, episodes=min(20, config.evaluation.episodes)),
     )
+
+
+# What may change while a run is continued: where things are, how much of the same is done, and what
+# changes no number.
+_FREE = (
+    "preset",
+    "quick",
+    "out",
+    "seeds",
+    "together",
+    "task.data",
+    "task.data_dir",
+    "task.data_memory",
+    "task.trust_data_code",
+    "train.steps",
+    "train.checkpoint_every",
+    "online.steps",
+    "start.run",
+    "evaluation.num_envs",
+    "evaluation.workers",
+    "evaluation.step_timeout",
+    "evaluation.retries",
+    "backend.device",
+    "backend.eager",
+)
+
+
+def deciding(config: RunConfig) -> dict[str, Any]:
+    """The settings that decide a run's numbers, by their keys, in JSON's types.
+
+    Those of the agent, which has a hash of its own, and those that may change are left out.
+    """
+    return {
+        setting.key: list(setting.default)
+        if isinstance(setting.default, tuple)
+        else setting.default
+        for setting in settings_of(config)
+        if setting.key not in _FREE and not setting.key.startswith(("agent.", "logging."))
+    }
+
+
+def check_unchanged(config: RunConfig, before: Any, path: Path, step: int) -> None:
+    """Check that a run is continued with the settings that it was begun with.
+
+    Args:
+        config: of the run, from `path`.
+        before: what :func:`deciding` gave when the checkpoint of `step` was saved; None in those of
+            version 0.1. Settings that are only in one of the two are not compared.
+
+    Raises:
+        VGFError: a setting that decides results has changed.
+    """
+    now = deciding(config)
+    for key, value in before.items() if isinstance(before, dict) else ():
+        if key in now and now[key] != value:
+            raise VGFError(
+                f"{path}: {key} is {now[key]!r}, and the checkpoint of step {step} was made with "
+                f"{value!r}; undo the change, or start a new run with --config or --from"
+            )
 
 
 def all_settings(config: Any = None) -> Iterator[Setting]:

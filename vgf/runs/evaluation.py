@@ -25,7 +25,7 @@ from typing import Any, Generic, Protocol, TypedDict, TypeVar
 import numpy as np
 
 from ..benchmarks.tasks import Task
-from ..environments.pool import EnvironmentPool, Step, default_workers
+from ..environments.pool import EnvironmentFault, EnvironmentPool, Step, default_workers
 from ..spec.theory import wasserstein2
 from ..spec.types import Array
 from ..support.callbacks import Progress
@@ -33,6 +33,8 @@ from ..support.errors import VGFError
 from ..support.statistics import SUCCESS, mean_measured
 from .scores import Score, scores
 
+# Steps after which an episode without a time limit is taken for one without an end.
+LONGEST = 100_000
 # The fewest environments in a group: fewer rows make slow matrix products.
 _GROUP = 8
 
@@ -100,6 +102,8 @@ def evaluate(
     seed: int = 0,
     num_envs: int | None = None,
     workers: int | None = 0,
+    step_timeout: float | None = None,
+    retries: int = 0,
     pool: EnvironmentPool | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
@@ -112,14 +116,17 @@ def evaluate(
         particles: N, of the noise passed to the policy; the most that any budget needs.
         episodes: for each budget.
         seed: of the episodes; equal seeds give equal start states and noise.
-        num_envs, workers: environments and processes; see :func:`make_pool`.
+        num_envs, workers, step_timeout: environments and processes; see :func:`make_pool`.
+        retries: how often an episode starts again whose environment ended its process, or took more
+            than `step_timeout` seconds. It is the same episode, from the same seed.
         pool: environments to use instead of making and closing some, from
-            :func:`make_pool`; `num_envs` and `workers` are then the pool's.
+            :func:`make_pool`; `num_envs`, `workers` and `step_timeout` are then the pool's.
         progress: called after each episode, with the number finished and the total.
 
     Raises:
         VGFError: no budget, a number out of range, or a policy that returns actions of the wrong
-        shape or with NaN.
+        shape or with NaN. EnvironmentFault: an environment that raises, returns what it must not,
+        or does not answer; the message names it, the episode and the step.
     """
     for name, value in {"episodes": episodes, "particles": particles}.items():
         if value < 1:
@@ -130,8 +137,10 @@ def evaluate(
         raise VGFError("no test budget to evaluate; name at least one")
     with contextlib.ExitStack() as stack:
         if pool is None:
-            pool = stack.enter_context(make_pool(task, episodes, num_envs, workers))
-        evaluation = _Evaluation(policy, task, budgets, pool, particles, episodes, seed, progress)
+            pool = stack.enter_context(make_pool(task, episodes, num_envs, workers, step_timeout))
+        evaluation = _Evaluation(
+            policy, task, budgets, pool, particles, episodes, seed, progress, retries
+        )
         evaluation.run()
     order = list(budgets)
     records = sorted(evaluation.records, key=lambda r: (order.index(r["budget"]), r["episode"]))
@@ -139,7 +148,11 @@ def evaluate(
 
 
 def make_pool(
-    task: Task, episodes: int, num_envs: int | None = None, workers: int | None = 0
+    task: Task,
+    episodes: int,
+    num_envs: int | None = None,
+    workers: int | None = 0,
+    step_timeout: float | None = None,
 ) -> EnvironmentPool:
     """Environments of a task, for several evaluations; a context manager.
 
@@ -149,6 +162,7 @@ def make_pool(
         num_envs: environments that run at once; None for one for each episode, up to the task's
             limit.
         workers: processes that step them; 0 for this process, None for one on each core.
+        step_timeout: seconds that one step or reset may take; None is no limit.
 
     Raises:
         VGFError: the task has none.
@@ -158,7 +172,7 @@ def make_pool(
     size = min(episodes, task.environments_together) if num_envs is None else num_envs
     if workers is None:
         workers = default_workers(size)
-    return EnvironmentPool(task.make_env, task.success, size, workers)
+    return EnvironmentPool(task.make_env, task.success, size, workers, step_timeout)
 
 
 def summarise(records: Sequence[EpisodeRecord], score_name: str = SUCCESS) -> list[Score]:
@@ -184,6 +198,8 @@ class _Episode:
     total: float = 0.0
     success: float | None = None
     length: int = 0
+    tries: int = 0
+    begun: bool = False
     displacements: list[float] = field(default_factory=list)
     distances: list[float] = field(default_factory=list)
 
@@ -218,6 +234,7 @@ class _Evaluation(Generic[BudgetT]):
         episodes: int,
         seed: int,
         progress: Progress | None,
+        retries: int,
     ) -> None:
         self.records: list[EpisodeRecord] = []
         self._policy = policy
@@ -227,6 +244,7 @@ class _Evaluation(Generic[BudgetT]):
         self._shape = (particles, task.action_dim)
         self._seed = seed
         self._progress = progress
+        self._retries = retries
         self._total = episodes * len(budgets)
         self._waiting = ((label, number) for label in budgets for number in range(episodes))
         number = max(1, min(2, pool.size // _GROUP))
@@ -261,16 +279,59 @@ class _Evaluation(Generic[BudgetT]):
 
     def _receive(self, group: _Group) -> None:
         """Take the environments' answers since the group's last turn."""
-        over = False
-        for _ in range(group.calls):
-            for slot, answer in self._pool.receive().items():
+        over: dict[int, _Group] = {}
+        while group.calls:
+            group.calls -= 1
+            try:
+                answers = self._pool.receive()
+            except EnvironmentFault as fault:
+                raise self._fault(fault.slot, fault.reason) from fault
+            for slot, answer in answers.items():
+                owner = self._owner(slot)
                 if isinstance(answer, Step):
-                    over |= self._advance(group, slot, answer)
+                    if self._advance(owner, slot, answer):
+                        over[owner.slots.start] = owner
                 else:
-                    group.episodes[slot].observation = answer
-        group.calls = 0
-        if over:
-            self._start(group)
+                    owner.episodes[slot].observation = answer
+                    owner.episodes[slot].begun = True
+            self._start_again()
+        for owner in over.values():
+            self._start(owner)
+
+    def _owner(self, slot: int) -> _Group:
+        return self._groups[slot // self._rows]
+
+    def _start_again(self) -> None:
+        """Start the episodes again whose environments were lost with their process."""
+        lost, self._pool.lost = self._pool.lost, {}
+        for group in self._groups:
+            seeds = {}
+            for slot in lost.keys() & group.episodes.keys():
+                before = group.episodes[slot]
+                tries = before.tries + (not lost[slot].startswith("was lost with"))
+                if tries > self._retries:
+                    again = f" in each of {tries} tries" if tries > 1 else ""
+                    raise self._fault(slot, lost[slot] + again)
+                seeds[slot] = before.seed
+                generator = np.random.default_rng([before.seed, 1])
+                group.episodes[slot] = _Episode(
+                    before.budget, before.number, before.seed, generator, tries=tries
+                )
+            if seeds:
+                self._pool.send_reset(seeds)
+                group.calls += 1
+
+    def _fault(self, slot: int, reason: str) -> EnvironmentFault:
+        """What went wrong with the environment in a slot, with the episode it was in."""
+        episode = self._owner(slot).episodes.get(slot)
+        if episode is None:
+            return EnvironmentFault(slot, reason, f"{self._task.name}: an environment")
+        at = f"step {episode.length + 1}" if episode.begun else "reset"
+        where = (
+            f"{self._task.name}: {at} of episode {episode.number} (budget {episode.budget}, seed "
+            f"{episode.seed})"
+        )
+        return EnvironmentFault(slot, reason, where)
 
     def _act(self, group: _Group) -> None:
         """Take one step in every episode that has an observation."""
@@ -287,6 +348,8 @@ class _Evaluation(Generic[BudgetT]):
         if moves:
             self._pool.send_step(moves)
             group.calls += 1
+            for slot in moves:
+                group.episodes[slot].observation = None
         for episodes, info in infos:  # while the environments are working
             self._measure(group, episodes, info)
 
@@ -352,6 +415,8 @@ class _Evaluation(Generic[BudgetT]):
         episode.length += 1
         episode.observation = step.observation
         if not (step.terminated or step.truncated):
+            if self._task.max_episode_steps is None and episode.length >= LONGEST:
+                raise self._fault(slot, "and the episode has no end; give it a time limit")
             return False
         del group.episodes[slot]
         self.records.append(

@@ -15,8 +15,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
+from ..support.errors import VGFError
 from ..support.extras import need
-from ..support.rows import RowLog, scalar
+from ..support.rows import Row, RowLog, Scalar, read_rows, scalar
 from ..support.settings_tree import to_dict
 from .config import RunConfig
 from .scores import by_budget, mean
@@ -51,6 +52,41 @@ ONLINE_COLUMNS = (
     "score",
     "length",
 )
+
+
+def read_log(path: Path) -> list[Row]:
+    """The rows of a run's log, checked: each can be counted, grouped and averaged.
+
+    Raises:
+        VGFError: as :func:`vgf.support.rows.read_rows`; or a value that its column cannot have.
+    """
+    rows = read_rows(path)
+    for number, row in enumerate(rows, 1):
+        for name, value in row.items():
+            fault = _fault(name, value)
+            if fault is not None:
+                raise VGFError(f"{path}: line {number} is damaged: {name} is {value!r}; {fault}")
+        wanted = ("step", "budget") if path.stem == EVALUATIONS else ("step",)
+        missing = [name for name in wanted if row.get(name) is None]
+        if missing:
+            raise VGFError(f"{path}: line {number} is damaged: it has no {missing[0]}")
+    return rows
+
+
+_COUNTS = ("step", "environment_steps", "episode", "seed", "length")
+
+
+def _fault(name: str, value: Scalar) -> str | None:
+    """What is wrong with a value in a column, or None."""
+    if value is None or (name == "budget" and isinstance(value, str)):
+        return None
+    if not isinstance(value, int | float):
+        return "it must be a number" if name in (*EVALUATION_COLUMNS, *ONLINE_COLUMNS) else None
+    if name in (*_COUNTS, "budget") and (value < 0 or not float(value).is_integer()):
+        return "it must be a whole number"
+    if name == "success" and not 0 <= value <= 1:
+        return "it must be from 0 to 1"
+    return None
 
 
 class RunLog:

@@ -7,7 +7,6 @@ is run by the specification, in float64, where its method has one. What is recor
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 from pathlib import Path
@@ -19,6 +18,7 @@ from ..backends import get_backend
 from ..backends.base import Backend, Tree
 from ..benchmarks.tasks import Task
 from ..data.scaling import Scaling
+from ..environments.pool import closing
 from ..spec.types import Array
 from ..support.files import write_atomically
 from .agent import load_agent, make_backend
@@ -129,7 +129,7 @@ def _episode(agent: _Agent, task: Task, seed: int) -> dict[str, Any]:
     chosen: list[Array] = []
     success, over = None, False
     assert task.make_env is not None
-    with contextlib.closing(task.make_env(first)) as env:
+    with closing(task.make_env(first)) as env:
         observation, _ = env.reset(seed=first)
         maze = maze_of(env)
         while not over:

@@ -5,9 +5,11 @@ the update's noise in the backend, an episode's noise in the evaluation. So the 
 the agent's state alone, and a run that is stopped and resumed equals one that never stopped. Online
 (vgf/runs/online.py) the file of collected transitions is part of that state.
 
-Ctrl-C takes effect between updates, and between the steps of an evaluation, so that it leaves the
-state of a complete update with all of its logs. A second Ctrl-C stops at once; the run is then
-resumed from its last checkpoint.
+Ctrl-C, SIGTERM and SIGHUP take effect between updates, and between the steps of an evaluation, so
+that they leave the state of a complete update with all of its logs; where that takes too long
+(vgf/support/interrupts.py), the last complete one. A second Ctrl-C stops at once; the run is then
+resumed from its last checkpoint. An evaluation that fails costs nothing either: the agent is saved
+before it, with the evaluation still due. What is not finite is never saved.
 """
 
 from __future__ import annotations
@@ -15,8 +17,8 @@ from __future__ import annotations
 import dataclasses
 import shutil
 import sys
-from collections.abc import Callable, Container, Generator, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Container, Generator, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -26,21 +28,32 @@ from ..backends.base import Backend, Tree
 from ..benchmarks.tasks import Task
 from ..data.dataset import Dataset
 from ..data.scaling import Scaling
-from ..environments.pool import EnvironmentPool
+from ..environments.pool import EnvironmentFault, EnvironmentPool
 from ..support.callbacks import Say
 from ..support.errors import VGFError
 from ..support.extras import need
-from ..support.interrupts import Interrupted, StopRunError, deferred_interrupt
+from ..support.files import remove_left_behind
+from ..support.interrupts import (
+    Interrupted,
+    StopRunError,
+    completing,
+    deferred_interrupt,
+    last_resort,
+    repeatable,
+)
+from ..support.locks import only_writer
 from ..support.progress import progress, say_line
 from .agent import check_agent_checkpoint, evaluate_agent, make_backend
 from .checkpoint import (
     CheckpointMeta,
     check_checkpoint,
+    flatten,
     latest_step,
+    list_steps,
     load_checkpoint,
     save_checkpoint,
 )
-from .config import RunConfig, settings_hash
+from .config import RunConfig, check_unchanged, deciding, settings_hash
 from .evaluation import make_pool
 from .folder import CONFIG, create_run_folder, record_environment, written_hash
 from .log import METRICS, RunLog
@@ -49,6 +62,9 @@ from .scores import policy_titles
 from .start import check_start, starting_point
 from .task import load_task
 from .updates import Reply, Request, Training, drive
+
+# Squares of rewards beyond this, in a loss of float32, leave no room for what training adds.
+LARGE_REWARD = 1e6
 
 
 def prepare(config: RunConfig) -> tuple[RunConfig, Backend, Task]:
@@ -61,7 +77,7 @@ def prepare(config: RunConfig) -> tuple[RunConfig, Backend, Task]:
     Raises:
         VGFError: what is wrong with the request, or not installed.
     """
-    for package in ("tomli_w", "safetensors.numpy", "matplotlib"):
+    for package in ("tomli_w", "safetensors.numpy", "matplotlib", "filelock"):
         need(package, "run")
     if sys.stderr.isatty():
         need("tqdm", "run")
@@ -135,6 +151,7 @@ def train_together(
             diverged.
         Interrupted: Ctrl-C, after a checkpoint was written.
         KeyboardInterrupt: Ctrl-C twice, or before the first update.
+        FailedRuns: several runs, some of which failed; the others went on to their ends.
 
     A new run that fails before its first row or checkpoint leaves no folder.
     """
@@ -146,7 +163,13 @@ def train_together(
         deferred_interrupt() as check_interrupt,
         nullcontext()
         if task.make_env is None
-        else make_pool(task, evaluation.episodes, evaluation.num_envs, evaluation.workers) as pool,
+        else make_pool(
+            task,
+            evaluation.episodes,
+            evaluation.num_envs,
+            evaluation.workers,
+            evaluation.step_timeout,
+        ) as pool,
     ):
         drive(
             backend,
@@ -169,48 +192,59 @@ def _training(
     """The training of one run, from start to end; see :mod:`vgf.runs.updates`."""
     settled, backend, task = prepared
     config = dataclasses.replace(config, backend=settled.backend)
-    if not resume:
-        check_start(config)
-        config = dataclasses.replace(config, start=starting_point(config, config.seed))
-    going_on = resume and latest_step(folder) is not None
-    point, scaling = (
-        _continue(config, folder, backend, task) if going_on else _begin(config, backend, task)
-    )
-    data = None if task.dataset is None else task.dataset.source
-    score = None if task.make_env is None else task.score_name
-    facts = {
-        "backend": backend.name,
-        "device": backend.device,
-        "dtype": backend.dtype,
-        "data": data,
-        "score": score,
-        "notes": list(task.notes),
-    }
-    if resume:
-        record_environment(folder, config, facts)
-    else:
-        create_run_folder(folder, config, facts)
-    say(f"run folder: {folder}")
-    for line in _introduced(config, backend, task):
-        say(line)
-    if resume:
-        say(f"continuing after {_done(config, point, of=True)}")
-    try:
-        with RunLog(
-            folder, config, point.step if resume else None, point.due, point.environment_steps
-        ) as log:
-            yield from _Loop(
-                config, folder, backend, task, scaling, log, say, pool, check_interrupt
-            ).run(point)
-    except BaseException:
-        if not resume and latest_step(folder) is None and not _has_rows(folder):
-            shutil.rmtree(folder, ignore_errors=True)
-        raise
+    with ExitStack() as stack:
+        if resume:
+            stack.enter_context(only_writer(folder))
+            remove_left_behind(folder)
+        else:
+            check_start(config)
+            config = dataclasses.replace(config, start=starting_point(config, config.seed))
+        going_on = resume and latest_step(folder) is not None
+        point, scaling = (
+            _continue(config, folder, backend, task, say)
+            if going_on
+            else _begin(config, backend, task)
+        )
+        data = None if task.dataset is None else task.dataset.source
+        score = None if task.make_env is None else task.score_name
+        facts = {
+            "backend": backend.name,
+            "device": backend.device,
+            "dtype": backend.dtype,
+            "data": data,
+            "score": score,
+            "notes": list(task.notes),
+        }
+        if resume:
+            record_environment(folder, config, facts)
+        else:
+            create_run_folder(folder, config, facts)
+            stack.enter_context(only_writer(folder))
+        say(f"run folder: {folder}")
+        for line in _introduced(config, backend, task):
+            say(line)
+        if resume:
+            say(f"continuing after {_done(config, point, of=True)}")
+        try:
+            with RunLog(
+                folder, config, point.step if resume else None, point.due, point.environment_steps
+            ) as log:
+                yield from _Loop(
+                    config, folder, backend, task, scaling, log, say, pool, check_interrupt
+                ).run(point)
+        except BaseException:
+            if not resume and latest_step(folder) is None and not _has_rows(folder):
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
 
 
 def _introduced(config: RunConfig, backend: Backend, task: Task) -> Iterator[str]:
     """What a run is about to do, one line each."""
-    yield f"task: {task.name}, {_counted_data(task.dataset)}"
+    if task.dataset is None:
+        yield f"task: {task.name}, no offline data"
+    else:
+        yield f"task: {task.name}, {len(task.dataset):,} transitions"
+        yield _ends(task.dataset)
     if task.notes:
         yield task.described()
     rough = backend.matmul_precision
@@ -235,15 +269,12 @@ def _introduced(config: RunConfig, backend: Backend, task: Task) -> Iterator[str
             )
 
 
-def _counted_data(dataset: Dataset | None) -> str:
-    """How much data there are, and how their trajectories end, in words."""
-    if dataset is None:
-        return "no offline data"
+def _ends(dataset: Dataset) -> str:
+    """How the trajectories of a data set end, in words."""
     ends, done = dataset.terminals != 0, dataset.masks == 0
     return (
-        f"{len(dataset):,} transitions in {int(ends.sum()):,} trajectories; "
-        f"terminals (done, mask 0): {int(done.sum()):,}, "
-        f"timeouts (cut, mask 1): {int((ends & ~done).sum()):,}"
+        f"{int(ends.sum()):,} trajectories: {int(done.sum()):,} terminals (done, mask 0), "
+        f"{int((ends & ~done).sum()):,} timeouts (cut)"
     )
 
 
@@ -290,25 +321,28 @@ def _begin(config: RunConfig, backend: Backend, task: Task) -> tuple[_Point, Sca
         if task.dataset is None:
             raise VGFError(f"{task.name} has no data")
         return _Point(state, due=due), Scaling.of(task.dataset, config.task.standardise)
-    tree, meta = _load(config, Path(config.start.run), config.start.checkpoint, backend, task)
+    start = Path(config.start.run)
+    tree, meta = _load(config, start, config.start.checkpoint, backend, task)
     tree["seed"] = np.asarray(config.seed, np.int32)
     point = _Point(backend.asarray(tree), meta.step, due=due)
     return point, Scaling.from_json(meta.extra["scaling"])
 
 
 def _continue(
-    config: RunConfig, folder: Path, backend: Backend, task: Task
+    config: RunConfig, folder: Path, backend: Backend, task: Task, say: Say
 ) -> tuple[_Point, Scaling]:
-    """The last checkpoint of a run, and its agent's scaling."""
-    tree, meta = _load(config, folder, None, backend, task)
+    """The last checkpoint of a run that is not damaged, and its agent's scaling."""
+    tree, meta = _load(config, folder, None, backend, task, say)
     if meta.settings_hash not in (settings_hash(config.agent), written_hash(folder)):
         raise VGFError(
             f"{folder / CONFIG}: its [agent] is not what the checkpoint of step {meta.step} was "
             "trained with; undo the change, or start a new run with --config"
         )
     now: dict[str, Any] = {"transitions": 0 if task.dataset is None else len(task.dataset)}
-    if config.start.run is None and task.dataset is not None:
+    if task.dataset is not None and config.start.run is None:
         now["scaling"] = Scaling.of(task.dataset, config.task.standardise).to_json()
+        if "data" in meta.extra:  # not in checkpoints of version 0.1
+            now["data"] = task.dataset.fingerprint
     if {key: meta.extra.get(key) for key in now} != now:
         source = task.name if task.dataset is None else task.dataset.source
         raise VGFError(
@@ -323,15 +357,21 @@ def _continue(
             f"and the last checkpoint has {meta.step:,}; undo the change of [train] or [online], "
             "or start a new run with --from"
         )
+    check_unchanged(config, meta.extra.get("config"), folder / CONFIG, meta.step)
     point = _Point(backend.asarray(tree), meta.step, taken, meta.extra["evaluation_due"])
     return point, Scaling.from_json(meta.extra["scaling"])
 
 
 def _load(
-    config: RunConfig, folder: Path, step: int | None, backend: Backend, task: Task
+    config: RunConfig,
+    folder: Path,
+    step: int | None,
+    backend: Backend,
+    task: Task,
+    say: Say | None = None,
 ) -> tuple[dict[str, Any], CheckpointMeta]:
-    """A checkpoint that fits a task and settings."""
-    tree, meta = load_checkpoint(folder, step)
+    """A checkpoint that fits a task and settings; see :func:`load_checkpoint`."""
+    tree, meta = load_checkpoint(folder, step, say)
     sizes = task.observation_dim, task.action_dim
     fresh = backend.init_state(config.seed, *sizes, config.agent)
     check_checkpoint(meta, tree, backend.to_numpy(fresh), config.task.env)
@@ -348,7 +388,7 @@ def finished(config: RunConfig, folder: Path) -> bool:
     if (latest_step(folder) or 0) < config.updates:
         return False
     _, meta = load_checkpoint(folder)
-    return not meta.extra.get("evaluation_due")
+    return meta.step >= config.updates and not meta.extra.get("evaluation_due")
 
 
 class _Loop:
@@ -379,6 +419,7 @@ class _Loop:
         )
         with (
             self._collector(point) as collector,
+            last_resort(lambda: self._save(self.complete, collector)),
             progress(
                 settings.steps + online.steps,
                 "training",
@@ -386,6 +427,7 @@ class _Loop:
                 done,
             ) as bar,
         ):
+            self.complete = dataclasses.replace(point)
             try:
                 while point.due or point.step < self.config.updates:
                     keep = point.due  # it was due in the checkpoint, which must be saved again
@@ -395,21 +437,31 @@ class _Loop:
                             metrics = yield from self._update_offline(point)
                             bar.update(point.step - before)
                         else:
-                            metrics = self._update_online(point, collector)
+                            with repeatable():
+                                metrics = self._update_online(point, collector)
                             bar.update()
                         if self._now(point, settings.log_every):
                             self._log(metrics, point)
                         point.due = self._now(point, settings.evaluate_every)
+                        self.complete = dataclasses.replace(point)
+                    keep = keep or self._now(point, settings.checkpoint_every)
                     if point.due and self.pool is not None:
+                        provisional = self._save(point, collector)
                         self._evaluate(point, self.pool, bar.write)
+                        if not keep:
+                            shutil.rmtree(provisional)
                     point.due = False
-                    if keep or self._now(point, settings.checkpoint_every):
+                    self.complete = dataclasses.replace(point)
+                    if keep:
                         self._save(point, collector)
                     self.check_interrupt()
+            except EnvironmentFault:
+                self._save(self.complete, collector)  # the next start repeats what failed
+                raise
             except StopRunError:
-                self._save(point, collector)
+                self._save(self.complete, collector)
                 raise Interrupted(
-                    f"stopped after {_done(self.config, point)}; continue with: "
+                    f"stopped after {_done(self.config, self.complete)}; continue with: "
                     f"vgf run --resume {self.folder}"
                 ) from None
 
@@ -497,10 +549,22 @@ class _Loop:
         self.log.metrics(point.step, self._counted(point) | values)
         wrong = [name for name, value in values.items() if not np.isfinite(value)]
         if wrong:
-            raise VGFError(
-                f"training diverged: {', '.join(wrong)} not finite after {point.step} updates; "
-                f"lower --learning-rate or --step-size ({self.folder} keeps the logs)"
-            )
+            raise self._diverged(wrong, point)
+
+    def _diverged(self, wrong: Sequence[str], point: _Point) -> VGFError:
+        """What to say of numbers that became NaN or infinite."""
+        kept = [step for step in list_steps(self.folder) if step < point.step]
+        good = f"the checkpoint of step {kept[-1]} is good" if kept else "no checkpoint was kept"
+        rewards = 0.0 if self.dataset is None else float(np.abs(self.dataset.rewards).max())
+        if rewards > LARGE_REWARD:
+            way_out = f"rewards of up to {rewards:.3g} are the likely cause: scale them down"
+        else:
+            way_out = "lower --learning-rate or --step-size"
+        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        return VGFError(
+            f"training diverged: {', '.join(wrong[:3])}{more} not finite after {point.step} "
+            f"updates; {way_out} ({self.folder} keeps the logs; {good})"
+        )
 
     def _counted(self, point: _Point) -> dict[str, Any]:
         """What counts the rows of a run with an online phase, besides updates."""
@@ -508,17 +572,18 @@ class _Loop:
         return {"environment_steps": point.environment_steps} if online else {}
 
     def _evaluate(self, point: _Point, pool: EnvironmentPool, write: Say) -> None:
-        found = evaluate_agent(
-            self.backend,
-            point.state,
-            self.config.agent,
-            self.task,
-            self.scaling,
-            self.config.evaluation,
-            self.config.seed,
-            pool,
-            self.check_interrupt,
-        )
+        with repeatable():
+            found = evaluate_agent(
+                self.backend,
+                point.state,
+                self.config.agent,
+                self.task,
+                self.scaling,
+                self.config.evaluation,
+                self.config.seed,
+                pool,
+                self.check_interrupt,
+            )
         counted = self._counted(point)
         self.log.evaluations(point.step, [{**record, **counted} for record in found.records])
         scores = "  ".join(
@@ -529,21 +594,34 @@ class _Loop:
         taken = f"  {point.environment_steps:,} steps" if point.environment_steps else ""
         write(f"{point.step:>9,} updates{taken}  {self.task.score_name}  {scores}")
 
-    def _save(self, point: _Point, collector: Collector | None) -> None:
-        if collector is not None:
-            collector.sync()
-        save_checkpoint(
-            self.folder,
-            point.step,
-            self.backend.to_numpy(point.state),
-            {
-                "evaluation_due": point.due,
-                "scaling": self.scaling.to_json(),
-                "transitions": 0 if self.dataset is None else len(self.dataset),
-                "environment_steps": point.environment_steps,
-                "observation_dim": self.task.observation_dim,
-                "action_dim": self.task.action_dim,
-            },
-            task=self.config.task.env or self.task.name,
-            settings=self.config.agent,
-        )
+    def _save(self, point: _Point, collector: Collector | None) -> Path:
+        """Save a point; returns the checkpoint's folder.
+
+        Raises:
+            VGFError: something in it is not finite, or it cannot be written.
+        """
+        tree = self.backend.to_numpy(point.state)
+        arrays = flatten(tree)
+        wrong = [name for name, array in arrays.items() if not np.isfinite(array).all()]
+        if wrong:
+            raise self._diverged(wrong, point)
+        with completing():
+            if collector is not None:
+                collector.sync()
+            return save_checkpoint(
+                self.folder,
+                point.step,
+                tree,
+                {
+                    "evaluation_due": point.due,
+                    "scaling": self.scaling.to_json(),
+                    "transitions": 0 if self.dataset is None else len(self.dataset),
+                    "data": "" if self.task.dataset is None else self.task.dataset.fingerprint,
+                    "environment_steps": point.environment_steps,
+                    "observation_dim": self.task.observation_dim,
+                    "action_dim": self.task.action_dim,
+                    "config": deciding(self.config),
+                },
+                task=self.config.task.env or self.task.name,
+                settings=self.config.agent,
+            )

@@ -27,7 +27,7 @@ from ..benchmarks.tasks import Task
 from ..data.dataset import KEYS, Dataset, batch_at
 from ..data.replay import ReplayBuffer, TransitionFile
 from ..data.scaling import Scaling
-from ..environments.pool import EnvironmentPool
+from ..environments.pool import EnvironmentFault, EnvironmentLost, EnvironmentPool, Step
 from ..spec.types import Array
 from ..support.errors import VGFError
 from .agent import agent_policy
@@ -125,7 +125,10 @@ class Collector:
         ahead = len(self._file) - taken
         if ahead:
             say(f"{ahead:,} transitions collected after that checkpoint are kept")
-        self._pool: EnvironmentPool = make_pool(task, 1, 1)
+        evaluation = config.evaluation
+        workers = min(1, evaluation.workers or 0)
+        self._retries = evaluation.retries
+        self._pool: EnvironmentPool = make_pool(task, 1, 1, workers, evaluation.step_timeout)
         self._observation: Array | None = None  # None where the environment must be reset
 
     def _restore(self, rows: Array) -> None:
@@ -150,9 +153,7 @@ class Collector:
         if self.taken < len(self._file):
             row = self._file.read(self.taken, self.taken + 1)[0]
         else:
-            if self._observation is None:
-                self._observation = self._enter(step)
-            row = self._act(state, self._observation)
+            row = self._collect(state, step)
         self.taken += 1
         self._buffer.add(self._scaled(row[None]))
         self._rows.append(row)
@@ -177,13 +178,51 @@ class Collector:
         """Wait until everything collected is on disk."""
         self._file.sync()
 
+    def _collect(self, state: Tree, step: int) -> Array:
+        """A new transition; where the environment is lost, from a fresh one."""
+        for tries in range(1, self._retries + 2):
+            try:
+                if self._observation is None:
+                    self._observation = self._enter(step)
+                return self._act(state, self._observation)
+            except EnvironmentLost as lost:
+                self._observation = None
+                reason = f"{lost.reason}{f' in each of {tries} tries' if tries > 1 else ''}"
+        raise EnvironmentFault(0, reason, self._where())
+
+    def _asked(self, call: Callable[[], dict[int, Any]]) -> Any:
+        """The environment's answer.
+
+        Raises:
+            EnvironmentFault: it raised, or returned what it must not.
+            EnvironmentLost: its process was replaced.
+        """
+        try:
+            return call()[0]
+        except EnvironmentLost:
+            raise
+        except EnvironmentFault as fault:
+            raise EnvironmentFault(0, fault.reason, self._where()) from fault
+
+    def _stepped(self, action: Array) -> Step:
+        answer: Step = self._asked(lambda: self._pool.step({0: action}))
+        return answer
+
+    def _where(self) -> str:
+        """The step that is being taken, in words."""
+        at = f"step {len(self._rows) + 1}" if self._observation is not None else "the start"
+        return (
+            f"{self._task.name}: {at} of collected episode {self._episode} (environment step "
+            f"{self.taken + 1:,}, seed {self._seed()})"
+        )
+
     def _enter(self, step: int) -> Array:
         """Reset the environment to where the record ends; returns its observation."""
         observation = self._reset()
         for row in self._rows:
             if not np.array_equal(observation, row["observations"]):
                 break
-            observation = self._pool.step({0: row["actions"]})[0].observation.copy()
+            observation = self._stepped(row["actions"]).observation
         if not self._rows or np.array_equal(observation, self._rows[-1]["next_observations"]):
             return observation
         self._say(
@@ -196,7 +235,7 @@ class Collector:
         return self._reset()
 
     def _reset(self) -> Array:
-        return np.array(self._pool.reset({0: self._seed()})[0])
+        return np.array(self._asked(lambda: self._pool.reset({0: self._seed()})))
 
     def _seed(self) -> int:
         return collection_seed(self._config.seed, self._episode)
@@ -225,7 +264,7 @@ class Collector:
     def _take(self, observation: Array, action: Array) -> Array:
         """Take a step with an action and record it; returns its row."""
         action = np.clip(action, -1.0, 1.0).astype(np.float32)
-        step = self._pool.step({0: action})[0]
+        step = self._stepped(action)
         over = step.terminated or step.truncated
         self._observation = None if over else step.observation.copy()
         return self._file.append(

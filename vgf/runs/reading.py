@@ -11,10 +11,10 @@ from typing import Any
 
 from ..support.errors import VGFError
 from ..support.files import read_json
-from ..support.rows import Row, read_rows
+from ..support.rows import Row
 from ..support.toml import read_toml
 from .folder import CONFIG, ENVIRONMENT
-from .log import EVALUATIONS, METRICS
+from .log import EVALUATIONS, METRICS, read_log
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,28 @@ def read_run(folder: Path) -> Run:
         folder,
         read_toml(folder / CONFIG),
         (folder / CONFIG).read_text(encoding="utf-8"),
-        read_json(folder / ENVIRONMENT, list),
-        read_rows(folder / f"{METRICS}.jsonl"),
-        read_rows(evaluations) if evaluations.exists() else [],
+        _read_starts(folder / ENVIRONMENT),
+        read_log(folder / f"{METRICS}.jsonl"),
+        read_log(evaluations) if evaluations.exists() else [],
     )
+
+
+def _read_starts(path: Path) -> list[dict[str, Any]]:
+    """The starts in an environment.json.
+
+    Raises:
+        VGFError: it is damaged.
+    """
+    starts: list[dict[str, Any]] = read_json(path, list)
+    for number, start in enumerate(starts, 1):
+        if not isinstance(start, dict):
+            raise VGFError(f"{path} is damaged: start {number} is {start!r}")
+        kinds = {"command": list, "versions": dict, "notes": list, "score": str | None}
+        for key, kind in kinds.items():
+            value = start.get(key)
+            sound = key not in start or isinstance(value, kind)
+            if sound and key == "notes":
+                sound = all(isinstance(note, str) for note in value or ())
+            if not sound:
+                raise VGFError(f"{path} is damaged: {key} of start {number} is {value!r}")
+    return starts

@@ -22,7 +22,6 @@ from ..support.figures import COLOURS, DASHES, figure, line_look
 from ..support.files import read_json, write_atomically
 from ..support.pages import html_figure, html_page, html_table
 from ..support.rows import Row, Scalar
-from ..support.settings_tree import NONE
 from ..support.statistics import NORMALISED, RETURN, SUCCESS
 from .compare import record_of
 from .config import RunConfig
@@ -356,7 +355,7 @@ def run_table(folder: Path, runs: Sequence[Run]) -> list[dict[str, str]]:
 
 
 def _headline_score(run: Run, last: Sequence[Score]) -> Score:
-    train = run.config["agent"]["budget"]["steps"]
+    train = _config(run).agent.budget.steps
     counted = [score for score in last if not isinstance(score.budget, str)]
     return next((score for score in counted if score.budget == train), [*counted, *last][0])
 
@@ -406,8 +405,8 @@ def headline(runs: Sequence[Run], last: Sequence[Score]) -> str:
 def _page(
     folder: Path, runs: Sequence[Run], last: Sequence[Score], figures: Sequence[tuple[str, str]]
 ) -> str:
-    settings = runs[0].config["task"]
-    task = settings["env"] if settings["env"] != NONE else Path(settings["data"]).name
+    settings = _config(runs[0]).task
+    task = settings.env or Path(settings.data or "data").name
     body = [f"<h1>{escape(task)}</h1>", f"<p class=headline>{escape(headline(runs, last))}.</p>"]
     body += [f"<p class=warning>{escape(line)}</p>" for line in _warnings(runs)]
     notes = dict.fromkeys(n for run in runs for start in run.starts for n in start.get("notes", []))

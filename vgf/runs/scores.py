@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..methods import Declared, registry
+from ..support.errors import VGFError
 from ..support.rows import Scalar, scalar
 from ..support.statistics import RETURN, SUCCESS, interval, mean_measured
 
@@ -91,7 +92,7 @@ def scores(groups: Sequence[Sequence[Mapping[str, Any]]], kind: str | None = Non
     found = []
     for budget, pooled in by_budget(rows).items():
         by_run = [by_budget(group).get(budget, []) for group in groups]
-        values = [np.array([float(row[column] or 0) for row in run]) for run in by_run if run]
+        values = [np.array([_number(row, column) for row in run]) for run in by_run if run]
         low, high = interval(values, kind)
         found.append(
             Score(
@@ -111,6 +112,21 @@ def scores(groups: Sequence[Sequence[Mapping[str, Any]]], kind: str | None = Non
             )
         )
     return found
+
+
+def _number(row: Mapping[str, Any], column: str) -> float:
+    """A row's score; no row is dropped, and none invented.
+
+    Raises:
+        VGFError: it has none.
+    """
+    value = row.get(column)
+    if not isinstance(value, int | float):
+        raise VGFError(
+            f"an episode of the evaluation at step {step_of(row)} has no {column!r}: its row is "
+            "damaged; delete it, or evaluate again"
+        )
+    return float(value)
 
 
 def step_of(row: Mapping[str, Any]) -> int:

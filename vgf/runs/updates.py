@@ -8,7 +8,7 @@ seeds side by side.
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -17,7 +17,8 @@ import numpy as np
 from ..backends.base import Backend, Tree
 from ..data.dataset import Dataset, batch_rows, gather
 from ..spec.settings import Settings
-from ..support.interrupts import Interrupted, StopRunError
+from ..support.errors import VGFError
+from ..support.interrupts import Interrupted, StopRunError, repeatable
 
 # One call makes at most this many updates and takes about this long: between two calls Ctrl-C is
 # handled and the progress shown.
@@ -121,19 +122,28 @@ def drive(backend: Backend, runs: Sequence[Training]) -> None:
         backend: of all of them.
         runs: trainings of agents that differ only in their seeds and weights.
 
-    If one of them raises, the others stop where they are, so that they can be resumed.
+    If one of them fails with a VGFError, the others go on. If one is stopped, or fails otherwise,
+    the others stop where they are, so that they can be resumed.
+
+    Raises:
+        VGFError: of the only run.
+        FailedRuns: of several, those that failed; after the others have ended.
     """
+    failed: dict[Training, VGFError] = {}
     waiting: dict[Training, Reply | None] = dict.fromkeys(runs)
     batches: list[Batches] = []
     pace, count = 1, 0
     metrics: list[Tree] = []
     since = time.perf_counter()
-    while requests := _requests(waiting):
+    while requests := _requests(waiting, failed):
         try:
             before, count = count, min(pace, *(request.limit for request in requests.values()))
-            waiting = _made(backend, batches, requests, count)
+            with repeatable():
+                waiting = _made(backend, batches, requests, count)
             # a device computes one call while the batches of the next are gathered, and no more
             backend.synchronise(metrics)
+        except StopRunError:
+            _stop_all(requests)
         except BaseException as error:
             _send_all(requests, error)
             raise
@@ -141,6 +151,40 @@ def drive(backend: Backend, runs: Sequence[Training]) -> None:
         now = time.perf_counter()
         within, since = SECONDS_PER_CALL / max(now - since, 1e-9) * before, now
         pace = int(min(max(within, 1), 2 * pace, UPDATES_PER_CALL))
+    if len(runs) == 1:
+        for only in failed.values():
+            raise only
+    if failed:
+        raise FailedRuns({runs.index(run): error for run, error in failed.items()})
+
+
+class FailedRuns(VGFError):  # noqa: N818  (what happened)
+    """Some of several runs failed, and the others went on to their ends.
+
+    Attributes:
+        errors: by the number of the run among those that were started.
+    """
+
+    def __init__(self, errors: Mapping[int, VGFError]) -> None:
+        self.errors = dict(errors)
+        super().__init__("; ".join(f"run {i}: {error}" for i, error in self.errors.items()))
+
+
+def _stop_all(runs: Iterable[Training]) -> None:
+    """Stop runs where they wait for updates; each saves what it has.
+
+    Raises:
+        Interrupted: what the first says.
+    """
+    said: list[Interrupted] = []
+    for run in runs:
+        try:
+            run.throw(StopRunError())
+        except Interrupted as stop:
+            said.append(stop)
+        except (VGFError, StopIteration):
+            continue
+    raise said[0] if said else StopRunError()
 
 
 def _send_all(runs: Iterable[Training], error: BaseException) -> None:
@@ -150,11 +194,17 @@ def _send_all(runs: Iterable[Training], error: BaseException) -> None:
             run.throw(error)
 
 
-def _requests(waiting: dict[Training, Reply | None]) -> dict[Training, Request]:
+def _requests(
+    waiting: dict[Training, Reply | None], failed: dict[Training, VGFError]
+) -> dict[Training, Request]:
     """Every run advanced to its next request for updates; those that end are left out.
 
+    Args:
+        waiting: the runs, and what each gets.
+        failed: gets the runs that fail with a VGFError.
+
     Raises:
-        Exception: the first one raised by a run, after every other run got its reply.
+        Exception: the first other one raised by a run, after every other run got its reply.
     """
     requests: dict[Training, Request] = {}
     errors: list[Exception] = []
@@ -163,6 +213,10 @@ def _requests(waiting: dict[Training, Reply | None]) -> dict[Training, Request]:
             requests[run] = next(run) if reply is None else run.send(reply)
         except StopIteration:
             continue
+        except Interrupted as error:
+            errors.append(error)
+        except VGFError as error:
+            failed[run] = error
         except Exception as error:
             errors.append(error)
     if errors:

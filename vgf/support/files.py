@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import platform
+import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -19,6 +21,43 @@ def write_durably(path: Path, data: bytes | str) -> None:
         file.write(data.encode() if isinstance(data, str) else data)
         file.flush()
         os.fsync(file.fileno())
+
+
+def append_durably(path: Path, text: str, wait: bool = True) -> None:
+    """Add text to a file, all of it or, as far as the system lets go, nothing.
+
+    Args:
+        path: of the file, made if missing.
+        text: is written as UTF-8.
+        wait: until it is on disk.
+
+    Raises:
+        VGFError: it cannot be written, for example as the disk is full.
+    """
+    try:
+        with open(path, "ab", buffering=0) as file:
+            before = file.tell()
+            data = memoryview(text.encode())
+            try:
+                while data:
+                    data = data[file.write(data) :]
+                if wait:
+                    os.fsync(file.fileno())
+            except OSError:
+                with suppress(OSError):
+                    file.truncate(before)
+                raise
+    except OSError as error:
+        raise VGFError(f"cannot write {path}: {error.strerror or error}; make room") from error
+
+
+def is_text(text: str) -> bool:
+    """Whether UTF-8 can hold a text; it cannot if there is half of a surrogate pair in it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def sync_folder(folder: Path) -> None:
@@ -44,6 +83,43 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "vgf"
 
 
+_PREFIX = ".writing-"
+
+
+@contextmanager
+def scratch_folder(beside: Path) -> Iterator[Path]:
+    """A hidden folder for what is being written, gone afterwards.
+
+    Its name says which process it is of, so that those of processes that were killed are told
+    apart, and removed.
+    """
+    remove_left_behind(beside)
+    prefix = f"{_PREFIX}{os.getpid()}@{platform.node()}-"
+    with tempfile.TemporaryDirectory(dir=beside, prefix=prefix, ignore_cleanup_errors=True) as made:
+        yield Path(made)
+
+
+def remove_left_behind(folder: Path) -> None:
+    """Remove what processes of this machine left in a folder when they were killed."""
+    for place in folder.glob(f"{_PREFIX}*"):
+        owner, _, rest = place.name.removeprefix(_PREFIX).partition("@")
+        if not (owner.isdigit() and rest.startswith(f"{platform.node()}-")):
+            if not rest:  # of version 0.1, which did not say whose it is
+                shutil.rmtree(place, ignore_errors=True)
+        elif not _is_running(int(owner)):
+            shutil.rmtree(place, ignore_errors=True)
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # somebody else's
+        return True
+    return True
+
+
 @contextmanager
 def atomic_file(path: Path | str) -> Iterator[IO[bytes]]:
     """Open a file for writing that appears under its name only once it is complete.
@@ -57,8 +133,8 @@ def atomic_file(path: Path | str) -> Iterator[IO[bytes]]:
     path = Path(path)
     make_folder(path.parent)
     try:
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".writing-") as scratch:
-            fresh = Path(scratch) / path.name
+        with scratch_folder(path.parent) as scratch:
+            fresh = scratch / path.name
             with open(fresh, "xb") as file:
                 yield file
                 file.flush()
@@ -105,6 +181,18 @@ def check_writable(folder: Path) -> None:
         raise VGFError(f"cannot write into {folder}: {there} is read-only; choose another folder")
 
 
+def parse_json(text: bytes | str) -> Any:
+    """What a JSON text holds.
+
+    Raises:
+        ValueError: it is not JSON, or nested too deeply.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
 def read_json(path: Path, kind: type) -> Any:
     """Read a JSON file that holds a `kind`.
 
@@ -112,7 +200,7 @@ def read_json(path: Path, kind: type) -> Any:
         VGFError: a file that is missing, cut off, or holds something else.
     """
     try:
-        value = json.loads(path.read_bytes())
+        value = parse_json(path.read_bytes())
     except FileNotFoundError as error:
         raise VGFError(f"{path}: no such file") from error
     except OSError as error:

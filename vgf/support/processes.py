@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from multiprocessing import resource_tracker
+from multiprocessing import parent_process, resource_tracker
 from types import FrameType
 from typing import Any
+
+from .interrupts import SIGNALS
 
 
 def usable_cores() -> int:
@@ -22,10 +27,10 @@ def usable_cores() -> int:
 
 @contextmanager
 def without_interrupts() -> Iterator[None]:
-    """Hold Ctrl-C back for a moment; it takes effect afterwards.
+    """Hold back the signals that end a command for a moment; they take effect afterwards.
 
-    A process that is started meanwhile never receives it, from its first instruction on: it
-    inherits the blocked signal. Ctrl-C is for its parent, which ends it. (Windows lacks this.)
+    A process that is started meanwhile never receives them, from its first instruction on: it
+    inherits the blocked signals. They are for its parent, which ends it. (Windows lacks this.)
     """
     if not hasattr(signal, "pthread_sigmask"):
         yield
@@ -33,17 +38,40 @@ def without_interrupts() -> Iterator[None]:
     # the tracker's first start would unblock the signal, so it must have started before
     resource_tracker.ensure_running()
     heard: list[tuple[int, FrameType | None]] = []
-    handler: Any = None
+    handlers: dict[int, Any] = {}
     if threading.current_thread() is threading.main_thread():
-        # another thread, of a matrix library say, may take the signal: Python receives it all the
+        # another thread, of a matrix library say, may take a signal: Python receives it all the
         # same
-        handler = signal.signal(signal.SIGINT, lambda *call: heard.append(call))
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        for number in SIGNALS:
+            if callable(signal.getsignal(number)):
+                handlers[number] = signal.signal(number, lambda *call: heard.append(call))
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        if handler is not None:
-            signal.signal(signal.SIGINT, handler)
-        if heard and callable(handler):
-            handler(*heard[0])
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        if heard:
+            handlers[heard[0][0]](*heard[0])
+
+
+def end_with_parent() -> None:
+    """End this process, a worker, when its parent ends, however that ends.
+
+    A thread waits for that; on Linux the system sees to it too, in case no thread gets to run.
+    """
+    parent = parent_process()
+    if parent is None:
+        return
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+        if not parent.is_alive():
+            os._exit(1)

@@ -6,7 +6,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Protocol, TextIO
 
@@ -127,7 +127,7 @@ class _Lines:
             self._tell()
 
     def write(self, line: str) -> None:
-        print(line, flush=True)
+        say_line(line)
 
     def close(self) -> None:
         if self._told != self._done or (self._done > self._first and not self._lines):
@@ -140,12 +140,13 @@ class _Lines:
         left = self._total - self._done
         time_left = f"{_clock(left / rate)} left" if left > 0 and rate > 0 else _clock(spent)
         share = 100 * self._done // max(self._total, 1)
-        print(
-            f"{self._what}: {share} % ({self._done}/{self._total}), "
-            f"{rate:.3g} {self._unit}/s, {time_left}",
-            file=self._stream,
-            flush=True,
-        )
+        with suppress(OSError):  # a full disk, say
+            print(
+                f"{self._what}: {share} % ({self._done}/{self._total}), "
+                f"{rate:.3g} {self._unit}/s, {time_left}",
+                file=self._stream,
+                flush=True,
+            )
         self._told, self._told_at, self._lines = self._done, now, self._lines + 1
 
     def __enter__(self) -> ProgressBar:
@@ -160,5 +161,6 @@ def _clock(seconds: float) -> str:
 
 
 def say_line(line: str) -> None:
-    """Print a line, at once even into a file."""
-    print(line, flush=True)
+    """Print a line, at once even into a file. What cannot be printed stops no run."""
+    with suppress(OSError):
+        print(line, flush=True)

@@ -17,11 +17,12 @@ from typing import Any
 import numpy as np
 
 from .errors import VGFError
-from .files import write_atomically
+from .files import append_durably, parse_json, write_atomically
 
 Scalar = float | int | str | None
 Row = dict[str, Scalar]
 
+_LARGEST = 2**63
 _NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
@@ -52,7 +53,7 @@ class RowLog:
         self.columns = list(columns)
         rows = read_rows(self.jsonl) if self.jsonl.exists() else []
         if last_step is not None:
-            rows = [row for row in rows if int(row.get(counter) or 0) <= last_step]
+            rows = [row for row in rows if _count(row, counter, self.jsonl) <= last_step]
         self.last: Row = rows[-1] if rows else {}
         self._add_columns(rows)
         write_atomically(self.jsonl, "".join(map(_as_json, rows)))
@@ -62,19 +63,17 @@ class RowLog:
         """Add rows, each a mapping of names to scalars, and pass them to the system.
 
         Raises:
-            VGFError: a value that is not a scalar.
+            VGFError: a value that is not a scalar, or a file that cannot be written.
         """
         fresh = [{name: scalar(name, value) for name, value in row.items()} for row in rows]
         if not fresh:
             return
         self.last = fresh[-1]
-        with open(self.jsonl, "a", encoding="utf-8") as file:
-            file.write("".join(map(_as_json, fresh)))
+        append_durably(self.jsonl, "".join(map(_as_json, fresh)), wait=False)
         if self._add_columns(fresh):
             self._write_csv(read_rows(self.jsonl))
         else:
-            with open(self.csv, "a", encoding="utf-8", newline="") as file:
-                file.write(_as_csv(fresh, self.columns))
+            append_durably(self.csv, _as_csv(fresh, self.columns), wait=False)
 
     def _add_columns(self, rows: Iterable[Row]) -> bool:
         names = dict.fromkeys(name for row in rows for name in row if name not in self.columns)
@@ -90,12 +89,26 @@ def read_rows(path: Path | str) -> list[Row]:
     """The rows of a JSONL file, without one that a crash cut off at its end.
 
     Raises:
-        VGFError: as :func:`read_lines`.
+        VGFError: as :func:`read_lines`; or a value that is not a scalar.
     """
-    return [
-        {name: _NON_FINITE.get(x, x) if isinstance(x, str) else x for name, x in row.items()}
-        for row in read_lines(path)
-    ]
+    rows = []
+    for number, row in enumerate(read_lines(path), 1):
+        for name, value in row.items():
+            whole = isinstance(value, int) and abs(value) < _LARGEST
+            if not (value is None or whole or isinstance(value, str | float)):
+                raise VGFError(f"{path}: line {number} is damaged: {name} is not a scalar")
+        rows.append(
+            {name: _NON_FINITE.get(x, x) if isinstance(x, str) else x for name, x in row.items()}
+        )
+    return rows
+
+
+def _count(row: Row, counter: str, path: Path) -> int:
+    """A row's number of steps; 0 if it has none."""
+    value = row.get(counter) or 0
+    if not isinstance(value, int | float) or not math.isfinite(value):
+        raise VGFError(f"{path} is damaged: {counter} is {value!r} in a row; delete that line")
+    return int(value)
 
 
 def read_lines(path: Path | str) -> list[dict[str, Any]]:
@@ -113,7 +126,7 @@ def read_lines(path: Path | str) -> list[dict[str, Any]]:
     *lines, _cut_off = text.split("\n")
     for number, line in enumerate(lines, 1):
         try:
-            row = json.loads(line)
+            row = parse_json(line)
         except ValueError as error:
             raise VGFError(f"{path}: line {number} is damaged; delete that line") from error
         if not isinstance(row, dict):

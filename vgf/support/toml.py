@@ -25,6 +25,8 @@ def read_toml(path: Path | str) -> dict[str, Any]:
         raise VGFError(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise VGFError(f"{path}: not valid TOML: not UTF-8 text") from error
-    except toml.TOMLDecodeError as error:
+    except RecursionError as error:
+        raise VGFError(f"{path}: not valid TOML: it is nested too deeply") from error
+    except ValueError as error:  # TOMLDecodeError, and numbers of too many digits
         raise VGFError(f"{path}: not valid TOML: {error}") from error
     return values

@@ -1,0 +1,82 @@
+"""Environments that misbehave: the fault is named, with episode and step, and loses nothing."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from needs import need
+
+need("gymnasium")
+
+from validation.faults import misbehaving
+from vgf.benchmarks.tasks import Task
+from vgf.environments.pool import EnvironmentFault
+from vgf.runs.evaluation import Evaluation, evaluate
+from vgf.support.errors import VGFError
+
+
+def made(kind: str, seed: int | None) -> Any:
+    return misbehaving.make(kind)
+
+
+def success(info: Any) -> float | None:
+    return info.get("success")
+
+
+def act(observations: Any, budget: float, noise: Any) -> Any:
+    return np.clip(noise["particles"][:, 0] + budget, -1, 1), {}
+
+
+def evaluated(kind: str, workers: int, **options: Any) -> Evaluation:
+    make = functools.partial(made, kind)
+    task = Task("Plane", 1, 2, 1, 5, make, None, "return", success)
+    budgets = {"a": 0.0, "b": 0.2}
+    options = {"step_timeout": 1.0, "num_envs": 2, **options}
+    return evaluate(act, task, budgets, particles=1, episodes=3, workers=workers, **options)
+
+
+SLOW = ("HangsReset", "HangsStep", "Crashes")
+QUICK = [kind for kind in misbehaving.KINDS if kind not in SLOW]
+
+
+def check_kind(kind: str, workers: int, capsys: pytest.CaptureFixture[str]) -> None:
+    words = misbehaving.KINDS[kind]
+    if kind == "RaisesClose":
+        assert evaluated(kind, workers) == evaluated("", 0)
+        assert "warning: an environment raised ValueError: broken" in capsys.readouterr().err
+        return
+    words = r"raised ValueError: broken" if kind == "RaisesMade" else words
+    with pytest.raises(EnvironmentFault, match=words) as caught:
+        evaluated(kind, workers)
+    at = "reset" if "Reset" in kind or kind == "RaisesMade" else "step 3"
+    assert str(caught.value).startswith(f"Plane: {at} of episode ")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", QUICK)
+def test_a_fault_is_named(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    check_kind(kind, 0, capsys)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", misbehaving.KINDS)
+def test_a_fault_in_a_process_is_named(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    check_kind(kind, 2, capsys)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("kind", ["HangsStep", "Crashes"])
+def test_a_lost_episode_is_repeated(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = evaluated("", 0)
+    monkeypatch.setenv("VGF_FAULT_ONCE", str(tmp_path / "once"))
+    with pytest.raises(VGFError, match=r"Plane: step 3 of episode \d"):
+        evaluated(kind, 1)
+    (tmp_path / "once").unlink()
+    assert evaluated(kind, 1, retries=1) == whole
+    assert (tmp_path / "once").exists()

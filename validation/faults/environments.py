@@ -1,0 +1,95 @@
+"""Runs in environments that misbehave: kinds x processes x evaluation and online."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from vgf.runs.checkpoint import list_steps
+
+from .killing import data_file
+from .misbehaving import KINDS
+
+SECONDS = 240
+_COMMAND = "import sys; from vgf.cli import main; sys.exit(main())"
+
+
+def command(*words: str, **changes: str) -> tuple[int, str, str]:
+    """Run a vgf command in a process of its own: its status, output and errors."""
+    done = subprocess.run(
+        [sys.executable, "-c", _COMMAND, *words],
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        env={**os.environ, **changes},
+        check=False,
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+def flags(folder: Path, environment: str) -> list[str]:
+    """The flags of a run of a second, in one of the environments."""
+    name = f"gymnasium:validation.faults.misbehaving:Misbehaving/{environment}-v0"
+    words = (
+        f"run --env {name} --backend numpy --batch-size 4 --log-every 4 --evaluate-every 8 "
+        "--checkpoint-every 100 --episodes 2 --evaluation-steps 0 1 --critic-hidden 4 "
+        "--reference-hidden 4 --particles 2 --step-timeout 2 --retries 1"
+    )
+    return [*words.split(), "--data", str(data_file(folder))]
+
+
+def trials(folder: Path) -> Iterator[tuple[str, Callable[[], dict[str, str]]]]:
+    """Every kind, with its processes and its phase, and what runs it."""
+    for kind in KINDS:
+        for workers in (0, 2):
+            for phase in ("evaluation", "online"):
+                name = f"{kind}, workers {workers}, {phase}"
+
+                def trial(
+                    kind: str = kind, workers: int = workers, phase: str = phase
+                ) -> dict[str, str]:
+                    return run(folder, kind, workers, phase)
+
+                yield name, trial
+
+
+def run(folder: Path, kind: str, workers: int, phase: str) -> dict[str, str]:
+    """A run in an environment: what it came to, and what is wrong with that ("" if nothing)."""
+    place = folder / f"{kind}-{workers}-{phase}"
+    words = [*flags(folder, kind), "--workers", str(workers), "--out", str(place)]
+    if phase == "evaluation":
+        words += ["--steps", "8"]
+    else:
+        words += ["--steps", "8", "--online-steps", "12", "--warmup", "4", "--evaluate-every", "99"]
+    try:
+        status, _, errors = command(*words)
+    except subprocess.TimeoutExpired:
+        return {"found": "", "wrong": f"it runs on after {SECONDS} s"}
+    lines = [line for line in errors.splitlines() if line.startswith(("error:", "warning:"))]
+    said = lines[-1] if lines else errors[-200:]
+    wrong = judged(kind, workers, status, errors, said)
+    if not wrong and status == 2 and kind != "RaisesMade" and place.is_dir():
+        with contextlib.suppress(OSError):
+            if not list_steps(place):
+                wrong = "the training before it is lost: no checkpoint"
+    return {"found": re.sub(r"\s+", " ", said)[:200], "wrong": wrong}
+
+
+def judged(kind: str, workers: int, status: int, errors: str, said: str) -> str:
+    """What is wrong with how a run ended; "" if nothing."""
+    words: Any = KINDS[kind]
+    if kind == "Crashes" and not workers:
+        return "" if status == -11 else f"status {status}"  # the process itself crashed
+    if "Traceback" in errors:
+        return "a traceback"
+    if words is None:
+        return "" if status == 0 else f"status {status}"
+    if status != 2:
+        return f"status {status}"
+    return "" if re.search(words, said) else "it does not name the fault"

@@ -1,0 +1,309 @@
+"""Runs that are killed, or told to stop, at random moments and at chosen writes, and go on.
+
+A run is made once to its end. Then it is made again by a process of its own, which is killed (or
+gets a signal) and continued until it is finished: its weights, episodes, metrics and transitions
+must be those of the run that nobody stopped, bit for bit. Moments are drawn from the time that the
+whole run takes. A chosen write is the k-th call by which anything becomes visible on disk: an
+`os.replace`, `os.fsync`, `os.mkdir` or unbuffered write; k is drawn from their number.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import random
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vgf.recording.collect import Collection, collect
+from vgf.recording.formats import parse_output
+from vgf.recording.policies import parse_policy
+from vgf.runs.config import (
+    BackendSettings,
+    EvaluationSettings,
+    OnlineSettings,
+    RunConfig,
+    TaskSettings,
+    TrainSettings,
+)
+from vgf.runs.folder import CONFIG
+from vgf.runs.loop import finished, prepare, train_together
+from vgf.spec.settings import Budget, Network, Settings
+from vgf.support.interrupts import Interrupted, ending_signals, exit_status
+from vgf.support.rows import read_rows
+
+ENVIRONMENT = "validation.faults.misbehaving:Misbehaving/Not-v0"
+MOST_STOPS = 3  # of one run, before it may go on to its end
+SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
+SECONDS = 300
+
+
+def data_file(folder: Path) -> Path:
+    """A small data set of the environment, recorded once."""
+    path = folder / "data.npz"
+    if not path.exists():
+        rng = np.random.default_rng(0)
+        folder.mkdir(parents=True, exist_ok=True)
+        np.savez(
+            path,
+            observations=rng.random((60, 2)).astype(np.float32),
+            actions=rng.uniform(-1, 1, (60, 1)).astype(np.float32),
+            rewards=-rng.random(60).astype(np.float32),
+            terminals=np.zeros(60, bool),
+            timeouts=np.arange(60) % 5 == 4,
+        )
+    return path
+
+
+def configuration(folder: Path, backend: str, kind: str) -> RunConfig:
+    """A run of a second or less: 24 updates, three evaluations, checkpoints between them."""
+    network = Network((8,))
+    online = OnlineSettings(steps=24, warmup=4, mixing="rlpd") if kind == "online" else None
+    return RunConfig(
+        task=TaskSettings(
+            env=f"gymnasium:{ENVIRONMENT}", data=str(data_file(folder)), action_repeat=1
+        ),
+        agent=Settings(
+            critic=network, reference=network, particles=3, budget=Budget(steps=1, step_size=0.1)
+        ),
+        train=TrainSettings(
+            steps=24, batch_size=4, log_every=3, evaluate_every=8, checkpoint_every=5
+        ),
+        online=online or OnlineSettings(),
+        evaluation=EvaluationSettings(steps=(0, 1), episodes=2, workers=0),
+        backend=BackendSettings(
+            name=backend, device="cpu", dtype="float64", eager=backend == "torch"
+        ),
+        seeds=2 if kind == "side by side" else 1,
+    )
+
+
+class Scenario:
+    """A run, or a recording, that can be made, continued and compared.
+
+    Args:
+        name: "offline", "online", "side by side" or "generation".
+        backend: that computes it.
+        folder: for its files.
+    """
+
+    def __init__(self, name: str, backend: str, folder: Path) -> None:
+        self.name, self.backend, self.folder = name, backend, folder
+        self._prepared: Any = None
+        if name != "generation":
+            self.config = configuration(folder, backend, name)
+            if backend != "jax":  # whose threads do not survive a fork
+                self._prepared = prepare(self.config)
+
+    def places(self, place: Path) -> list[Path]:
+        """The folders of its runs."""
+        if self.name != "side by side":
+            return [place]
+        return [place / f"seed-{seed}" for seed in range(2)]
+
+    def go(self, place: Path) -> None:
+        """Begin it, or continue it from what is there."""
+        if self.name == "generation":
+            policy = parse_policy("random", None, None, None)
+            collection = Collection(ENVIRONMENT, policy, 0.1, 0)
+            collect(collection, parse_output(str(place / "data.npz"), None), 12, 1)
+            return
+        prepared = self._prepared or prepare(self.config)
+        runs = {
+            one: dataclasses.replace(self.config, seed=seed, seeds=1, out=str(one))
+            for seed, one in enumerate(self.places(place))
+        }
+        begun = {one for one in runs if (one / CONFIG).is_file()}
+        for one in runs.keys() - begun:
+            shutil.rmtree(one, ignore_errors=True)  # without its configuration, not yet begun
+        runs = {one: run for one, run in runs.items() if one not in begun or not finished(run, one)}
+        if runs:
+            train_together(runs, begun & runs.keys(), lambda line: None, prepared)
+
+    def result(self, place: Path) -> dict[str, Any]:
+        """What must be equal: files as bytes, logs without the time that was spent."""
+        if self.name == "generation":
+            with np.load(place / "data.npz") as file:
+                return {key: file[key].tobytes() for key in file.files}
+        found: dict[str, Any] = {}
+        for number, one in enumerate(self.places(place)):
+            for path in sorted(one.rglob("*")):
+                name = f"{number}/{path.relative_to(one)}"
+                if path.name in ("state.safetensors", "transitions.bin"):
+                    found[name] = path.read_bytes()
+                elif path.suffix == ".jsonl":
+                    rows = read_rows(path)
+                    found[name] = [{k: v for k, v in r.items() if k != "seconds"} for r in rows]
+                elif path.name == "state.json":
+                    about = json.loads(path.read_text())
+                    found[name] = {key: about[key] for key in ("step", "sha256", "extra")}
+                elif path.name.startswith(".writing") or path.name == ".lock":
+                    found[name] = "left behind"
+        return found
+
+
+def _child(scenario: Scenario, place: Path, before: Callable[[], None]) -> int:
+    """Fork a process that goes on with a scenario; returns its id."""
+    process = os.fork()
+    if process:
+        return process
+    status = 1
+    try:
+        os.setsid()
+        null = os.open(os.devnull, os.O_RDWR)
+        for number in (0, 1, 2):
+            os.dup2(null, number)
+        log = os.open(place.parent / f"{place.name}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(log, 2)
+        for name in SIGNALS:
+            default = signal.default_int_handler if name == "SIGINT" else signal.SIG_DFL
+            signal.signal(getattr(signal, name), default)
+        with ending_signals():
+            before()
+            scenario.go(place)
+        status = 0
+    except (Interrupted, KeyboardInterrupt):
+        status = exit_status()
+    except BaseException as error:
+        with contextlib.suppress(BaseException):
+            os.write(2, f"{type(error).__name__}: {error}\n".encode())
+    os._exit(status)
+
+
+def _waited(process: int) -> int:
+    """Wait for a process; its exit status, or minus the signal that ended it."""
+    end = time.monotonic() + SECONDS
+    while time.monotonic() < end:
+        found, status = os.waitpid(process, os.WNOHANG)
+        if found:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.002)
+    os.kill(process, signal.SIGKILL)
+    os.waitpid(process, 0)
+    return -999
+
+
+_VISIBLE = ("replace", "fsync", "mkdir", "write")
+
+
+def _counting(at: int | None, told: int | None) -> Callable[[], None]:
+    """Count the writes of a process; kill it before the one with number `at`."""
+
+    def begin() -> None:
+        count = 0
+
+        def counted(real: Callable[..., Any]) -> Callable[..., Any]:
+            def call(*arguments: Any, **options: Any) -> Any:
+                nonlocal count
+                count += 1
+                if count == at:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                if told is not None:
+                    real_write(told, b".")
+                return real(*arguments, **options)
+
+            return call
+
+        real_write = os.write
+        for name in _VISIBLE:
+            setattr(os, name, counted(getattr(os, name)))
+
+    return begin
+
+
+class Reference:
+    """A scenario made once to its end: what it leaves, how long it takes, how much it writes."""
+
+    def __init__(self, scenario: Scenario) -> None:
+        self.scenario = scenario
+        place = scenario.folder / "whole"
+        shutil.rmtree(place, ignore_errors=True)
+        heard, told = os.pipe()
+        start = time.monotonic()
+        process = _child(scenario, place, _counting(None, told))
+        os.close(told)
+        with os.fdopen(heard, "rb") as pipe:
+            self.writes = len(pipe.read())
+        status = _waited(process)
+        self.seconds = time.monotonic() - start
+        if status:
+            log = (place.parent / f"{place.name}.log").read_text()
+            raise RuntimeError(f"{scenario.name} on {scenario.backend}: status {status}: {log}")
+        self.result = scenario.result(place)
+
+
+def stopped(reference: Reference, number: int, seed: int, how: str) -> dict[str, Any]:
+    """Make a scenario again, stopped on its way, and compare.
+
+    Args:
+        reference: of the scenario.
+        number: of the trial, which decides its moments.
+        seed: likewise.
+        how: "moment" or "write" (killed there), or a signal's name.
+
+    Returns:
+        "stops" (how many took effect), "wrong" (what was not as it must be; empty if nothing).
+    """
+    scenario = reference.scenario
+    rng = random.Random(f"{seed} {scenario.name} {scenario.backend} {how} {number}")
+    place = scenario.folder / f"stopped-{os.getpid()}"
+    shutil.rmtree(place, ignore_errors=True)
+    (place.parent / f"{place.name}.log").unlink(missing_ok=True)
+    stops, wrong = 0, ""
+    for _ in range(rng.choice((1, 1, 2, MOST_STOPS))):
+        if how == "write":
+            before = _counting(rng.randint(1, reference.writes), None)
+            status = _waited(_child(scenario, place, before))
+        else:
+            process = _child(scenario, place, lambda: None)
+            time.sleep(rng.random() * reference.seconds * 1.1)
+            sent = signal.SIGKILL if how == "moment" else getattr(signal, how)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, sent)
+            status = _waited(process)
+        if status == 0:
+            break
+        stops += 1
+        if how not in ("moment", "write") and status != 128 + getattr(signal, how):
+            # the signal may come before the process listens to it
+            if status != -getattr(signal, how):
+                wrong = f"status {status} after {how}"
+        elif how in ("moment", "write") and status != -signal.SIGKILL:
+            wrong = f"status {status} after SIGKILL"
+    status = _waited(_child(scenario, place, lambda: None))
+    if status:
+        log = place.parent / f"{place.name}.log"
+        wrong = f"status {status} when continued: {log.read_text()[-300:]}"
+    else:
+        wrong = wrong or difference(reference.result, scenario.result(place))
+    shutil.rmtree(place, ignore_errors=True)
+    return {"stops": stops, "wrong": wrong}
+
+
+def difference(one: dict[str, Any], other: dict[str, Any]) -> str:
+    """The first thing in which two results differ, or "".
+
+    Where a run was stopped it keeps a checkpoint, which one that nobody stopped does not have.
+    """
+    for name in sorted(one.keys() | other.keys()):
+        kept = name not in one and "/checkpoints/step-" in name
+        if one.get(name) != other.get(name) and not kept:
+            how = "missing" if name not in other else "more" if name not in one else "different"
+            return f"{name} is {how}"
+    return ""
+
+
+def scenarios(folder: Path, backends: tuple[str, ...]) -> Iterator[Scenario]:
+    """Every scenario on every backend; a recording on none."""
+    for backend in backends:
+        for name in ("offline", "online", "side by side"):
+            yield Scenario(name, backend, folder / f"{name.replace(' ', '-')}-{backend}")
+    yield Scenario("generation", "", folder / "generation")
