@@ -41,7 +41,7 @@ Success = Callable[[Mapping[str, Any]], float | None]
 
 # After which a step in C, that no exception reaches, ends the command.
 _STUCK = 10.0
-# How long a process may take to start.
+# How long a process may take to start, and to make an environment.
 _STARTING = 120.0
 # How long processes may take to close their environments.
 _CLOSING = 4.0
@@ -292,7 +292,8 @@ class _Worker:
     def _begin(self) -> None:
         context = multiprocessing.get_context("spawn")
         self._connection, other_end = context.Pipe()
-        self._at = context.RawArray("q", [-1, 0])  # the slot, and a count of what was begun
+        # the slot, a count of what was begun, and whether that is the making of an environment
+        self._at = context.RawArray("q", [-1, 0, 1])
         self._process = context.Process(
             target=_serve, args=(other_end, *self._what, self._at), daemon=True
         )
@@ -317,7 +318,7 @@ class _Worker:
                 if self._at[1] != began:
                     began, since = self._at[1], time.monotonic()
                 elif self._timeout is not None:
-                    limit = self._timeout if began else max(_STARTING, self._timeout)
+                    limit = max(_STARTING, self._timeout) if self._at[2] else self._timeout
                     if time.monotonic() - since > limit:
                         raise _LostError(self._at[0], f"took more than {limit:g} s")
             return _unpacked(self._connection.recv())
@@ -375,10 +376,11 @@ class _Watch:
         self._thread: threading.Thread | None = None
         self._over = threading.Event()
 
-    def begin(self, slot: int) -> None:
-        """A step or reset of the environment in a slot begins."""
+    def begin(self, slot: int, making: bool = False) -> None:
+        """A step or reset of the environment in a slot begins, or its making."""
         if self._timeout is not None:
-            self._until = time.monotonic() + self._timeout
+            limit = max(_STARTING, self._timeout) if making else self._timeout
+            self._until = time.monotonic() + limit
 
     def __enter__(self) -> None:
         usable = hasattr(signal, "pthread_kill") and hasattr(signal, "SIGVTALRM")
@@ -466,22 +468,29 @@ class _Slots:
         self._sizes: dict[int, tuple[int, ...]] = {}
 
     def call(
-        self, method: str, arguments: Mapping[int, Any], begin: Callable[[int], None]
+        self, method: str, arguments: Mapping[int, Any], begin: Callable[..., None]
     ) -> dict[int, Any]:
         """Reset or step environments; what one raises, or returns wrongly, is a Failure."""
         run = self._reset if method == "reset" else self._step
         replies: dict[int, Any] = {}
         for slot, argument in arguments.items():
+            if slot not in self._envs:
+                begin(slot, making=True)
+                made = _tried(self._make, slot)
+                if isinstance(made, Failure):
+                    replies[slot] = made
+                    continue
             begin(slot)
             replies[slot] = _tried(run, slot, argument)
         return replies
 
+    def _make(self, slot: int) -> None:
+        self._envs[slot] = self._make_env(None)
+        space = getattr(self._envs[slot], "observation_space", None)
+        if space is not None:
+            self._sizes[slot] = tuple(space.shape)
+
     def _reset(self, slot: int, seed: int) -> Array:
-        if slot not in self._envs:
-            self._envs[slot] = self._make_env(None)
-            space = getattr(self._envs[slot], "observation_space", None)
-            if space is not None:
-                self._sizes[slot] = tuple(space.shape)
         answer = self._envs[slot].reset(seed=int(seed))
         if not isinstance(answer, tuple) or len(answer) != 2:
             raise _WrongError(
@@ -603,8 +612,8 @@ def _serve(connection: Connection, make_env: MakeEnv, success: Success, at: Any)
     end_with_parent()
     slots = _Slots(make_env, success)
 
-    def note(slot: int) -> None:
-        at[0], at[1] = slot, at[1] + 1
+    def note(slot: int, making: bool = False) -> None:
+        at[0], at[2], at[1] = slot, making, at[1] + 1
 
     while True:
         try:
