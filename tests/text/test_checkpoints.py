@@ -141,7 +141,7 @@ def test_positions_of_roberta_and_xlnet():
     assert position_limit(roberta) == 10
     reward = RewardModel(roberta, len(WORDS))
     assert reward.rewards([[3] * 10]).shape == (1,)
-    with pytest.raises(IndexError):
+    with pytest.raises((IndexError, RuntimeError)):
         reward.rewards([[3] * 11])
     xlnet = XLNetForSequenceClassification(
         XLNetConfig(vocab_size=50, d_model=16, n_layer=1, n_head=2, d_inner=32, num_labels=1)
@@ -152,7 +152,7 @@ def test_positions_of_roberta_and_xlnet():
 
 def test_rewards_of_half_precision_do_not_tie(made):
     half = reward_model(dtype=torch.bfloat16)
-    rows = [[3, i] for i in range(4, 50)]
+    rows = [[i, j] for i in range(3, 50) for j in range(3, 50)]
     found = RewardModel(half, len(WORDS)).rewards(rows)
     ids = torch.tensor(rows)
     with torch.no_grad():
@@ -160,8 +160,8 @@ def test_rewards_of_half_precision_do_not_tie(made):
         hidden = half.base_model(input_ids=ids).last_hidden_state[:, -1].float()
         wanted = (hidden @ half.score.weight.float().T)[:, 0]
     torch.testing.assert_close(found, wanted)
-    assert len(set(theirs.tolist())) < len(rows)
-    assert len(set(found.tolist())) == len(rows)
+    assert len(set(theirs.tolist())) < len(rows) / 2
+    assert len(set(found.tolist())) > 0.95 * len(rows)
     assert not half.score._forward_hooks
 
 
@@ -220,9 +220,12 @@ def test_adapters_are_loaded_from_their_folders(tmp_path, settings):
     assert any("lora" in name for name in names)
     assert align(found, ["w1"], settings)[0]["reward"] is not None
     # a head that is in neither folder is random
-    lm_only = adapted(base_model(), "CAUSAL_LM")
-    lm_only.peft_config["default"].base_model_name_or_path = base
-    lm_only.save_pretrained(tmp_path / "no-head")
+    headless = adapted(reward_model(), "SEQ_CLS")
+    headless.peft_config["default"].base_model_name_or_path = base
+    headless.save_pretrained(tmp_path / "no-head")
+    file = tmp_path / "no-head" / "adapter_model.safetensors"
+    kept = {name: x for name, x in load_file(file).items() if "score" not in name}
+    save_file(kept, file, metadata={"format": "pt"})
     with pytest.raises(VGFError, match="not a reward model: it lacks score"):
         load_models(base, str(tmp_path / "no-head"))
 

@@ -9,6 +9,7 @@ end; `reward_token` "last" reads the end.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -209,7 +210,9 @@ def checkpoint_layers(model: Any) -> None:
         VGFError: the model has no such layers.
     """
     try:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # transformers 6 renames it
+            model.gradient_checkpointing_enable({"use_reentrant": False})
     except (AttributeError, ValueError) as error:
         raise VGFError(
             f"--gradient-checkpointing: {type(model).__name__} does not support it; drop the flag"
