@@ -233,9 +233,9 @@ def test_calls_of_the_base_model_do_not_grow_with_the_budgets(made, settings):
     hook = made.sft.gpt_neox.register_forward_pre_hook(note, with_kwargs=True)
     counts = {}
     try:
-        for budgets in ((2,), (0, 1, 2, 5)):
+        for budgets, prompt in (((2,), "w1 w2 w3 w4"), ((0, 1, 2, 5), "w5 w6 w7 w8")):
             tokens.clear()
-            align(models, ["w1 w2 w3 w4"], change(settings, steps=budgets, particles=4))
+            align(models, [prompt], change(settings, steps=budgets, particles=4))
             counts[budgets] = len(tokens)
             read = sum(rows * length for rows, length in tokens if length > 1)
             assert read == 3  # the prompt but for its last token, once for all particles
