@@ -226,7 +226,7 @@ def test_adapters_are_loaded_from_their_folders(tmp_path, settings):
     file = tmp_path / "no-head" / "adapter_model.safetensors"
     kept = {name: x for name, x in load_file(file).items() if "score" not in name}
     save_file(kept, file, metadata={"format": "pt"})
-    with pytest.raises(VGFError, match="(lacks|cannot be loaded by peft: .*)score"):
+    with pytest.raises(VGFError, match=r"(lacks|cannot be loaded by peft: .*)score"):
         load_models(base, str(tmp_path / "no-head"))
 
 
