@@ -21,6 +21,37 @@ def bounded_score(rng, c, d):
     return lambda a: c * np.sin(a @ w + phase) / math.sqrt(d)
 
 
+def test_stein_discrepancy_is_the_rate_of_the_flow():
+    """mean_i of g . phi + div phi at a_i, phi(x) a function of the place, by differences."""
+    rng = np.random.default_rng(0)
+    a, g, sigma = rng.standard_normal((6, 2)), rng.standard_normal((6, 2)), 0.7
+
+    def phi(x):
+        k = np.exp(-((x - a) ** 2).sum(-1) / (2 * sigma**2))[:, None]
+        return (k * g + k * (x - a) / sigma**2).mean(0)
+
+    np.testing.assert_allclose(spec.phi(a, g, 1.0, sigma), [phi(x) for x in a])
+    rate = 0.0
+    for x, score in zip(a, g, strict=True):
+        steps = 1e-6 * np.eye(2)
+        slopes = [(phi(x + e) - phi(x - e))[i] / 2e-6 for i, e in enumerate(steps)]
+        rate += (score @ phi(x) + sum(slopes)) / len(a)
+    got = spec.stein_discrepancy_squared(a[None], g[None], np.array([sigma**2]))
+    assert got == pytest.approx(rate, rel=1e-7)
+
+
+def test_stein_discrepancy_of_a_sample_vanishes():
+    """Of more and more exact samples of the target; not of another one's."""
+    rng = np.random.default_rng(0)
+    a = rng.standard_normal((20, 400, 1))
+    sigma_squared = np.ones(20)
+    right = spec.stein_discrepancy_squared(a, -a, sigma_squared).mean()
+    few = spec.stein_discrepancy_squared(a[:, :40], -a[:, :40], sigma_squared).mean()
+    wrong = spec.stein_discrepancy_squared(a, 0.5 - a, sigma_squared).mean()
+    assert right < few / 5
+    assert wrong > 10 * right
+
+
 @quick
 @given(seeds, st.sampled_from([None, 0.1, 1.0]), st.sampled_from([0.1, 0.5, 2.0]))
 def test_plain_transport_stays_under_its_bounds(seed, temperature, sigma):

@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from validation import toy
+from validation import regimes, toy
 from validation.claims import CLAIMS, best_of_n, boltzmann, distance, mmd_bound, modes, support
 from validation.experiment import estimate, redraw, rounded, run
 from validation.figures import COLOURS, SUFFIXES, figure, line
@@ -208,6 +208,51 @@ def test_held_counts_modes_and_their_width():
     count, width = modes.held(one, target)
     assert count[0] == 1
     assert width[0] < 1e-12
+
+
+def regime(operator, d, reward, tried):
+    return {
+        "varied": "dimension",
+        "dimension": d,
+        "data": 10,
+        "shift": 0.4,
+        "passes": 9,
+        "operator": operator,
+        "particles": 1,
+        "tried": tried,
+        "reward": reward,
+        "critic_error": [0.1],
+    }
+
+
+@pytest.mark.parametrize(("moved", "holds"), [([0.5, 0.6, 0.7], True), ([0.5, 0.0, 0.1], False)])
+def test_moving_beats_picking_only_by_its_interval(moved, holds):
+    """The operator is the best of the tuning seeds, not the best of the final ones."""
+    rows = [
+        regime("best of N", 8, [0.1, 0.2, 0.3], [[0.1]]),
+        regime("VGF", 8, moved, [[0.1], [0.9]]),
+        regime("QGF", 8, [1.0, 1.0, 1.0], [[0.2], [0.3]]),
+    ]
+    data = {"rows": rows, "passes": 9, "samples_needed": [[2, 2.0], [4, 4.0]]}
+    assert verdicts(regimes, data) == [holds, True]
+    data["samples_needed"] = [[2, 4.0], [4, 4.0]]
+    assert not verdicts(regimes, data)[1]
+
+
+def test_the_expected_best_of_tries():
+    tried = [[0.0], [1.0]]
+    assert regimes.expected_best(tried, 1) == 0.5
+    assert regimes.expected_best(tried, 2) == 0.75  # of four draws of two, three have a 1
+
+
+def test_every_operator_has_the_same_number_of_tries_and_of_passes():
+    settings = regimes.agent_settings()
+    for name, operators in regimes.grids(8).items():
+        assert len(operators) == (1 if name == regimes.PICKED else 4)
+        for operator in operators:
+            paid = regimes.paid(operator, 704, settings)
+            one_more = replace(paid, particles=paid.particles + 1)
+            assert paid.total(settings).passes <= 704 < one_more.total(settings).passes
 
 
 BOLTZMANN = boltzmann.Setup(seeds=6, particles=(10, 60), steps=(0, 10, 100), samples=100)

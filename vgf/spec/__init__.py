@@ -95,6 +95,7 @@ from .theory import (
     mmd_squared_bound,
     mmd_squared_sharp_bound,
     speed_bound,
+    stein_discrepancy_squared,
     wasserstein2,
 )
 from .types import Array, Params, VectorField
