@@ -98,6 +98,7 @@ class Scenario:
     def __init__(self, name: str, backend: str, folder: Path) -> None:
         self.name, self.backend, self.folder = name, backend, folder
         self._prepared: Any = None
+        folder.mkdir(parents=True, exist_ok=True)
         if name != "generation":
             self.config = configuration(folder, backend, name)
             if backend != "jax":  # whose threads do not survive a fork
@@ -113,7 +114,7 @@ class Scenario:
         """Begin it, or continue it from what is there."""
         if self.name == "generation":
             policy = parse_policy("random", None, None, None)
-            collection = Collection(ENVIRONMENT, policy, 0.1, 0)
+            collection = Collection(ENVIRONMENT, policy, 0.1, 0, max_episode_steps=5)
             collect(collection, parse_output(str(place / "data.npz"), None), 12, 1)
             return
         prepared = self._prepared or prepare(self.config)

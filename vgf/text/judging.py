@@ -220,6 +220,11 @@ def read_answers(paths: Path | str | Sequence[Path | str]) -> Answers:
                 failed += 1
                 continue
             own = _items(row, where)
+            settings, number_of = row.get("settings") or {}, row.get("index", 0)
+            if not isinstance(settings, dict) or type(number_of) is not int:
+                raise VGFError(f"{where} was not written by vgf align")
+            if not isinstance(settings.get("seed"), int | None):
+                raise VGFError(f"{where} was not written by vgf align")
             first = row if first is None else first
             _check_same_settings(first, row, where)
             if found and own.keys() != found.keys():
@@ -259,11 +264,21 @@ def _items(row: Mapping[str, Any], where: str) -> dict[str, Item]:
         own[BEST_OF_N] = chosen(best, samples if "chosen" in best else [])
         for part in row["budgets"]:
             own[f"L={part['steps']}"] = chosen(part, part.get("candidates", []))
-    except (KeyError, IndexError, TypeError) as error:
+    except (KeyError, IndexError, TypeError, AttributeError) as error:
         raise VGFError(f"{where} was not written by vgf align") from error
-    if not all(isinstance(one.response, str) for one in own.values()):
+    if not all(map(_is_sound, own.values())):
         raise VGFError(f"{where} was not written by vgf align")
     return own
+
+
+def _is_sound(item: Item) -> bool:
+    """Whether a response is text, and what is known about it of the right types."""
+    tokens, likelihood = item.tokens, item.log_likelihood
+    return (
+        isinstance(item.response, str)
+        and (tokens is None or isinstance(tokens, list))
+        and (likelihood is None or type(likelihood) in (int, float))
+    )
 
 
 def _check_same_settings(first: Mapping[str, Any], row: Mapping[str, Any], where: str) -> None:

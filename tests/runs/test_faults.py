@@ -1,0 +1,174 @@
+"""What stops a run, and what must not: signals, NaN, a second writer, seeds that fail."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import filelock
+import numpy as np
+import pytest
+from needs import need
+
+need("gymnasium")
+
+from validation.faults import fuzzing, killing
+from vgf.runs import loop
+from vgf.runs.checkpoint import list_steps, load_checkpoint
+from vgf.runs.loop import train, train_together
+from vgf.runs.updates import FailedRuns
+from vgf.support import locks
+from vgf.support.errors import VGFError
+from vgf.support.files import remove_left_behind
+
+
+def quiet(line: str) -> None:
+    pass
+
+
+def prepared(folder: Path, **changes: Any) -> tuple[Any, Any]:
+    config = killing.configuration(folder, "numpy", "offline")
+    config = dataclasses.replace(config, train=dataclasses.replace(config.train, **changes))
+    return config, loop.prepare(config)
+
+
+def test_an_evaluation_that_fails_loses_no_update(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, ready = prepared(tmp_path)
+    whole = train(config, tmp_path / "whole", say=quiet, prepared=ready)
+    real = loop.evaluate_agent
+
+    def fails(*arguments: Any, **options: Any) -> Any:
+        raise RuntimeError("a fault of any kind")
+
+    monkeypatch.setattr(loop, "evaluate_agent", fails)
+    with pytest.raises(RuntimeError):
+        train(config, tmp_path / "run", say=quiet, prepared=ready)
+    assert list_steps(tmp_path / "run") == [5, 8]  # 8 with its evaluation due
+    assert load_checkpoint(tmp_path / "run", 8)[1].extra["evaluation_due"]
+    monkeypatch.setattr(loop, "evaluate_agent", real)
+    train(config, tmp_path / "run", resume=True, say=quiet, prepared=ready)
+    scenario = killing.Scenario.__new__(killing.Scenario)
+    scenario.name = "offline"
+    assert killing.difference(scenario.result(whole), scenario.result(tmp_path / "run")) == ""
+
+
+def diverging(monkeypatch: pytest.MonkeyPatch, seed: int, at: int) -> None:
+    """Let one seed's weights become NaN at an update."""
+    from vgf.runs.updates import Batches
+
+    real = Batches.update
+
+    def update(self: Batches, requests: Any, count: int) -> Any:
+        replies = real(self, requests, count)
+        for request, reply in zip(requests, replies, strict=True):
+            if request.seed == seed and request.step + reply.count >= at:
+                weights = reply.state["critic"]["hidden_0"]["kernel"]
+                reply.state["critic"]["hidden_0"]["kernel"] = np.full_like(weights, np.nan)
+        return replies
+
+    monkeypatch.setattr(Batches, "update", update)
+
+
+def test_nan_is_never_the_last_good_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, ready = prepared(tmp_path, log_every=1000)
+    diverging(monkeypatch, 0, 7)
+    words = r"critic/hidden_0/kernel.* not finite after 8 updates; lower --learning.*step 5 is good"
+    with pytest.raises(VGFError, match=words):
+        train(config, tmp_path / "run", say=quiet, prepared=ready)
+    assert list_steps(tmp_path / "run") == [5]
+
+
+def test_the_likely_cause_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config, ready = prepared(tmp_path, log_every=1000)
+    task = ready[2]
+    large = dataclasses.replace(task.dataset, rewards=task.dataset.rewards * np.float32(1e20))
+    diverging(monkeypatch, 0, 3)
+    changed = (ready[0], ready[1], dataclasses.replace(task, dataset=large))
+    with pytest.raises(VGFError, match=r"rewards of up to \S+e\+\d+ are the likely cause"):
+        train(config, tmp_path / "run", say=quiet, prepared=changed)
+
+
+@pytest.mark.full
+def test_healthy_seeds_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config, ready = prepared(tmp_path)
+    runs = {tmp_path / f"s{s}": dataclasses.replace(config, seed=s) for s in range(3)}
+    diverging(monkeypatch, 1, 7)
+    with pytest.raises(FailedRuns) as caught:
+        train_together(runs, say=quiet, prepared=ready)
+    assert list(caught.value.errors) == [1]
+    assert [list_steps(folder)[-1] for folder in runs] == [24, 5, 24]
+
+
+def test_one_writer(tmp_path: Path) -> None:
+    config, ready = prepared(tmp_path)
+    folder = train(config, tmp_path / "run", say=quiet, prepared=ready)
+    assert not (folder / locks.LOCK).exists()
+    with filelock.FileLock(folder / locks.LOCK), pytest.raises(VGFError, match="another process"):
+        train(config, folder, resume=True, say=quiet, prepared=ready)
+
+
+def test_what_killed_processes_left_is_removed(tmp_path: Path) -> None:
+    import platform
+
+    dead, alive = tmp_path / f".writing-99999999@{platform.node()}-a", tmp_path / "x"
+    other = tmp_path / ".writing-1@elsewhere-b"
+    own = tmp_path / f".writing-{os.getpid()}@{platform.node()}-c"
+    for place in (dead, alive, other, own):
+        place.mkdir()
+    remove_left_behind(tmp_path)
+    assert sorted(tmp_path.iterdir()) == sorted([alive, other, own])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["write", "moment", *killing.SIGNALS])
+@pytest.mark.parametrize("name", ["offline", "online", "side by side", "generation"])
+def test_runs_that_are_stopped_go_on(tmp_path: Path, name: str, how: str) -> None:
+    scenario = killing.Scenario(name, "" if name == "generation" else "numpy", tmp_path / "s")
+    assert killing.stopped(killing.Reference(scenario), 0, 0, how)["wrong"] == ""
+
+
+@pytest.mark.full
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="each chunk is a process that is forked")
+@pytest.mark.parametrize("kind", [k for k in fuzzing.KINDS if "Minari" not in k])
+def test_mutated_files_load_or_are_refused(tmp_path: Path, kind: str) -> None:
+    found = fuzzing.fuzz(kind, 0, 100, 0, tmp_path / "fuzz")
+    assert found["found"] == {}
+    assert found["iterations"] == 100
+    assert found["loaded"]
+    assert found["refused"]
+
+
+def test_a_digest_covers_the_sidecar(tmp_path: Path) -> None:
+    """Every bit of it: what is flipped is refused, or reads the same."""
+    fuzzing.KINDS["checkpoint"].make(tmp_path)
+    path = tmp_path / "checkpoints/step-000000010/state.json"
+    data = path.read_bytes()
+    whole = json.loads(data)
+    for place in range(0, len(data), 7):
+        changed = bytearray(data)
+        changed[place] ^= 1 << (place % 8)
+        path.write_bytes(changed)
+        try:
+            load_checkpoint(tmp_path, 10)
+        except VGFError:
+            continue
+        assert json.loads(changed) == whole
+    path.write_bytes(data)
+
+
+def test_every_signal_has_its_status(tmp_path: Path) -> None:
+    from vgf.support.interrupts import Terminated, ending_signals, exit_status
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        with pytest.raises(Terminated), ending_signals():
+            os.kill(os.getpid(), number)
+        assert exit_status() == 128 + number
+        assert signal.getsignal(number) is signal.SIG_DFL
