@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from .errors import VGFError
-from .files import append_durably, parse_json, write_atomically
+from .files import append_durably, is_text, parse_json, write_atomically
 
 Scalar = float | int | str | None
 Row = dict[str, Scalar]
@@ -95,8 +95,9 @@ def read_rows(path: Path | str) -> list[Row]:
     for number, row in enumerate(read_lines(path), 1):
         for name, value in row.items():
             whole = isinstance(value, int) and abs(value) < _LARGEST
-            if not (value is None or whole or isinstance(value, str | float)):
-                raise VGFError(f"{path}: line {number} is damaged: {name} is not a scalar")
+            text = isinstance(value, str) and is_text(value)
+            if not is_text(name) or not (value is None or whole or text or type(value) is float):
+                raise VGFError(f"{path}: line {number} is damaged: {name!r} is not a scalar")
         rows.append(
             {name: _NON_FINITE.get(x, x) if isinstance(x, str) else x for name, x in row.items()}
         )
