@@ -4,8 +4,8 @@ A run is made once to its end. Then it is made again by a process of its own, wh
 gets a signal) and continued until it is finished: its weights, episodes, metrics and transitions
 must be those of the run that nobody stopped, bit for bit, and nothing half written may be left.
 (The file of a lock may: who held it is gone, and so is the lock.) Moments are drawn from the time
-that the whole run takes. A chosen write is the k-th call by which anything becomes visible on disk: an
-`os.replace`, `os.fsync`, `os.mkdir` or unbuffered write; k is drawn from their number.
+that the whole run takes. A chosen write is the k-th call by which anything becomes visible on disk:
+an `os.replace`, `os.fsync`, `os.mkdir` or unbuffered write; k is drawn from their number.
 """
 
 from __future__ import annotations
