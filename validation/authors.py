@@ -159,6 +159,8 @@ def config_of(settings: Any, given: Any) -> Any:
     """Their configuration of an agent with our settings; sizes of networks too."""
     losses = {"squared": "td", "expectile": "iql-q", "sparse": "sql-q"}
     actors = settings.actor_learning_rate
+    alpha = settings.sparse_alpha if settings.critic_loss == "sparse" else None
+    expectile = settings.expectile if alpha is None else alpha  # theirs has one number for both
     if settings.method == "fql":
         given.update(
             lr=settings.learning_rate,
@@ -172,7 +174,7 @@ def config_of(settings: Any, given: Any) -> Any:
             value_lr=settings.learning_rate,
             actor_lr=settings.learning_rate if actors is None else actors,
             critic_loss=losses[settings.critic_loss],
-            expectile=settings.expectile,
+            expectile=expectile,
             train_q_agg=settings.target_ensemble,
             vgf_q_agg=settings.value_ensemble,
             bc_policy_type={"flow": "flow", "gaussian": "gau"}[settings.reference_kind],
@@ -182,6 +184,8 @@ def config_of(settings: Any, given: Any) -> Any:
             train_vgf_steps=settings.budget.steps,
             vgf_lr=settings.budget.step_size,
         )
+        if settings.method == "avgf":
+            given.update(q_grad_norm=settings.normalise_gradients)
         if settings.budget.temperature is not None:
             given.update(vgf_alpha=settings.budget.temperature)
     given.update(
