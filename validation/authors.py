@@ -4,6 +4,8 @@
     python -m validation.authors ... --checkout Farama-Foundation/D4RL=PATH   # D4RL's own loader
     python -m validation.authors --redraw
 
+Each agent's rows are kept in the folder that VGF_VALIDATION_RUNS names (runs/authors): a run that
+was stopped goes on there.
 Theirs runs from the checkouts, and nothing of it is here; it needs jax, flax, optax, distrax and
 ml_collections. The random numbers that theirs draws are recorded while it runs and given to ours,
 the specification in NumPy. Both compute in float64, from the same parameters.
@@ -20,6 +22,8 @@ import ast
 import contextlib
 import dataclasses
 import importlib
+import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -48,6 +52,7 @@ from vgf.runs.config import (
     TaskSettings,
     TrainSettings,
 )
+from vgf.runs.folder import git_revision
 from vgf.runs.loop import train
 from vgf.runs.presets import presets
 from vgf.runs.resolve import resolve
@@ -55,6 +60,7 @@ from vgf.spec.methods.base import Draw
 from vgf.spec.settings import Budget, Network, Settings, method_settings
 from vgf.support.errors import VGFError
 from vgf.support.extras import need
+from vgf.support.settings_tree import short_hash, to_dict
 
 from .experiment import (
     Data,
@@ -67,6 +73,7 @@ from .experiment import (
     run_one,
 )
 from .pages import Table
+from .record import RUNS, write
 
 VGF, FQL, D4RL = "ryanxhr/vgf", "seohongpark/fql", "Farama-Foundation/D4RL"
 EXACT = 0.0
@@ -423,8 +430,19 @@ def update_rows(setup: Setup, checkouts: Mapping[str, str]) -> Iterator[Row]:
             yield from rows_of(checkouts[FQL], what, method_settings("fql", **change), setup)
 
 
-def rows_of(root: str, what: str, settings: Settings, setup: Setup) -> Iterator[Row]:
-    """The rows of one agent."""
+def rows_of(root: str, what: str, settings: Settings, setup: Setup) -> list[Row]:
+    """The rows of one agent; those of a run that was stopped, at these revisions, are kept."""
+    of = [what, to_dict(settings), dataclasses.asdict(setup), revision(root), git_revision()]
+    folder = Path(os.environ.get(RUNS, Path("runs") / "authors"))
+    place = folder / f"{short_hash(dict(enumerate(of)))}.json"
+    if not place.exists():
+        rows = [dataclasses.asdict(row) for row in compared(root, what, settings, setup)]
+        write(place, json.dumps(rows))
+    return [Row(**row) for row in json.loads(place.read_text(encoding="utf-8"))]
+
+
+def compared(root: str, what: str, settings: Settings, setup: Setup) -> Iterator[Row]:
+    """The rows of one agent, run."""
     found, moved, actions, settings = compare_updates(root, settings, setup)
     note = f"the critic's parameters changed by {moved:.2g} of their size"
     yield Row("updates", what, found, UPDATES, note)
