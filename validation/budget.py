@@ -6,8 +6,9 @@
 
 Every run is a separate `vgf run` with its seeds side by side, in the folder that
 VGF_VALIDATION_RUNS names (runs/budget): a finished one is not trained again, a stopped one
-continues. VGF_VALIDATION_METHODS, such as "avgf", leaves the other methods out. A run that was
-stopped early is read as far as it came if VGF_VALIDATION_STOPPED is set; the page says how far.
+continues. VGF_VALIDATION_METHODS, such as "avgf", leaves the other methods out. With
+VGF_VALIDATION_STOPPED=N a run that was stopped is not continued: the last checkpoint that all its
+seeds have is evaluated on N episodes, and the page says how far it came.
 """
 
 from __future__ import annotations
@@ -20,9 +21,12 @@ from pathlib import Path
 import numpy as np
 
 from vgf.cli import main as vgf_main
+from vgf.runs.checkpoint import latest_step
 from vgf.runs.folder import CONFIG
-from vgf.runs.report import budget_name, find_runs, score_curves
+from vgf.runs.report import Run, budget_name, find_runs
+from vgf.runs.scores import scores
 from vgf.support.errors import VGFError
+from vgf.support.rows import Row, read_rows
 
 from .experiment import Data, Experiment, Verdict, estimate, main
 from .figures import PAGE, figure, letter, line
@@ -30,6 +34,7 @@ from .pages import Table
 from .record import RUNS
 
 METHODS, STOPPED = "VGF_VALIDATION_METHODS", "VGF_VALIDATION_STOPPED"
+BUDGETS = ("0", "1", "2", "3", "5")
 CLAIMED = ("1", "2", "3")  # test budgets that are each compared with best-of-N, L = 0
 # Fixed before any recorded number was seen. The budgets are the authors', of their script for
 # A-VGF; networks, batch, rates and data are ours, for two cores.
@@ -37,7 +42,7 @@ _COMMON = (
     *("--particles", "5", "--sampling-steps", "10", "--discount", "0.99", "--polyak", "0.01"),
     *("--batch-size", "128", "--learning-rate", "1e-3", "--target-ensemble", "mean"),
     *("--step-size", "0.1", "--no-standardise", "--num-envs", "10"),
-    *("--evaluation-steps", "0", "1", "2", "3", "5"),
+    *("--evaluation-steps", *BUDGETS),
     *(
         word
         for network in ("critic", "reference", "gradient-field")
@@ -97,30 +102,53 @@ def measure_one(method: str, setup: Setup) -> Data:
     place = folder / f"{setup.env.split('-singletask')[0]}-{method}"
     words, data = words_of(method, setup), os.environ.get("VGF_VALIDATION_DATA")
     starting = [*words, *(["--data-dir", data] if data else []), "--out", str(place)]
-    if not os.environ.get(STOPPED):
+    if stopped := os.environ.get(STOPPED):
+        evaluate(place, setup, stopped)
+    else:
         going_on = ["run", "--resume", str(place)]
         if vgf_main(going_on if (place / CONFIG).exists() else starting):
             raise VGFError(f"{place}: the run failed; see above")
     runs = find_runs(place)
-    whole = score_curves(runs)
-    each = [score_curves([run]) for run in runs]
-    steps = [score.step for score in next(iter(whole.values()))]
+    found = [evaluations(run) for run in runs]
+    steps = sorted(set.intersection(*map(set, found)))
+    if not steps:
+        raise VGFError(f"{place}: its seeds have no evaluation at the same number of updates")
+    whole = [scores([rows[step] for rows in found]) for step in steps]
+    each = [[scores([rows[step]]) for rows in found] for step in steps]
     return {
         "command": f"vgf {' '.join(words)}",
         "asked": setup.updates,
         "steps": steps,
         "seeds": [run.config["seed"] for run in runs],
         "budgets": {
-            str(budget): {
-                "scores": [asdict(score) for score in curve],
-                "seeds": [
-                    [next(s.value for s in own[budget] if s.step == step) for own in each]
-                    for step in steps
-                ],
+            str(score.budget): {
+                "scores": [asdict(of[i]) for of in whole],
+                "seeds": [[own[i].value for own in of] for of in each],
             }
-            for budget, curve in whole.items()
+            for i, score in enumerate(whole[-1])
         },
     }
+
+
+def evaluate(place: Path, setup: Setup, episodes: str) -> None:
+    """Evaluate the last checkpoint that all seeds of a stopped run have, unless that was done."""
+    seeds = [place / f"seed-{seed}" for seed in range(setup.seeds)]
+    last = min(latest_step(seed) or 0 for seed in seeds)
+    for seed in seeds:
+        words = ["eval", str(seed), "--checkpoint", str(last), "--steps", *BUDGETS]
+        done = last in evaluations(find_runs(seed)[0])
+        if not done and vgf_main([*words, "--episodes", episodes, "--workers", "0"]):
+            raise VGFError(f"{seed}: its checkpoint could not be evaluated; see above")
+
+
+def evaluations(run: Run) -> dict[int, list[Row]]:
+    """The rows of every evaluation of a run, by updates; the latest of several."""
+    found: dict[int, list[Row]] = {}
+    folders = sorted((run.folder / "eval").glob("*/evaluations.jsonl"))
+    for rows in (run.evaluations, *(read_rows(path) for path in folders)):
+        for step in {int(row["step"] or 0) for row in rows}:
+            found[step] = [row for row in rows if row["step"] == step]
+    return found
 
 
 def gap(found: Data, one: str, other: str) -> tuple[list[float], dict[str, float]]:
@@ -166,12 +194,16 @@ def remarks(data: Data) -> list[str]:
 
 def tables(data: Data) -> list[Table]:
     """Success of every method, budget and evaluation; and the commands."""
-    header = ("method", "budget", "updates", "success", "95 % interval", "by seed", "distance")
+    header = (
+        *("method", "budget", "updates", "episodes", "success", "95 % interval", "by seed"),
+        "distance",
+    )
     rows = [
         [
             method,
             budget_name(int(budget) if budget.isdigit() else budget),
             f"{score['step']:,}",
+            str(score["episodes"]),
             f"{100 * score['value']:.1f} %",
             f"{100 * score['low']:.1f} to {100 * score['high']:.1f}",
             " ".join(f"{100 * value:.0f}" for value in seeds),
