@@ -22,7 +22,18 @@ from pathlib import Path
 
 from vgf.support.errors import VGFError
 
-from . import methods, mistakes, online, parity, precision, published, runs, scaling, sources
+from . import (
+    budget,
+    methods,
+    mistakes,
+    online,
+    parity,
+    precision,
+    published,
+    runs,
+    scaling,
+    sources,
+)
 from .claims import CLAIMS
 from .experiment import QUICK_RESULTS, Experiment, command_line, exit_status, holds, run, say
 from .record import RESULTS
@@ -32,6 +43,8 @@ from .toy import TOY
 COPIED = (
     "run-*",
     "methods-*",
+    "budget-*",
+    "authors.*",
     "online.*",
     "sources.*",
     "language.*",
@@ -62,6 +75,7 @@ def tasks(out: Path, quick: bool, folders: list[str], long: bool) -> dict[str, C
 
     slow = {
         **{m.name: one(m, command_line("methods", [m.name, *short])) for m in methods.EXPERIMENTS},
+        **{b.name: one(b, command_line("budget", [b.name, *short])) for b in budget.EXPERIMENTS},
         "online": one(online.EXPERIMENT, command_line("online", short)),
         "sources": one(sources.EXPERIMENT, command_line("sources", short)),
         "precision": one(precision.EXPERIMENT, command_line("precision", short)),

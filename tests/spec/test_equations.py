@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from vgf import Budget, Network, Settings, spec
+from vgf import Budget, Network, Settings, method_settings, spec
 
 
 @pytest.fixture
@@ -228,3 +228,16 @@ def test_responses_that_cannot_be(rng, lengths, kernel, message):
     u = rng.standard_normal((2, 3, 2))
     with pytest.raises(ValueError, match=message):
         spec.sequence_phi(u, u, lengths, kernel)
+
+
+def test_no_draw_of_an_update_is_used_twice():
+    """The authors' code uses one key for several of them."""
+    for method in ("vgf", "avgf", "fql"):
+        settings = method_settings(method)
+        draws = [
+            x.ravel()
+            for step in (0, 1)
+            for x in spec.draw_update_noise(0, step, 64, 3, settings).values()
+        ]
+        every = np.concatenate(draws)
+        assert len(np.unique(every)) == len(every)

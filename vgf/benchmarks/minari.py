@@ -513,7 +513,7 @@ class Minari(Benchmark):
         return dataclasses.replace(raw, normalise_rewards=request.normalise_rewards)
 
     def _find(self, request: DataRequest) -> Path:
-        return find_minari(request.name, request.data_dir, allow_download=request.allow_download)
+        return find_minari(request.name, request.data_dir, allow_download=request.may_download)
 
     def scoring(self, request: DataRequest) -> Scoring:
         from ..environments.making import simulator_versions

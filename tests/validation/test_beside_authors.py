@@ -1,0 +1,116 @@
+"""The comparison with the authors' code can fail, and reads their trees as they are."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from validation import authors, budget
+from validation.authors import EXACT, Row
+from vgf.data.dataset import check_dataset
+from vgf.spec.settings import Network, method_settings
+from vgf.support.errors import VGFError
+
+
+def tree() -> dict[str, Any]:
+    rng = np.random.default_rng(0)
+    return {"a": rng.standard_normal((3, 2)), "b": {"c": rng.standard_normal(4) * 1e-6}}
+
+
+def test_a_difference_is_seen_in_every_array() -> None:
+    assert authors.largest(tree(), tree()) == 0.0
+    changed = tree()
+    changed["b"]["c"][2] += 1e-9  # small beside the other array, and not beside its own
+    assert 1e-4 < authors.largest(changed, tree()) < 1e-2
+    assert authors.largest({**tree(), "a": tree()["a"].T}, tree()) == np.inf
+    assert authors.largest(tree(), {**tree(), "a": np.full((3, 2), np.nan)}) == np.inf
+    with pytest.raises(VGFError, match="ours lacks"):
+        authors.largest({"a": tree()["a"]}, tree())
+
+
+def test_data_agree_to_the_bit_or_not_at_all() -> None:
+    data = authors.fields_of(check_dataset(authors.offline(5), "made up"))
+    assert authors.apart(data, authors.offline(5), authors.FIELDS) == 0.0
+    other = authors.offline(5)
+    other["rewards"] = np.nextafter(other["rewards"], np.float32(0))
+    assert authors.apart(data, other, authors.FIELDS) > 0.0
+    assert authors.apart(data, authors.offline(6), authors.FIELDS) == np.inf
+
+
+@pytest.mark.parametrize("worst", [0.0, 1e-3, None])
+def test_a_row_beyond_its_bound_fails_the_claim(worst: float | None) -> None:
+    rows = [
+        dataclasses.asdict(row)
+        for row in (
+            Row("data", "one", 0.0, EXACT),
+            Row("data", "two", worst, EXACT),
+            Row("updates", "three", 1e-14, authors.UPDATES),
+        )
+    ]
+    data, updates = sorted(authors.judge({"rows": rows}), key=lambda v: "bit" not in v.claim)
+    assert updates.holds
+    assert data.holds == (worst == 0.0)
+    assert ("not: two" in data.evidence) == (worst != 0.0)
+
+
+def test_their_layers_are_read_in_order() -> None:
+    """Eleven layers, as names sort "Dense_10" before "Dense_2"."""
+    layers = {
+        f"Dense_{i}": {"kernel": np.full((2, 2), i), "bias": np.full(2, i)} for i in range(12)
+    }
+    norms = {
+        f"LayerNorm_{i}": {"scale": np.full(2, 50 + i), "bias": np.full(2, 70 + i)}
+        for i in range(11)
+    }
+    network = Network((2,) * 11, layer_norm="after")
+    found = authors.network_of({"module": {"MLP_0": {**layers, **norms}}}, network)
+    assert list(found) == [*(f"hidden_{i}" for i in range(11)), "output"]
+    for i in range(11):
+        assert found[f"hidden_{i}"]["kernel"][0, 0] == i
+        assert found[f"hidden_{i}"]["post_scale"][0] == 50 + i
+        assert found[f"hidden_{i}"]["post_offset"][0] == 70 + i
+    assert found["output"]["bias"].tolist() == [11, 11]
+
+
+def test_draws_have_our_shapes() -> None:
+    settings = method_settings("vgf")
+    drawn = [np.arange(n, dtype=float) for n in (4 * 10 * authors.ACTIONS, 12, 4)]
+    noise = authors.noise_of(drawn, settings, 4)
+    assert {name: x.shape for name, x in noise.items()} == {
+        "particles": (4, 10, authors.ACTIONS),
+        "reference_start": (4, authors.ACTIONS),
+        "reference_time": (4, 1),
+    }
+    with pytest.raises((ValueError, IndexError)):
+        authors.noise_of(drawn[1:], settings, 4)
+
+
+@pytest.mark.full
+def test_our_online_phase_by_itself(tmp_path: Path) -> None:
+    """What is compared with theirs: here, the numbers that theirs was seen to have."""
+    phase = dataclasses.replace(authors.PHASES["from scratch, random warm-up"], online_steps=14)
+    seen, _ = authors.our_phase(phase, str(tmp_path))
+    assert [len(rows) for rows in seen] == [8, 9, 10, 11, 12, 13, 14]
+    np.testing.assert_array_equal(seen[-1], np.arange(1, 15))
+
+
+def test_the_command_needs_a_checkout(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in ([], ["--checkout", "ryanxhr/vgf"], ["--checkout", "ryanxhr/vgf=/nowhere"]):
+        with pytest.raises(SystemExit) as error:
+            authors.main(words)
+        assert error.value.code == 2
+        assert "--checkout" in capsys.readouterr().err
+
+
+def test_a_budget_is_above_another_if_its_interval_is() -> None:
+    def found(one: list[float]) -> dict[str, Any]:
+        flat = {"seeds": [[0.1, 0.2, 0.1]]}
+        return {"budgets": {"bc": flat, "0": {"seeds": [one]}, **dict.fromkeys("123", flat)}}
+
+    higher = budget.judge({"methods": {"avgf": found([0.5, 0.65, 0.5])}})
+    assert [verdict.holds for verdict in higher] == [True, False, False, False]
+    assert not budget.judge({"methods": {"avgf": found([0.9, 0.1, 0.1])}})[0].holds
