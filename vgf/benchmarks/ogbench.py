@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..data.dataset import Dataset
-from ..data.npz import check_npz, load_arrays, names_in
+from ..data.npz import check_npz, load_arrays, names_in, readable, slices
 from ..data.raw import RAW_KEYS, RawData, to_dataset
 from ..support.callbacks import Progress, Say
 from ..support.download import DownloadError, check_known, download
@@ -280,6 +280,14 @@ def _load(task: OGBenchTask, path: Path, memory: str) -> RawData:
     return RawData(used, str(path), present, transitions=transitions, folder=folder)
 
 
+def _is_own(path: Path) -> bool:
+    """Whether .npz files are OGBench's, which have no rewards; seen without reading them."""
+    if not (slices(path) or (path.suffix == ".npz" and path.is_file())):
+        return False
+    with readable(path):
+        return "rewards" not in names_in(path)
+
+
 def _sizes(env: Any) -> dict[str, int]:
     """The sizes of what a file holds for an environment."""
     simulator = env.unwrapped
@@ -342,11 +350,14 @@ class OGBench(Benchmark):
         return super().positions_first(name) or "antsoccer" in name.lower()
 
     def read(self, request: DataRequest) -> RawData:
-        raw = None if request.data is None else read_file(request.data, request.memory)
         # a file with rewards is used as it is; OGBench's have none and are relabelled
-        if raw is None or "rewards" not in raw.arrays:
-            raw = None  # so that it is not held in memory meanwhile
-            raw = _read(request)
+        given = None if request.data is None else Path(request.data).expanduser()
+        raw = _read(request) if given is None or _is_own(given) else None
+        if raw is None:
+            raw = read_file(str(given), request.memory)
+            if "rewards" not in raw.arrays:
+                raw = None  # so that it is not held in memory meanwhile
+                raw = _read(request)
         return dataclasses.replace(raw, normalise_rewards=request.normalise_rewards)
 
     def data_notes(self, raw: RawData) -> tuple[str, ...]:
