@@ -130,7 +130,7 @@ def test_data_are_read_and_odd_rows_counted(tmp_path, capsys, kind):
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["tldr", "hh"])
 def test_the_whole_protocol_on_stand_in_data(tmp_path, kind, capsys):
-    need("trl")
+    pytest.importorskip("trl")
     from chat_models import chat_tokenizer
     from tiny_models import make_config
     from transformers import GPTNeoXForCausalLM
