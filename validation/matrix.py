@@ -82,8 +82,8 @@ def page(record: dict[str, dict[str, Any]]) -> str:
         [
             "# The tox matrix, as it was run",
             "",
-            f"{passed} of the {len(record)} cells below passed. A cell of `tox -l` that is not here "
-            "was not run. Made by `python -m validation.matrix` from tox's own records.",
+            f"{passed} of the {len(record)} cells below passed. A cell of `tox -l` that is not "
+            "here was not run. Made by `python -m validation.matrix` from tox's own records.",
             "",
             markdown_table(header, rows),
             "",
