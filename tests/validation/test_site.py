@@ -147,3 +147,26 @@ def test_the_readme_is_short_and_has_the_two_commands() -> None:
     assert text.count("![") == 1
     assert ".venv/bin/pip install -e '.[jax,envs,run]' && .venv/bin/vgf run\n" in text
     assert "CI=1 .venv/bin/pytest -m quick -n 2\n" in text
+
+
+def test_the_page_of_commands_has_every_command() -> None:
+    from vgf.cli import COMMANDS
+
+    page = (ROOT / "vgf" / "cli" / "README.md").read_text()
+    assert {name for name in COMMANDS if f"`vgf {name}" not in page} == set()
+
+
+def test_the_architecture_has_every_package() -> None:
+    page = (ROOT / "vgf" / "README.md").read_text()
+    packages = {path.parent.name for path in (ROOT / "vgf").glob("*/__init__.py")}
+    assert {name for name in packages if f"vgf/{name}/" not in page} == set()
+
+
+def test_the_library_s_example_runs() -> None:
+    pytest.importorskip("jax")
+    pytest.importorskip("optax")
+    page = (ROOT / "vgf" / "backends" / "README.md").read_text()
+    (example,) = re.findall(r"```python\n(.*?)```", page, re.S)
+    names: dict = {}
+    exec(compile(example, "README.md", "exec"), names)
+    assert names["actions"].shape == (256, 5)
