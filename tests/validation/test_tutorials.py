@@ -22,15 +22,15 @@ SHORT = (
 def pieces(name: str) -> list[tuple[str, str]]:
     """The blocks of a tutorial that are run: (language, text)."""
     text = (TUTORIALS / f"{name}.md").read_text()
-    return re.findall(r"```(python|bash)\n(.*?)```", text, re.S)
+    return re.findall(r"```(python|bash|toml)\n(.*?)```", text, re.S)
 
 
 def follow(name: str, folder: Path, statuses: dict[str, list[int]] | None = None) -> list[int]:
     """Do what a tutorial says, in a folder; the exit statuses of its commands."""
     found = []
     for language, text in pieces(name):
-        if language == "python":
-            saved = re.match(r"# (\w+\.py)\n", text)
+        if language != "bash":
+            saved = re.match(r"# (\w+\.\w+)\n", text)
             if saved:
                 (folder / saved[1]).write_text(text)
             else:
@@ -84,6 +84,14 @@ def test_several_seeds(folder: Path, capsys: pytest.CaptureFixture[str]) -> None
 
 
 @pytest.mark.slow
+def test_a_sweep(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("ogbench")
+    monkeypatch.setenv("HOME", str(folder))  # its data are made there
+    assert follow("sweep", folder) == [0, 0, 0]
+    assert list((folder / "table").glob("*.md"))
+
+
+@pytest.mark.slow
 def test_a_language_model(folder: Path) -> None:
     pytest.importorskip("transformers")
     pytest.importorskip("torch")
@@ -101,5 +109,5 @@ def test_a_language_model(folder: Path) -> None:
 
 
 def test_every_tutorial_is_followed() -> None:
-    tests = {"first-run", "own-data", "own-code", "seeds", "language-model"}
+    tests = {"first-run", "own-data", "own-code", "seeds", "sweep", "language-model"}
     assert {path.stem for path in TUTORIALS.glob("*.md")} == tests
