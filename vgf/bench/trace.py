@@ -319,7 +319,7 @@ class Tracer(ComposedBackend):
         a = self.project(self.policy_actions(params, s, noise, activation))
         return self.critic_values(critic, s, a, critic_activation).sum()
 
-    def phi(self, a, g, temperature, bandwidth, bandwidth_gradient, kernel):
+    def phi(self, a, g, temperature, bandwidth, bandwidth_gradient, kernel, kernel_guard):
         *states, n, d = a.shape
         self._count(Product(n, n, d, math.prod(states)))
         return self._made(a.shape, a, g)
