@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import spec
 from ..support.errors import VGFError
 from ..testing.compare import MACHINE_EPSILON, Difference, named_leaves, tolerance_in_words
 from ..testing.compare import assert_matches as assert_same
@@ -109,6 +110,7 @@ class Result:
             "as": self.name,
             "agrees": self.agrees,
             "verdict": self.verdict,
+            "specification": spec.__version__,
             "framework": self.framework,
             "dtypes": [
                 {

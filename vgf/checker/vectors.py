@@ -8,6 +8,7 @@ holds exactly, so that both precisions compute the same question.
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,7 +22,7 @@ from ..backends.base import Backend
 from ..spec.settings import Budget, Network, Settings
 from ..support.errors import VGFError
 from ..support.files import write_atomically
-from ..testing.compare import MACHINE_EPSILON, difference, named_leaves
+from ..testing.compare import FACTOR, MACHINE_EPSILON, SMALLEST_NORMAL, largest_in_set, named_leaves
 from ..testing.equations import rounded
 from ..testing.strategies import SHAPES
 from ..testing.variants import Variant
@@ -103,6 +104,10 @@ def make_vectors(name: str, seed: int = 0) -> list[Vector]:
         if len(exposed) >= 4 * kept and (stale >= PATIENCE or seen >= known.keys()):
             break
     chosen_ones = _cover(exposed, kept)
+    # an implementation without the rarer settings is to have enough of its own
+    usual = [pair for pair in exposed if _usual(pair[1])]
+    again = _cover(usual, kept) if usual else []
+    chosen_ones += [pair for pair in again if all(pair[1] is not one for _, one in chosen_ones)]
     return [
         dataclasses.replace(vector, id=f"{name}-{i}", flags=tuple(sorted(map(slug, flags))))
         for i, (flags, vector) in enumerate(chosen_ones, 1)
@@ -130,16 +135,13 @@ def _vector(trial: Trial, arguments: tuple[Any, ...], chosen: Mapping[str, Any])
 
 
 def _allowed(want: np.ndarray, moves: np.ndarray, dtype: str, subject: Subject) -> float:
-    """The error at which `difference` begins to disagree, the largest over an array's sets."""
+    """The tolerance of `vgf.testing.compare`, the largest over an array's sets."""
     if want.dtype.kind in "iub":
         return 0.0
-    high = 1.0
-    probe = difference(
-        (want + high).astype(dtype), want.astype(float), dtype, moves, subject.equation.floor
-    )
-    # the ratio is error / tolerance at the entry of least tolerance: of all entries, as the error
-    # is the same everywhere
-    return high / probe.ratio if probe.ratio else 0.0
+    u, floor = MACHINE_EPSILON[dtype], subject.equation.floor
+    size, moved = largest_in_set(np.asarray(want, float)), largest_in_set(moves)
+    allowed = FACTOR * (u * (size + floor) + moved + SMALLEST_NORMAL[dtype])
+    return float(np.max(allowed, initial=0.0))
 
 
 def _exposed(vector: Vector, trial: Trial, known: Mapping[str, Variant]) -> set[str]:
@@ -154,6 +156,20 @@ def _exposed(vector: Vector, trial: Trial, known: Mapping[str, Variant]) -> set[
         if vector.fails(result):
             found.add(name)
     return found
+
+
+def _usual(vector: Vector) -> bool:
+    """Whether every setting that is a word, a switch or a number has its default."""
+    parameters = inspect.signature(getattr(spec, vector.equation)).parameters
+    names = SUBJECTS[vector.equation].drawn_names
+    for name, value in zip(names, vector.arguments, strict=True):
+        default = parameters[name].default if name in parameters else inspect.Parameter.empty
+        if default not in (inspect.Parameter.empty, None) and not isinstance(value, np.ndarray):
+            if isinstance(default, float) and default:
+                continue
+            if value != default:
+                return False
+    return True
 
 
 def _cover(exposed: Sequence[tuple[set[str], Vector]], least: int) -> list[tuple[set[str], Vector]]:

@@ -45,6 +45,8 @@ examples:
   vgf check --list flow_step
   vgf check --method mypkg.mine:MyMethod --backend torch
   vgf check --method vgf --set budget.kernel=mypkg.mine:IMQ
+
+in pytest, without an import:  def test_phi(vgf_check): vgf_check(my_phi, "phi")
 """
 
 
@@ -151,6 +153,9 @@ def main(words: list[str]) -> int:
     )
     search.add_argument("--json", metavar="FILE", help="write the finding as JSON; - prints it")
     search.add_argument(
+        "--schema", action="store_true", help="print the JSON Schema of what --json writes"
+    )
+    search.add_argument(
         "--junit", metavar="FILE", type=Path, help="write it as JUnit XML, for a CI's own report"
     )
     args = parser.parse_args(words)
@@ -172,6 +177,11 @@ def main(words: list[str]) -> int:
 
 
 def _run(args: Any, parser: Any) -> int:
+    if args.schema:
+        from ..checker.schema import SCHEMA
+
+        print(json.dumps(SCHEMA, indent=1))
+        return 0
     if args.list is not None:
         print(_detail(args.list) if args.list else _overview())
         return 0
