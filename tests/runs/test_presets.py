@@ -91,6 +91,8 @@ NO_PART_OF_A_RESULT = {
     "task.offline",
     "evaluation.num_envs",
     "evaluation.workers",
+    "evaluation.step_timeout",
+    "evaluation.retries",
 }
 
 
