@@ -115,3 +115,36 @@ def test_trackio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         rows = str(database.execute("select * from metrics").fetchall())
     assert "train/critic_loss" in rows
     assert "0.125" in rows
+
+
+def test_an_environment_of_ones_own_is_scored_by_its_success(tmp_path: Path) -> None:
+    """Where it says so in its info and the run asks for it; else by its return."""
+    gymnasium = pytest.importorskip("gymnasium")
+    from vgf.runs.config import TaskSettings
+    from vgf.runs.task import load_task
+
+    class Reach(gymnasium.Env):
+        observation_space = gymnasium.spaces.Box(-1, 1, (1,), np.float32)
+        action_space = gymnasium.spaces.Box(-1, 1, (1,), np.float32)
+
+        def reset(self, *, seed=None, options=None):
+            return np.zeros(1, np.float32), {}
+
+        def step(self, action):
+            return np.zeros(1, np.float32), -1.0, False, False, {"success": True}
+
+    gymnasium.register("OwnReach-v0", Reach, max_episode_steps=3)
+    data = tmp_path / "data.npz"
+    np.savez(
+        data,
+        observations=np.zeros((9, 1)),
+        actions=np.zeros((9, 1)),
+        rewards=np.zeros(9),
+        terminals=np.arange(9) % 3 == 2,
+    )
+    for score, found in (("auto", -3.0), ("success", 1.0), ("return", -3.0)):
+        task_settings = TaskSettings("OwnReach-v0", str(data), action_repeat=1, score=score)
+        task = load_task(RunConfig(task=task_settings))
+        assert task.score(-3.0, 1.0) == found
+    with pytest.raises(ValueError, match="score is 'sucess'; did you mean 'success'"):
+        TaskSettings(score="sucess")

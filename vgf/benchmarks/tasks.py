@@ -83,7 +83,9 @@ class Task:
         if self.score_name == NORMALISED and self.reference is not None:
             return normalised(total, *self.reference)
         if reached is None:
-            raise VGFError(f"{self.name}: the environment's info has no 'success' to score by")
+            raise VGFError(
+                f"{self.name}: the environment's info has no 'success' to score by; drop --score"
+            )
         return reached
 
 

@@ -14,22 +14,23 @@ from ..support.errors import VGFError
 from . import COMMANDS
 
 _EPILOG = """\
-exit status: 0 it agrees, 1 it differs, 2 a wrong request, 3 the check itself failed
+exit status: 0 it agrees, 1 it differs, 2 a wrong request, 3 the check failed
 
-tolerance: every result may be off by what rounding explains. "cancellation", the
-default, also takes distances by a Gram matrix and sums taken apart, and says what
-they cost in digits; "strict" takes neither; "tf32" and "bf16" are for functions
-that multiply in those formats, judged in float32.
+tolerance: every result may be off by what rounding explains. "cancellation",
+the default, also takes distances by a Gram matrix and sums taken apart, and
+says what they cost in digits; "strict" takes neither; "tf32" and "bf16" are
+for functions that multiply in those formats, judged in float32.
 
 A cause is named only where the specification with that one mistake in it equals
-your function on every input. What the library has no name for, a file of your own
-can describe (--variants):
+your function on every input. What the library has no name for, a file of your
+own can describe (--variants):
 
   from vgf.testing.variants import variant
 
   @variant("my kernel", "rbf_kernel", "your kernel is the rational quadratic")
   def _(b, original, x, y, sigma_squared):
-      return 1 / (1 + b.squared_distances(x, y) / sigma_squared[..., None, None])
+      distances = b.squared_distances(x, y)
+      return 1 / (1 + distances / sigma_squared[..., None, None])
 
 A method needs a specification in NumPy beside it; update, act, propose, move
 and whole trainings are compared, on torch and JAX where installed.

@@ -7,9 +7,9 @@ from pathlib import Path
 from . import COMMANDS
 
 _EPILOG = """\
-Each equation has a file of inputs, results and tolerances; a vector's flags name the
-mistakes that it exposes, and index.json says what each of them is. schema.json
-describes the files. Larger arrays stand in a .npz file beside.
+Each equation has a file of inputs, results and tolerances; a vector's flags
+name the mistakes that it exposes, and index.json says what each of them is.
+schema.json describes the files. Larger arrays stand in a .npz file beside.
 
 examples:
   vgf vectors vectors

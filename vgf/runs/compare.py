@@ -21,7 +21,16 @@ from .resolve import load_config
 from .scores import by_budget, mean, step_of
 
 # Settings of a task that say where its data are, or how they are handed to the method.
-_PLACES = ("env", "data", "data_dir", "data_memory", "trust_data_code", "score")
+_PLACES = (
+    "env",
+    "data",
+    "data_dir",
+    "data_memory",
+    "trust_data_code",
+    "mirror",
+    "offline",
+    "score",
+)
 _PREPARED = (
     "normalise_rewards",
     "standardise",

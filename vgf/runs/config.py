@@ -24,9 +24,11 @@ from ..support.errors import VGFError
 from ..support.extras import need
 from ..support.files import write_atomically
 from ..support.settings_tree import Setting, settings_of, short_hash, to_dict
+from ..support.statistics import RETURN, SUCCESS
 
 DEMO_ENV = "pointmaze-medium-navigate-singletask-task1-v0"
 DEMO_METHOD = "vgf"
+SCORES = ("auto", SUCCESS, RETURN)
 FOLLOW = ("authors", "equations")  # where they differ, see vgf/runs/presets
 
 
@@ -64,6 +66,8 @@ class TaskSettings:
         trust_data_code: make the environment by the code that a Minari data set itself names (its
             entry point, wrappers and arguments), which can do anything; without it, only what an
             installed package has registered under the data set's name for it.
+        score: what an episode's score is: "success", as the environment's info says it, or
+            "return"; auto is the benchmark's own.
         n_step: steps that a transition of the data spans: rewards are summed with the agent's
             discount, up to the end of the task or of the trajectory.
         action_chunk: steps for which one decision gives an action each, taken one after the other
@@ -88,6 +92,7 @@ class TaskSettings:
     data_episodes: int | None = None
     data_memory: str = "auto"
     trust_data_code: bool = False
+    score: str = "auto"
     n_step: int = 1
     action_chunk: int = 1
 
@@ -104,6 +109,7 @@ class TaskSettings:
         if self.data_episodes is not None:
             check_whole("data_episodes", self.data_episodes, 1)
         check_choice("data_memory", self.data_memory, DATA_MEMORY)
+        check_choice("score", self.score, SCORES)
         eps = self.action_clip_eps
         check(eps is None or 0 <= eps < 1, f"action_clip_eps is {eps}; it must be in [0, 1)")
         check_choice("success_timing", self.success_timing, SUCCESS_TIMINGS)

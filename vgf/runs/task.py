@@ -36,6 +36,8 @@ def load_task(config: RunConfig, with_dataset: bool = True) -> Task:
             progress=show,
             say=say_line,
         )
+    if config.task.score != "auto" and task.make_env is not None:
+        task = dataclasses.replace(task, score_name=config.task.score)
     chunk, discount = config.task.action_chunk, config.agent.discount
     if task.dataset is not None:
         steps = max(config.task.n_step, chunk)
