@@ -88,7 +88,6 @@ class Setup:
     """What is compared.
 
     Args:
-        checkouts: for each repository, its folder.
         updates: of each agent.
         width, depth: of its networks.
         batch: rows of an update.
@@ -96,7 +95,6 @@ class Setup:
         episodes: of each generated data set.
     """
 
-    checkouts: tuple[tuple[str, str], ...] = ()
     updates: int = 100
     width: int = 16
     depth: int = 2
@@ -167,7 +165,10 @@ def config_of(settings: Any, given: Any) -> Any:
     losses = {"squared": "td", "expectile": "iql-q", "sparse": "sql-q"}
     actors = settings.actor_learning_rate
     alpha = settings.sparse_alpha if settings.critic_loss == "sparse" else None
-    expectile = settings.expectile if alpha is None else alpha  # theirs has one number for both
+    alpha = settings.sparse_alpha if settings.critic_loss == "sparse" else None
+    expectile = (
+        settings.expectile if alpha is None else alpha if alpha is None else alpha
+    )  # theirs has one number for both
     if settings.method == "fql":
         given.update(
             lr=settings.learning_rate,
@@ -191,6 +192,8 @@ def config_of(settings: Any, given: Any) -> Any:
             train_vgf_steps=settings.budget.steps,
             vgf_lr=settings.budget.step_size,
         )
+        if settings.method == "avgf":
+            given.update(q_grad_norm=settings.normalise_gradients)
         if settings.method == "avgf":
             given.update(q_grad_norm=settings.normalise_gradients)
         if settings.budget.temperature is not None:
@@ -843,9 +846,8 @@ def online_rows(root: str) -> Iterator[Row]:
 # --- the page -----------------------------------------------------------------------------------
 
 
-def measure(setup: Setup) -> Data:
+def measure(setup: Setup, checkouts: Mapping[str, str]) -> Data:
     """Every row."""
-    checkouts = dict(setup.checkouts)
     rows: list[Row] = []
 
     def add(found: Iterator[Row]) -> None:
@@ -929,7 +931,7 @@ def remarks(data: Data) -> list[str]:
 
 def experiment(checkouts: Mapping[str, str] | None = None) -> Experiment:
     """The comparison with these checkouts."""
-    setup = Setup(tuple((checkouts or {}).items()))
+    setup = Setup()
     return Experiment(
         name="authors",
         title="Our code beside the authors', executed",
@@ -945,7 +947,7 @@ def experiment(checkouts: Mapping[str, str] | None = None) -> Experiment:
         ),
         setup=setup,
         quick=replace(setup, updates=3, steps=1),
-        measure=measure,
+        measure=lambda setup: measure(setup, checkouts or {}),
         judge=judge,
         tables=tables,
         remarks=remarks,
