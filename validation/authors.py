@@ -165,10 +165,7 @@ def config_of(settings: Any, given: Any) -> Any:
     losses = {"squared": "td", "expectile": "iql-q", "sparse": "sql-q"}
     actors = settings.actor_learning_rate
     alpha = settings.sparse_alpha if settings.critic_loss == "sparse" else None
-    alpha = settings.sparse_alpha if settings.critic_loss == "sparse" else None
-    expectile = (
-        settings.expectile if alpha is None else alpha if alpha is None else alpha
-    )  # theirs has one number for both
+    expectile = settings.expectile if alpha is None else alpha  # theirs has one number for both
     if settings.method == "fql":
         given.update(
             lr=settings.learning_rate,
@@ -192,8 +189,6 @@ def config_of(settings: Any, given: Any) -> Any:
             train_vgf_steps=settings.budget.steps,
             vgf_lr=settings.budget.step_size,
         )
-        if settings.method == "avgf":
-            given.update(q_grad_norm=settings.normalise_gradients)
         if settings.method == "avgf":
             given.update(q_grad_norm=settings.normalise_gradients)
         if settings.budget.temperature is not None:
