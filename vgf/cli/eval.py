@@ -35,7 +35,7 @@ def main(words: list[str]) -> int:
         action="extend",
         help="ways of acting, evaluated side by side instead of test budgets: sample, best_of_n, "
         "vgf, gradient, qfql, qgf, bptt, langevin, or mine.py:Mine; "
-        "vgf:steps=3,particles=8,best_of=4,critic=target,ensemble=min",
+        "vgf:steps=3,particles=8,best_of=4",
     )
     names = {"evaluation.steps": "--steps", "evaluation.particles": "--particles"}
     shown = {
