@@ -21,6 +21,7 @@ PAGES = (
     "vgf/cli/README.md",
     "vgf/methods/README.md",
     "vgf/spec/README.md",
+    "vgf/sweep/README.md",
     "vgf/testing/README.md",
     "vgf/text/README.md",
     "validation/README.md",

@@ -222,7 +222,7 @@ class Parts:
             rows = {key: np.concatenate([e[key] for e in episodes]) for key in episodes[0]}
             path = self.folder / f"part-{first:06d}-{stop:06d}.npz"
             with atomic_file(path) as file:
-                np.savez(file, allow_pickle=False, **{LENGTHS: np.array(lengths)}, **rows)
+                np.savez(file, **dict[str, Any]({LENGTHS: np.array(lengths)} | rows))
             self._parts[first] = _Part(path, first, stop, lengths, _layout(rows))
             for number in range(first, stop):
                 del waiting[number]
