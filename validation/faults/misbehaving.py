@@ -6,6 +6,7 @@ Importing the module registers them with gymnasium, as ``Misbehaving/KIND-v0``:
 
 All behave until the third step of an episode, except those of making, reset and close. Where the
 environment variable VGF_FAULT_ONCE names a file, only the first fault happens: it makes that file.
+Where VGF_FAULT_AFTER names one, faults happen once there is something in it.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ class Misbehaving(gymnasium.Env[np.ndarray, np.ndarray]):
 
     def _fault(self, kind: str, do: Callable[[], Any]) -> Any:
         """Do it, where it is this environment's fault, and the first one if only that happens."""
-        if self.kind != kind:
+        if self.kind != kind or not _due():
             return None
         once = os.environ.get("VGF_FAULT_ONCE")
         if once:
@@ -77,7 +78,7 @@ class Misbehaving(gymnasium.Env[np.ndarray, np.ndarray]):
         self.steps = 0
         self._fault("RaisesReset", _raise)
         self._fault("HangsReset", _hang)
-        if self.kind == "ResetWithoutInfo":
+        if self.kind == "ResetWithoutInfo" and _due():
             return self.place.copy()  # type: ignore[return-value]
         return self.place.copy(), {}
 
@@ -86,7 +87,7 @@ class Misbehaving(gymnasium.Env[np.ndarray, np.ndarray]):
         self.steps += 1
         seen, reward = self.place.copy(), float(-np.abs(self.place).sum())
         answer = [seen, reward, False, self.steps >= LENGTH, {"success": 0.0}]
-        if self.steps != 3:
+        if self.steps != 3 or not _due():
             return tuple(answer)
         for kind, do in (("RaisesStep", _raise), ("Exits", sys.exit), ("HangsStep", _hang)):
             self._fault(kind, do if kind != "Exits" else lambda: sys.exit(0))
@@ -110,6 +111,11 @@ class Misbehaving(gymnasium.Env[np.ndarray, np.ndarray]):
 
     def close(self) -> None:
         self._fault("RaisesClose", _raise)
+
+
+def _due() -> bool:
+    after = os.environ.get("VGF_FAULT_AFTER")
+    return not after or (os.path.exists(after) and os.path.getsize(after) > 0)
 
 
 def _raise() -> None:
