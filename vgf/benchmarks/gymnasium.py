@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,7 +87,9 @@ class Gymnasium(Benchmark):
 
     def task_of_file(self, path: Path) -> tuple[str, str] | None:
         name = recorded_environment(path)
-        if name is None or name not in self.names():  # no file's word imports a module
+        module, _, bare = (name or "").rpartition(":")
+        # no file's word imports a module
+        if name is None or bare not in self.names() or (module and module not in sys.modules):
             return None
         env = f"{self.kind}:{name}"
         return env, f"actions are those of {env}, where they were recorded: train with --env"
