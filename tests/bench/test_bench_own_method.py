@@ -150,7 +150,7 @@ def test_a_method_by_its_module(mine, monkeypatch):
 @pytest.mark.parametrize(
     ("method", "message"),
     [
-        ("iql", "choose one of vgf, avgf, bc, weighted_bc, fql"),
+        ("ppo", "choose one of vgf, avgf, bc, weighted_bc, fql, "),
         ("no_such_module:Mine", "no module 'no_such_module'"),
         ("FILE:Other", "has no Other"),
         ("FILE:NetworkShape", "it must be a class derived from"),

@@ -231,7 +231,7 @@ def test_works_have_names_that_are_taken_back():
 @pytest.mark.parametrize(
     ("changes", "match"),
     [
-        ({"method": "iql"}, "vgf, avgf, bc, weighted_bc, fql"),
+        ({"method": "ppo"}, "vgf, avgf, bc, weighted_bc, fql, "),
         ({"width": 0}, "--width is 0"),
         ({"steps": -1}, "steps"),
         ({"method": "fql", "particles": 4}, "one particle"),

@@ -283,6 +283,17 @@ class Benchmark:
         """
         raise NotImplementedError
 
+    def protocol(
+        self, task: Mapping[str, Any], versions: Mapping[str, str]
+    ) -> Mapping[str, str | None]:
+        """What decides a score and no setting says by itself, by name; nothing for other tasks.
+
+        Args:
+            task: a run's settings of the task, by name.
+            versions: of the packages that the run used.
+        """
+        return {}
+
     # --- look at data, and make them ------------------------------------------------------------
 
     def task_of_data(self, name: str) -> tuple[str, str] | None:

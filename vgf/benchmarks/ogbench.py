@@ -7,7 +7,7 @@ import dataclasses
 import re
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -369,6 +369,15 @@ class OGBench(Benchmark):
         together = _ROBOT_ARMS if is_manipulation(request.name) else Scoring.environments_together
         notes = () if timing is None else (f"success is tested {_TIMINGS[timing]} each step",)
         return Scoring(make_env, SUCCESS, notes=notes, environments_together=together)
+
+    def protocol(
+        self, task: Mapping[str, Any], versions: Mapping[str, str]
+    ) -> Mapping[str, str | None]:
+        """When success is tested: at s since OGBench 1.2, at s' before."""
+        if "-singletask" not in task["env"] or "ogbench" not in versions:
+            return {}
+        old = tuple(map(int, versions["ogbench"].split(".")[:2])) < (1, 2)
+        return {"success timing": "post" if old else "pre"}
 
     def task_of_data(self, name: str) -> tuple[str, str] | None:
         if name not in ogbench_datasets():

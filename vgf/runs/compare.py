@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..benchmarks import BENCHMARKS
 from ..comparison.groups import Record, combine
 from ..comparison.reading import FLAGS, is_log, read_log
 from ..comparison.results import Results
@@ -140,7 +141,7 @@ def _record(
             "data file": None if config.task.data is None else Path(config.task.data).name,
             "episodes": config.evaluation.episodes,
             "test particles": tree["evaluation"]["particles"],
-            **_timing(task, versions or {}),
+            **_rules(task, versions or {}),
             **{
                 key.replace("_", " "): x
                 for key, x in task.items()
@@ -155,15 +156,13 @@ def _record(
     )
 
 
-def _timing(task: Mapping[str, Any], versions: Mapping[str, str]) -> dict[str, str | None]:
-    """When OGBench's success is tested: at s since its version 1.2, at s' before."""
+def _rules(task: Mapping[str, Any], versions: Mapping[str, str]) -> dict[str, str | None]:
+    """What decides a score: when success is tested, by the settings or else by the benchmark."""
+    found: dict[str, str | None] = {"success timing": None}
+    for benchmark in BENCHMARKS:
+        found.update(benchmark.protocol(task, versions))
     said = task.get("success_timing")
-    if said not in (None, NONE):
-        return {"success timing": str(said)}
-    if "singletask" not in task["env"] or "ogbench" not in versions:
-        return {"success timing": None}
-    old = tuple(map(int, versions["ogbench"].split(".")[:2])) < (1, 2)
-    return {"success timing": "post" if old else "pre"}
+    return found if said in (None, NONE) else {**found, "success timing": str(said)}
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

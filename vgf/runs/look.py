@@ -18,6 +18,7 @@ from ..backends import get_backend
 from ..backends.base import Backend, Tree
 from ..benchmarks.tasks import Task
 from ..data.scaling import Scaling
+from ..environments.maze import maze_of
 from ..environments.pool import closing
 from ..spec.types import Array
 from ..support.files import write_atomically
@@ -117,8 +118,6 @@ class _Agent:
 
 def _episode(agent: _Agent, task: Task, seed: int) -> dict[str, Any]:
     """The first episode of the run's evaluation, at its training budget, and what is drawn."""
-    from ..benchmarks.ogbench_environment import maze_of
-
     config = agent.config
     particles = config.evaluation.particles or config.agent.particles
     first = episode_seed(seed, 0)
