@@ -193,7 +193,7 @@ def test_tf32_is_switched_on_a_gpu_alone_and_put_back(monkeypatch, new):
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("precision", ["float32", "tf32"])
+@pytest.mark.parametrize("precision", ["float32", pytest.param("tf32", marks=pytest.mark.slow)])
 def test_an_update_compiled_for_a_gpu_is_one_graph(monkeypatch, precision):
     """The switch is thrown around what is compiled: within, it would break the graph."""
     need("torch")
@@ -212,6 +212,7 @@ def test_an_update_compiled_for_a_gpu_is_one_graph(monkeypatch, precision):
     np.testing.assert_allclose(*found, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.full
 def test_float32_does_not_depend_on_float64_having_been_used():
     need("jax")

@@ -225,6 +225,7 @@ def test_a_call_may_be_split_anywhere(backend):
     assert drift(backend.to_numpy(split), backend.to_numpy(whole), 7).absolute == 0
 
 
+@pytest.mark.slow
 @pytest.mark.backend(dtypes=("float64",))
 def test_agents_side_by_side_are_those_agents(backend):
     data, rng = backend.asarray(transitions()), np.random.default_rng(0)

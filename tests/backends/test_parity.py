@@ -9,7 +9,17 @@ from vgf.equations import EQUATIONS as INTERFACE
 from vgf.testing import EQUATIONS, check
 
 
-@pytest.mark.parametrize("name", sorted(EQUATIONS))
+# several seconds each on JAX, which compiles them for every setting
+WHOLE = ("operate", "guided_sample", "sampler_gradient", "denoised_gradient")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.heavy("jax")] * (name in WHOLE))
+        for name in sorted(EQUATIONS)
+    ],
+)
 def test_backend_equals_the_specification(backend, name, examples, seed):
     report = check(backend, name, examples, seed)
     assert report.examples >= min(examples, 10)  # a strategy with few inputs ends earlier

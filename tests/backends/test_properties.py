@@ -142,6 +142,7 @@ def test_constant_scores_without_entropy_act_through_the_kernel_alone(backend, s
         close(backend, phi, backend.asarray(k.mean(-1)[..., None] * c), 3.0)
 
 
+@pytest.mark.heavy("jax")
 @pytest.mark.parametrize("budget", BUDGETS, ids=["plain", "adam", "no entropy"])
 def test_states_do_not_affect_each_other(backend, search, budget):
     @search
@@ -152,6 +153,7 @@ def test_states_do_not_affect_each_other(backend, search, budget):
         close(backend, together[:1], alone, 5.0)
 
 
+@pytest.mark.heavy("jax")
 @pytest.mark.full
 @pytest.mark.parametrize("clip", ["state", None])
 def test_an_action_depends_on_its_own_state_alone(backend, clip):

@@ -8,14 +8,17 @@ from vgf.testing.training import ACTION_DIM, BATCH, TRAININGS, batches, drift, m
 
 pytestmark = pytest.mark.full("jax")  # a program for every training
 
-# one of each method on the way of both; the others take seconds to compile on JAX
+# one of each method on the way of both; the others take seconds to compile on JAX, and NumPy runs
+# the specification itself
 QUICK = ("vgf flow squared", "avgf gaussian squared")
 
 
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(n, marks=[] if n in QUICK else [pytest.mark.full, pytest.mark.heavy("jax")])
+        pytest.param(
+            n, marks=[] if n in QUICK else [pytest.mark.full, pytest.mark.heavy("jax", "numpy")]
+        )
         for n in TRAININGS
     ],
 )
@@ -73,6 +76,7 @@ def test_parameters_trained_on_one_backend_run_on_another(backend):
     np.testing.assert_allclose(backend.to_numpy(got), want, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.heavy("jax")
 def test_a_policy_is_act_from_numpy_to_numpy(backend):
     settings = TRAININGS["vgf flow squared"]
     state = backend.init_state(0, 6, ACTION_DIM, settings)
@@ -92,6 +96,7 @@ def test_a_policy_is_act_from_numpy_to_numpy(backend):
         np.testing.assert_array_equal(array, backend.to_numpy(told[key]))
 
 
+@pytest.mark.heavy("jax")
 def test_drawn_noise_is_what_it_should_be(backend):
     settings = TRAININGS["vgf flow squared"]
     first = backend.to_numpy(backend.draw_update_noise(3, 5, BATCH, ACTION_DIM, settings))

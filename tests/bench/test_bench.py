@@ -129,6 +129,7 @@ def test_the_record_is_whole(tmp_path):
     assert {p["precision"] for p in record["roofs"]["products"]} == {"float32"}  # NumPy has no bf16
 
 
+@pytest.mark.slow
 def test_a_recorded_peer_is_told_from_one_at_hand(tmp_path, capsys):
     before, out = tmp_path / "before.json", tmp_path / "now.json"
     peer = checkout(tmp_path / "peer", 3e7)
@@ -171,7 +172,9 @@ def test_peers_know_their_own_methods_only(tmp_path):
     assert list(row["sides"]) == ["numpy"]
 
 
-@pytest.mark.parametrize("method", ["vgf", "avgf", "fql"])
+@pytest.mark.parametrize(
+    "method", ["vgf", *(pytest.param(name, marks=pytest.mark.slow) for name in ("avgf", "fql"))]
+)
 def test_profile(method, tmp_path, capsys):
     out = tmp_path / "p.json"
     assert bench(*QUICK, "--profile", "--method", method, "--out", out) == 0
@@ -212,7 +215,7 @@ def test_plot(tmp_path):
     assert (tmp_path / "roof.png").exists()
 
 
-@pytest.mark.parametrize("side", ["jax", "torch-eager"])
+@pytest.mark.parametrize("side", [pytest.param("jax", marks=pytest.mark.slow), "torch-eager"])
 def test_other_sides(side, tmp_path):
     need(side.partition("-")[0])
     out = tmp_path / "b.json"
@@ -230,6 +233,7 @@ def test_memory(tmp_path, capsys):
     assert "new / data" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_startup(tmp_path, capsys):
     pytest.importorskip("safetensors")
     out = tmp_path / "s.json"

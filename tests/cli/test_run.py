@@ -158,6 +158,7 @@ def test_budgets_share_start_states_and_only_flow_steps_move(run: Path) -> None:
     assert all((row["w2"] == 0) == (row["budget"] in ("bc", 0)) for row in rows)
 
 
+@pytest.mark.slow
 @pytest.mark.full
 def test_the_same_seed_gives_the_same_files(run: Path, data: Path, tmp_path: Path) -> None:
     assert vgf("run", *TINY, "--data-dir", data, "--out", tmp_path / "again") == 0
@@ -188,6 +189,7 @@ def test_environments_in_other_processes_change_nothing(
     assert_equal_runs(folder, run)
 
 
+@pytest.mark.slow
 @pytest.mark.full
 def test_several_seeds(
     run: Path,
@@ -230,7 +232,7 @@ def test_a_split_run_equals_a_straight_one(run: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("backend", ["torch", "jax"])
+@pytest.mark.parametrize("backend", ["torch", pytest.param("jax", marks=pytest.mark.slow)])
 def test_a_split_run_of_another_backend(data: Path, tmp_path: Path, backend: str) -> None:
     """A-VGF, whose clipped gradients are summed over all arrays."""
     need(backend)
@@ -270,7 +272,7 @@ def test_resuming_a_finished_run_changes_nothing(
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("where", ["update", "evaluation"])
+@pytest.mark.parametrize("where", ["update", pytest.param("evaluation", marks=pytest.mark.slow)])
 def test_ctrl_c_anywhere_loses_nothing(
     run: Path,
     data: Path,
@@ -379,7 +381,7 @@ def test_ctrl_c_before_the_first_update_leaves_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("backend", ["torch", "jax"])
+@pytest.mark.parametrize("backend", ["torch", pytest.param("jax", marks=pytest.mark.slow)])
 def test_eval_on_another_backend(
     run: Path, tmp_path: Path, backend: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

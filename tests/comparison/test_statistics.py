@@ -56,6 +56,7 @@ def test_aggregates_are_rliables() -> None:
         assert whole > 1.5 * width[0, AGGREGATES.index("mean")]
 
 
+@pytest.mark.slow
 @pytest.mark.full
 def test_improvement_and_profiles_are_rliables() -> None:
     need("rliable")

@@ -57,6 +57,7 @@ def run(words: list[str], *more: str) -> None:
     assert cli.main([*words, *data, *more]) == 0
 
 
+@pytest.mark.heavy("jax")
 @pytest.mark.backend(names=("torch", "jax"), dtypes=("float32",))
 def test_its_method_trains_and_resumes(backend, folder):
     words = command("vgf run --method td3bc.py:TD3BC --cloning")

@@ -13,15 +13,13 @@ def test_there_are_enough_of_them():
 
 # on JAX a whole update is compiled for each
 WHOLE = pytest.mark.heavy("jax")
+LARGE = ("update", "operate", "guided_sample", "denoised_gradient", "policy_loss")
 
 
 @pytest.mark.full
 @pytest.mark.parametrize(
     "name",
-    [
-        pytest.param(name, marks=[WHOLE] * (one.equation == "update"))
-        for name, one in VARIANTS.items()
-    ],
+    [pytest.param(name, marks=[WHOLE] * (one.equation in LARGE)) for name, one in VARIANTS.items()],
 )
 @pytest.mark.backend(names=("torch", "jax"), dtypes=("float64",))
 def test_planted_mistake_is_caught(backend, name):
@@ -71,10 +69,7 @@ def right_bandwidth(b, a):
 @pytest.mark.full
 @pytest.mark.parametrize(
     "variant",
-    [
-        pytest.param(one, marks=[WHOLE] * (one.equation == "update"), id=one.name)
-        for one in CONTROLS
-    ],
+    [pytest.param(one, marks=[WHOLE] * (one.equation in LARGE), id=one.name) for one in CONTROLS],
 )
 @pytest.mark.backend(names=("torch", "jax"), dtypes=("float64",))
 def test_the_right_thing_in_the_same_scaffolding_is_not_caught(backend, variant):

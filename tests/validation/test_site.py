@@ -162,6 +162,7 @@ def test_the_architecture_has_every_package() -> None:
     assert {name for name in packages if f"vgf/{name}/" not in page} == set()
 
 
+@pytest.mark.slow
 def test_the_library_s_example_runs() -> None:
     pytest.importorskip("jax")
     pytest.importorskip("optax")

@@ -63,10 +63,12 @@ def test_a_first_run(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert (folder / "first" / "report.html").exists()
 
 
+@pytest.mark.slow
 def test_own_data(folder: Path) -> None:
     assert follow("own-data", folder) == [0, 0]
 
 
+@pytest.mark.slow
 def test_own_code(folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch) -> None:
     monkeypatch.delitem(__import__("sys").modules, "mine", raising=False)
     assert follow("own-code", folder) == [1, 0]
