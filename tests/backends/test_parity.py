@@ -8,7 +8,6 @@ from vgf import spec
 from vgf.equations import EQUATIONS as INTERFACE
 from vgf.testing import EQUATIONS, check
 
-
 # several seconds each on JAX, which compiles them for every setting
 WHOLE = ("operate", "guided_sample", "sampler_gradient", "denoised_gradient")
 
