@@ -15,10 +15,10 @@ from needs import need
 
 from vgf import spec
 from vgf.checker import checking, diagnosis
-from vgf.checker.adapter import Arrays, Expression, to_numpy
+from vgf.checker.adapter import Arrays, Expression, Reading, to_numpy
 from vgf.checker.alternatives import ALTERNATIVES, library, library_for
 from vgf.checker.diagnosis import explains
-from vgf.checker.trial import SPECIFICATION, Trial, draw_many
+from vgf.checker.trial import SPECIFICATION, Outcome, Trial, draw_many
 from vgf.support.errors import VGFError
 from vgf.support.objects import load_function
 from vgf.testing import SUBJECTS, Adapter, assert_matches, check_function, inputs
@@ -162,7 +162,7 @@ def test_lists_turn_into_arrays():
 # --- wrong functions, named ----------------------------------------------------------------------
 
 
-@pytest.mark.full
+@pytest.mark.slow
 def test_the_answers_in_the_terms_of_the_field():
     n_minus_one = lambda x, score, alpha: (
         phi(x, score, alpha) * x.shape[-2] / max(x.shape[-2] - 1, 1)
@@ -188,7 +188,7 @@ def test_the_answers_in_the_terms_of_the_field():
     assert found.findings[0].variants == ("bandwidth differentiated",)
 
 
-@pytest.mark.full
+@pytest.mark.slow
 def test_two_departures_at_once():
     def both(x, score, alpha):
         s = bandwidth(x, log=lambda n: math.log(max(n, 2)))
@@ -207,7 +207,13 @@ PLANTED = [name for name, v in library().items() if v.method != "transport_metri
 
 @functools.cache
 def drawn(name, count):
-    return draw_many(SUBJECTS[name], count, seed=1)
+    """Inputs, what was chosen for them, and the specification's results."""
+    trial = trial_of(SUBJECTS[name])
+    return [(x, chosen, trial.expect(x)) for x, chosen in draw_many(trial.subject, count, seed=1)]
+
+
+def trial_of(subject):
+    return Trial(None, Reading(subject, {}, frozenset(), {}), Adapter(), Arrays("numpy"))
 
 
 def equation_of(variant):
@@ -241,15 +247,17 @@ def test_variants_that_a_function_cannot_depend_on_are_not_tried():
 @pytest.mark.full
 @pytest.mark.parametrize("name", PLANTED)
 def test_every_variant_is_told_from_the_specification_by_its_own_equation(name):
+    """By the checker's own verdict, on inputs that it draws itself."""
     variant = library()[name]
     subject = SUBJECTS[equation_of(variant)]
-    wrong = Rewired((variant,))
+    wrong, trial = Rewired((variant,)), trial_of(subject)
     slow = subject.name in ("update", "act", "transport", "follow")
-    for arguments, _ in drawn(subject.name, 30 if slow else 100):
+    for arguments, chosen, right in drawn(subject.name, 30 if slow else 100):
+        outcome = Outcome(arguments, subject.named(arguments), chosen, "float64")
         with np.errstate(all="ignore"):
-            right = subject.equation.run(SPECIFICATION, *arguments)
             found = subject.equation.run(wrong, *arguments)
-        if not np.allclose(*map(flat, (found, right)), rtol=1e-9, atol=1e-12, equal_nan=True):
+            trial.judge(outcome, found, right)
+        if not outcome.agrees:
             return
     pytest.fail(f"{name} computes what the specification does")
 
@@ -280,10 +288,24 @@ ONE_OF_EACH = [
     "torch's clip",
     "Polyak reversed",
 ]
+# Those whose diagnosis takes a second; the others take several each.
+BRIEF = (
+    "log N",
+    "repulsion doubled",
+    "clip missing",
+    "norm per particle",
+    "quick GELU",
+    "particles before critics",
+    "quantile for expectile",
+    "worst particle",
+    "torch's clip",
+)
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("name", ONE_OF_EACH)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n not in BRIEF)) for n in ONE_OF_EACH]
+)
 def test_a_planted_variant_is_diagnosed_by_name(name):
     variant = library()[name]
     subject = SUBJECTS[equation_of(variant)]
@@ -306,12 +328,16 @@ def test_a_planted_variant_is_diagnosed_by_name(name):
 
 @pytest.mark.full
 def test_a_constant_factor_is_named():
+    minus = lambda q, how: -spec.aggregate(q, how)
+    assert "opposite sign" in says(check_function(minus, "aggregate", examples=30))
+
+
+@pytest.mark.slow
+def test_a_factor_that_depends_on_sizes_is_named():
     third = lambda a, sigma_squared: spec.repulsion(a, sigma_squared) / 3
     assert "1/3 times the specification's" in says(check_function(third, "repulsion", examples=30))
     by_dimension = lambda a, sigma_squared: spec.repulsion(a, sigma_squared) * a.shape[-1] ** 2
     assert "is d^2 times" in says(check_function(by_dimension, "repulsion", examples=40))
-    minus = lambda q, how: -spec.aggregate(q, how)
-    assert "opposite sign" in says(check_function(minus, "aggregate", examples=30))
 
 
 @pytest.mark.full
@@ -323,7 +349,7 @@ def test_what_is_no_variant_is_said_to_be_none_and_where_it_agrees():
     assert result.findings[-1].kind == "where"
 
 
-@pytest.mark.full
+@pytest.mark.slow
 def test_states_that_affect_each_other():
     shared = lambda a, sigma_squared: (
         spec.repulsion(a, sigma_squared)
@@ -338,7 +364,7 @@ def test_what_the_two_terms_of_phi_are_worth_apart():
         spec.phi(a, 0 * g, temperature)
         + (np.sin(g) if temperature is None else spec.phi(a, np.sin(g), None) / temperature)
     )
-    result = check_function(odd, "phi", examples=40, dtype="float64")
+    result = check_function(odd, "phi", examples=20, dtype="float64")
     assert "your repulsion agrees; the score's term differs" in says(result)
 
 
@@ -449,6 +475,9 @@ def test_networks_as_functions():
 
     assert_matches(loss, "flow_matching_loss", examples=20)
 
+
+@pytest.mark.slow
+def test_times_that_a_network_is_given_late_are_named():
     def sampler(v, obs, noise, K):
         for k in range(K):
             noise = noise + v(obs, noise, (k + 1) / K) / K
@@ -458,19 +487,25 @@ def test_networks_as_functions():
     assert "times are (k + 1) / K" in says(result)
 
 
-def test_the_fields_of_the_budget():
-    def transport(x, score_fn, n_steps, lr, alpha):
-        for _ in range(n_steps):
-            x = np.clip(x + lr * phi(x, score_fn(x), alpha), -1, 1)
-        return x
+def transport(x, score_fn, n_steps, lr, alpha):
+    for _ in range(n_steps):
+        x = np.clip(x + lr * phi(x, score_fn(x), alpha), -1, 1)
+    return x
 
+
+@pytest.mark.full
+def test_the_fields_of_the_budget():
     assert_matches(transport, "transport", examples=30)
+
+
+@pytest.mark.slow
+def test_a_step_too_many_is_named():
     late = lambda x, score_fn, n_steps, lr, alpha: transport(x, score_fn, n_steps + 1, lr, alpha)
     result = check_function(late, "transport", examples=30, dtype="float64")
     assert "one step too many" in says(result)
 
 
-@pytest.mark.full
+@pytest.mark.slow
 def test_a_whole_update():
     def update(state, batch, noise, settings):
         return spec.update(state, {**batch, "masks": 0 * batch["masks"] + 1}, settings, noise)

@@ -13,6 +13,7 @@ from test_checker import kernel, phi, says
 from vgf.checker.junit import junit
 from vgf.checker.loading import load_variants
 from vgf.cli import main
+from vgf.spec import repulsion
 from vgf.support.errors import VGFError
 from vgf.testing import assert_matches, check_function
 
@@ -47,22 +48,50 @@ def gram(x, score, alpha):
 # --- right ones ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("form", [row_sums, gram])
+@pytest.mark.parametrize("form", [row_sums, pytest.param(gram, marks=pytest.mark.slow)])
 @pytest.mark.full
 def test_another_form_of_a_sum_agrees_up_to_cancellation_and_says_its_cost(form):
-    result = check_function(form, "phi")
+    result = check_function(form, "phi", examples=200)
     assert result.agrees, str(result)
     assert result.verdict == "agrees up to cancellation"
     assert result.digits > 1
     assert "digits more" in str(result)
-    strict = check_function(form, "phi", tolerance="strict", explain=False)
+    strict = check_function(form, "phi", examples=200, tolerance="strict", explain=False)
     assert not strict.agrees
 
 
-@pytest.mark.full
+@pytest.mark.slow
 def test_a_wrong_function_is_not_excused_by_cancellation():
     wrong = lambda x, score, alpha: row_sums(x, score, alpha) * (1 + 1e-5)
     assert not check_function(wrong, "phi", explain=False).agrees
+
+
+SMALL_MISTAKES = {
+    "a factor": ("phi", lambda x, score, alpha: phi(x, score, alpha) * (1 + 1e-5)),
+    "a smaller one": (
+        "repulsion",
+        lambda a, sigma_squared: repulsion(a, sigma_squared) * (1 + 1e-6),
+    ),
+    "a term": ("phi", lambda x, score, alpha: phi(x, score, alpha) + 1e-6 * np.sin(x)),
+    "a discount": (
+        "td_target",
+        lambda r, mask, q, discount: r + (discount + 2e-6) * mask * q.min(0).mean(-1),
+    ),
+}
+
+
+@pytest.mark.full
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] * (name in ("a factor", "a term")))
+        for name in SMALL_MISTAKES
+    ],
+)
+def test_an_error_as_small_as_float32s_is_no_evidence_of_float32(name):
+    subject, function = SMALL_MISTAKES[name]
+    options = {"examples": 60, "dtype": "float64", "explain": False}
+    assert not check_function(function, subject, **options).agrees
 
 
 def test_a_cast_to_float32_is_judged_in_float32():
@@ -81,9 +110,14 @@ def test_a_cast_to_float32_is_judged_in_float32():
             .mean()
         )
 
-    result = check_function(weights, "critic_loss", examples=40)
-    assert result.agrees, str(result)
-    assert "something inside computes in float32" in str(result)
+    def buffer(r, mask, q, discount):
+        later = np.float32(discount) * np.float32(mask) * np.float32(q.min(0).mean(-1))
+        return r + later.astype(float)
+
+    for function, name in ((weights, "critic_loss"), (buffer, "td_target")):
+        result = check_function(function, name, examples=40)
+        assert result.agrees, str(result)
+        assert "something inside computes in float32" in str(result)
 
 
 def test_products_in_bfloat16_agree_when_asked_for():
@@ -159,7 +193,7 @@ def test_none_that_becomes_nan_is_not_tried():
 # --- wrong ones ----------------------------------------------------------------------------------
 
 
-@pytest.mark.full
+@pytest.mark.slow
 def test_exchanged_arguments_and_another_layout_are_recognised():
     result = check_function(lambda x, score, alpha: phi(score, x, alpha), "phi", examples=60)
     assert not result.agrees
@@ -192,8 +226,14 @@ def _beyond(x, g, alpha):
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("seed", [0, 1])
-@pytest.mark.parametrize("name", SIZES_AND_BRANCHES)
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] * (name not in ("a rare size", "a rare value")))
+        for name in SIZES_AND_BRANCHES
+    ],
+)
 def test_sizes_and_rare_branches_are_sought(name, seed):
     function = SIZES_AND_BRANCHES[name]
     assert not check_function(function, "phi", seed=seed, explain=False, dtype="float64").agrees
@@ -211,7 +251,7 @@ def test_a_line_that_no_input_reached_is_told():
     assert "no input reached line" in str(result)
 
 
-@pytest.mark.full
+@pytest.mark.slow
 def test_a_cause_is_told_only_if_it_explains_every_input():
     # two minds: the lower median on one input in two
     def mixed(x, g, alpha):
@@ -234,7 +274,7 @@ def test_a_scalar_is_no_multiple():
     assert "multiple" not in says(result)
 
 
-@pytest.mark.full
+@pytest.mark.slow
 def test_which_term_of_phi_differs():
     def other_kernel(x, g, alpha):
         s = bandwidth(x)[..., None, None]
@@ -258,9 +298,9 @@ def test_a_mistake_of_ones_own_is_described_in_a_file(tmp_path):
     second = lambda r, mask, q, discount: (
         r + discount * mask * np.sort(q, axis=0)[min(1, len(q) - 1)].mean(-1)
     )
-    result = check_function(second, "td_target", variants=load_variants(file))
+    result = check_function(second, "td_target", variants=load_variants(file), examples=60)
     assert "second smallest" in says(result)
-    assert "my cosh" not in says(check_function(second, "td_target"))
+    assert "my cosh" not in says(check_function(second, "td_target", examples=60))
     (tmp_path / "none.py").write_text("")
     with pytest.raises(VGFError, match="registers no variant"):
         load_variants(tmp_path / "none.py")

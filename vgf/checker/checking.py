@@ -20,7 +20,7 @@ from ..testing.rewired import reached_from
 from ..testing.variants import Variant
 from .adapter import Adapter, Arrays, Reading, bind, guess_frameworks, parameters_of
 from .code import Lines, in_words, numbers_in
-from .diagnosis import EXTREME, Finding, diagnose, explains, finite
+from .diagnosis import EXTREME, Finding, diagnose, explains, finite, is_variant
 from .subjects import CHOICES, SIZES, Sizes, Subject, choices, find_subject
 from .trial import TOLERANCES, Drawn, Outcome, Trial, draw_many, float_dtypes, smallest
 
@@ -242,14 +242,15 @@ def check_function(
 
 
 def _sizes(given: Mapping[str, int], numbers: Sequence[float]) -> Sizes:
-    """The sizes to try: those of agents, those given, and one more than each whole number in the
-    code, which may stand for a size that it stops at."""
+    """The sizes to try: those of agents, those given, and each whole number in the code and one
+    more, as it may stand for a size that it treats otherwise, or that it stops at."""
     for name, value in given.items():
         if name not in ("B", "N", "d", "E"):
             raise VGFError(f"sizes: {name} is none of B, N, d and E")
         if not isinstance(value, int) or value < 1:
             raise VGFError(f"sizes: {name} is {value!r}; it must be a whole number, 1 or more")
-    counts = [int(x) + 1 for x in numbers if x == int(x) and 2 < x < 64][:3]
+    own = [int(x) for x in numbers if x == int(x) and 2 < x < 64][:3]
+    counts = dict.fromkeys(count for x in own for count in (x, x + 1))
     extra = [shape for c in counts for shape in ((c, 2, 2), (1, c, 2), (1, 2, c))]
     known = SIZES.shapes
     shapes = dict.fromkeys([*known, *extra])
@@ -308,12 +309,17 @@ def _in_single_precision(trial: Trial, outcomes: Sequence[Outcome]) -> list[Outc
     """The same, judged as float32's, if theirs then agrees on every input; nothing otherwise.
 
     So does what holds a constant or a buffer in float32: with torch a scalar of `torch.where`.
+    An error that small is no evidence of float32 by itself: on each input theirs must be as near
+    as rounded constants leave it, or blind to changes that float32 cannot hold; and no variant may
+    explain it in float64.
     """
     wrong = [o for o in outcomes if not o.agrees]
     if not wrong or any(o.error or o.found.fault or o.found.relative > 1e-4 for o in wrong):
         return []
-    coarse = dataclasses.replace(trial, tolerance="single")
-    if not all(coarse.judged(o).agrees for o in wrong):
+    coarse, constants = (dataclasses.replace(trial, tolerance=t) for t in ("single", "constants"))
+    if not all(
+        (trial.coarse(o) or constants.judged(o).agrees) and coarse.judged(o).agrees for o in wrong
+    ) or is_variant(trial, outcomes):
         return []
     return [o if o.agrees else coarse.judged(o) for o in outcomes]
 

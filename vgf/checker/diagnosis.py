@@ -134,13 +134,16 @@ def _in_single_precision(
 def explains(trial: Trial, outcomes: Sequence[Outcome]) -> bool:
     """Whether one variant, or a constant, is all that is between theirs and the specification."""
     sound = _sound([o for o in outcomes if not o.error and not o.found.fault])
-    wrong = _telling(sound)
-    if not wrong:
+    if not _telling(sound):
         return False
+    return is_variant(trial, sound) or bool(_general(trial, sound))
+
+
+def is_variant(trial: Trial, sound: Sequence[Outcome]) -> bool:
+    """Whether one variant is all that is between theirs and the specification."""
+    wrong = _telling(sound)
     known = library_for(*trial.subject.functions).values()
-    return any(_explains_all(trial, wrong, sound, (v,)) for v in known) or bool(
-        _general(trial, sound)
-    )
+    return bool(wrong) and any(_explains_all(trial, wrong, sound, (v,)) for v in known)
 
 
 def _explains_all(

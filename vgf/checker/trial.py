@@ -24,6 +24,7 @@ from ..testing.compare import (
     difference,
     expected_and_sensitivity,
     named_leaves,
+    perturb,
 )
 from ..testing.equations import Arguments, is_data, rounded
 from ..testing.rewired import Rewired, reached_from
@@ -323,6 +324,27 @@ class Trial:
             return False
         return self.differ(outcome, expected, self.moves(outcome)).agrees
 
+    def coarse(self, outcome: Outcome) -> bool:
+        """Whether theirs does not follow changes of its input that float32 cannot hold.
+
+        A function that computes in float64, however wrong, moves about as the specification does;
+        where that does not move, nothing speaks against float32.
+        """
+        moved = perturb(outcome.arguments, 2.0**-32, 0)
+        again = self.run(moved, outcome.chosen, outcome.dtype)
+        if again.error or again.found.fault:
+            return False
+
+        def change(after: Any, before: Any) -> np.ndarray:
+            pairs = zip(named_leaves(after), named_leaves(before), strict=True)
+            return np.concatenate([np.ravel(np.asarray(x, float) - y) for (_, x), (_, y) in pairs])
+
+        with np.errstate(invalid="ignore"):
+            mine = change(again.got, outcome.got)
+            want = change(again.expected, outcome.expected)
+        size = float(np.max(np.abs(want), initial=0.0))
+        return size == 0 or not float(np.max(np.abs(mine - want))) < size / 64
+
     def apart(self, outcome: Outcome, got: Any, expected: Any) -> bool:
         """Whether two parts of results are the same, within the rounding of the whole."""
         size = max(float(np.max(np.abs(x), initial=0.0)) for x in (got, expected, outcome.expected))
@@ -367,7 +389,12 @@ TOLERANCES = {
     "tf32": "products in TF32, 10 bits after the point",
     "bf16": "in bfloat16, 7 bits after the point",
 }
-UNITS = {"tf32": 2.0**-11 / 8, "bf16": 2.0**-8 / 8, "single": MACHINE_EPSILON["float32"]}
+UNITS = {
+    "tf32": 2.0**-11 / 8,
+    "bf16": 2.0**-8 / 8,
+    "single": MACHINE_EPSILON["float32"],
+    "constants": 4 * 2.0**-24 / FACTOR,  # four of them, each rounded once
+}
 ROUGHLY = 24
 
 
