@@ -296,7 +296,6 @@ ONE_OF_EACH = [
 ]
 # Those whose diagnosis takes a second; the others take several each.
 BRIEF = (
-    "log N",
     "repulsion doubled",
     "clip missing",
     "norm per particle",
@@ -460,7 +459,7 @@ def test_one_state_at_a_time_is_found_out_and_said():
     assert "one state at a time" in str(result)
 
 
-@pytest.mark.full
+@pytest.mark.slow
 def test_a_step_that_is_given_the_score_computes_phi_itself():
     def step(x, grad, lr, alpha):
         return np.clip(x + lr * phi(x, grad, alpha), -1, 1)
