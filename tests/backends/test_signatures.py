@@ -39,7 +39,11 @@ def test_a_type_checker_knows_them(tmp_path):
         env={**os.environ, "MYPYPATH": str(Path(spec.__file__).parents[2])},
     )
     revealed, *errors = done.stdout.splitlines()
-    for part in ("temperature: float | None =", "bandwidth_gradient: bool =", "kernel: str ="):
+    for part in (
+        "temperature: float | None =",
+        "bandwidth_gradient: bool =",
+        "kernel: str | None =",
+    ):
         assert part in revealed
     assert len(errors) == 2, done.stdout
     assert 'Unexpected keyword argument "temprature"' in errors[0]

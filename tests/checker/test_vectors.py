@@ -112,6 +112,7 @@ NOT_YET = {"decoding_scores": {"original-token-left-out", "forbidden-tokens-deco
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)  # whole transports are minutes of trials
 @pytest.mark.parametrize("name", [name for name in SUBJECTS if name not in WHOLE])
 def test_every_equation_has_vectors_that_expose_its_mistakes(name):
     vectors = make_vectors(name)

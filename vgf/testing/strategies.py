@@ -162,14 +162,14 @@ class Maker:
         lead = () if members is None else (members,)
         # LayerNorm after a ReLU of which one feature alone is active does not depend on it: its
         # gradient is rounding, which is not tested on
-        widths = (inputs, *((16, 16) if where == "after" else (8, 4)), outputs)
+        widths = (inputs, *((8, 4) if where in (None, "before") else (16, 16)), outputs)
         params: dict[str, Any] = {}
         for i, (fan_in, fan_out) in enumerate(itertools.pairwise(widths)):
             layer = {
                 "kernel": scale * self.normal(*lead, fan_in, fan_out) / np.sqrt(fan_in),
                 "bias": scale * self.normal(*lead, fan_out),
             }
-            if where is not None and i < 2:
+            if where is not None and i < (1 if where == "inner" else 2):
                 norm = "norm" if where == "before" else "post"
                 layer[f"{norm}_scale"] = 1 + 0.5 * self.normal(*lead, fan_out)
                 layer[f"{norm}_offset"] = 0.5 * self.normal(*lead, fan_out)
