@@ -46,10 +46,15 @@ def test_aggregates_are_rliables() -> None:
         ours = aggregates(as_scores(runs), resamples=2_000)
         assert list(ours) == list(AGGREGATES)
         np.testing.assert_allclose([one.value for one in ours.values()], theirs(runs), rtol=1e-15)
-        _, intervals = library.get_interval_estimates({"x": runs}, theirs, reps=2_000)
+        random_state = np.random.RandomState(0)
+        _, intervals = library.get_interval_estimates(
+            {"x": runs}, theirs, reps=2_000, random_state=random_state
+        )
         mine = np.array([[one.low, one.high] for one in ours.values()]).T
         width = np.diff(mine, axis=0)
-        assert np.all(np.abs(mine - intervals["x"]) <= 0.15 * width)
+        # the median of ten tasks' means of 12 runs moves in steps, and a percentile with it
+        step = 1.01 / (2 * 12 * 50)
+        assert np.all(np.abs(mine - intervals["x"]) <= np.maximum(0.15 * width, step))
         # a bootstrap that is not stratified by task is wider, and would be noticed
         flat = np.random.default_rng(0).choice(runs.ravel(), (2_000, runs.size))
         whole = np.diff(np.percentile(flat.mean(1), [2.5, 97.5]))
