@@ -25,6 +25,7 @@ PAGES = (
     "vgf/testing/README.md",
     "vgf/text/README.md",
     "validation/README.md",
+    "validation/consumers/README.md",
 )
 # Modules of the reference, by part.
 REFERENCE = {
@@ -120,7 +121,7 @@ def relinked(page: Path, folder: Path) -> str:
         return f"[{words}]({target}/README.md)" if inside else words
 
     text = page.read_text(encoding="utf-8")
-    text = re.sub(r"\[([^\]]+)\]\(([\w./-]+\.py)\)", link, text)
+    text = re.sub(r"\[([^\]]+)\]\(([\w./-]+\.(?:py|mjs))\)", link, text)
     return re.sub(r"\[([^\]]+)\]\(([\w./-]+)\)", folder_link, text)
 
 
@@ -129,7 +130,8 @@ def _source_page(path: Path, folder: Path) -> str:
     name = path.relative_to(ROOT).as_posix()
     _copy(path, folder)
     page = f"source/{name.removesuffix('.py').replace('/', '-')}.md"
-    shown = f"```{{literalinclude}} /{name}\n:language: python\n:linenos:\n```\n"
+    language = "python" if path.suffix == ".py" else "javascript"
+    shown = f"```{{literalinclude}} /{name}\n:language: {language}\n:linenos:\n```\n"
     _write(folder / page, f"---\norphan: true\n---\n\n# {name}\n\n{shown}")
     return page
 
