@@ -5,6 +5,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from test_gradients import numerical_gradient
 
 from vgf import Budget, Network, method_settings, spec
 from vgf.spec.operators import (
@@ -47,16 +48,6 @@ def state(rng):
     return {**made, **shaken}
 
 
-def numerical(function, x, step=1e-6):
-    gradient = np.zeros_like(x)
-    for i in np.ndindex(x.shape):
-        up, down = x.copy(), x.copy()
-        up[i] += step
-        down[i] -= step
-        gradient[i] = (function(up) - function(down)) / (2 * step)
-    return gradient
-
-
 def value(state, s, a, how):
     return spec.aggregate(spec.critic_values(state["critic"], s, a, "swish"), how).sum()
 
@@ -76,7 +67,7 @@ def test_gradients_through_the_sampler(rng, state, how, scale):
         return value(state, s, spec.project(y), how)
 
     got = spec.denoised_gradient(v, state["critic"], s, x, t, how, "swish", "swish")
-    np.testing.assert_allclose(got, numerical(one_step, x), rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(got, numerical_gradient(one_step, x), rtol=1e-5, atol=1e-7)
     for start in range(K + 1):
 
         def rest(x, start=start):
@@ -85,14 +76,14 @@ def test_gradients_through_the_sampler(rng, state, how, scale):
             return value(state, s, spec.project(x), how)
 
         got = spec.sampler_gradient(v, state["critic"], s, x, start, K, how, "swish", "swish")
-        np.testing.assert_allclose(got, numerical(rest, x), rtol=1e-5, atol=1e-7)
+        np.testing.assert_allclose(got, numerical_gradient(rest, x), rtol=1e-5, atol=1e-7)
 
 
 def test_velocity_vjp(rng, state):
     s, x, t = rng.standard_normal((3, O)), rng.standard_normal((3, D)), rng.random((3, 1))
     u, v = rng.standard_normal((3, D)), state["reference"]
     got = spec.velocity_vjp(v, s, x, t, u, "swish")
-    want = numerical(lambda x: (spec.flow_velocity(v, s, x, t, "swish") * u).sum(), x)
+    want = numerical_gradient(lambda x: (spec.flow_velocity(v, s, x, t, "swish") * u).sum(), x)
     np.testing.assert_allclose(got, want, rtol=1e-6, atol=1e-9)
 
 
@@ -108,7 +99,9 @@ def test_value_gradient(rng):
         changed = {**params, "hidden_0": {**params["hidden_0"], "kernel": k}}
         return spec.value_loss(changed, s, q, 0.8, "swish")
 
-    np.testing.assert_allclose(gradient["hidden_0"]["kernel"], numerical(of_kernel, kernel), 1e-5)
+    np.testing.assert_allclose(
+        gradient["hidden_0"]["kernel"], numerical_gradient(of_kernel, kernel), 1e-5
+    )
 
 
 def act(state, operator, settings=IQL, b=4, seed=0):
