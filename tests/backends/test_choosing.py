@@ -65,6 +65,7 @@ print(json.dumps([m for m in {heavy!r} if m in sys.modules]))"""
     assert json.loads(run_python(code)) == []
 
 
+@pytest.mark.full
 def test_the_import_test_would_notice_a_framework():
     code = "import sys, vgf; vgf.get_backend('torch'); print('torch' in sys.modules)"
     need("torch")

@@ -8,14 +8,19 @@ from vgf import spec
 from vgf.equations import EQUATIONS as INTERFACE
 from vgf.testing import EQUATIONS, check
 
-# several seconds each on JAX, which compiles them for every setting
+# seconds each on JAX, which compiles them for every setting
 WHOLE = ("operate", "guided_sample", "sampler_gradient", "denoised_gradient")
+LARGE = ("update", "langevin", "policy_gradient", "move", "gradient_ascent", "critic_transport")
 
 
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=[pytest.mark.heavy("jax")] * (name in WHOLE))
+        pytest.param(
+            name,
+            marks=[pytest.mark.heavy("jax")] * (name in WHOLE)
+            + [pytest.mark.full("jax")] * (name in LARGE),
+        )
         for name in sorted(EQUATIONS)
     ],
 )

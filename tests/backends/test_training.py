@@ -8,17 +8,17 @@ from vgf.testing.training import ACTION_DIM, BATCH, TRAININGS, batches, drift, m
 
 pytestmark = pytest.mark.full("jax")  # a program for every training
 
-# one of each method on the way of both; the others take seconds to compile on JAX, and NumPy runs
-# the specification itself
-QUICK = ("vgf flow squared", "avgf gaussian squared")
+# one on the way of all, and one more of each method on torch; the others take seconds, more on JAX,
+# which compiles them; NumPy runs the specification itself
+QUICK = ("vgf flow squared",)
+FULL = ("avgf gaussian squared", "weighted_bc flow", "fql normalised")
+SLOW = {name: ("jax", "numpy") if name in FULL else ("jax", "numpy", "torch") for name in TRAININGS}
 
 
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(
-            n, marks=[] if n in QUICK else [pytest.mark.full, pytest.mark.heavy("jax", "numpy")]
-        )
+        pytest.param(n, marks=[] if n in QUICK else [pytest.mark.full, pytest.mark.heavy(*SLOW[n])])
         for n in TRAININGS
     ],
 )
@@ -29,7 +29,9 @@ def test_a_hundred_updates_agree_in_float64(backend, name):
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("name", ["vgf flow squared", "avgf flow squared"])
+@pytest.mark.parametrize(
+    "name", ["vgf flow squared", pytest.param("avgf flow squared", marks=pytest.mark.heavy("jax"))]
+)
 @pytest.mark.backend(dtypes=("float32",))
 def test_float32_stays_near_at_first(backend, name):
     """Later a rounding can flip a ReLU: the drift over 100 updates is for validation.parity."""
@@ -38,6 +40,7 @@ def test_float32_stays_near_at_first(backend, name):
 
 
 @pytest.mark.full
+@pytest.mark.heavy("jax")
 @pytest.mark.backend(dtypes=("float64",))
 def test_drawn_noise_reproduces_a_run_and_its_continuation(backend):
     """Seed and step decide the noise: a split run equals a straight one, bit for bit."""
@@ -147,6 +150,7 @@ def test_drift_notices_a_difference_and_nan():
 
 
 @pytest.mark.full
+@pytest.mark.heavy("jax")
 @pytest.mark.backend(dtypes=("float64",))
 def test_trees_are_paired_by_name_and_not_by_order(backend):
     settings = TRAININGS["avgf flow squared"]

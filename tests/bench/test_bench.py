@@ -162,6 +162,7 @@ def test_amortised_and_seeds(tmp_path):
     assert row["sides"]["ryanxhr/vgf"]["seconds"] == pytest.approx([3e7] * 2)
 
 
+@pytest.mark.slow
 def test_peers_know_their_own_methods_only(tmp_path):
     """FQL's baseline is not compared with code that has none."""
     out = tmp_path / "b.json"
@@ -215,7 +216,8 @@ def test_plot(tmp_path):
     assert (tmp_path / "roof.png").exists()
 
 
-@pytest.mark.parametrize("side", [pytest.param("jax", marks=pytest.mark.slow), "torch-eager"])
+@pytest.mark.slow
+@pytest.mark.parametrize("side", ["jax", "torch-eager"])
 def test_other_sides(side, tmp_path):
     need(side.partition("-")[0])
     out = tmp_path / "b.json"
@@ -364,6 +366,7 @@ def test_a_record_of_something_else(tmp_path, capsys):
     assert "another machine (cores 999" in text
 
 
+@pytest.mark.slow
 def test_a_python_that_lacks_a_package(tmp_path, capsys):
     peer = checkout(tmp_path, before="import flax_that_is_missing.linen")
     text = refused(capsys, *QUICK, "--peer", f"ryanxhr/vgf={peer}")

@@ -194,6 +194,7 @@ def test_records_are_joined():
         bench.join([])
 
 
+@pytest.mark.full
 def test_page(tmp_path, capsys):
     pytest.importorskip("matplotlib")
     path = tmp_path / "r.json"

@@ -64,7 +64,9 @@ def test_the_format_of_a_maze(tmp_path: Path) -> None:
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("name", ["puzzle-3x3-play-v0", "scene-noisy-v0"])
+@pytest.mark.parametrize(
+    "name", ["puzzle-3x3-play-v0", pytest.param("scene-noisy-v0", marks=pytest.mark.slow)]
+)
 def test_the_format_of_manipulation(name: str, tmp_path: Path) -> None:
     rows = contents(generate_ogbench(name, tmp_path / "x.npz", 1, workers=1))
     assert rows["button_states"].dtype == np.int64

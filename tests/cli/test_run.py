@@ -180,6 +180,7 @@ def test_a_run_is_made_again_from_its_config_alone(
     assert_equal_runs(tmp_path / "again", run)
 
 
+@pytest.mark.slow
 @pytest.mark.full
 def test_environments_in_other_processes_change_nothing(
     run: Path, data: Path, tmp_path: Path
@@ -248,6 +249,7 @@ def test_a_split_run_of_another_backend(data: Path, tmp_path: Path, backend: str
     assert logs(split) == logs(folder)
 
 
+@pytest.mark.slow
 @pytest.mark.full
 def test_a_run_without_a_checkpoint_starts_again(run: Path, tmp_path: Path) -> None:
     folder = tmp_path / "early"
@@ -257,6 +259,7 @@ def test_a_run_without_a_checkpoint_starts_again(run: Path, tmp_path: Path) -> N
     assert_equal_runs(folder, run)
 
 
+@pytest.mark.full
 def test_resuming_a_finished_run_changes_nothing(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -380,8 +383,9 @@ def test_ctrl_c_before_the_first_update_leaves_nothing(tmp_path: Path) -> None:
 # --- eval and report -----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.full
-@pytest.mark.parametrize("backend", ["torch", pytest.param("jax", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("backend", ["torch", "jax"])
 def test_eval_on_another_backend(
     run: Path, tmp_path: Path, backend: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -418,6 +422,7 @@ def test_eval_as_in_training_repeats_its_numbers(run: Path, tmp_path: Path) -> N
     assert read_rows(folder / "eval/001/evaluations.jsonl") == trained
 
 
+@pytest.mark.full
 def test_an_eval_that_fails_leaves_nothing(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -682,6 +687,7 @@ def test_help_imports_little() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, timeout=SECONDS)
 
 
+@pytest.mark.full
 def test_compilations_are_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """JAX is told where, before it is imported; its own variables win, and it can be left alone."""
     place = "JAX_COMPILATION_CACHE_DIR"
@@ -718,6 +724,7 @@ def test_backends_table(capsys: pytest.CaptureFixture[str]) -> None:
     assert max(map(len, out.splitlines())) <= 80
 
 
+@pytest.mark.slow
 @pytest.mark.full
 def test_a_log_has_no_control_characters(data: Path, tmp_path: Path) -> None:
     words = ["run", *TINY, "--data-dir", str(data), "--out", str(tmp_path / "run")]

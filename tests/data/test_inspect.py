@@ -298,6 +298,7 @@ def test_a_file_that_cannot_be_read(
     assert not (tmp_path / "x.png").exists()
 
 
+@pytest.mark.full
 def test_without_simulators(file: Path) -> None:
     """Files need no gymnasium, no OGBench and no framework."""
     code = (

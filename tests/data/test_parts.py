@@ -197,6 +197,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.full
 @pytest.mark.skipif(os.name == "nt", reason="no SIGKILL")
 def test_a_killed_making_goes_on(tmp_path: Path) -> None:
     root = Path(__file__).parents[2]

@@ -57,6 +57,7 @@ def run(words: list[str], *more: str) -> None:
     assert cli.main([*words, *data, *more]) == 0
 
 
+@pytest.mark.full
 @pytest.mark.heavy("jax")
 @pytest.mark.backend(names=("torch", "jax"), dtypes=("float32",))
 def test_its_method_trains_and_resumes(backend, folder):
@@ -79,6 +80,7 @@ def test_its_method_trains_and_resumes(backend, folder):
     assert rows[-1]["critic_loss"] != rows[0]["critic_loss"]
 
 
+@pytest.mark.full
 @pytest.mark.backend(names=("torch", "jax"), dtypes=("float32",))
 @pytest.mark.heavy("jax")
 def test_its_seeds_train_side_by_side(backend, folder):

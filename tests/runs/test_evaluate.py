@@ -135,6 +135,7 @@ def test_a_task_without_environments_has_nothing_to_evaluate_in() -> None:
         evaluate(push, bare, {"slow": 0.2}, particles=3)
 
 
+@pytest.mark.full
 def test_results_do_not_depend_on_what_runs_beside() -> None:
     whole = on_line()
     assert on_line() == whole
@@ -282,6 +283,7 @@ def test_on_ogbench() -> None:
     assert here == there
 
 
+@pytest.mark.full
 def test_two_groups_take_turns() -> None:
     """Many environments: budgets mixed in a group, and processes at work while the policy is."""
     shapes = set()

@@ -95,7 +95,9 @@ def shown(page: str, kind: str) -> list[bytes]:
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("decisions", [1, 7, 150])
+@pytest.mark.parametrize(
+    "decisions", [7, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 150))]
+)
 def test_the_report_shows_the_flow_and_the_episode(tmp_path: Path, decisions: int) -> None:
     from PIL import Image
 

@@ -78,6 +78,12 @@ def test_a_late_column_widens_the_table(tmp_path: Path) -> None:
     assert (tmp_path / "rows.csv").read_text() == "step,a,b\n1,1,\n2,,2\n3,3,\n"
 
 
+def test_what_is_written_can_be_read(tmp_path: Path) -> None:
+    row = {"least": -(2**63), "most": 2**63 - 1, "unsigned": np.uint64(2**64 - 1)}
+    RowLog(tmp_path, "rows").append([row])
+    assert RowLog(tmp_path, "rows").last == {name: int(value) for name, value in row.items()}
+
+
 @given(st.data())
 @settings(max_examples=60, deadline=None)
 def test_a_crash_costs_the_cut_row_alone(

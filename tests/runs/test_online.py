@@ -571,7 +571,7 @@ MOMENTS = [
 
 @pytest.mark.full
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-@pytest.mark.parametrize("mixing", ["iql", "wsrl"])
+@pytest.mark.parametrize("mixing", ["iql", pytest.param("wsrl", marks=pytest.mark.slow)])
 def test_killed_at_any_moment_nothing_is_lost(mixing: str, tmp_path: Path) -> None:
     whole, folder = tmp_path / "straight", tmp_path / "killed"
     run(whole, with_online(mixing=mixing))
@@ -669,7 +669,7 @@ def test_a_plan_that_was_changed(straight: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("backend", ["torch", "jax"])
+@pytest.mark.parametrize("backend", ["torch", pytest.param("jax", marks=pytest.mark.slow)])
 def test_a_split_run_of_another_backend(backend: str, tmp_path: Path) -> None:
     need(backend)
     config = dataclasses.replace(
@@ -707,7 +707,7 @@ def vgf(*words: str | Path) -> int:
 
 @pytest.mark.full
 @pytest.mark.usefixtures("plane_tasks", "without_figures")
-@pytest.mark.parametrize("backend", ["numpy", "torch", "jax"])
+@pytest.mark.parametrize("backend", ["numpy", "torch", pytest.param("jax", marks=pytest.mark.slow)])
 def test_from_a_checkpoint_on_any_backend(
     backend: str, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

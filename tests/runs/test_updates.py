@@ -171,6 +171,7 @@ def left(folder: Path) -> list[object]:
     return found
 
 
+@pytest.mark.full
 def test_seeds_together_are_the_seeds_one_by_one(file: Path, tmp_path: Path) -> None:
     words = ["run", *TINY, "--data", file]
     assert vgf(*words, "--out", tmp_path / "apart") == 0

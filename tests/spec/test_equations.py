@@ -108,6 +108,7 @@ def test_best_of_a_tie_is_the_first():
     assert spec.select(a, q, np.array([0.99]))[1] == 1
 
 
+@pytest.mark.full
 def test_update_learns_a_bandit(rng):
     """One state, reward -|a - 0.5|^2, no bootstrap: acting moves beyond the data's best action."""
     settings = Settings(

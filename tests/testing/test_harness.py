@@ -56,8 +56,8 @@ def test_an_absent_backend_is_skipped_by_default(tmp_path):
     ("words", "environment"),
     [
         (["--backends", "numpy,torch"], {}),
-        ([], {"CI": "true"}),
-        ([], {"VGF_TEST_BACKENDS": "torch"}),
+        pytest.param([], {"CI": "true"}, marks=pytest.mark.slow),
+        pytest.param([], {"VGF_TEST_BACKENDS": "torch"}, marks=pytest.mark.slow),
     ],
 )
 def test_an_absent_backend_fails_when_it_is_asked_for(tmp_path, words, environment):

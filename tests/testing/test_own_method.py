@@ -50,6 +50,7 @@ def test_a_right_method_agrees(backend):
     assert all(c.tried >= 8 and c.worst < 1 for c in found.compared if c not in trained)
 
 
+@pytest.mark.slow
 @needs_torch
 def test_a_class_is_checked_in_both_dtypes(torch, monkeypatch):
     monkeypatch.syspath_prepend(str(MINE.parent))
@@ -62,6 +63,8 @@ def test_a_class_is_checked_in_both_dtypes(torch, monkeypatch):
 
 
 # what is changed, to what, and what must be named
+# caught in the default tier too
+FEW = ("a gradient by hand", "a weight left out")
 MISTAKES = {
     "a gradient by hand": ("slope = -2 *", "slope = -1 *", "the gradient of network 'value'"),
     "a setting ignored": (
@@ -93,7 +96,9 @@ MISTAKES = {
 
 
 @needs_torch
-@pytest.mark.parametrize("name", MISTAKES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[] if n in FEW else pytest.mark.slow) for n in MISTAKES]
+)
 def test_a_mistake_is_caught_and_named(torch, tmp_path, name):
     old, new, named = MISTAKES[name]
     method = f"{changed(tmp_path, old, new)}:MyMethod"

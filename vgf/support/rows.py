@@ -22,7 +22,7 @@ from .files import append_durably, is_text, parse_json, write_atomically
 Scalar = float | int | str | None
 Row = dict[str, Scalar]
 
-_LARGEST = 2**63
+_INTEGERS = range(-(2**63), 2**64)  # what NumPy's integers hold
 _NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
@@ -94,7 +94,7 @@ def read_rows(path: Path | str) -> list[Row]:
     rows = []
     for number, row in enumerate(read_lines(path), 1):
         for name, value in row.items():
-            whole = isinstance(value, int) and abs(value) < _LARGEST
+            whole = isinstance(value, int) and value in _INTEGERS
             text = isinstance(value, str) and is_text(value)
             if not is_text(name) or not (value is None or whole or text or type(value) is float):
                 raise VGFError(f"{path}: line {number} is damaged: {name!r} is not a scalar")
