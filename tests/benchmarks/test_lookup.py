@@ -107,7 +107,7 @@ def test_a_gymnasium_environment_with_a_file(tmp_path: Path) -> None:
     env.unwrapped.reset(seed=1)
     assert env.unwrapped.step(np.array([2.0]))[1] == pytest.approx(at_edge, rel=1e-6)
     wide = plain_file(tmp_path / "b.npz", actions=np.full((20, 1), 3.0))
-    with pytest.raises(VGFError, match=r"actions leave the box \[-1, 1\], first in row 0: \[1.5\]"):
+    with pytest.raises(VGFError, match=r"leave the box \[-2, 2\] .*: \[3\]; rescale .*--env"):
         make_task("Pendulum-v1", data=wide)
 
 

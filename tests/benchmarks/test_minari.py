@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import shutil
+import sys
 import warnings
 from pathlib import Path
 from types import SimpleNamespace
@@ -276,3 +277,44 @@ def test_the_users_word_lets_a_dataset_call_its_code(store: Path, tmp_path: Path
         minari.make_minari_env(path, trusted=True)  # it is called, and is no environment
     assert mark.exists()
     assert not TaskSettings().trust_data_code
+
+
+OWN = """import gymnasium, numpy as np
+
+class Own(gymnasium.Env):
+    observation_space = gymnasium.spaces.Box(-1, 1, (2,), np.float32)
+    action_space = gymnasium.spaces.Box(-1, 1, (1,), np.float32)
+
+    def reset(self, *, seed=None, options=None):
+        return np.zeros(2, np.float32), {}
+
+    def step(self, action):
+        return np.zeros(2, np.float32), 0.0, False, False, {}
+
+gymnasium.register("OwnInFolder-v0", "own_in_folder:Own", max_episode_steps=3)
+"""
+
+
+def test_an_environment_in_the_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Recorded from, and found again by the user's word, not by the data's, as `module:Env` is."""
+    from vgf.cli import main
+
+    (tmp_path / "own_in_folder.py").write_text(OWN)
+    monkeypatch.chdir(tmp_path)
+    make = ["data", "make", "gymnasium:own_in_folder:OwnInFolder-v0", "--policy", "random"]
+    where = ["--out", "minari:own/set-v0", "--data-dir", "store", "--workers", "1"]
+    assert main([*make, *where, "--episodes", "2"]) == 0
+    assert "--data-dir store --trust-data-code" in capsys.readouterr().out
+    path = tmp_path / "store/own/set-v0"
+    monkeypatch.delitem(sys.modules, "own_in_folder")  # as in a new process, which has not seen it
+    monkeypatch.delitem(gymnasium.registry, "OwnInFolder-v0")
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry != str(tmp_path)])
+    with pytest.raises(VGFError, match=r"trust-data-code .* or name .* --env MODULE:ID --data"):
+        minari.make_minari_env(path)
+    assert "own_in_folder" not in sys.modules
+    assert minari.make_minari_env(path, trusted=True).unwrapped.__class__.__name__ == "Own"
+    task = make_task("own_in_folder:OwnInFolder-v0", data=path)
+    assert task.dataset is not None
+    assert (len(task.dataset), task.max_episode_steps) == (6, 3)

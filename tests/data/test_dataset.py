@@ -51,7 +51,7 @@ def test_a_good_dataset_is_kept_as_float32() -> None:
         ({"observations": np.full((5, 3), np.inf)}, "observations has NaN or infinity"),
         (
             {"actions": np.array([[0, 0], [0, -1.1]] + 3 * [[0, 0]])},
-            "actions leave the box .* row 1",
+            "actions leave the box .* row 1.*; rescale .*--env",
         ),
         ({"masks": np.full(5, 0.5)}, "masks is 0.5 in row 0"),
         ({"terminals": np.array([0, 0, 2, 0, 1])}, "terminals is 2.0 in row 2"),

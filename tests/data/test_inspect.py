@@ -194,7 +194,8 @@ def test_the_box_of_an_environment() -> None:
     box = {"action_low": np.full(2, -2.0), "action_high": np.full(2, 2.0)}
     found = inspect(raw(values, **box))
     assert (found.outside, found.box) == (2, "[-2, 2]")
-    assert "leave the box [-2, 2] in 2 rows, first in row 1: [2.1, 0]" in found.faults[0]
+    assert "leave the box [-2, 2] in 2 rows, first in row 1: [2.1, 0]; " in found.faults[0]
+    assert "rescale them, or name the environment whose box they are in by --env" in found.faults[0]
     clipped = inspect(raw(values, action_clip=1.0 - 1e-5))
     assert clipped.faults == ()
     assert "4 rows, first in row 0, and are clipped" in clipped.remarks[0]

@@ -206,7 +206,7 @@ FAULTS: list[tuple[dict[str, Any], str]] = [
     ({"terminals": np.full(6, 0.5)}, "terminals is 0.5 in row 0; it must be 0 or 1"),
     ({"timeouts": np.full(6, 2)}, "timeouts is 2.0 in row 0; it must be 0 or 1"),
     ({"masks": np.full(6, -1)}, "masks is -1.0 in row 0"),
-    ({"actions": np.full((6, 2), 1.5)}, r"actions leave the box \[-1, 1\], first in row 0"),
+    ({"actions": np.full((6, 2), 1.5)}, r"leave the box \[-1, 1\] in 6 rows.*; rescale .*--env"),
     ({"observations": np.full((6, 3), "x")}, "observations has dtype <U1; it must be numbers"),
     ({"rewards": np.zeros(6, complex)}, "rewards has dtype complex128"),
 ]

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 from needs import need
 
+from vgf.benchmarks.tasks import success
 from vgf.cli import COMMANDS, main
-from vgf.runs.config import LoggingSettings, RunConfig, save_config
+from vgf.cli.bench import KINDS
+from vgf.cli.data import SUBCOMMANDS
+from vgf.environments.pool import EnvironmentPool
+from vgf.runs.config import LoggingSettings, RunConfig, all_settings, save_config
+from vgf.runs.flags import Parser, add_flags, flag_names, given, in_flags
 from vgf.runs.folder import create_run_folder
 from vgf.runs.log import RunLog
 from vgf.runs.report import report
 from vgf.runs.resolve import resolve
-from vgf.spec.settings import method_settings
+from vgf.runs.start import configuration
+from vgf.spec.settings import method_settings, settings_of_methods
 from vgf.support.errors import VGFError
 from vgf.support.statistics import RETURN, SUCCESS, interval
 from vgf.support.suggestions import meant
@@ -37,6 +45,79 @@ def test_a_method_brings_its_own_defaults(tmp_path: Path) -> None:
     assert resolve({"agent": {"method": "FQL"}}, path).agent.method == "fql"
     kept = resolve({"agent": {"method": "vgf", "discount": 0.5}}, path)
     assert kept.agent == resolve({"agent": {"discount": 0.5}}, path).agent
+
+
+def refused(*words: str) -> str:
+    """What `vgf run` says to some flags that it must refuse."""
+    parser = Parser(prog="vgf run")
+    flags = add_flags(parser)
+    args = parser.parse_args(words)
+    with pytest.raises(VGFError) as caught, in_flags(flags):
+        configuration(given(args), args.config)
+    return str(caught.value)
+
+
+def test_a_flag_is_refused_in_its_own_words() -> None:
+    """Every setting that can be out of its range: the message begins with the flag, has no key."""
+    flags = flag_names()
+    words = [re.escape(key) for key in flags if "." in key] + [
+        r"[a-z]+_[a-z_]+ (?:is|must)",
+        "method_settings",
+    ]
+    tried = 0
+    for setting in all_settings():
+        kinds = {*get_args(setting.hint), setting.hint}
+        bad = "-7" if kinds & {int, float, tuple[int, ...]} else "foo"
+        free = ("task.env", "task.data", "task.data_dir", "task.mirror", "start.run", "preset")
+        if bool in kinds or setting.key in (*free, "out", "agent.budget.low", "agent.budget.high"):
+            continue
+        if setting.key.partition(".")[2] in {own.name for own in settings_of_methods()}:
+            continue  # ignored, or refused by the method's name
+        if setting.key.startswith(tuple(f"agent.{own.name}." for own in settings_of_methods())):
+            continue
+        said = refused(flags[setting.key], bad)
+        assert said.startswith(f"{flags[setting.key]} "), said
+        assert not re.search("|".join(words), said), said
+        tried += 1
+    assert tried > 60
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            "--method fql --budget-steps 2",
+            "--method 'fql' moves no particles; --budget-steps must be 0, which is the method's "
+            "default",
+        ),
+        (
+            "--n-step 2 --action-chunk 3",
+            "--n-step 2 contradicts --action-chunk 3, whose transitions span a chunk; drop "
+            "--n-step",
+        ),
+        (
+            "--mixing scratch --online-steps 4",
+            "--mixing 'scratch' has no offline data for --steps 20000; set --steps to 0, or use "
+            "'wsrl'",
+        ),
+        (
+            "--bandwidth 0.1 --bandwidth-gradient",
+            "--bandwidth-gradient needs the median bandwidth; drop --bandwidth, or use "
+            "--no-bandwidth-gradient",
+        ),
+        ("--checkpoint 4", "name it with --from"),
+        ("--warmup 9 --online-steps 3", "lower --warmup, or take more steps"),
+    ],
+)
+def test_flags_that_contradict_one_another(words: str, message: str) -> None:
+    assert message in refused(*words.split())
+
+
+def test_a_file_is_refused_in_keys(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text("[agent]\nmethod = 'fql'\nbudget = { steps = 2 }\n")
+    assert f"{path}: [agent] method 'fql'" in refused("--config", str(path))
+    assert "budget.steps must be 0" in refused("--config", str(path))
 
 
 @pytest.mark.parametrize(
@@ -61,14 +142,29 @@ def test_what_is_meant_exists() -> None:
     assert meant("--lr", ["--steps"]) is None
 
 
-@pytest.mark.parametrize("command", list(COMMANDS))
+PAGES = [
+    [],
+    *([name] for name in COMMANDS),
+    *(["bench", kind] for kind in KINDS),
+    *(["data", name] for name in SUBCOMMANDS),
+]
+
+
+@pytest.mark.parametrize("command", PAGES, ids=" ".join)
 def test_help_fits_a_terminal(
-    command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    command: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Of every command and part of a command, and the page of all flags where there is one."""
     monkeypatch.setenv("COLUMNS", "80")
     with contextlib.suppress(SystemExit):
-        main([command, "--help"])
-    assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
+        main([*command, "--help"])
+    shown = capsys.readouterr().out
+    if "--help-all" in shown:
+        with contextlib.suppress(SystemExit):
+            main([*command, "--help-all"])
+        shown += capsys.readouterr().out
+    assert shown.count("\n") > 3
+    assert max(map(len, shown.splitlines())) <= 80
 
 
 def test_equal_returns_have_no_interval() -> None:
@@ -96,6 +192,26 @@ def test_a_report_has_no_table_twice(tmp_path: Path) -> None:
     assert len(tables) == len(set(tables)) == 2
     assert "<pre class=command>" in page
     assert "pre-wrap" in page
+
+
+class Warns:
+    """Makes an environment whose registration gymnasium warns of, as a user's module may."""
+
+    def __call__(self, seed: int | None = None) -> object:
+        gymnasium = pytest.importorskip("gymnasium")
+        for _ in range(2):
+            gymnasium.register("Twice-v0", "gymnasium.envs.classic_control:PendulumEnv")
+        return gymnasium.make("Twice-v0")
+
+
+@pytest.mark.slow
+def test_a_registration_warning_is_printed_once(capfd: pytest.CaptureFixture[str]) -> None:
+    """By the process that evaluates; the workers that it starts say nothing more."""
+    with pytest.warns(UserWarning, match="Overriding environment Twice-v0"):
+        Warns()()
+    with EnvironmentPool(Warns(), success, size=2, workers=2) as pool:
+        assert len(pool.reset({0: 0, 1: 1})) == 2
+    assert "Overriding" not in capfd.readouterr().err
 
 
 @pytest.mark.slow

@@ -244,7 +244,7 @@ def test_settings_come_from_a_file_and_flags_win(folders, prompt_file, tmp_path)
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--particle-step", "fast"], "flags: particle_step is 'fast'"),
+        (["--particle-step", "fast"], "--particle-step is 'fast'"),
         (["--kernle", "none"], "did you mean --kernel"),
         (["--particles", "many"], "'many' is not a whole number"),
         (["--sft", "/no/such/folder"], "/no/such/folder: no such folder"),

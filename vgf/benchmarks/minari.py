@@ -288,20 +288,22 @@ def make_minari_env(path: Path, seed: int | None = None, trusted: bool = False) 
     Args:
         path: of the dataset's folder.
         seed: of the first `reset` without its own seed.
-        trusted: call what the dataset itself names: its entry point, wrappers and arguments.
+        trusted: call what the dataset itself names, which may be in the working folder: its entry
+            point, wrappers and arguments.
 
     Raises:
         VGFError: it names none, or one that cannot be made here; or, unless `trusted`, one that no
             package has registered, wrappers, or an argument that could be a path.
     """
     from ..environments.fitting import fit
-    from ..environments.making import made, make_registered, registered
+    from ..environments.making import made, make_registered, registered, working_folder_too
 
     found = open_minari(path)
     if found.spec is None or found.env_name is None:
         raise VGFError(f"{path} does not say which environment it is for")
     registered()
     if trusted:
+        working_folder_too()
         with _unwarned():
             make = functools.partial(
                 found.dataset.recover_environment, eval_env=True, disable_env_checker=True
@@ -309,7 +311,7 @@ def make_minari_env(path: Path, seed: int | None = None, trusted: bool = False) 
             return fit(made(found.env_name, make), seed)
     way_out = (
         "; --trust-data-code calls the code that the data set names: use it only if you trust its "
-        "source"
+        f"source; or name the environment yourself, --env MODULE:ID --data {path}"
     )
     if found.spec.get("additional_wrappers"):
         raise VGFError(f"{path} wraps its environment in code that it names itself{way_out}")
@@ -393,7 +395,12 @@ class MinariOutput:
     def flags(self, environment: str) -> list[str]:
         """The flags of `vgf run` that train on it."""
         own = MinariOutput.of(self.name).root == self.root
-        return ["--env", f"minari:{self.name}"] + ([] if own else ["--data-dir", str(self.root)])
+        return [
+            *("--env", f"minari:{self.name}"),
+            *([] if own else ["--data-dir", str(self.root)]),
+            # of a module that nothing imports but the data set's word
+            *(["--trust-data-code"] if ":" in environment else []),
+        ]
 
     def is_made(self, provenance: Mapping[str, Any]) -> bool:
         """Whether it already exists, with this provenance."""

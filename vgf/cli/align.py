@@ -42,7 +42,7 @@ _WANTED = {"decoding_weight": "--unmoved-change", "step_size": "--moved-change"}
 
 
 def main(words: list[str]) -> int:
-    from ..runs.flags import Parser, add_flags, given
+    from ..runs.flags import Parser, add_flags, given, in_flags
     from ..support.settings_tree import override
     from ..support.toml import read_toml
     from ..text.settings import AlignSettings
@@ -67,10 +67,11 @@ def main(words: list[str]) -> int:
         "--out", metavar="FILE", type=Path, required=True, help="JSONL, a line for each prompt"
     )
     start = AlignSettings()
-    add_flags(parser, ("",), shown=_SHOWN, config=start)
+    flags = add_flags(parser, ("",), shown=_SHOWN, config=start)
     args = parser.parse_args(words)
     file = read_toml(args.config) if args.config is not None else {}
-    settings = override(override(start, file, str(args.config)), given(args, start), "flags")
+    with in_flags(flags):
+        settings = override(override(start, file, str(args.config)), given(args, start), "flags")
     if args.out.exists() and args.prompts.exists() and args.out.samefile(args.prompts):
         raise VGFError(f"{args.out} is the file of prompts; choose another --out")
     return _align(args.sft, args.rm, args.prompts, args.out, settings)

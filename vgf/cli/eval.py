@@ -15,7 +15,7 @@ EVAL = "eval"  # the folder of evaluations in the run folder
 
 
 def main(words: list[str]) -> int:
-    from ..runs.flags import Parser, add_flags, given
+    from ..runs.flags import Parser, add_flags, given, in_flags
 
     parser = Parser(
         prog="vgf eval",
@@ -47,12 +47,15 @@ def main(words: list[str]) -> int:
         "backend.device": "auto, cpu, gpu or gpu:<index>",
         "backend.dtype": "float32 or float64",
     }
-    add_flags(parser, tables=("evaluation", "backend"), names=names, shown=shown, of_run=True)
+    flags = add_flags(
+        parser, tables=("evaluation", "backend"), names=names, shown=shown, of_run=True
+    )
     args = parser.parse_args(words)
     changes = given(args)
     if args.operator and "steps" in changes.get("evaluation", {}):
         raise VGFError("--steps are test budgets; with --operator, write vgf:steps=N")
-    return _evaluate(args.run, changes, args.checkpoint, args.evaluation_seed, args.operator)
+    with in_flags(flags):
+        return _evaluate(args.run, changes, args.checkpoint, args.evaluation_seed, args.operator)
 
 
 def _evaluate(

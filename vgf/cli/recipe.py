@@ -10,7 +10,7 @@ from . import COMMANDS
 
 
 def main(words: list[str]) -> int:
-    from ..runs.flags import Parser, add_flags, given
+    from ..runs.flags import Parser, add_flags, given, in_flags
     from ..support.files import check_writable, write_atomically
     from ..support.settings_tree import override
     from ..support.tables import format_table
@@ -59,10 +59,11 @@ def main(words: list[str]) -> int:
             help=f"[{getattr(plan, name)}]",
         )
     start = AlignSettings()
-    add_flags(parser, ("",), shown={}, config=start)
+    flags = add_flags(parser, ("",), shown={}, config=start)
     args = parser.parse_args(words)
     file = read_toml(args.config) if args.config is not None else {}
-    settings = override(override(start, file, str(args.config)), given(args, start), "flags")
+    with in_flags(flags):
+        settings = override(override(start, file, str(args.config)), given(args, start), "flags")
     chosen = dataclasses.replace(
         plan,
         seed=settings.seed,

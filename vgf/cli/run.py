@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 
 
 def main(words: list[str]) -> int:
-    from ..runs.flags import Parser, add_flags, given, load_methods
+    from ..runs.flags import Parser, add_flags, given, in_flags, load_methods
     from ..runs.start import configuration
     from ..support.files import check_writable
 
     parser = Parser(prog="vgf run", description=COMMANDS["run"])
     load_methods(words)
-    add_flags(parser)
+    flags = add_flags(parser)
     parser.add_argument("--resume", metavar="RUN", type=Path, help="continue a run folder")
     args = parser.parse_args(words)
     if args.resume is not None:
@@ -40,7 +40,8 @@ def main(words: list[str]) -> int:
                 "or start one afresh from its config.toml with --config"
             )
         return _resume(args.resume)
-    config = configuration(given(args), args.config)
+    with in_flags(flags):
+        config = configuration(given(args), args.config)
     places = {name: getattr(config.task, name) for name in ("data_dir", "data")}
     absolute = {  # config.toml may be used from anywhere
         name: os.path.abspath(os.path.expanduser(place))
@@ -54,7 +55,8 @@ def main(words: list[str]) -> int:
             f"{folder} exists; continue it with --resume {folder}, or choose another --out"
         )
     check_writable(folder)
-    return _train_all(config, folder, resume=False)
+    with in_flags(flags):
+        return _train_all(config, folder, resume=False)
 
 
 def _new_folder(task: TaskSettings) -> Path:

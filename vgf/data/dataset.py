@@ -31,6 +31,8 @@ _FLAGS = {"masks", "terminals", "timeouts"}
 COLUMNS = {"rewards", *_FLAGS}
 # Separates the random numbers that pick batches from those of the update (vgf/spec/update.py).
 BATCHES = 3
+# What can be done about actions outside [-1, 1].
+INTO_THE_BOX = "rescale them, or name the environment whose box they are in by --env"
 # Rounding may carry actions this far past the box [-1, 1].
 BOX_TOLERANCE = 1e-5
 
@@ -278,7 +280,7 @@ def assemble(
         row = _first(outside)
         raise VGFError(
             f"{source}: actions leave the box [-1, 1], first in row {row}: "
-            f"{fields['actions'][row].tolist()}; rescale them"
+            f"{fields['actions'][row].tolist()}; {INTO_THE_BOX}"
         )
     return Dataset(
         np.ascontiguousarray(states, np.float32),

@@ -9,8 +9,18 @@ import numpy as np
 
 from ..spec.types import Array
 from ..support.errors import VGFError
-from .dataset import BOX_TOLERANCE, Dataset, form_fault
-from .raw import RAW_KEYS, RawData, ends_of, no_ends, to_dataset
+from .dataset import Dataset, form_fault
+from .raw import (
+    RAW_KEYS,
+    RawData,
+    box_fault,
+    box_of,
+    ends_of,
+    in_rows,
+    no_ends,
+    outside_box,
+    to_dataset,
+)
 
 FLAGS = ("terminals", "timeouts", "masks")
 _ROW = ("observations", "actions", "rewards", "next_observations")
@@ -124,7 +134,7 @@ def inspect(raw: RawData) -> Inspection:
     if whole and {"terminals", "timeouts"} <= sound.keys():
         both = int(((sound["terminals"] == 1) & (sound["timeouts"] == 1)).sum())
     returns, steps = _trajectories(raw, sound) if whole else (np.zeros(0), np.zeros(0))
-    outside = _outside(raw, sound["actions"]) if "actions" in sound else None
+    outside = outside_box(raw, sound["actions"]) if "actions" in sound else None
     constant = _constant(sound["observations"]) if "observations" in sound else ()
     duplicates = duplicated([sound[key] for key in _ROW if key in sound]) if whole else None
     return Inspection(
@@ -144,7 +154,7 @@ def inspect(raw: RawData) -> Inspection:
         lengths=Spread.of(steps),
         duplicates=duplicates,
         outside=None if outside is None else int(outside.sum()),
-        box=_box(raw),
+        box=box_of(raw),
         constant=constant,
         renamed=tuple(word for _, name in raw.renamed for word in name.split()),
         faults=tuple(faults),
@@ -180,12 +190,7 @@ def _faults(raw: RawData, fields: Mapping[str, Array], sound: Mapping[str, Array
     for key, array in sound.items():
         faults += _numbers(key, array)
     if "actions" in sound and raw.action_clip is None:
-        outside = _outside(raw, sound["actions"])
-        if outside is not None and outside.any():
-            faults.append(
-                f"actions leave the box {_box(raw)} in {_rows(outside)}: "
-                f"{_short(sound['actions'][np.argmax(outside)])}; {_way_out(raw)}"
-            )
+        faults += box_fault(raw, sound["actions"])
     return faults
 
 
@@ -223,21 +228,15 @@ def _numbers(key: str, array: Array) -> list[str]:
     faults = []
     nan, infinite = _not_finite(array)
     if nan.any():
-        faults.append(f"{key} has NaN in {_rows(nan)}")
+        faults.append(f"{key} has NaN in {in_rows(nan)}")
     if infinite.any():
-        faults.append(f"{key} has infinity, or what float32 cannot hold, in {_rows(infinite)}")
+        faults.append(f"{key} has infinity, or what float32 cannot hold, in {in_rows(infinite)}")
     if key in FLAGS:
         odd = (array != 0) & (array != 1) & ~nan & ~infinite
         if odd.any():
             worst = array[np.argmax(odd)]
-            faults.append(f"{key} is neither 0 nor 1 in {_rows(odd)}: {float(worst):g}")
+            faults.append(f"{key} is neither 0 nor 1 in {in_rows(odd)}: {float(worst):g}")
     return faults
-
-
-def _rows(wrong: Array) -> str:
-    count = int(wrong.sum())
-    first = int(np.argmax(wrong))
-    return f"row {first}" if count == 1 else f"{count:,} rows, first in row {first}"
 
 
 def _not_finite(array: Array) -> tuple[Array, Array]:
@@ -248,39 +247,6 @@ def _not_finite(array: Array) -> tuple[Array, Array]:
     with np.errstate(over="ignore"):
         infinite = np.isinf(flat.astype(np.float32, copy=False))
     return np.asarray(np.isnan(flat).any(axis=1)), np.asarray(infinite.any(axis=1))
-
-
-def _outside(raw: RawData, actions: Array) -> Array | None:
-    """Rows with an action outside the box, by more than rounding; None if the box does not fit."""
-    scaled = np.asarray(actions, np.float64)
-    if raw.action_low is not None and raw.action_high is not None:
-        if scaled.shape[1:] != raw.action_low.shape:
-            return None
-        scaled = 2.0 * (scaled - raw.action_low) / (raw.action_high - raw.action_low) - 1.0
-    with np.errstate(over="ignore", invalid="ignore"):
-        beyond = np.abs(scaled.astype(np.float32)) > 1.0 + BOX_TOLERANCE
-    return np.asarray((beyond & np.isfinite(scaled)).any(axis=1))
-
-
-def _way_out(raw: RawData) -> str:
-    if raw.action_low is None:
-        return "rescale them, or name the environment whose box they are in by --env"
-    return "are they from another environment?"
-
-
-def _box(raw: RawData) -> str:
-    """The box of the actions, in words."""
-    low, high = raw.action_low, raw.action_high
-    if low is None or high is None:
-        return "[-1, 1]"
-    if np.all(low == low[0]) and np.all(high == high[0]):
-        return f"[{low[0]:g}, {high[0]:g}]"
-    return f"from {_short(low)} to {_short(high)}"
-
-
-def _short(values: Array) -> str:
-    shown = ", ".join(f"{value:.4g}" for value in values[:6])
-    return f"[{shown}{', ...' if len(values) > 6 else ''}]"
 
 
 # --- counts -------------------------------------------------------------------------------------
@@ -365,7 +331,7 @@ def _remarks(
     """What is worth knowing but no fault."""
     remarks = [*no_ends(raw)]
     if raw.action_clip is not None and outside is not None and outside.any():
-        remarks.append(f"actions leave [-1, 1] in {_rows(outside)}, and are clipped")
+        remarks.append(f"actions leave [-1, 1] in {in_rows(outside)}, and are clipped")
     if duplicates:
         remarks.append(f"duplicates: {duplicates:,} rows equal an earlier one")
     if constant:

@@ -38,7 +38,7 @@ from ..support.callbacks import Progress, Say
 from ..support.errors import VGFError
 from ..support.files import atomic_file, make_folder, sync_folder, write_atomically
 from ..support.locks import LOCK, waited_for
-from ..support.processes import end_with_parent, without_interrupts
+from ..support.processes import end_with_parent, leave_warnings_to_parent, without_interrupts
 from .provenance import differences, read_json
 
 Episode = dict[str, Array]
@@ -384,6 +384,7 @@ def _start_worker(recorder: Recorder) -> None:
     """Prepare a process for :func:`_work`."""
     global _worker
     end_with_parent()
+    leave_warnings_to_parent()
     try:
         _worker = recorder.start()
     except VGFError as error:  # raised where it is reported, by the first episode

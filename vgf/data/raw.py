@@ -25,7 +25,7 @@ import numpy as np
 
 from ..spec.types import Array
 from ..support.errors import VGFError
-from .dataset import BOX_TOLERANCE, COLUMNS, Dataset, assemble, check_arrays, linked
+from .dataset import BOX_TOLERANCE, COLUMNS, INTO_THE_BOX, Dataset, assemble, check_arrays, linked
 
 # Every field that a source may have.
 RAW_KEYS = (
@@ -373,13 +373,65 @@ def reward_scale(rewards: Array, ends: Array, source: str) -> float:
 
 def _actions(raw: RawData, actions: Array) -> Array:
     """Actions in [-1, 1]."""
-    if raw.action_low is not None and raw.action_high is not None:
-        if actions.shape[1:] != raw.action_low.shape:
-            raise VGFError(
-                f"{raw.source}: actions have shape {list(actions.shape)}, expected "
-                f"[{len(actions)}, {len(raw.action_low)}]; are they from another environment?"
-            )
-        actions = 2.0 * (actions - raw.action_low) / (raw.action_high - raw.action_low) - 1.0
+    if raw.action_low is not None and actions.shape[1:] != raw.action_low.shape:
+        raise VGFError(
+            f"{raw.source}: actions have shape {list(actions.shape)}, expected "
+            f"[{len(actions)}, {len(raw.action_low)}]; are they from another environment?"
+        )
     if raw.action_clip is not None:
-        actions = np.clip(actions, -raw.action_clip, raw.action_clip)
-    return actions
+        return np.clip(_scaled(raw, actions), -raw.action_clip, raw.action_clip)
+    for fault in box_fault(raw, actions):
+        raise VGFError(f"{raw.source}: {fault}")
+    return _scaled(raw, actions)
+
+
+def _scaled(raw: RawData, actions: Array) -> Array:
+    """Actions from the source's box to [-1, 1]."""
+    low, high = raw.action_low, raw.action_high
+    return actions if low is None or high is None else 2.0 * (actions - low) / (high - low) - 1.0
+
+
+def outside_box(raw: RawData, actions: Array) -> Array | None:
+    """Rows with an action outside the box, by more than rounding; None if the box does not fit."""
+    if raw.action_low is not None and actions.shape[1:] != raw.action_low.shape:
+        return None
+    scaled = _scaled(raw, np.asarray(actions, np.float64))
+    with np.errstate(over="ignore", invalid="ignore"):
+        beyond = np.abs(scaled.astype(np.float32)) > 1.0 + BOX_TOLERANCE
+    return np.asarray((beyond & np.isfinite(scaled)).any(axis=1))
+
+
+def box_fault(raw: RawData, actions: Array) -> tuple[str, ...]:
+    """A line that says which actions leave their box by more than rounding, if any do.
+
+    Args:
+        raw: whose box it is.
+        actions: finite, ``[M, d]``, in the source's units.
+    """
+    outside = outside_box(raw, actions)
+    if outside is None or not outside.any():
+        return ()
+    worst = _short(actions[np.argmax(outside)])
+    return (f"actions leave the box {box_of(raw)} in {in_rows(outside)}: {worst}; {INTO_THE_BOX}",)
+
+
+def box_of(raw: RawData) -> str:
+    """The box of the actions, in words."""
+    low, high = raw.action_low, raw.action_high
+    if low is None or high is None:
+        return "[-1, 1]"
+    if np.all(low == low[0]) and np.all(high == high[0]):
+        return f"[{low[0]:g}, {high[0]:g}]"
+    return f"from {_short(low)} to {_short(high)}"
+
+
+def in_rows(wrong: Array) -> str:
+    """Which rows, and how many: "row 3", or "2 rows, first in row 3"."""
+    count = int(wrong.sum())
+    first = int(np.argmax(wrong))
+    return f"row {first}" if count == 1 else f"{count:,} rows, first in row {first}"
+
+
+def _short(values: Array) -> str:
+    shown = ", ".join(f"{value:.4g}" for value in values[:6])
+    return f"[{shown}{', ...' if len(values) > 6 else ''}]"

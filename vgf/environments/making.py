@@ -39,8 +39,7 @@ def find_spec(name: str) -> Any:
     """
     module, colon, bare = name.rpartition(":")
     if colon:
-        if os.getcwd() not in sys.path:
-            sys.path.append(os.getcwd())
+        working_folder_too()
         try:
             importlib.import_module(module)
         except Exception as error:  # whatever a module raises
@@ -49,6 +48,12 @@ def find_spec(name: str) -> Any:
                 f"{name}: the module {module or repr(module)} cannot be imported ({reason})"
             ) from error
     return registered().get(bare)
+
+
+def working_folder_too() -> None:
+    """Let modules be imported from the working folder too."""
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
 
 
 def register_robotics() -> None:

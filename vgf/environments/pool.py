@@ -31,7 +31,12 @@ import numpy as np
 from ..spec.types import Array
 from ..support.errors import VGFError
 from ..support.interrupts import StopRunError, end_command, repeatable
-from ..support.processes import end_with_parent, usable_cores, without_interrupts
+from ..support.processes import (
+    end_with_parent,
+    leave_warnings_to_parent,
+    usable_cores,
+    without_interrupts,
+)
 
 # From a seed of the first reset to a gymnasium environment; picklable for use in processes.
 MakeEnv = Callable[[int | None], Any]
@@ -610,6 +615,7 @@ def _kind(value: Any) -> str:
 def _serve(connection: Connection, make_env: MakeEnv, success: Success, at: Any) -> None:
     """The life of a worker: answer calls until the pool closes its end."""
     end_with_parent()
+    leave_warnings_to_parent()
     slots = _Slots(make_env, success)
 
     def note(slot: int, making: bool = False) -> None:

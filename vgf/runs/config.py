@@ -243,7 +243,7 @@ class StartSettings:
             check_whole("checkpoint", self.checkpoint, 0)
         check(
             self.checkpoint is None or self.run is not None,
-            "checkpoint belongs to the run that this one starts from, which is not given",
+            "checkpoint belongs to the run that this one starts from; name it with start.run",
         )
 
 
@@ -433,7 +433,7 @@ class RunConfig:
         check_whole("seeds", self.seeds, 1)
         check(
             self.seed + self.seeds <= 2**31,
-            f"seed {self.seed} is too large; the last of {self.seeds} seeds must be below 2^31",
+            f"seed {self.seed} is too large: of {self.seeds} in a row, the last must be below 2^31",
         )
         check(
             not self.online.collect_steps or self.agent.transports,

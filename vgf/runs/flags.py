@@ -11,7 +11,8 @@ import argparse
 import itertools
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import NoneType
 from typing import Any, NoReturn, get_args, get_origin
@@ -129,7 +130,7 @@ def add_flags(
     shown: Mapping[str, str] = SHOWN,
     of_run: bool = False,
     config: Any = None,
-) -> None:
+) -> dict[str, str]:
     """Add ``--config``, ``--help-all`` and a flag for every setting of some tables.
 
     Args:
@@ -141,6 +142,9 @@ def add_flags(
         config: the tree of settings; None is a run's, with the flags of :data:`NAMES`.
 
     A flag that is not given is absent from the namespace; :func:`given` collects the others.
+
+    Returns:
+        The flag of every setting, by its key.
     """
     known = NAMES if config is None else {}
     flags = {**flag_names(config, known), **(names or {})}
@@ -164,6 +168,7 @@ def add_flags(
     parser.add_argument(
         "--help-all", action=_HelpAll, texts=full, help="show every flag, its TOML key and default"
     )
+    return flags
 
 
 def _add_flag(parser: argparse.ArgumentParser, flag: str, setting: Setting) -> argparse.Action:
@@ -263,6 +268,58 @@ def given(namespace: argparse.Namespace, config: Any = None) -> dict[str, Any]:
                 table = table.setdefault(name, {})
             table[last] = value
     return values
+
+
+@contextmanager
+def in_flags(flags: Mapping[str, str]) -> Iterator[None]:
+    """Say what is wrong with settings in the words of the command line, as :func:`reworded`.
+
+    Args:
+        flags: the flag of every setting, by its key.
+    """
+    try:
+        yield
+    except VGFError as error:
+        raise VGFError(reworded(str(error), flags)) from error
+
+
+# Where a word is a setting's name: anywhere, if it is no word of English; else at the beginning,
+# after advice, and before a value or a verb.
+_ANYWHERE = r"(?<![\w./'-])()({})(?![\w./])"
+_NAMED = (
+    r"(^|\b(?:drop|give|lower|set) )({})(?=[ ,;]|$)",
+    r"(?<![\w./'-])()({})(?= (?:[-\d'\[(]|(?:is|must|leaves|has|names|belongs|contradicts)\b))",
+)
+
+
+def reworded(message: str, flags: Mapping[str, str]) -> str:
+    """A message about settings, in which flags stand for the settings' keys.
+
+    A message about a file of settings stays as it is, as there keys are the words.
+
+    Args:
+        message: such as ``flags: [agent] budget.steps must be 0``.
+        flags: the flag of every setting, by its key.
+    """
+    found = re.match(r"flags: (?:\[([\w.]+)\] )?", message)
+    if found is None and re.match(r"\S+\.toml: ", message):
+        return message
+    table = (found and found[1]) or ""
+    text = message[found.end() :] if found else message
+    spelled: dict[str, str] = {}
+    for key, flag in flags.items():
+        *tables, last = key.split(".")
+        inside = key.removeprefix(f"{table}.") if key.startswith(f"{table}.") else ""
+        names = {key, inside, ".".join([*tables[-1:], last])}
+        if inside == last:
+            names.add(f"network.{last}")
+        if not table and (found or "_" in last) and flag == "--" + last.replace("_", "-"):
+            names.add(last)
+        spelled |= dict.fromkeys(names - {""}, flag)
+    for name, flag in sorted(spelled.items(), key=lambda pair: -len(pair[0])):
+        for pattern in (_ANYWHERE,) if re.search("[._]", name) else _NAMED:
+            text = re.sub(pattern.format(re.escape(name)), rf"\1{flag}", text)
+    return re.sub(r"set --([\w-]+) to false", r"use --no-\1", text)
 
 
 def config_from_flags(namespace: argparse.Namespace) -> RunConfig:

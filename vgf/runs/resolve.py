@@ -51,8 +51,8 @@ def resolve(flags: Mapping[str, Any], path: Path | str | None = None) -> RunConf
         VGFError: as :func:`vgf.support.toml.read_toml`, :func:`vgf.runs.presets.find_preset` and
             :func:`vgf.support.settings_tree.override`.
     """
-    file = _spelled(read_settings(path)) if path is not None else {}
-    flags = _spelled(flags)
+    file = spelled(read_settings(path)) if path is not None else {}
+    flags = spelled(flags)
     file = _for_method(file, flags)
     preset = _preset_asked_for(file, flags, str(path))
     layers = (preset.settings if preset else {}, file, flags)
@@ -72,7 +72,7 @@ def resolve(flags: Mapping[str, Any], path: Path | str | None = None) -> RunConf
     return replace(config, preset=preset.name if preset else None)
 
 
-def _spelled(layer: Mapping[str, Any]) -> Mapping[str, Any]:
+def spelled(layer: Mapping[str, Any]) -> Mapping[str, Any]:
     """A layer with its method's name as the method spells it, whatever the case."""
     agent = layer.get("agent")
     name = agent.get("method") if isinstance(agent, Mapping) else None

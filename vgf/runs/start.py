@@ -21,7 +21,7 @@ from .checkpoint import load_checkpoint
 from .config import BackendSettings, OnlineSettings, RunConfig, StartSettings
 from .flags import flag_names
 from .folder import open_run_folder, seed_folders
-from .resolve import asked_for, of_method, read_settings, resolve
+from .resolve import asked_for, of_method, read_settings, resolve, spelled
 
 # What an agent is and what it was trained on: its checkpoint fits nothing else.
 _KEPT = (
@@ -70,7 +70,8 @@ def _check_flags_of_methods(flags: Mapping[str, Any], agent: Settings) -> None:
 
 def _resolved(flags: Mapping[str, Any], path: Path | str | None) -> RunConfig:
     """The configuration; each setting is checked, its checkpoint not yet."""
-    file = read_settings(path) if path is not None else {}
+    file = spelled(read_settings(path)) if path is not None else {}
+    flags = spelled(flags)
     folder = asked_for("start.run", (file, flags), "")
     if not folder or folder.lower() == NONE:
         return resolve(flags, path)
@@ -81,6 +82,7 @@ def _resolved(flags: Mapping[str, Any], path: Path | str | None) -> RunConfig:
         )
     place = Path(os.path.abspath(os.path.expanduser(folder)))
     source = open_run_folder(place)
+    _check_same("agent.method", asked_for("agent.method", (file, flags), None), source, folder)
     known = source.backend.name
     other = asked_for("backend.name", (file, flags), known or "") != known
     base = replace(
@@ -114,21 +116,23 @@ def check_start(config: RunConfig) -> None:
     agent = config.agent
     networks = [e.name for e in fields(agent) if isinstance(getattr(agent, e.name), Network)]
     for key in (*_KEPT, *(f"agent.{name}" for name in networks)):
-        here, there = (_value(tree, key) for tree in (config, source))
-        if here != there:
-            part = (
-                next((name for name in there if there[name] != here[name]), "")
-                if isinstance(there, dict)
-                else ""
-            )
-            full = f"{key}.{part}" if part else key
-            here, there = (tree[part] if part else tree for tree in (here, there))
-            raise VGFError(
-                f"{full} is {here!r}, and the agent of {config.start.run} has {there!r}; drop "
-                f"{flag_names()[full]}"
-            )
+        _check_same(key, _value(config, key), source, config.start.run)
     for seed in range(config.seed, config.seed + config.seeds):
         starting_point(config, seed)
+
+
+def _check_same(key: str, here: Any, source: RunConfig, folder: str) -> None:
+    """Check that a setting, if it is given at all, is that of the run to start from."""
+    there = _value(source, key)
+    if here is None or here == there:
+        return
+    part = ""
+    if isinstance(there, dict):
+        part = next((name for name in there if there[name] != here[name]), "")
+    full = f"{key}.{part}" if part else key
+    here, there = (tree[part] if part else tree for tree in (here, there))
+    flag = flag_names()[full]
+    raise VGFError(f"{flag} is {here!r}, and the agent of {folder} has {there!r}; drop it")
 
 
 def _value(config: RunConfig, key: str) -> Any:

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing import parent_process, resource_tracker
@@ -54,6 +55,13 @@ def without_interrupts() -> Iterator[None]:
             signal.signal(number, handler)
         if heard:
             handlers[heard[0][0]](*heard[0])
+
+
+def leave_warnings_to_parent() -> None:
+    """Silence in this process, a worker, what gymnasium warns of when environments are registered
+    and made: the parent has made one too, and said it.
+    """
+    warnings.filterwarnings("ignore", module=r"gymnasium\.")
 
 
 def end_with_parent() -> None:

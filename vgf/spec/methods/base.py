@@ -129,7 +129,7 @@ class Declaration(Declared):
         if not self.transports and settings.budget.steps > 0:
             raise ValueError(
                 f"method {settings.method!r} moves no particles; budget.steps must be 0, "
-                f"as method_settings({settings.method!r}) has it"
+                "which is the method's default"
             )
 
     def states_meet(self, settings: Any) -> bool:
