@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import needs
 import pytest
@@ -21,6 +22,7 @@ from vgf.support.errors import VGFError
 from vgf.sweep.engines import run_ray, run_slurm
 from vgf.sweep.folder import cell_names, states, summary, write_cells
 from vgf.sweep.spec import read_spec
+from vgf.sweep.worker import share
 
 need("ogbench")
 
@@ -62,10 +64,15 @@ def last_arrays(folder: Path) -> dict[str, bytes]:
     for name in cell_names(folder):
         place = folder / "runs" / name
         step = latest_step(place)
-        assert step is not None
+        if step is None:
+            continue
         found[name] = (checkpoint_path(place, step) / ARRAYS).read_bytes()
         found[f"{name} evaluations"] = (place / "evaluations.jsonl").read_bytes()
     return found
+
+
+def files_of(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
 
 
 def processes_of(folder: Path) -> Iterator[int]:
@@ -152,6 +159,56 @@ def test_what_a_folder_holds_is_not_changed(tmp_path: Path) -> None:
 # --- running --------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("backend", "device", "words", "sizes", "at_once"),
+    [
+        ("jax", "gpu:0", [], [3, 3], 1),
+        ("jax", "gpu:0", ["--no-together"], [1] * 6, 1),
+        ("jax", "gpu:0", ["--jobs", "2"], [3, 3], 2),
+        ("torch", "gpu:0", [], [1] * 6, 1),
+        ("numpy", "cpu", ["--jobs", "4"], [1] * 6, 4),
+        ("numpy", "cpu", ["--together", "--jobs", "4"], [3, 3], 4),
+    ],
+)
+def test_a_shared_gpu(
+    backend: str,
+    device: str,
+    words: list[str],
+    sizes: list[int],
+    at_once: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """One job at a time, JAX's seeds side by side, and no process takes the memory of others."""
+    monkeypatch.delenv("XLA_PYTHON_CLIENT_PREALLOCATE", raising=False)
+    made: list[tuple[list[int], int]] = []
+
+    def engine(folder: Path, jobs: list[list[str]], at_once: int, cores: int, look: object) -> None:
+        assert share(cores)["XLA_PYTHON_CLIENT_PREALLOCATE"] == "false"
+        made.append(([len(job) for job in jobs], at_once))
+
+    fake = SimpleNamespace(name=backend, device=device)
+    monkeypatch.setattr("vgf.runs.agent.make_backend", lambda settings: fake)
+    monkeypatch.setattr("vgf.sweep.engines.run_local", engine)
+    monkeypatch.setattr("vgf.cli.sweep._make_data", lambda cells, folder: set())
+    spec = tmp_path / "spec.toml"
+    spec.write_text('tasks = ["a", "b"]\nseeds = 3')
+    assert sweep(spec, tmp_path / "out", *words) == 1  # nothing was made
+    assert made == [(sizes, at_once)]
+    assert ("on the GPU one job at a time" in capsys.readouterr().out) == (at_once == 1)
+
+
+@pytest.mark.slow
+def test_seeds_side_by_side_are_runs_like_others(tmp_path: Path, data: Path) -> None:
+    """A folder each, and the same bits as alone."""
+    spec = write_spec(tmp_path, data, 2, 40)
+    alone, both = tmp_path / "alone", tmp_path / "both"
+    assert sweep(spec, alone) == sweep(spec, both, "--together") == 0
+    assert last_arrays(both) == last_arrays(alone)
+    assert len(list((both / "logs").glob("*.log"))) == 1
+
+
 @pytest.mark.full
 def test_one_sick_run_fails_alone(
     tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]
@@ -230,19 +287,31 @@ def lose_nodes(tmp_path: Path, data: Path) -> None:
     jobs = [[name] for name in cell_names(out)]
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
     nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
-    killed = []
+    killed: list[int] = []
+    killed_sending: list[int | None] = []
 
     def kill_nodes() -> None:
         at_work = [(latest_step(place) or 0) for place in (out / "runs").glob("*")]
-        if nodes and any(40 <= step < 1_400 for step in at_work) and len(at_work) > 2 * len(killed):
+        if (
+            len(killed) < 2
+            and any(40 <= step < 1_400 for step in at_work)
+            and len(at_work) > 2 * len(killed)
+        ):
             cluster.remove_node(nodes.pop(), allow_graceful=False)
             killed.append(max(at_work))
+            nodes.insert(0, cluster.add_node(num_cpus=1))
+
+    def kill_all() -> None:
+        if latest_step(sent / "runs" / jobs[0][0]) and not killed_sending:
+            while nodes:
+                cluster.remove_node(nodes.pop(), allow_graceful=False)
+            killed_sending.append(latest_step(sent / "runs" / jobs[0][0]))
             cluster.add_node(num_cpus=1)
 
     try:
         ray.init(address=cluster.address, log_to_driver=False)
         run_ray(out, jobs, cluster.address, 1, 0, False, kill_nodes)
-        run_ray(sent, jobs[:1], cluster.address, 1, 0, True, lambda: None)
+        run_ray(sent, jobs[:1], cluster.address, 1, 0, True, kill_all)
     finally:
         ray.shutdown()
         cluster.shutdown()
@@ -250,6 +319,13 @@ def lose_nodes(tmp_path: Path, data: Path) -> None:
     assert summary(states(out)) == "4 runs: 4 finished"
     assert last_arrays(out) == last_arrays(tmp_path / "straight")
     assert summary(states(sent)) == "4 runs: 1 finished, 3 not started"
+    (step,) = killed_sending
+    assert 0 < (step or 0) < 1_500
+    assert f"continuing after {step:,}" in (sent / "logs" / f"{jobs[0][0]}.log").read_text()
+    (name,) = jobs[0]
+    one, other = (last_arrays(folder) for folder in (sent, tmp_path / "straight"))
+    assert {key: one[key] for key in (name, f"{name} evaluations")}.items() <= other.items()
+    assert files_of(sent / "runs" / name) == files_of(tmp_path / "straight/runs" / name)
 
 
 @pytest.mark.slow

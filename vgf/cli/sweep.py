@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -64,7 +65,7 @@ def main(words: list[str]) -> int:
     parser.add_argument(
         "--send-back",
         action="store_true",
-        help="Ray's nodes do not share the folder: send runs back when they end",
+        help="Ray's nodes do not share the folder: send runs back at every checkpoint",
     )
     parser.add_argument(
         "--slurm",
@@ -82,11 +83,18 @@ def main(words: list[str]) -> int:
     for name in ("jobs", "cores"):
         if getattr(args, name) is not None and getattr(args, name) < 1:
             raise VGFError(f"vgf sweep: --{name} is {getattr(args, name)}; it must be 1 or more")
+    # programs share a GPU's memory, this one included, which only measures
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     cells = read_spec(args.spec)
     folder = args.out or Path("runs") / args.spec.stem
     _show(cells)
     costs = _costs(cells) if args.estimate else {}
-    jobs = _jobs_at_once(args, costs, len(cells))
+    on_gpu = _on_gpu(cells) if args.engine == "local" else set()
+    jobs = _jobs_at_once(args, costs, len(cells), bool(on_gpu))
+    together = "jax" in on_gpu if args.together is None else args.together
+    if on_gpu and args.jobs is None:
+        seeds = ", seeds side by side" if together else ""
+        print(f"on the GPU one job at a time{seeds}; --jobs N for more, --engine ray for more GPUs")
     if costs:
         _show_costs(costs, jobs)
     if args.dry_run:
@@ -103,7 +111,7 @@ def main(words: list[str]) -> int:
         pending = [name for name in pending if name not in data]
     try:
         if pending:
-            _run(args, folder, _grouped(cells, pending, _together(args, cells)), jobs)
+            _run(args, folder, _grouped(cells, pending, together), jobs)
     except KeyboardInterrupt:
         raise Interrupted(f"stopped; continue with: vgf sweep {args.spec} --out {folder}") from None
     found = states(folder)
@@ -214,13 +222,15 @@ def _show_costs(costs: Mapping[str, Cost], jobs: int) -> None:
     print(textwrap.fill(line, 79, subsequent_indent="  "), flush=True)
 
 
-def _jobs_at_once(args: Any, costs: Mapping[str, Cost], runs: int) -> int:
-    """As many as cores and memory allow."""
+def _jobs_at_once(args: Any, costs: Mapping[str, Cost], runs: int, on_gpu: bool) -> int:
+    """As many as cores and memory allow; one on a GPU, which one agent of full size fills."""
     from ..support.memory import free_memory
     from ..support.processes import usable_cores
 
     if args.jobs is not None:
         return int(args.jobs)
+    if on_gpu:
+        return 1
     free = free_memory()
     by_cores = usable_cores() // args.cores
     each = max((cost.memory for cost in costs.values()), default=1.5e9)
@@ -228,15 +238,12 @@ def _jobs_at_once(args: Any, costs: Mapping[str, Cost], runs: int) -> int:
     return max(1, min(by_cores, by_memory, runs)) if args.engine == "local" else runs
 
 
-def _together(args: Any, cells: Mapping[str, RunConfig]) -> bool:
-    if args.together is not None:
-        return bool(args.together)
-    if args.engine != "local":
-        return False
+def _on_gpu(cells: Mapping[str, RunConfig]) -> set[str]:
+    """The backends, of those that the runs ask for, that compute on a GPU of this machine."""
     from ..runs.agent import make_backend
 
-    backend = make_backend(next(iter(cells.values())).backend)
-    return backend.name == "jax" and backend.device != "cpu"
+    backends = [make_backend(settings) for settings in {cell.backend for cell in cells.values()}]
+    return {backend.name for backend in backends if backend.device != "cpu"}
 
 
 def _grouped(

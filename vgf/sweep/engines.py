@@ -14,20 +14,24 @@ import signal
 import subprocess
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
+from ..runs.checkpoint import CHECKPOINTS, latest_step
 from ..runs.folder import CELLS, CONFIG, FAILED, RUNS
 from ..support.errors import VGFError
 from ..support.extras import need
 from ..support.files import make_folder, write_atomically
+from ..support.locks import LOCK
 from .folder import LOCKS, LOGS
-from .worker import fail, run_cells, use_cores
+from .worker import fail, run_cells, share
 
 TRIES = 3  # of a job whose process is killed
 Job = Sequence[str]
+Files = dict[str, bytes | None]  # by their paths in the sweep's folder; None: as known already
 Look = Callable[[], None]  # called every second or so while runs are made
 
 
@@ -46,7 +50,7 @@ def run_local(folder: Path, jobs: Sequence[Job], at_once: int, cores: int, look:
             with open(folder / LOGS / f"{job[0]}.log", "ab") as log:
                 child = subprocess.Popen(
                     [sys.executable, "-m", "vgf.sweep.worker", str(folder), *job],
-                    env=_environment(cores),
+                    env={**os.environ, **share(cores)},
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=subprocess.STDOUT,
@@ -78,11 +82,6 @@ def run_local(folder: Path, jobs: Sequence[Job], at_once: int, cores: int, look:
             raise
 
 
-def _environment(cores: int) -> dict[str, str]:
-    names = ("VGF_CORES", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-    return {**os.environ, **dict.fromkeys(names, str(cores))}
-
-
 def _wait(futures: set[Future[None]], look: Look) -> None:
     while futures:
         done, futures = wait(futures, timeout=1, return_when=FIRST_COMPLETED)
@@ -109,38 +108,46 @@ def run_ray(
         address: of the cluster; None is a new one on this machine.
         cores, gpus: that each job asks for.
         send_back: the nodes do not share the sweep's folder: each run is made in its node's own
-            temporary folder, and sent back when it ends. A run whose node is lost begins again.
+            temporary folder, and sent back after every checkpoint. A run whose node is lost goes on
+            from the last one that came.
 
     Raises:
         VGFError: no cluster there.
     """
     ray = need("ray", "ray")
     with _connected(ray, address):
+        post = _post_office(ray) if send_back else None
         make = ray.remote(
             num_cpus=cores,
             num_gpus=gpus,
-            max_retries=-1,  # of what a lost node costs; a run that fails says so itself
+            # of what a lost node costs; a run that fails says so itself. What is sent back is to be
+            # sent out again, so Ray, which would send what it had at first, does not try by itself.
+            max_retries=0 if send_back else -1,
             max_calls=1,  # a process of its own: JAX keeps memory and settings
         )(_on_ray)
-        waiting = {
-            make.remote(
-                str(folder.resolve()), list(job), cores, _files(folder, job) if send_back else None
-            ): job
-            for job in jobs
-        }
-        tries: dict[str, int] = {}
+
+        def begin(job: Job) -> Any:
+            files = _files(folder, job) if send_back else None
+            return make.remote(str(folder.resolve()), list(job), cores, files, post)
+
+        waiting = {begin(job): job for job in jobs}
+        tries: Counter[str] = Counter()
+        reached: Counter[str] = Counter()
         while waiting:
             done, _ = ray.wait(list(waiting), timeout=1)
+            while post is not None and not post.empty():
+                _unpack(folder, post.get())
             for reference in done:
                 job = waiting.pop(reference)
                 try:
-                    _unpack(folder, ray.get(reference))
+                    ray.get(reference)
                 except ray.exceptions.RayError as error:
-                    tries[job[0]] = tries.get(job[0], 0) + 1
+                    updates = sum(latest_step(folder / RUNS / name) or 0 for name in job)
+                    if updates > reached[job[0]]:
+                        tries[job[0]], reached[job[0]] = 0, updates
+                    tries[job[0]] += 1
                     if tries[job[0]] < TRIES:
-                        files = _files(folder, job) if send_back else None
-                        again = make.remote(str(folder.resolve()), list(job), cores, files)
-                        waiting[again] = job
+                        waiting[begin(job)] = job
                     else:
                         for name in job:
                             fail(folder, name, f"Ray: {str(error).strip().splitlines()[-1]}")
@@ -163,40 +170,100 @@ def _connected(ray: Any, address: str | None) -> Iterator[None]:
             ray.shutdown()
 
 
+def _post_office(ray: Any) -> Any:
+    """A queue for files that nodes send back, on the node of this process."""
+    from ray.util.queue import Queue
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
+
+
 def _on_ray(
-    folder: str, names: list[str], cores: int, files: Mapping[str, bytes] | None
-) -> dict[str, bytes] | None:
-    """On a node: make some runs; with files, in a folder of the node's own, whose files return."""
+    folder: str, names: list[str], cores: int, files: Files | None, post: Any = None
+) -> None:
+    """On a node: make some runs; with files, in a folder of the node's own, sent back by `post`."""
     import tempfile
 
-    use_cores(cores)
+    os.environ.update(share(cores))
     if files is None:
         run_cells(Path(folder), names)
-        return None
+        return
     with tempfile.TemporaryDirectory() as place:
         own = Path(place)
         for name in (LOGS, LOCKS, FAILED, RUNS, CELLS):
             make_folder(own / name)
         _unpack(own, files)
-        run_cells(own, names)
-        return _files(own, names)
+        with _sending(own, names, post):
+            run_cells(own, names)
 
 
-def _files(folder: Path, names: Sequence[str]) -> dict[str, bytes]:
-    """All files of some cells, by their paths in the sweep's folder."""
+@contextlib.contextmanager
+def _sending(folder: Path, names: Sequence[str], post: Any) -> Iterator[None]:
+    """Send what some runs have written after every checkpoint, and at the end."""
+    over = threading.Event()
+    sent: dict[str, int] = {}
+
+    def send() -> None:
+        before: list[int | None] = []
+        while not over.wait(1):
+            now = [latest_step(folder / RUNS / name) for name in names]
+            if any(now) and now != before:
+                with contextlib.suppress(FileNotFoundError):  # a checkpoint was replaced meanwhile
+                    post.put(_files(folder, names, sent))
+                    before = now
+
+    thread = threading.Thread(target=send, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+        post.put(_files(folder, names, sent))
+
+
+def _files(folder: Path, names: Sequence[str], sent: dict[str, int] | None = None) -> Files:
+    """The files of some cells, without those that are being written.
+
+    Checkpoints come first, so that logs have at least the rows of the last one.
+
+    Args:
+        sent: when each file was written that is known already; it is brought up to date.
+    """
     parts = [
+        *(path for name in names for path in (folder / RUNS / name / CHECKPOINTS).rglob("*")),
+        *(path for name in names for path in (folder / RUNS / name).rglob("*")),
         *(folder / CELLS / f"{name}.toml" for name in names),
         *(folder / FAILED / f"{name}.txt" for name in names),
         *(folder / LOGS / f"{name}.log" for name in names),
-        *(path for name in names for path in (folder / RUNS / name).rglob("*")),
     ]
-    return {str(p.relative_to(folder)): p.read_bytes() for p in parts if p.is_file()}
+    sent = {} if sent is None else sent
+    files: Files = {}
+    times = {}
+    for path in parts:
+        name = str(path.relative_to(folder))
+        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+        if path.is_file() and name not in files and not hidden:
+            times[name] = path.stat().st_mtime_ns
+            files[name] = None if sent.get(name) == times[name] else path.read_bytes()
+    sent.clear()
+    sent.update(times)
+    return files
 
 
-def _unpack(folder: Path, files: Mapping[str, bytes] | None) -> None:
+def _unpack(folder: Path, files: Files) -> None:
+    """Write files, and remove from the runs that they are of what is no longer there."""
     # config.toml last: until then the run counts as not begun
-    for name, data in sorted((files or {}).items(), key=lambda item: item[0].endswith(CONFIG)):
-        write_atomically(folder / name, data)
+    for name, data in sorted(files.items(), key=lambda item: item[0].endswith(CONFIG)):
+        if data is not None:
+            write_atomically(folder / name, data)
+    for run in {Path(name).parts[1] for name in files if Path(name).parts[0] == RUNS}:
+        for path in (folder / RUNS / run).rglob("*"):
+            if path.is_file() and path.name != LOCK and str(path.relative_to(folder)) not in files:
+                path.unlink()
+                with contextlib.suppress(OSError):
+                    path.parent.rmdir()
 
 
 # --- SLURM ----------------------------------------------------------------------------------------
@@ -206,7 +273,7 @@ class _Task:
     """A job of an array; when SLURM preempts it or its time is over, it is queued again."""
 
     def __call__(self, folder: str, names: list[str], cores: int) -> None:
-        use_cores(cores)
+        os.environ.update(share(cores))
         run_cells(Path(folder), names)
 
     def checkpoint(self, *args: Any) -> Any:

@@ -78,10 +78,16 @@ def fail(folder: Path, name: str, why: object) -> None:
     write_atomically(folder / FAILED / f"{name}.txt", " ".join(str(why).split()) + "\n")
 
 
-def use_cores(cores: int) -> None:
-    """Let this process compute on some cores: a run's numbers depend on how many there are."""
-    for name in ("VGF_CORES", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ[name] = str(cores)
+def share(cores: int) -> dict[str, str]:
+    """The environment of a process that shares a machine with others.
+
+    Args:
+        cores: on which it computes; a run's numbers depend on how many there are.
+    """
+    names = ("VGF_CORES", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+    # or the first one would take 75 % of a GPU's memory
+    own = os.environ.get("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    return {**dict.fromkeys(names, str(cores)), "XLA_PYTHON_CLIENT_PREALLOCATE": own}
 
 
 if __name__ == "__main__":
