@@ -414,3 +414,26 @@ def test_rows_are_read_as_they_were_written(run: Path) -> None:
     rows = read_rows(run / "evaluations.jsonl")
     assert len(rows) == len(STEPS) * len(BUDGETS) * 50
     assert {row["budget"] for row in rows} == set(BUDGETS)
+
+
+@pytest.mark.full
+def test_one_damaged_run_does_not_hide_the_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is listed as damaged, and nothing is pooled; alone, it is an error."""
+    from vgf.cli import main
+
+    make_run(tmp_path / "seed-0", 0, (5_000,))
+    make_run(tmp_path / "seed-1", 1, (5_000,))
+    (tmp_path / "seed-1" / "config.toml").write_text("not TOML")
+    assert main(["report", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert "2 runs, 1 of which cannot be read" in said
+    assert "damaged: " in said
+    page = (tmp_path / "report.html").read_text()
+    assert "<td>damaged" in page
+    assert "seed-1/config.toml: not valid TOML" in page
+    assert "2 seeds" not in page
+    assert main(["report", str(tmp_path / "seed-1")]) == 2
+    assert main(["compare", str(tmp_path)]) == 2
+    assert "move that run elsewhere, or name the others" in capsys.readouterr().err

@@ -26,6 +26,7 @@ from vgf.sweep.worker import share
 
 need("ogbench")
 
+TASK = "pointmaze-medium-navigate-singletask-task1-v0"
 SPEC = """
 tasks = ["pointmaze-medium-navigate-singletask-task1-v0"]
 methods = ["bc"]
@@ -193,10 +194,51 @@ def test_a_shared_gpu(
     monkeypatch.setattr("vgf.sweep.engines.run_local", engine)
     monkeypatch.setattr("vgf.cli.sweep._make_data", lambda cells, folder: set())
     spec = tmp_path / "spec.toml"
-    spec.write_text('tasks = ["a", "b"]\nseeds = 3')
+    spec.write_text(f"tasks = {[TASK, TASK.replace('task1', 'task2')]}\nseeds = 3")
     assert sweep(spec, tmp_path / "out", *words) == 1  # nothing was made
     assert made == [(sizes, at_once)]
     assert ("on the GPU one job at a time" in capsys.readouterr().out) == (at_once == 1)
+
+
+def test_a_task_that_no_benchmark_has(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    spec = tmp_path / "spec.toml"
+    spec.write_text(f"tasks = ['{TASK}', '{TASK.replace('medium', 'medim')}']")
+    assert sweep(spec, tmp_path / "out", "--dry-run") == 2
+    said = capsys.readouterr().err
+    assert str(spec) in said
+    assert f"did you mean {TASK}" in said
+
+
+@pytest.mark.slow
+def test_the_status_while_runs_are_made(tmp_path: Path, data: Path) -> None:
+    """It can be asked for at any moment, also while checkpoints and rows are replaced."""
+    spec, out = write_spec(tmp_path, data, 2, 300), tmp_path / "out"
+    write_cells(out, read_spec(spec))
+    command = [sys.executable, "-c", "import sys; from vgf.cli import main; sys.exit(main())"]
+    command += ["sweep", str(spec), "--out", str(out), "--no-estimate"]
+    child = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL)
+    seen = []
+    while child.poll() is None:
+        cells = states(out)
+        assert len(cells) == 2
+        seen.append(summary(cells))
+    assert child.returncode == 0
+    assert len(set(seen)) > 1
+    assert summary(states(out)) == "2 runs: 2 finished"
+
+
+def test_a_damaged_run_can_be_asked_about(tmp_path: Path) -> None:
+    """A checkpoint that cannot be read is not finished, and does not hide the others."""
+    path, out = tmp_path / "spec.toml", tmp_path / "out"
+    path.write_text(f"tasks = ['{TASK}']\nseeds = 2\n[settings.train]\nsteps = 3")
+    write_cells(out, read_spec(path))
+    (one, _) = cell_names(out)
+    place = checkpoint_path(out / "runs" / one, 3)
+    place.mkdir(parents=True)
+    (place / "state.json").write_text('{"ext')
+    (out / "runs" / one / "metrics.jsonl").write_text('{"step": "')
+    (out / "runs" / one / "config.toml").write_bytes((out / "cells" / f"{one}.toml").read_bytes())
+    assert summary(states(out)) == "2 runs: 1 stopped, 1 not started"
 
 
 @pytest.mark.slow

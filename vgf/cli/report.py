@@ -29,25 +29,29 @@ def print_table(folder: Path) -> bool:
     """
     from ..runs.report import (
         best_scores,
-        find_runs,
         headline,
         last_scores,
         run_table,
         score_table,
+        sound_runs,
         unlike_runs,
     )
     from ..support.tables import format_table
 
-    runs = find_runs(folder)
-    difference = unlike_runs(runs)
+    runs, damaged = sound_runs(folder)
+    difference = unlike_runs(runs, damaged)
     if difference is not None:
-        print(f"{len(runs)} runs, which are not seeds of one run\n({difference}):\n")
+        line = f"{len(runs) + len(damaged)} runs, {difference}:"
+        print(textwrap.fill(line, 79) + "\n")
         rows = [
-            {key: x for key, x in row.items() if key != "task"} for row in run_table(folder, runs)
+            {key: x for key, x in row.items() if key != "task"}
+            for row in run_table(folder, runs, damaged)
         ]
         rest = format_table([{key: x for key, x in row.items() if key != "run"} for row in rows])
         width = 77 - max(map(len, rest.splitlines()))
         print(format_table([{**row, "run": _cut(row["run"], width)} for row in rows]))
+        for line in damaged.values():
+            print(textwrap.fill(f"damaged: {line}", 79, subsequent_indent="  "))
         print(f"\ncompare them with: vgf compare {folder}")
         return True
     last = last_scores(runs)

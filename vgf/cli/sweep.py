@@ -86,6 +86,7 @@ def main(words: list[str]) -> int:
     # programs share a GPU's memory, this one included, which only measures
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     cells = read_spec(args.spec)
+    _check_tasks(cells, args.spec)
     folder = args.out or Path("runs") / args.spec.stem
     _show(cells)
     costs = _costs(cells) if args.estimate else {}
@@ -185,16 +186,28 @@ def print_status(cells: Sequence[Cell], folder: Path) -> None:
         print(f"compare them with: vgf compare {folder}")
 
 
+def _check_tasks(cells: Mapping[str, RunConfig], spec: Path) -> None:
+    """Refuse a name that no benchmark has, before anything is made."""
+    from ..benchmarks import find_task
+
+    for env, data_dir in {(cell.task.env, cell.task.data_dir) for cell in cells.values()}:
+        try:
+            find_task(env, data_dir)
+        except VGFError as error:
+            raise VGFError(f"{spec}: {error}") from error
+
+
 def _show(cells: Mapping[str, RunConfig]) -> None:
+    from ..support.tables import counted
+
     tasks = list(dict.fromkeys(str(c.task.env) for c in cells.values()))
     methods = list(dict.fromkeys(c.agent.method.rpartition("/")[2] for c in cells.values()))
     seeds = sorted({c.seed for c in cells.values()})
     updates = sorted({c.updates for c in cells.values()})
     some = [*tasks[:6], *([f"and {len(tasks) - 6} more"] if len(tasks) > 6 else [])]
     for line in (
-        f"{len(cells)} runs: {len(tasks)} {'tasks' if len(tasks) > 1 else 'task'}, "
-        f"{len(methods)} {'methods' if len(methods) > 1 else 'method'}, {len(seeds)} "
-        f"{'seeds' if len(seeds) > 1 else 'seed'}",
+        f"{counted(len(cells), 'run')}: {counted(len(tasks), 'task')}, "
+        f"{counted(len(methods), 'method')}, {counted(len(seeds), 'seed')}",
         f"tasks: {', '.join(some)}",
         f"methods: {', '.join(methods)}",
         f"seeds: {', '.join(map(str, seeds))}; updates: {', '.join(f'{n:,}' for n in updates)}",

@@ -13,7 +13,7 @@ from typing import Any
 
 from ..support.extras import need
 from ..support.statistics import NORMALISED, SUCCESS
-from ..support.tables import format_table
+from ..support.tables import counted, format_table
 from .comparing import Cell, Comparison
 from .results import BEST, LAST, budget_words, points
 from .statistics import AGGREGATES, POWER, Estimate
@@ -57,7 +57,7 @@ def _tables(found: Comparison, form: str) -> Iterator[tuple[str, list[Row], str]
     )
     if found.over_tasks:
         yield (
-            f"over {len(found.shared)} tasks",
+            f"over {counted(len(found.shared), 'task')}",
             [
                 {
                     "method": name,
@@ -105,7 +105,7 @@ def _tables(found: Comparison, form: str) -> Iterator[tuple[str, list[Row], str]
         yield (
             "seeds needed",
             [
-                {"difference": f"{difference:g} points", "seeds": "-" if n is None else f"{n:,}"}
+                {"points": f"{difference:g}", "seeds": "-" if n is None else f"{n:,}"}
                 for difference, n in found.seeds.items()
             ],
             "Seeds for each method and task that would tell such a difference of two means over "

@@ -17,7 +17,7 @@ from .checkpoint import SIDECAR, checkpoint_path, latest_step
 from .config import RunConfig
 from .folder import CELLS, CONFIG, FAILED, RUNS
 from .log import METRICS
-from .reading import Run, find_runs, read_run
+from .reading import Run, find_places, read_run
 from .resolve import load_config
 from .scores import by_budget, mean, step_of
 
@@ -70,8 +70,15 @@ def records(folder: Path) -> list[Record]:
     logs = [path.parent for path in sorted(folder.rglob(FLAGS)) if is_log(path.parent)]
     found = [read_log(place) for place in logs]
     if not found or any(folder.rglob(f"{METRICS}.jsonl")):
-        found += [record_of(run) for run in find_runs(folder)]
+        found += [_sound(place) for place in find_places(folder)]
     return found
+
+
+def _sound(place: Path) -> Record:
+    try:
+        return record_of(read_run(place))
+    except VGFError as error:
+        raise VGFError(f"{error}; move that run elsewhere, or name the others") from error
 
 
 def record_of(run: Run) -> Record:

@@ -42,13 +42,24 @@ def find_runs(folder: Path | str) -> list[Run]:
     Raises:
         VGFError: no run there, or a damaged file in it.
     """
+    return [read_run(path) for path in find_places(folder)]
+
+
+def find_places(folder: Path | str) -> list[Path]:
+    """The folder of the run in a folder, or those of all runs anywhere below it.
+
+    Raises:
+        VGFError: no run there.
+    """
     folder = Path(folder)
-    runs = [read_run(path) for path in sorted(_places(folder), key=_in_order)]
-    if not runs:
+    if not folder.exists():
+        raise VGFError(f"{folder}: no such folder; name a run folder, such as those in runs/")
+    places = sorted(_places(folder), key=_in_order)
+    if not places:
         raise VGFError(
             f"{folder} is not a run folder: neither it nor a folder below has {METRICS}.jsonl"
         )
-    return runs
+    return places
 
 
 def _places(folder: Path) -> Iterator[Path]:

@@ -17,6 +17,7 @@ from urllib.parse import quote
 import numpy as np
 
 from ..comparison.groups import unlike
+from ..support.errors import VGFError
 from ..support.extras import need
 from ..support.figures import COLOURS, DASHES, figure, line_look
 from ..support.files import read_json, write_atomically
@@ -29,7 +30,8 @@ from .folder import CONFIG
 from .look import FLOW
 from .picture import caption as flow_caption
 from .picture import episode_caption, save_episode, save_flow
-from .reading import Run, find_runs
+from .reading import Run, find_places, read_run
+from .reading import find_runs as find_runs
 from .resolve import load_config
 from .scores import Score, policy_titles, scores, step_of
 
@@ -289,7 +291,8 @@ def report(folder: Path | str) -> Path:
 
     Writes flow, learning, losses and scaling as PNG and SVG and episode.gif, if there is something
     to draw, and report.html, which needs no other file. Of runs that are not seeds of one thing, it
-    is a list with links to their own reports: their scores are not pooled.
+    is a list with links to their own reports: their scores are not pooled. So are runs some of
+    which are damaged.
 
     Returns:
         The path of report.html.
@@ -298,10 +301,10 @@ def report(folder: Path | str) -> Path:
         VGFError: no run there, a damaged file, or a package that is missing.
     """
     folder = Path(folder)
-    runs = find_runs(folder)
-    difference = unlike_runs(runs)
+    runs, damaged = sound_runs(folder)
+    difference = unlike_runs(runs, damaged)
     if difference is not None:
-        write_atomically(folder / REPORT, _list_page(folder, runs, difference))
+        write_atomically(folder / REPORT, _list_page(folder, runs, damaged, difference))
         return folder / REPORT
     last = last_scores(runs)
     figures: list[tuple[str, str]] = []
@@ -327,12 +330,36 @@ def report(folder: Path | str) -> Path:
     return folder / REPORT
 
 
-def unlike_runs(runs: Sequence[Run]) -> str | None:
-    """Why some runs are not seeds of one thing: the first difference, or None."""
-    return unlike([record_of(run) for run in runs]) if len(runs) > 1 else None
+def sound_runs(folder: Path) -> tuple[list[Run], dict[Path, str]]:
+    """The runs in a folder that can be read, and what is wrong with the others.
+
+    Raises:
+        VGFError: no run there, or none that can be read.
+    """
+    runs, damaged = [], {}
+    for place in find_places(folder):
+        try:
+            run = read_run(place)
+            record_of(run)
+            runs.append(run)
+        except VGFError as error:
+            damaged[place] = str(error)
+    if not runs:
+        raise VGFError(next(iter(damaged.values())))
+    return runs, damaged
 
 
-def run_table(folder: Path, runs: Sequence[Run]) -> list[dict[str, str]]:
+def unlike_runs(runs: Sequence[Run], damaged: Mapping[Path, str]) -> str | None:
+    """Why some runs are not seeds of one thing, to follow "2 runs, "; None if they are."""
+    if damaged:
+        return f"{len(damaged)} of which cannot be read"
+    difference = unlike([record_of(run) for run in runs]) if len(runs) > 1 else None
+    return difference and f"which are not seeds of one run ({difference})"
+
+
+def run_table(
+    folder: Path, runs: Sequence[Run], damaged: Mapping[Path, str]
+) -> list[dict[str, str]]:
     """A row for each of several runs, whatever they are: what it is, and its headline's score."""
     rows = []
     for run in runs:
@@ -351,6 +378,9 @@ def run_table(folder: Path, runs: Sequence[Run]) -> list[dict[str, str]]:
                 "score": "-" if score is None else _value(score.value, score.kind),
             }
         )
+    for place in damaged:
+        row = dict.fromkeys(rows[0], "-")
+        rows.append({**row, "run": os.path.relpath(place, folder), "score": "damaged"})
     return rows
 
 
@@ -360,21 +390,24 @@ def _headline_score(run: Run, last: Sequence[Score]) -> Score:
     return next((score for score in counted if score.budget == train), [*counted, *last][0])
 
 
-def _list_page(folder: Path, runs: Sequence[Run], difference: str) -> str:
-    rows = run_table(folder, runs)
+def _list_page(
+    folder: Path, runs: Sequence[Run], damaged: Mapping[Path, str], difference: str
+) -> str:
+    rows = run_table(folder, runs, damaged)
     table = []
-    for run, row in zip(runs, rows, strict=True):
+    for row in rows:
         place = row["run"]
         name, *values = map(escape, row.values())
-        if (run.folder / REPORT).is_file():
+        if (folder / place / REPORT).is_file():
             name = f'<a href="{quote(place)}/{REPORT}">{name}</a>'
         table.append([name, *values])
     return html_page(
         f"VGF: {folder.resolve().name}",
         f"<h1>{escape(folder.resolve().name)}</h1>"
-        f"<p class=headline>{len(runs)} runs, which are not seeds of one run "
-        f"({escape(difference)}).</p>{html_table(list(rows[0]), table)}"
-        "<p class=note>score: of the last evaluation, at the training budget. "
+        f"<p class=headline>{len(rows)} runs, {escape(difference)}.</p>"
+        + html_table(list(rows[0]), table)
+        + "".join(f"<p class=warning>{escape(line)}</p>" for line in damaged.values())
+        + "<p class=note>score: of the last evaluation, at the training budget. "
         f"<code>vgf compare {escape(str(folder))}</code> compares them.</p>",
     )
 

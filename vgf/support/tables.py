@@ -23,3 +23,8 @@ def format_table(rows: Sequence[Mapping[str, Any]]) -> str:
         for line in cells
     )
     return "\n".join(line.rstrip() for line in lines)
+
+
+def counted(number: int, thing: str) -> str:
+    """A number of things: "1 run", "2 runs"."""
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"

@@ -27,6 +27,7 @@ from ..runs.resolve import load_config
 from ..support.errors import VGFError
 from ..support.files import check_writable, make_folder, read_json, write_atomically
 from ..support.rows import read_rows
+from ..support.tables import counted
 
 LOGS, LOG, LOCKS = "logs", "sweep.log", "locks"
 FINISHED, FAILURE, STOPPED, NOT_STARTED = "finished", "failed", "stopped", "not started"
@@ -102,19 +103,31 @@ def state_of(folder: Path, name: str) -> Cell:
     if failed.is_file():
         why = failed.read_text(encoding="utf-8").strip()
         return Cell(name, FAILURE, done, config.updates, why)
-    last = latest_step(place)
-    if last is not None and last >= config.updates:
-        extra = read_json(checkpoint_path(place, last) / SIDECAR, dict).get("extra", {})
-        if not extra.get("evaluation_due"):
-            return Cell(name, FINISHED, last, config.updates)
+    if _finished(place, config.updates):
+        return Cell(name, FINISHED, done, config.updates)
     begun = (place / CONFIG).is_file()
     return Cell(name, STOPPED if begun else NOT_STARTED, done, config.updates)
+
+
+def _finished(place: Path, updates: int) -> bool:
+    """Whether a run has its last checkpoint, and nothing is due in it."""
+    last = latest_step(place)
+    if last is None or last < updates:
+        return False
+    try:
+        extra = read_json(checkpoint_path(place, last) / SIDECAR, dict).get("extra", {})
+    except VGFError:  # it is being replaced; or it is damaged, and the run goes on before it
+        return False
+    return not extra.get("evaluation_due")
 
 
 def updates_done(place: Path) -> int:
     """The updates that a run has logged so far."""
     rows = place / f"{METRICS}.jsonl"
-    last = read_rows(rows)[-1:] if rows.is_file() else []
+    try:
+        last = read_rows(rows)[-1:] if rows.is_file() else []
+    except VGFError:  # a row is damaged; the run goes on before it
+        last = []
     return max(int(last[0].get("step") or 0) if last else 0, latest_step(place) or 0)
 
 
@@ -133,7 +146,7 @@ def states(folder: Path) -> list[Cell]:
 def summary(cells: Sequence[Cell]) -> str:
     """The states in one line: every cell counts once."""
     counts = Counter(cell.state for cell in cells)
-    return f"{len(cells)} runs: " + ", ".join(
+    return f"{counted(len(cells), 'run')}: " + ", ".join(
         f"{counts[state]} {state}" for state in STATES if counts[state]
     )
 
