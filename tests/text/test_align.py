@@ -206,7 +206,7 @@ def test_calibration_meets_its_shares(models, settings):
         start = [flow.embed(models, of) for of in samples]
         shares["weight", factor] = mean_change(samples, flow.decode(models, samples, start, weight))
         size = change(found, step_size=found.step_size * factor)
-        moved = flow.transport(models, samples, size)[3]
+        moved = flow.transport(models, samples, size)[0][3]
         shares["size", factor] = mean_change(samples, flow.decode(models, samples, moved, size))
     assert shares["weight", 1.0] <= 0.2 < shares["weight", 1.05]
     assert 0.2 < shares["size", 1.0] <= 0.3

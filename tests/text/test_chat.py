@@ -121,9 +121,8 @@ def test_another_template_of_the_reward_model_is_used(settings):
     assert models.bridge is None
     (record,) = align(models, [TURNS], settings)
     row = record["samples"][0]
-    read = models.reader.by_tokens(
-        TURNS, record["prompt_tokens"], models.language.movable(row["tokens"]), []
-    )
+    own = models.language.movable(row["tokens"])
+    (read,) = models.reader.by_tokens(TURNS, record["prompt_tokens"], [(own, [])])
     text = theirs.decode(read.row)
     assert text.startswith("<|im_start|>user tell me what")
     assert text.endswith("<|im_end|> ")
@@ -251,7 +250,7 @@ def test_nothing_stands_between_prompt_and_response():
     assert encode_plain(tokenizer, "the film") == [1, 4, 5]
     reader = load_reader(tokenizer)
     assert reader.by_text("the film", "s was").row == tokenizer("the films was")["input_ids"]
-    assert reader.by_tokens("the film", [1, 4, 5], [6, 7], []).row == [1, 4, 5, 6, 7, 2]
+    assert reader.by_tokens("the film", [1, 4, 5], [([6, 7], [])])[0].row == [1, 4, 5, 6, 7, 2]
 
 
 def load_reader(tokenizer):

@@ -32,6 +32,10 @@ def samples(models):
     ]
 
 
+def transported(models, responses, settings):
+    return flow.transport(models, responses, settings)[0]
+
+
 def rewards_of(models, of, u):
     found, _ = models.reward.gradients(
         [of.prompt] * len(of.rows),
@@ -80,7 +84,7 @@ def test_the_flow_is_the_specifications(
         temperature=temperature,
         steps=(3,),
     )
-    found = flow.transport(models, samples, settings)[3]
+    found = transported(models, samples, settings)[3]
     for of, u in zip(samples, found, strict=True):
         np.testing.assert_allclose(u, specification(models, of, settings), rtol=1e-7, atol=1e-9)
 
@@ -88,10 +92,10 @@ def test_the_flow_is_the_specifications(
 @pytest.mark.parametrize("particle_step", ["normalised", "adam"])
 def test_budgets_are_snapshots_of_one_flow(models, samples, settings, particle_step):
     settings = change(settings, particle_step=particle_step)
-    together = flow.transport(models, samples, settings)
+    together = transported(models, samples, settings)
     assert list(together) == [0, 1, 3]
     for steps, of in together.items():
-        alone = flow.transport(models, samples, change(settings, steps=(steps,)))[steps]
+        alone = transported(models, samples, change(settings, steps=(steps,)))[steps]
         assert all(map(torch.equal, alone, of))
     for of, u in zip(samples, together[0], strict=True):
         assert torch.equal(u, flow.embed(models, of))
@@ -100,14 +104,14 @@ def test_budgets_are_snapshots_of_one_flow(models, samples, settings, particle_s
 def test_steps_climb_the_reward_and_the_negative_control_descends(models, samples, settings):
     small = change(settings, step_size=1e-3, steps=(0, 5))
     for direction, sign in (("reward", 1), ("negative", -1)):
-        moved = flow.transport(models, samples, change(small, direction=direction))
+        moved = transported(models, samples, change(small, direction=direction))
         for k, of in enumerate(samples):
             gain = rewards_of(models, of, moved[5][k]) - rewards_of(models, of, moved[0][k])
             assert (sign * gain > 0).all()
 
 
 def test_a_normalised_step_moves_a_token_by_the_step_size(models, samples, settings):
-    moved = flow.transport(models, samples, change(settings, steps=(1,), step_size=0.2))[1]
+    moved = transported(models, samples, change(settings, steps=(1,), step_size=0.2))[1]
     for of, u in zip(samples, moved, strict=True):
         assert flow.distance(models, of, u) == pytest.approx([0.2] * 3)
 
@@ -117,9 +121,9 @@ def test_the_random_control_is_as_long_as_the_gradient_and_has_nothing_to_do_wit
 ):
     plain = change(settings, particle_step="plain", step_size=1e-2, steps=(1,))
     random = change(plain, direction="random")
-    along, astray = (flow.transport(models, samples, of)[1] for of in (plain, random))
-    again = flow.transport(models, samples, random)[1]
-    other = flow.transport(models, samples, change(random, seed=1))[1]
+    along, astray = (transported(models, samples, of)[1] for of in (plain, random))
+    again = transported(models, samples, random)[1]
+    other = transported(models, samples, change(random, seed=1))[1]
     for k, of in enumerate(samples):
         there, gone = (u[k] - flow.embed(models, of) for u in (along, astray))
         norms = [x.square().sum((1, 2)).sqrt() for x in (there, gone)]
@@ -132,21 +136,21 @@ def test_the_random_control_is_as_long_as_the_gradient_and_has_nothing_to_do_wit
 
 def test_the_random_control_goes_straight(models, samples, settings):
     random = change(settings, direction="random", step_size=0.1, steps=(1, 4))
-    moved = flow.transport(models, samples, random)
+    moved = transported(models, samples, random)
     for k, of in enumerate(samples):
         assert flow.distance(models, of, moved[4][k]) == pytest.approx([0.4] * 3)
 
 
 def test_prompts_do_not_affect_each_other(models, samples, settings):
     kernel = change(settings, kernel="sequence", temperature=0.5)
-    together = flow.transport(models, samples, kernel)[3]
+    together = transported(models, samples, kernel)[3]
     for k, of in enumerate(samples):
-        torch.testing.assert_close(flow.transport(models, [of], kernel)[3][0], together[k])
+        torch.testing.assert_close(transported(models, [of], kernel)[3][0], together[k])
 
 
 def test_ends_stay_and_nothing_special_is_decoded(models, samples, settings):
     far = change(settings, step_size=2.0, steps=(5,))
-    moved = flow.transport(models, samples, far)[5]
+    moved = transported(models, samples, far)[5]
     for rule in ("likelihood", "nearest"):
         weight = 0.05 if rule == "likelihood" else None
         decoded = flow.decode(
@@ -162,7 +166,7 @@ def test_ends_stay_and_nothing_special_is_decoded(models, samples, settings):
 
 def test_nearest_decoding_is_the_nearest_allowed_token(models, samples, settings):
     nearest = change(settings, decoding="nearest", decoding_weight=None, step_size=0.8)
-    moved = flow.transport(models, samples, nearest)[3]
+    moved = transported(models, samples, nearest)[3]
     decoded = flow.decode(models, samples, moved, nearest)
     table = models.reward.table.numpy()
     for of, after, u in zip(samples, decoded, moved, strict=True):

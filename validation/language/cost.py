@@ -156,6 +156,7 @@ def measure(setups: Setups) -> Data:
         for turn in range(setup.rounds + 1):  # the first warms up
             for job, work in jobs.items():
                 models.language.prefixes.clear()
+                models.reward.prefixes.clear()
                 start = time.perf_counter()
                 work()
                 if turn:

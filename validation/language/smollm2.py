@@ -13,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -113,6 +114,27 @@ def make_models(place: Path, corpus: Corpus, pairs: int) -> tuple[Models, float]
                 rows.append(reward.base_model(input_ids=ids).last_hidden_state[0, -1])
         return torch.stack(rows).double().cpu().numpy()
 
+    weights, accuracy = bradley_terry(features, corpus, pairs, 0.01)
+    with torch.no_grad():
+        reward.score.weight.copy_(torch.tensor(weights))
+    return pair(base, reward, tokenizer), accuracy
+
+
+def bradley_terry(
+    features: Callable[[list[str]], Any], corpus: Corpus, pairs: int, strength: float
+) -> tuple[Any, float]:
+    """A linear reward that prefers good sentences over bad ones.
+
+    Args:
+        features: of texts, ``[B, d]``.
+        corpus: labelled texts, some held out.
+        pairs: of a good and a bad sentence, to fit on.
+        strength: the inverse of the penalty on the weights.
+
+    Returns:
+        Weights ``[1, d]``, and how often they prefer the good one of two held-out sentences.
+    """
+
     def differences(texts: list[str], labels: list[int], most: int) -> Any:
         good, bad = (short(texts, labels, label)[:most] for label in (1, 0))
         count = min(len(good), len(bad))
@@ -121,13 +143,11 @@ def make_models(place: Path, corpus: Corpus, pairs: int) -> tuple[Models, float]
     apart = differences(corpus.texts, corpus.labels, pairs)
     test = differences(corpus.held_out, corpus.held_out_labels, max(pairs // 5, 2))
     linear = need("sklearn.linear_model", "baselines")
-    # Bradley-Terry: a logistic regression, without a constant, on differences
+    # a logistic regression, without a constant, on differences
     signs = np.where(np.arange(len(apart)) % 2, 1, -1)
-    fitted = linear.LogisticRegression(C=0.01, fit_intercept=False, max_iter=1000)
+    fitted = linear.LogisticRegression(C=strength, fit_intercept=False, max_iter=1000)
     fitted.fit(apart * signs[:, None], signs)
-    with torch.no_grad():
-        reward.score.weight.copy_(torch.tensor(fitted.coef_))
-    return pair(base, reward, tokenizer), float(np.mean(test @ fitted.coef_[0] > 0))
+    return fitted.coef_, float(np.mean(test @ fitted.coef_[0] > 0))
 
 
 def measure(setup: Setup) -> Data:

@@ -232,7 +232,7 @@ def _records(
     far = shares
     if moves:
         with clock.of("flow"):
-            moved = transport(models, samples, settings)
+            moved, samples = transport(models, samples, settings)
         with clock.of("decode"):  # all budgets in one batch
             every = [u for steps in budgets for u in moved[steps]]
             flat = decode(models, samples * len(budgets), every, settings)

@@ -107,7 +107,7 @@ def calibrate(
 
             def moved(sizes: list[float]) -> list[float]:
                 tried = [replace(last, step_size=size) for size in sizes]
-                every = [transport(models, samples, one)[last.steps[0]] for one in tried]
+                every = [transport(models, samples, one)[0][last.steps[0]] for one in tried]
                 return shares([settings.decoding_weight or 0.0] * len(sizes), every)
 
             settings = replace(settings, step_size=largest(moved, settings.moved_change))

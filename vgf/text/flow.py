@@ -31,6 +31,7 @@ class Responses:
         movable: N rows of the tokens that the flow moves.
         content: the prompt as text or turns; None is the text of its tokens.
         log_likelihoods: log p(row | prompt) of each, where known.
+        rewards: of each ``[N]``, where known.
     """
 
     index: int
@@ -39,6 +40,7 @@ class Responses:
     movable: list[list[int]]
     content: Content | None = None
     log_likelihoods: list[float] | None = None
+    rewards: Tensor | None = None
 
     @property
     def lengths(self) -> tuple[int, ...]:
@@ -49,7 +51,7 @@ class Responses:
         """The same with other tokens in place of those that move."""
         ends = [row[len(own) :] for row, own in zip(self.rows, self.movable, strict=True)]
         rows = [[*own, *end] for own, end in zip(movable, ends, strict=True)]
-        return replace(self, rows=rows, movable=movable, log_likelihoods=None)
+        return replace(self, rows=rows, movable=movable, log_likelihoods=None, rewards=None)
 
 
 class PromptError(VGFError):
@@ -66,28 +68,30 @@ def readings(models: Models, responses: Responses) -> list[Reading]:
     Raises:
         PromptError: it cannot read one, or one is too long for it.
     """
-    found = []
-    for row, movable in zip(responses.rows, responses.movable, strict=True):
-        content = responses.content
-        try:
-            if models.bridge is not None:
-                if content is None:
-                    content = models.text([], responses.prompt)
-                found.append(models.reader.by_text(content, models.text(responses.prompt, row)))
-            elif content is None:
-                found.append(Reading(responses.prompt, movable, row[len(movable) :]))
-            else:
-                end = row[len(movable) :]
-                found.append(models.reader.by_tokens(content, responses.prompt, movable, end))
-        except VGFError as error:
-            raise PromptError(responses.index, f"for the reward model: {error}") from error
-        most = models.reward.limit
-        if most is not None and len(found[-1].row) > most:
-            raise PromptError(
-                responses.index,
-                f"with a response it has {len(found[-1].row)} tokens, and the --rm model takes "
-                f"{most}; shorten it, or lower --max-new-tokens",
-            )
+    content = responses.content
+    each = [
+        (movable, row[len(movable) :])
+        for row, movable in zip(responses.rows, responses.movable, strict=True)
+    ]
+    try:
+        if models.bridge is not None:
+            if content is None:
+                content = models.text([], responses.prompt)
+            texts = [models.text(responses.prompt, row) for row in responses.rows]
+            found = [models.reader.by_text(content, text) for text in texts]
+        elif content is None:
+            found = [Reading(responses.prompt, movable, end) for movable, end in each]
+        else:
+            found = models.reader.by_tokens(content, responses.prompt, each)
+    except VGFError as error:
+        raise PromptError(responses.index, f"for the reward model: {error}") from error
+    most, longest = models.reward.limit, max(len(of.row) for of in found)
+    if most is not None and longest > most:
+        raise PromptError(
+            responses.index,
+            f"with a response it has {longest} tokens, and the --rm model takes {most}; shorten "
+            "it, or lower --max-new-tokens",
+        )
     return found
 
 
@@ -140,7 +144,7 @@ def _embed(models: Models, read: Sequence[Reading]) -> Tensor:
 
 def transport(
     models: Models, responses: Sequence[Responses], settings: AlignSettings
-) -> dict[int, list[Tensor]]:
+) -> tuple[dict[int, list[Tensor]], list[Responses]]:
     """One flow, with the particles of each prompt as they are after each budget.
 
     The responses of a prompt are moved together; those of other prompts do not affect them.
@@ -151,7 +155,8 @@ def transport(
         settings: with `step_size` set, if there are steps.
 
     Returns:
-        For each L of the settings, the embeddings ``[N, T, d]`` of each prompt.
+        For each L of the settings, the embeddings ``[N, T, d]`` of each prompt; and the samples
+        with their rewards, which the first step reads.
 
     Raises:
         PromptError: a gradient that is not finite.
@@ -161,19 +166,21 @@ def transport(
     u = [_embed(models, own) for own in read]
     budget = _budget(settings, models.reward.scale, u[0].shape[-1])
     state = [backend.adam_init(row.flatten(1)) if budget.optimiser == "adam" else None for row in u]
-    found = {}
+    found, scored = {}, list(responses)
     for step in range(last + 1):
         if step in settings.steps:
             found[step] = list(u)
         if step == last:
             break
-        gradients = _gradients(models, responses, read, u, settings)
+        values, gradients = _gradients(models, responses, read, u, settings)
+        if step == 0:
+            scored = [replace(of, rewards=own) for of, own in zip(scored, values, strict=True)]
         for k, of in enumerate(responses):
             lengths = tuple(len(own.moving) for own in read[k])
             v = _velocity(models, of.index, lengths, u[k], gradients[k], settings)
             moved, state[k] = backend.flow_step(u[k].flatten(1), v.flatten(1), state[k], budget)
             u[k] = moved.reshape(v.shape)
-    return found
+    return found, scored
 
 
 def _budget(settings: AlignSettings, scale: float, d: int) -> Budget:
@@ -195,15 +202,17 @@ def _gradients(
     read: Sequence[Sequence[Reading]],
     u: Sequence[Tensor],
     settings: AlignSettings,
-) -> list[Tensor]:
-    """dR / du of each prompt's responses ``[N, T, d]``."""
+) -> tuple[list[Tensor], list[Tensor]]:
+    """The rewards of each prompt's responses ``[N]``, and dR / du ``[N, T, d]``."""
     each = [(k, own, u[k][i]) for k, rows in enumerate(read) for i, own in enumerate(rows)]
+    values: list[Tensor] = []
     found: list[Tensor] = []
     for part in _portions([len(own.row) for _, own, _ in each], each, settings):
-        _, gradients = models.reward.gradients(
+        rewards, gradients = models.reward.gradients(
             [own.before for _, own, _ in part],
             [row[: len(own.moving)] for _, own, row in part],
             [own.after for _, own, _ in part],
+            [own.moving for _, own, _ in part],
         )
         for (k, _, _), gradient in zip(part, gradients, strict=True):
             if not bool(gradient.isfinite().all()):
@@ -211,9 +220,13 @@ def _gradients(
                     responses[k].index,
                     "the reward's gradient is not finite; a wider --rm-dtype may keep it so",
                 )
+        values.append(rewards)
         found += gradients
     rows_of = iter(found)
-    return [pad_sequence([next(rows_of) for _ in rows], True) for rows in read]
+    return (
+        list(torch.split(torch.cat(values), [len(rows) for rows in read])),
+        [pad_sequence([next(rows_of) for _ in rows], True) for rows in read],
+    )
 
 
 def _velocity(
@@ -311,7 +324,7 @@ def decode(
         own = rows[start : start + len(of.rows)]
         movable = [row[: len(was)] for row, was in zip(own, of.movable, strict=True)]
         log_p = None if values is None else values[start : start + len(of.rows)]
-        done.append(replace(of, rows=own, movable=movable, log_likelihoods=log_p))
+        done.append(replace(of, rows=own, movable=movable, log_likelihoods=log_p, rewards=None))
         start += len(of.rows)
     return done
 
@@ -329,7 +342,13 @@ def until_stop(
         cut = models.language.cut(prompts, Generated(of.rows, log_p), settings.stop_strings)
         movable = [models.language.movable(row) for row in cut.rows]
         found.append(
-            replace(of, rows=cut.rows, movable=movable, log_likelihoods=cut.log_likelihoods)
+            replace(
+                of,
+                rows=cut.rows,
+                movable=movable,
+                log_likelihoods=cut.log_likelihoods,
+                rewards=None,
+            )
         )
     return found
 
@@ -369,10 +388,17 @@ def distance(models: Models, responses: Responses, u: Tensor) -> list[float]:
 def rewards(
     models: Models, responses: Sequence[Responses], settings: AlignSettings
 ) -> list[Tensor]:
-    """The rewards of each prompt's responses ``[N]``."""
-    each = [own.row for of in responses for own in readings(models, of)]
-    found = [models.reward.rewards(part) for part in _portions([*map(len, each)], each, settings)]
-    return list(torch.split(torch.cat(found), [len(of.rows) for of in responses]))
+    """The rewards of each prompt's responses ``[N]``; those that are known are not read again."""
+    each = [own for of in responses if of.rewards is None for own in readings(models, of)]
+    found = [
+        models.reward.rewards([own.row for own in part], [own.before for own in part])
+        for part in _portions([len(own.row) for own in each], each, settings)
+    ]
+    rows = iter(torch.cat(found) if found else ())
+    return [
+        torch.stack([next(rows) for _ in of.rows]) if of.rewards is None else of.rewards
+        for of in responses
+    ]
 
 
 def log_likelihoods(

@@ -702,10 +702,9 @@ class RewardJudge:
             return self.reader.by_text(item.content, item.response).row
         tokens = list(item.tokens)
         movable, end = (tokens, []) if item.end is None else (tokens[:-1], tokens[-1:])
-        known = self.reader.tokenizer.get_vocab().get(item.end) in end
-        return self.reader.by_tokens(
-            item.content, item.prompt_tokens, movable, end if known else []
-        ).row
+        known = item.end is not None and self.reader.vocabulary.get(item.end) == tokens[-1]
+        each = [(movable, end if known else [])]
+        return self.reader.by_tokens(item.content, item.prompt_tokens, each)[0].row
 
 
 def by_judge(verdicts: Sequence[Verdict]) -> Iterator[tuple[str, list[Verdict]]]:

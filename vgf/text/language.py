@@ -7,12 +7,10 @@ except for rounding.
 
 from __future__ import annotations
 
-import copy
-import inspect
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -21,7 +19,6 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import (
-    DynamicCache,
     GenerationConfig,
     LogitsProcessor,
     LogitsProcessorList,
@@ -33,17 +30,10 @@ from transformers import (
 )
 
 from ..backends.base import Backend
+from .caching import PromptCache
 from .reward import position_limit
 from .settings import AlignSettings
 from .tokens import added_text, character_spans, encode
-
-try:
-    from transformers.cache_utils import DynamicLayer
-except ImportError:  # before transformers 4.54: every cache is computed anew
-
-    class DynamicLayer:  # type: ignore[no-redef]
-        """No layer is one."""
-
 
 SAMPLE, DIRECTION = 1, 2  # the purposes of random numbers
 
@@ -87,7 +77,6 @@ class LanguageModel:
         pad: the padding token.
         allowed: booleans ``[V]``, false for special tokens and ends; V is the number of tokens that
             a response can have.
-        prefixes: the last prompts' cache, which sampling and decoding share.
     """
 
     model: Any
@@ -95,7 +84,6 @@ class LanguageModel:
     ends: tuple[int, ...]
     pad: int
     allowed: Tensor
-    prefixes: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def device(self) -> torch.device:
@@ -254,59 +242,28 @@ class LanguageModel:
             pad_token_id=self.pad,
             eos_token_id=list(ends) or None,
         )
-        seen = _Seen()
+        picked = _Picked(pick)
         with _without_its_defaults(self.model):
             out = self.model.generate(
                 input_ids=ids.to(self.device),
                 attention_mask=mask.to(self.device),
                 generation_config=own,
-                logits_processor=LogitsProcessorList([seen.keep, *pick, seen.note]),
+                logits_processor=LogitsProcessorList([picked]),
                 stopping_criteria=StoppingCriteriaList(stop),
-                **self._prefix(prompts, width),
+                **self._prefix(prompts),
             )
         rows: list[list[int]] = out[:, width:].tolist()
-        return rows, torch.stack(seen.log_p, 1).tolist()
+        return rows, torch.stack(picked.log_p, 1).tolist()
 
-    def _prefix(self, prompts: Sequence[list[int]], width: int) -> dict[str, Any]:
-        """The cache of the prompts but for their last tokens, computed once for equal prompts.
+    @cached_property
+    def prefixes(self) -> PromptCache:
+        """The last prompts' cache, which sampling and decoding share."""
+        return PromptCache(self.model)
 
-        Nothing where it would save nothing, or where the model keeps another kind of cache.
-        """
-        unique = list(dict.fromkeys(map(tuple, prompts)))
-        if len(unique) == len(prompts) or width == 1:
-            return {}
-        accepts = inspect.signature(self.model.forward).parameters
-        name = "cache" if "cache" in accepts else "past_key_values"
-        if name not in accepts or "position_ids" not in accepts:
-            return {}
-        key = (width, *unique)
-        if key not in self.prefixes:
-            self.prefixes.clear()
-            self.prefixes[key] = self._prefill(unique, width, name)
-        kept = self.prefixes[key]
-        if kept is None:
-            return {}
-        place = {row: i for i, row in enumerate(unique)}
-        cache = copy.deepcopy(kept)
-        rows = [place[tuple(prompt)] for prompt in prompts]
-        cache.batch_select_indices(torch.tensor(rows, device=self.device))
-        return {name: cache}
-
-    def _prefill(self, unique: list[tuple[int, ...]], width: int, name: str) -> Any:
-        ids = torch.tensor([[self.pad] * (width - len(row)) + list(row) for row in unique])
-        mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in unique])
-        ids, mask = ids[:, :-1].to(self.device), mask[:, :-1].to(self.device)
-        found = self.model(
-            input_ids=ids,
-            attention_mask=mask,
-            position_ids=(mask.cumsum(-1) - 1).clamp(min=0),
-            use_cache=True,
-        )
-        cache = getattr(found, name, None)
-        layers = getattr(cache, "layers", [])
-        plain = type(cache) is DynamicCache and all(isinstance(x, DynamicLayer) for x in layers)
-        linear = any("Linear" in type(x).__name__ for x in layers)
-        return cache if plain and layers and not linear else None
+    def _prefix(self, prompts: Sequence[list[int]]) -> dict[str, Any]:
+        """The cache of the prompts but for their last tokens, where the model has one."""
+        found = self.prefixes.of([row[:-1] for row in prompts], self.pad, self.device)
+        return {} if found is None else found[0]
 
 
 def _until(row: list[int], ends: tuple[int, ...]) -> int:
@@ -324,22 +281,22 @@ def _without_its_defaults(model: Any) -> Iterator[None]:
         model.generation_config = before
 
 
-class _Seen:
-    """The base model's own log-probability of every token that is picked."""
+class _Picked(LogitsProcessor):
+    """Some processors, and the base model's own log-probability of every token that they pick.
 
-    def __init__(self) -> None:
-        self.scores: Tensor | None = None
+    They are one, as transformers looks at the signature of each at every token.
+    """
+
+    def __init__(self, pick: Sequence[Any]) -> None:
+        self.pick = pick
         self.log_p: list[Tensor] = []
 
-    def keep(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        self.scores = scores
-        return scores
-
-    def note(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        assert self.scores is not None
-        own = self.scores.float()
-        picked = own.gather(1, scores.argmax(-1, keepdim=True))[:, 0]
-        self.log_p.append((picked - own.logsumexp(-1)).double())
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        own = scores.float()
+        for one in self.pick:
+            scores = one(input_ids, scores)
+        found = own.gather(1, scores.argmax(-1, keepdim=True))[:, 0]
+        self.log_p.append((found - own.logsumexp(-1)).double())
         return scores
 
 
@@ -385,11 +342,10 @@ class _Gumbel(LogitsProcessor):
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         scores = scores.double()
-        noise = [
-            torch.empty_like(row).exponential_(generator=random).log()
-            for row, random in zip(scores, self.generators, strict=True)
-        ]
-        return scores - torch.stack(noise)
+        noise = torch.empty_like(scores)
+        for row, random in zip(noise, self.generators, strict=True):
+            row.exponential_(generator=random)
+        return scores - noise.log_()
 
 
 class _Decoding(LogitsProcessor):

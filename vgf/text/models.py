@@ -202,7 +202,7 @@ class Models:
         if self.reward.limit is not None:
             try:
                 if self.bridge is None:
-                    read = self.reader.by_tokens(content, tokens, [], [])
+                    read = self.reader.by_tokens(content, tokens, [([], [])])[0]
                 else:
                     read = self.reader.by_text(content, "")
             except VGFError as error:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -68,6 +69,12 @@ class Reader:
             self.base is not None and not differences(self.base, self.tokenizer)
         )
 
+    @cached_property
+    def vocabulary(self) -> dict[str, int]:
+        """The reward model's tokens, with the added ones."""
+        found: dict[str, int] = self.tokenizer.get_vocab()
+        return found
+
     def frame(self, content: Content) -> Frame:
         """What stands around a response to this prompt.
 
@@ -89,39 +96,51 @@ class Reader:
         return Reading(before, [token for token, _, _ in own], after, spans)
 
     def by_tokens(
-        self, content: Content, prompt: Sequence[int], movable: list[int], end: list[int]
-    ) -> Reading:
-        """A response by its tokens, of the one vocabulary.
+        self,
+        content: Content,
+        prompt: Sequence[int],
+        responses: Sequence[tuple[list[int], list[int]]],
+    ) -> list[Reading]:
+        """Responses to one prompt by their tokens, of the one vocabulary.
 
         A conversation ends as the reward model's chat template ends it. A plain text ends with the
         token that ended the response, if the reward model has it, and with what its tokenizer adds
         after a text.
 
+        Args:
+            content, prompt: the prompt, and the base model's tokens of it.
+            responses: for each the tokens that move, and the one that ended it, if one did.
+
         Raises:
             VGFError: a conversation whose special tokens a reward model without a template lacks.
         """
+        closing = list[int]()
         if not isinstance(content, str):
             if has_template(self.tokenizer):
                 before, after = frame_tokens(self.tokenizer, self.frame(content))
-                return Reading(before, movable, after)
+                return [Reading(before, movable, after) for movable, _ in responses]
             strange = [i for i in prompt if not self._knows(i)]
             if strange:
                 raise VGFError(
                     "the reward model has no chat template, and lacks the token "
                     f"{self.base.convert_ids_to_tokens(strange[0])!r} of the base model's"
                 )
-            return Reading(list(prompt), movable, [i for i in end if self._knows(i)])
-        before = encode_plain(self.tokenizer, content)
-        after = [i for i in end if self._knows(i)]
-        closing = frame(self.tokenizer)[1]
-        return Reading(before, movable, after if after == closing else after + closing)
+            before = list(prompt)
+        else:
+            before = encode_plain(self.tokenizer, content)
+            closing = frame(self.tokenizer)[1]
+        found = []
+        for movable, end in responses:
+            after = [i for i in end if self._knows(i)]
+            found.append(Reading(before, movable, after if after == closing else after + closing))
+        return found
 
     def _knows(self, token: int) -> bool:
         """Whether the reward model has this token of the base model under its number."""
         if self.base is self.tokenizer:
             return True
         text = self.base.convert_ids_to_tokens(token)
-        return self.tokenizer.get_vocab().get(text) == token
+        return self.vocabulary.get(text) == token
 
 
 def alignment(

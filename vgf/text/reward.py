@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from ..support.errors import VGFError
+from .caching import PromptCache
 from .settings import AlignSettings
 
 _SOME_TOKEN = -1  # of a response that moves: it is no padding
@@ -69,12 +70,25 @@ class RewardModel:
         return position_limit(self.model)
 
     @torch.no_grad()
-    def rewards(self, rows: Sequence[list[int]]) -> Tensor:
-        """The reward of each row of tokens ``[B]``, prompt and response together."""
-        return self._read([self.embed(row) for row in rows], [self.read_at(row) for row in rows])
+    def rewards(
+        self, rows: Sequence[list[int]], prompts: Sequence[list[int]] | None = None
+    ) -> Tensor:
+        """The reward of each row of tokens ``[B]``, prompt and response together.
+
+        Args:
+            rows: of tokens.
+            prompts: what each begins with, to be read once for all rows and calls; None reads whole
+                rows.
+        """
+        at = [self.read_at(row) for row in rows]
+        return self._read([self.embed(row) for row in rows], at, prompts)
 
     def gradients(
-        self, prompts: Sequence[list[int]], u: Sequence[Tensor], ends: Sequence[list[int]]
+        self,
+        prompts: Sequence[list[int]],
+        u: Sequence[Tensor],
+        ends: Sequence[list[int]],
+        tokens: Sequence[list[int]] | None = None,
     ) -> tuple[Tensor, list[Tensor]]:
         """Rewards, and their gradients with respect to the embeddings of the responses.
 
@@ -82,22 +96,27 @@ class RewardModel:
             prompts: rows of tokens before the embeddings.
             u: for each row, embeddings ``[T_i, d]``.
             ends: rows of tokens after them, which may be empty.
+            tokens: for each row, the T_i tokens that the embeddings started from: the reward is
+                read where theirs is. None: none of them is padding.
 
         Returns:
             Rewards ``[B]``, and for each row dR / du ``[T_i, d]``.
         """
         free = [row.detach().requires_grad_() for row in u]
         own = self.model.get_input_embeddings().weight.dtype
+        if tokens is None:
+            tokens = [[_SOME_TOKEN] * len(row) for row in u]
         parts = list(zip(prompts, free, ends, strict=True))
         rows = [
             torch.cat([self.embed(prompt), row.to(own), self.embed(end)])
             for prompt, row, end in parts
         ]
         at = [
-            self.read_at([*prompt, *[_SOME_TOKEN] * len(row), *end]) for prompt, row, end in parts
+            self.read_at([*prompt, *row, *end])
+            for prompt, row, end in zip(prompts, tokens, ends, strict=True)
         ]
         with torch.enable_grad():
-            rewards = self._read(rows, at)
+            rewards = self._read(rows, at, prompts)
             found = torch.autograd.grad(rewards.sum(), free, allow_unused=True)
         none = zip(found, free, strict=True)  # a response without a token, or behind what is read
         return rewards.detach(), [torch.zeros_like(u) if g is None else g for g, u in none]
@@ -116,10 +135,13 @@ class RewardModel:
             found: Tensor = self.model.get_input_embeddings()(ids)
         return found
 
-    def _read(self, rows: list[Tensor], at: list[int]) -> Tensor:
+    def _read(
+        self, rows: list[Tensor], at: list[int], prompts: Sequence[list[int]] | None = None
+    ) -> Tensor:
         """The rewards of rows of embeddings ``[L_i, d]``, read at a position of each."""
         with _head_in_single(self.model):
-            found = self._outputs(rows, at)
+            found = None if prompts is None else self._after_prompts(rows, at, prompts)
+            found = self._outputs(rows, at) if found is None else found
         found = found.to(device=self.device, dtype=self.dtype)
         if self.label is not None and found.shape[1] > 1:
             others = [i for i in range(found.shape[1]) if i != self.label]
@@ -130,6 +152,72 @@ class RewardModel:
             wrong = reward[~reward.isfinite()].tolist()
             raise VGFError(f"the reward model gives {wrong}; a wider --rm-dtype may keep it finite")
         return reward
+
+    @cached_property
+    def prefixes(self) -> PromptCache:
+        """The last prompts' cache, which the steps and the scoring share."""
+        return PromptCache(self.model.base_model)
+
+    @cached_property
+    def shares_prompts(self) -> bool:
+        """Whether the prompt's cache can stand for the prompt.
+
+        It takes a decoder whose layers are not computed again for the gradient. It is asked for two
+        rows of tokens, once with the cache and once without.
+        """
+        if not hasattr(self.model, "score") or self.prefixes.name is None:
+            return False
+        if any(getattr(module, "gradient_checkpointing", False) for module in self.model.modules()):
+            return False
+        some = [i for i in range(min(self.vocabulary, 64)) if self.read_at([i, i]) == 1][:4]
+        if len(some) < 4:
+            return False
+        rows = [[*some, some[0]], [*some[:2], some[1], some[2]]]
+        embedded, at = [self.embed(row) for row in rows], [len(row) - 1 for row in rows]
+        with torch.no_grad():
+            plain = self._outputs(embedded, at)
+            cached = self._with_cache(embedded, at, [some, some[:2]])
+        if cached is None:
+            return False
+        plain, cached = plain.float(), cached.float()
+        eps = max(torch.finfo(dtype).eps for dtype in (self.model.dtype, torch.float32))
+        noise = 1e3 * eps * float(plain.abs().max())  # some layers are float32 in any model
+        apart = 0.1 * float((plain[0] - plain[1]).abs().max())
+        return float((plain - cached).abs().max()) <= min(noise, apart)
+
+    def _after_prompts(
+        self, rows: list[Tensor], at: list[int], prompts: Sequence[list[int]]
+    ) -> Tensor | None:
+        """:meth:`_outputs` with the prompts' cache; None where that cannot be done."""
+        early = any(i < len(prompt) for i, prompt in zip(at, prompts, strict=True))
+        return None if early or not self.shares_prompts else self._with_cache(rows, at, prompts)
+
+    def _with_cache(
+        self, rows: list[Tensor], at: list[int], prompts: Sequence[list[int]]
+    ) -> Tensor | None:
+        shared = self.prefixes.of(prompts, 0, self.device)
+        if shared is None:
+            return None
+        cache, before = shared
+        rest = [row[len(prompt) :] for row, prompt in zip(rows, prompts, strict=True)]
+        lengths = torch.tensor([len(row) for row in rest], device=self.device)
+        place = torch.arange(int(lengths.max()), device=self.device)
+        start = torch.tensor([len(prompt) for prompt in prompts], device=self.device)
+        body = self.model.base_model(
+            inputs_embeds=pad_sequence(rest, True),
+            attention_mask=torch.cat([before, (place < lengths[:, None]).long()], 1),
+            position_ids=start[:, None] + place,
+            use_cache=True,
+            **cache,
+        )
+        index = torch.tensor(at, device=self.device) - start
+        return self._head(body.last_hidden_state, index)
+
+    def _head(self, hidden: Tensor, at: Tensor) -> Tensor:
+        """A decoder's head on one token of each row."""
+        rows = torch.arange(len(hidden), device=hidden.device)
+        found: Tensor = self.model.score(hidden[rows, at.to(hidden.device)])
+        return found
 
     def _outputs(self, rows: list[Tensor], at: list[int]) -> Tensor:
         """The model's outputs ``[B, labels]``."""
@@ -142,10 +230,7 @@ class RewardModel:
                 ).long(),
                 use_cache=False,
             )
-            hidden = body.last_hidden_state
-            index = torch.tensor(at, device=hidden.device)
-            read: Tensor = self.model.score(hidden[torch.arange(len(rows)), index])
-            return read
+            return self._head(body.last_hidden_state, torch.tensor(at))
         # any other head reads whole rows: those of one length at a time, without padding
         found: list[Any] = [None] * len(rows)
         for length in dict.fromkeys(map(len, rows)):
