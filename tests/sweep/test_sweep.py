@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import signal
 import subprocess
@@ -386,12 +387,16 @@ def test_a_ray_cluster_loses_nodes(tmp_path: Path, data: Path) -> None:
 
 
 @pytest.mark.slow
-def test_submitit(tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_submitit(tmp_path: Path, data: Path) -> None:
     """A job array, with submitit's executor of this machine in SLURM's place."""
     need("submitit")
+    closed: list[bool] = []
+    of_others = logging.NullHandler()
+    of_others.close = lambda: closed.append(True)  # type: ignore[method-assign]
     spec, out = write_spec(tmp_path, data, 2, 40), tmp_path / "out"
     assert sweep(spec, out, "--engine", "slurm", "--slurm", "cluster=local", "timeout_min=5") == 0
     assert summary(states(out)) == "2 runs: 2 finished"
+    assert not closed
     assert sweep(spec, tmp_path / "straight") == 0
     assert last_arrays(out) == last_arrays(tmp_path / "straight")
     write_cells(tmp_path / "more", read_spec(spec))

@@ -298,6 +298,8 @@ def run_slurm(
     Raises:
         VGFError: SLURM is not here, or an option is unknown.
     """
+    # or its import closes the log handlers, and so the streams, of all other libraries
+    os.environ.setdefault("SUBMITIT_LOG_LEVEL", "NOCONFIG")
     submitit = need("submitit", "slurm")
     settings = dict(options)
     cluster = settings.pop("cluster", "slurm")
