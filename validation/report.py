@@ -4,7 +4,7 @@
     python -m validation.report --out FOLDER   # from the records in another folder
 
 Nothing is run: the report is made from the JSON files and the SVG figures beside them. What has no
-record is listed as not run.
+record is listed as not run; a record of an experiment that is not listed here comes last.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from vgf.support.files import write_atomically
 
 from .claims import CLAIMS
 from .experiment import Data, answer, blocks, exit_status, made_by, read_record
+from .faults.__main__ import faults
 from .methods import EXPERIMENTS as METHODS
 from .pages import Block, Heading, Picture, Points, Table, Text, to_html, to_markdown
 from .record import RESULTS
@@ -33,7 +34,10 @@ EXPERIMENTS = {
     "toy": "python -m validation.toy",
     "scaling": "python -m validation.scaling RUN",
     **{one.name: f"python -m validation.methods {one.name}" for one in METHODS},
+    "budget-puzzle-3x3": "python -m validation.budget",
     "online": "python -m validation.online",
+    "regimes": "python -m validation.regimes",
+    "authors": "python -m validation.authors --checkout NAME=PATH",
     "sources": "python -m validation.sources",
     "language": "python -m validation.language",
     "smollm2": "python -m validation.language.smollm2",
@@ -43,12 +47,34 @@ EXPERIMENTS = {
     "bench-amx": "python -m validation.bench RECORD ...",
     "published": "python -m validation.published",
 }
-# Claims are counted in groups: the paper's, this package's, and what it set itself for its speed.
+# Claims are counted in groups: the paper's, this package's goals for its speed, and its own.
 SPEED = ("bench-cpu", "bench-gpu", "bench-amx")
-OWN = ("sources", "precision")
-PAPER = tuple(name for name in EXPERIMENTS if name not in (*SPEED, *OWN))
+PAPER = (
+    *(claim.name for claim in CLAIMS),
+    "toy",
+    "scaling",
+    *(one.name for one in METHODS),
+    "budget-puzzle-3x3",
+    "online",
+    "language",
+    "smollm2",
+    "published",
+)
 PARITY = "python -m validation.parity"
+FAULTS = "python -m validation.faults"
+# Records that are no experiment's, and pages that show them.
+APART = ("check-others", "faults", "flow", "hopper-policy", "matrix", "revisions")
 RUNS = "python -m validation.runs demo"
+
+
+# What the parts of the faults claim, and what counts their trials.
+FAULT_CLAIMS = {
+    "kills": ("a run that is killed ends as one that nobody stopped, bit for bit", "stops"),
+    "signals": ("so does a run that is told to stop", "stops"),
+    "fuzz": ("a mutated file is read, or refused in one line", "iterations"),
+    "environments": ("an environment that misbehaves is named, and nothing is lost", None),
+    "resources": ("so is a resource that is missing", None),
+}
 
 
 def load(path: Path) -> Data | None:
@@ -74,17 +100,30 @@ def collect(folder: Path) -> dict[str, Data | None]:
     Raises:
         VGFError: a damaged record.
     """
-    paths = {name: folder / f"{name}.json" for name in EXPERIMENTS}
+    found = [path.stem for path in sorted(folder.glob("*.json")) if not _apart(path.stem)]
+    paths = {name: folder / f"{name}.json" for name in dict.fromkeys([*EXPERIMENTS, *found])}
     return {name: read_record(path) if path.exists() else None for name, path in paths.items()}
 
 
-def overview(records: dict[str, Data | None], parities: dict[str, Data]) -> list[Block]:
+def _apart(name: str) -> bool:
+    return name in APART or name.startswith(("run-", "parity-"))
+
+
+def overview(
+    records: dict[str, Data | None], parities: dict[str, Data], faults: Data | None
+) -> list[Block]:
     """Every claim and whether it holds, counted in groups; and what was not run."""
     groups = {
         "The paper's claims": [row for name in PAPER for row in verdict_rows(name, records)],
         "This package's own claims": [
-            *(row for name in OWN for row in verdict_rows(name, records)),
+            *(
+                row
+                for name in records
+                if name not in (*PAPER, *SPEED)
+                for row in verdict_rows(name, records)
+            ),
             *parity_verdicts(parities),
+            *fault_verdicts(faults),
         ],
         "This package's goals for its speed": [
             row for name in SPEED for row in verdict_rows(name, records)
@@ -131,6 +170,30 @@ def parity_verdicts(parities: dict[str, Data]) -> list[list[str]]:
     return rows or [[PARITY, "", "not run", ""]]
 
 
+def fault_verdicts(record: Data | None) -> list[list[str]]:
+    """The same of the faults: a row for each part that was tried."""
+    if record is None:
+        return [[FAULTS, "", "not run", ""]]
+    wrong = [line.partition(": ")[0] for line in faults(record)]
+    rows = []
+    for part, (claim, counter) in FAULT_CLAIMS.items():
+        tried = sum(row[counter] if counter else 1 for row in record.get(part, {}).values())
+        evidence = f"{tried:,} tried, {wrong.count(part)} not so"
+        if tried:
+            rows.append(["Faults", claim, answer(part not in wrong), evidence])
+    return rows
+
+
+def pages_apart(folder: Path) -> list[Block]:
+    """The pages that are not part of the report, by their titles."""
+    found: list[str] = []
+    for path in sorted(folder.glob("*.md")):
+        if path.stem in APART or (path.name != MARKDOWN and not path.with_suffix(".json").exists()):
+            title = path.read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ")
+            found.append(f"[{title}]({path.name})")
+    return [Heading("Pages of their own"), Points(found)] if found else []
+
+
 def parity_blocks(folder: Path, parities: dict[str, Data]) -> list[Block]:
     """The parity table in short: a row for each backend and dtype."""
     found: list[Block] = [Heading("Parity with the specification")]
@@ -150,8 +213,6 @@ def parity_blocks(folder: Path, parities: dict[str, Data]) -> list[Block]:
             header = ("backend", "dtype", "matmul", "updates", "worst relative error", "training")
             rows = [drift_row(group) for group in by_backend(parity["drift"]).values()]
             found.append(Table("Whole updates against the specification in float64", header, rows))
-    if (folder / "mistakes.md").exists():
-        found.append(Text("Evidence that the checks can fail: [planted mistakes](mistakes.md)."))
     return found
 
 
@@ -224,7 +285,10 @@ def page(folder: Path) -> list[Block]:
     records = collect(folder)
     loaded = {path.stem: load(path) for path in sorted(folder.glob("parity-*.json"))}
     parities = {name: parity for name, parity in loaded.items() if parity is not None}
-    found: list[Block] = [Heading(TITLE, 1), *overview(records, parities)]
+    found: list[Block] = [
+        Heading(TITLE, 1),
+        *overview(records, parities, load(folder / "faults.json")),
+    ]
     found.append(
         Points(
             [
@@ -238,7 +302,7 @@ def page(folder: Path) -> list[Block]:
             found += [Heading(name), Text(f"Not run. `{EXPERIMENTS[name]}` makes it.")]
         else:
             found += [block for block in blocks(record, 2) if drawn(block, folder)]
-    return [*found, *parity_blocks(folder, parities), *run_blocks(folder)]
+    return [*found, *parity_blocks(folder, parities), *run_blocks(folder), *pages_apart(folder)]
 
 
 def drawn(block: Block, folder: Path) -> bool:

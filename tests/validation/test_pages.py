@@ -303,6 +303,16 @@ def test_the_report_holds_the_records_and_needs_no_other_file(tmp_path):
     assert (tmp_path / "report.html").read_bytes() == before
 
 
+def test_nothing_recorded_is_missing_from_the_report():
+    """Every page of validation/results is in it, or linked to."""
+    text = to_markdown(reports.page(RESULTS))
+    for path in RESULTS.glob("*.md"):
+        titled = path.read_text().partition("\n")[0].removeprefix("# ")
+        assert path.stem == "report" or titled in text or f"({path.name})" in text, path
+    for claim in ("an environment that misbehaves is named", "every backend computes the"):
+        assert claim in text
+
+
 def test_a_failed_claim_is_seen_in_the_report(tmp_path):
     experiment = replace(
         choose(CLAIMS, "distance"),
