@@ -614,7 +614,7 @@ def test_filters(words: list[str], number: int, capsys: pytest.CaptureFixture[st
         (["run", "--preset", "cube-singel-task2"], "did you mean cube-single-task2-avgf"),
         (
             ["run", "--preset", "scene-task2", "--method", "bc", "--budget-steps", "5"],
-            "method 'bc' moves no particles; budget.steps must be 0",
+            "--method 'bc' moves no particles; --budget-steps must be 0",
         ),
     ],
 )

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import inspect
 import json
 import math
 from collections.abc import Iterator, Mapping
@@ -56,10 +57,11 @@ def _arguments(docstring: str) -> dict[str, str]:
     """The ``Args:`` of a docstring, by name."""
     texts: dict[str, str] = {}
     names: list[str] = []
-    section = docstring.partition("Args:\n")[2].partition("\n\n")[0]
+    # since 3.13 the compiler takes away the indentation that a docstring's lines share
+    section = inspect.cleandoc(docstring).partition("Args:\n")[2].partition("\n\n")[0]
     for line in section.splitlines():
         text = line.strip()
-        if len(line) - len(line.lstrip()) <= 8:
+        if len(line) - len(text) <= 4:
             head, _, text = text.partition(":")
             names = [name.strip() for name in head.split(",")]
         for name in names:
