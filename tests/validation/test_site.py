@@ -39,8 +39,17 @@ def test_a_page_has_equation_code_parity_and_mistakes() -> None:
     assert ":pyobject: phi" in text
     assert re.search(r"\| torch \| float64 \| cpu \| \d+ \| \d\.\de-\d\d \| 0\.\d+ \|", text)
     assert "your phi lacks the 1/N" in text
+    assert "`vgf vectors vectors --only phi`" in text
+    assert "- Entropy term: here, on with a temperature" in text
     path, line = book.place(book.functions()["phi"])
     assert (ROOT / path).read_text().splitlines()[line - 1].startswith("def phi(")
+
+
+def test_departures_are_rows_of_the_table() -> None:
+    known = book.departures()
+    assert len(known) == book.TABLES.read_text().partition("| Held by |")[2].count("\n| ")
+    assert set(book.DEPARTURES) <= set(book.functions())
+    assert {what for rows in book.DEPARTURES.values() for what in rows} <= set(known)
 
 
 def test_the_paper_leads_to_the_code() -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from vgf import spec
+from vgf.checker.subjects import SUBJECTS
 from vgf.support.toml import read_toml
 from vgf.testing import VARIANTS
 
@@ -22,6 +23,25 @@ from ..record import RESULTS
 ROOT = Path(__file__).parents[2]
 TABLES = ROOT / "vgf" / "spec" / "README.md"
 EQUATIONS: Mapping[str, str] = read_toml(Path(__file__).parent / "equations.toml")
+# Pages of results that say who agrees with the specification; the first that there is.
+AGREEMENT = ("conformance", "check-others")
+# Rows of the table of departures, by the function that each is about.
+DEPARTURES = {
+    "repulsion": ("Repulsion",),
+    "repulsion_through_bandwidth": ("Repulsion",),
+    "rbf_kernel": ("Kernel",),
+    "squared_distances": ("Distances",),
+    "phi": ("Entropy term", "Kernel left out"),
+    "flow_step": ("Particle step",),
+    "clip_velocity": ("Clip of A-VGF's velocity",),
+    "amortised_transport": ("Clip of A-VGF's velocity",),
+    "polyak": ("Target network",),
+    "update": ("Target network", "Learning rates", "Random numbers"),
+    "critic_loss": ("Loss of the critics", "SQL's alpha"),
+    "activate": ("GELU",),
+    "mlp": ("LayerNorm",),
+    "layer_norm": ("LayerNorm's variance",),
+}
 _SECTION = re.compile(r"\n\n(Shapes|Equation|Raises|Source):\n")
 
 
@@ -63,6 +83,19 @@ def sections(function: Any) -> dict[str, str]:
     head, *parts = _SECTION.split(inspect.getdoc(function) or "")
     pairs = zip(parts[::2], parts[1::2], strict=True)
     return {"": head, **{name: inspect.cleandoc(text) for name, text in pairs}}
+
+
+def departures() -> dict[str, str]:
+    """Where the authors' code differs, in a sentence for each row of the table."""
+    rows = TABLES.read_text(encoding="utf-8").partition("| Held by |\n")[2].splitlines()[1:]
+    found = {}
+    for row in rows:
+        cells = [cell.strip() for cell in row.strip("|").split(" | ")]
+        if len(cells) != 5:
+            break
+        what, here, theirs, setting, _ = cells
+        found[what] = f"{what}: here, {here}; there, {theirs}; to follow them: {setting}."
+    return found
 
 
 def place(function: Any) -> tuple[Path, int]:
@@ -116,6 +149,16 @@ def entry(name: str, number: str, rows: list[dict[str, Any]]) -> str:
         "```",
         "",
     ]
+    if name in SUBJECTS:
+        lines += [
+            f"**Test vectors.** `vgf vectors vectors --only {name}` writes inputs, results and "
+            "tolerances as JSON; [what they hold](../validation/consumers/README.md).",
+            "",
+        ]
+    if name in DEPARTURES:
+        known = departures()
+        lines += ["**Where the authors' code differs.**", ""]
+        lines += [f"- {known[what]}" for what in DEPARTURES[name]] + [""]
     if rows:
         lines += [
             "| Backend | dtype | device | examples | worst, relative | of the tolerance |",
@@ -132,6 +175,11 @@ def entry(name: str, number: str, rows: list[dict[str, Any]]) -> str:
         lines += ["Planted mistakes that its check catches:", ""]
         lines += [f"- {plain(says)}" for says in mistakes] + [""]
     return "\n".join(lines)
+
+
+def agreement() -> str:
+    """The page that says whose code agrees with the specification, as it was measured."""
+    return next(name for name in AGREEMENT if (RESULTS / f"{name}.md").exists())
 
 
 def cited() -> dict[str, list[str]]:
@@ -199,6 +247,7 @@ def pages() -> dict[str, str]:
             "Symbols, conventions and departures <../vgf/spec/README>",
             *listed,
             "places",
+            f"Who agrees with it <../validation/results/{agreement()}>",
             "```",
             "",
         ]

@@ -148,7 +148,8 @@ def reference() -> str:
 
 def listed(results: Path) -> str:
     """The page that lists the results."""
-    names = [path.stem for path in sorted(results.glob("*.md")) if path.stem != "report"]
+    elsewhere = ("report", book.agreement())
+    names = [path.stem for path in sorted(results.glob("*.md")) if path.stem not in elsewhere]
     return "\n".join(
         [
             "# Results",
