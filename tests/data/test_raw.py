@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from vgf.benchmarks.files import read_file
 from vgf.data import RawData, read_npz, return_range, to_dataset
-from vgf.data.raw import reward_scale
+from vgf.data.raw import equal_returns
 from vgf.support.errors import VGFError
 
 quick = hypothesis.settings(max_examples=80, deadline=None, derandomize=True)
@@ -166,11 +166,34 @@ def test_normalised_rewards_span_1000(found: dict[str, Any], shift: float) -> No
     )
 
 
-def test_equal_returns_cannot_be_normalised() -> None:
-    with pytest.raises(
-        VGFError, match=r"all complete trajectories have the return 2, .*--no-normalise"
-    ):
-        reward_scale(np.ones(4), np.array([0, 1, 0, 1]), "here")
+@pytest.mark.parametrize(
+    ("rewards", "ends"),
+    [
+        ([0, 0, 0, 0], [0, 1, 0, 1]),  # the goal is never reached
+        ([1, 2, 2, 1], [0, 1, 0, 1]),
+        ([1, 2, 3, 4], [0, 0, 0, 1]),  # one trajectory
+        ([1, 2, 3, 4], [0, 0, 0, 0]),  # none that ends
+        ([0.1, 0.2, 0.3, 0.3, 0.2, 0.1], [0, 0, 1, 0, 0, 1]),  # equal but for the order of the sum
+    ],
+)
+def test_equal_returns_are_not_scaled_and_said(rewards: list[float], ends: list[int]) -> None:
+    fields = {
+        "observations": np.zeros((len(ends), 2)),
+        "actions": np.zeros((len(ends), 1)),
+        "rewards": np.array(rewards),
+        "terminals": np.array(ends),
+    }
+    raw = RawData(fields, "here", reward_shift=-1.0, normalise_rewards=True)
+    dataset = to_dataset(raw)
+    assert dataset.reward_scale == 1.0
+    plain = to_dataset(dataclasses.replace(raw, normalise_rewards=False))
+    np.testing.assert_array_equal(dataset.rewards, plain.rewards)
+    (line,) = equal_returns(raw)
+    assert line.startswith("all complete trajectories have the return ")
+    fields["rewards"] = np.arange(len(ends), dtype=float) ** 2
+    fields["terminals"][[1, -1]] = 1
+    assert equal_returns(RawData(fields, "here", normalise_rewards=True)) == ()
+    assert equal_returns(dataclasses.replace(raw, normalise_rewards=False)) == ()
 
 
 # --- faults --------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from ..data.npz import MEMORY
 from ..data.parts import Parts
-from ..data.raw import RawData, no_ends, outside_the_box
+from ..data.raw import RawData, equal_returns, no_ends, outside_the_box
 from ..environments.pool import MakeEnv
 from ..spec.types import Array
 from ..support.callbacks import Progress, Say
@@ -271,7 +271,12 @@ class Benchmark:
 
     def data_notes(self, raw: RawData) -> tuple[str, ...]:
         """What a reader of the results should know about the data; one line each."""
-        return (*raw.conventions(), *outside_the_box(raw), *no_ends(raw))
+        return (
+            *raw.conventions(),
+            *equal_returns(raw),
+            *outside_the_box(raw),
+            *no_ends(raw),
+        )
 
     # --- make environments, and score -----------------------------------------------------------
 

@@ -16,6 +16,7 @@ from .raw import (
     box_fault,
     box_of,
     ends_of,
+    equal_returns,
     in_rows,
     no_ends,
     outside_box,
@@ -158,7 +159,10 @@ def inspect(raw: RawData) -> Inspection:
         constant=constant,
         renamed=tuple(word for _, name in raw.renamed for word in name.split()),
         faults=tuple(faults),
-        remarks=tuple(_remarks(raw, duplicates, outside, constant, both)),
+        remarks=(
+            *(() if dataset is None else equal_returns(raw)),
+            *_remarks(raw, duplicates, outside, constant, both),
+        ),
         per_trajectory=(returns, steps),
     )
 

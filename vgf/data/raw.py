@@ -16,6 +16,7 @@ are taken where another flag says which of the two: beside `timeouts`, `terminal
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -169,8 +170,7 @@ def to_dataset(raw: RawData) -> Dataset:
 
     Raises:
         VGFError: a missing field, a wrong shape or type, lengths that differ, no rows, NaN or
-            infinity, a flag that is neither 0 nor 1, actions outside their box, or returns that
-            cannot be normalised.
+            infinity, a flag that is neither 0 nor 1, or actions outside their box.
     """
     fields = _checked(raw)
     observations = fields.pop("observations")
@@ -179,8 +179,7 @@ def to_dataset(raw: RawData) -> Dataset:
     done, ends = ends_of(raw, fields)
     # in float32, as is usual, so that they are those of other loaders to the bit
     rewards = fields["rewards"].astype(np.float32) + np.float32(raw.reward_shift)
-    until = ends if raw.returns_end_at_timeouts else done
-    scale = reward_scale(rewards, until, raw.source) if raw.normalise_rewards else 1.0
+    scale = reward_scale(*_scaled_by(raw, fields)) if raw.normalise_rewards else 1.0
     ends[-1] = True  # the end of the file
     keep = np.ones(len(ends), bool)
     if raw.transitions is not None:
@@ -356,19 +355,36 @@ def return_range(rewards: Array, ends: Array, steps: int = RETURN_STEPS) -> tupl
     return float(min(returns)), float(max(returns))
 
 
-def reward_scale(rewards: Array, ends: Array, source: str) -> float:
-    """1000 / (max return - min return); see :func:`return_range`.
+def reward_scale(low: float, high: float) -> float:
+    """1000 / (max return - min return), see :func:`return_range`; 1 where the two are equal.
 
-    Raises:
-        VGFError: all trajectories have the same return.
+    They are equal within the rounding of their sums, 1e-12 of their size. Data that never reach the
+    goal, or one trajectory alone, have no range to scale by.
     """
-    low, high = return_range(rewards, ends)
-    if high - low <= 0.0:
-        raise VGFError(
-            f"{source}: all complete trajectories have the return {low:g}, so rewards cannot be "
-            "scaled by the range of returns; use --no-normalise-rewards"
-        )
-    return RETURN_RANGE / (high - low)
+    return 1.0 if math.isclose(low, high, rel_tol=1e-12) else RETURN_RANGE / (high - low)
+
+
+def _scaled_by(raw: RawData, fields: Mapping[str, Array]) -> tuple[float, float]:
+    """The range of returns that rewards are scaled by."""
+    done, ends = ends_of(raw, fields)
+    rewards = fields["rewards"].astype(np.float32) + np.float32(raw.reward_shift)
+    return return_range(rewards, ends if raw.returns_end_at_timeouts else done)
+
+
+def equal_returns(raw: RawData) -> tuple[str, ...]:
+    """A line that says that rewards were to be scaled and have no range to scale by, if so.
+
+    Args:
+        raw: data that :func:`to_dataset` accepts.
+    """
+    if not raw.normalise_rewards:
+        return ()
+    rows = slice(None) if raw.transitions is None else raw.transitions
+    fields = {key: np.asarray(raw.arrays[key])[rows] for key in COLUMNS & raw.arrays.keys()}
+    low, high = _scaled_by(raw, fields)
+    if not math.isclose(low, high, rel_tol=1e-12):
+        return ()
+    return (f"all complete trajectories have the return {low:g}, so rewards are not scaled",)
 
 
 def _actions(raw: RawData, actions: Array) -> Array:

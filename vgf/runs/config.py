@@ -43,7 +43,7 @@ class TaskSettings:
         action_repeat: simulator steps for which every decision is held, in the data and in
             evaluation alike; above 1 in OGBench's pointmaze only.
         normalise_rewards: multiply rewards by 1000 / (max return - min return) over the data's
-            trajectories, as is usual for D4RL.
+            trajectories, as is usual for D4RL; not where their returns are all equal.
         standardise: shift and scale observations by the data's mean and standard deviation.
         qlearning_dataset: load a D4RL file as ``d4rl.qlearning_dataset`` does, and the authors'
             code after it: rows at timeouts and the file's last row are dropped, s' is the next
