@@ -22,6 +22,7 @@ import ast
 import contextlib
 import dataclasses
 import importlib
+import itertools
 import json
 import os
 import subprocess
@@ -52,6 +53,7 @@ from vgf.runs.config import (
     TaskSettings,
     TrainSettings,
 )
+from vgf.runs.evaluation import episode_seed, evaluate
 from vgf.runs.folder import git_revision
 from vgf.runs.loop import train
 from vgf.runs.presets import presets
@@ -80,6 +82,7 @@ EXACT = 0.0
 # What updates may differ by, relative to the largest number of each array: rounding, and for VGF
 # the cancellation in their squared distances, which they take from a Gram matrix.
 UPDATES = 1e-12
+UNGUARDED = 1e-9  # ours without the 1e-6 in their kernel's denominator
 STATES, ACTIONS = 4, 3  # sizes of what updates are compared on
 
 
@@ -93,6 +96,8 @@ class Setup:
         batch: rows of an update.
         steps: the largest test budget.
         episodes: of each generated data set.
+        maze_episodes, maze_updates, maze_batch: of the agents whose evaluations are compared.
+        maze_acted: episodes of each evaluation.
     """
 
     updates: int = 100
@@ -101,6 +106,10 @@ class Setup:
     batch: int = 16
     steps: int = 5
     episodes: int = 2
+    maze_episodes: int = 100
+    maze_updates: int = 1500
+    maze_batch: int = 128
+    maze_acted: int = 5
 
 
 # --- running theirs -----------------------------------------------------------------------------
@@ -326,7 +335,9 @@ def small(settings: Any, setup: Setup) -> Settings:
     return found
 
 
-def made(root: str, settings: Settings, recorded: Recorded) -> Any:
+def made(
+    root: str, settings: Settings, recorded: Recorded, sizes: tuple[int, int] = (STATES, ACTIONS)
+) -> Any:
     """An agent of theirs with our settings, in float64."""
     jax = need("jax", "jax")
     module, name = {
@@ -337,7 +348,7 @@ def made(root: str, settings: Settings, recorded: Recorded) -> Any:
     with modules_of(root) as load:
         theirs = load(module)
     config = config_of(settings, theirs.get_config())
-    agent = getattr(theirs, name).create(0, np.zeros((1, STATES)), np.zeros((1, ACTIONS)), config)
+    agent = getattr(theirs, name).create(0, *(np.zeros((1, n)) for n in sizes), config)
     recorded.take()
 
     def wide(x: Any) -> Any:
@@ -346,11 +357,36 @@ def made(root: str, settings: Settings, recorded: Recorded) -> Any:
     return jax.tree_util.tree_map(wide, agent)
 
 
-def compare_updates(root: str, settings: Settings, setup: Setup) -> tuple[float, float, Any, Any]:
-    """Updates of theirs and of ours: the largest difference of the states, and at the start."""
+def kernel_from_differences(x: Any, y: Any) -> Any:
+    """Their `rbf_kernel`, but that squared distances are sums of squared differences, as in ours.
+
+    Theirs takes them from a Gram matrix, ||x||^2 + ||y||^2 - 2 x.y, which rounds otherwise.
+    """
+    jnp = need("jax", "jax").numpy
+    distances = jnp.sum((x[:, :, None] - y[:, None]) ** 2, axis=-1)
+    median = jnp.median(distances, axis=(1, 2), keepdims=True)
+    sigma_squared = jnp.maximum(median / (2 * jnp.log(x.shape[1] + 1.0)), 1e-12)
+    gamma = 1 / (1e-6 + 2 * sigma_squared)
+    return jnp.exp(-gamma * distances), distances, 2 * gamma
+
+
+def compare_updates(
+    root: str, settings: Settings, setup: Setup, from_differences: bool = False
+) -> tuple[float, float, Any, Any]:
+    """Updates of theirs and of ours: the largest difference of the states, and at the start.
+
+    Args:
+        root: their checkout.
+        settings: of the agent.
+        setup: how many.
+        from_differences: theirs with :func:`kernel_from_differences`.
+    """
     settings = small(settings, setup)
-    with Recorded() as recorded:
+    with Recorded() as recorded, contextlib.ExitStack() as stack:
         agent = made(root, settings, recorded)
+        if from_differences:
+            scope = type(agent).update.__wrapped__.__globals__
+            stack.enter_context(mock.patch.dict(scope, {"rbf_kernel": kernel_from_differences}))
         state = vgf.spec.init_state(0, STATES, ACTIONS, settings)
         start = state_of(agent, settings)
         state = {**state, **start}
@@ -362,14 +398,14 @@ def compare_updates(root: str, settings: Settings, setup: Setup) -> tuple[float,
             state, _ = vgf.spec.update(state, batch, settings, noise)
         end = state_of(agent, settings)
         moved = largest(start["critic"], end["critic"])
-        actions = compare_actions(agent, state, settings, setup, recorded)
+        actions = compare_actions(agent, {**state, **end}, settings, setup, recorded)
     return largest(state, end), moved, actions, settings
 
 
 def compare_actions(
     agent: Any, state: Any, settings: Settings, setup: Setup, recorded: Recorded
 ) -> list[float]:
-    """Actions at L = 0, 1, ... in a few states, after the updates: the largest difference of each.
+    """Actions at L = 0, 1, ... in a few states, from the same parameters: their differences.
 
     A pick between two particles of nearly the same value may differ.
     """
@@ -401,7 +437,7 @@ class Row:
     """One thing compared.
 
     Args:
-        kind: "updates", "actions", "data" or "online".
+        kind: "updates", "distances", "actions", "episodes", "data" or "online".
         what: in words.
         difference: the largest; None where it could not be compared, and `note` says why.
         bound: what it may be at most.
@@ -443,7 +479,11 @@ def compared(root: str, what: str, settings: Settings, setup: Setup) -> Iterator
     """The rows of one agent, run."""
     found, moved, actions, settings = compare_updates(root, settings, setup)
     note = f"the critic's parameters changed by {moved:.2g} of their size"
-    yield Row("updates", what, found, UPDATES, note)
+    guarded = settings.method != "vgf" or settings.budget.kernel_guard > 0
+    yield Row("updates", what, found, UPDATES if guarded else UNGUARDED, note)
+    if settings.method == "vgf" and guarded and found > UPDATES:
+        again, *_ = compare_updates(root, settings, setup, from_differences=True)
+        yield Row("distances", what, again, UPDATES, f"with their Gram matrix {found:.2g}")
     shown = ", ".join(f"L = {i}: {worst:.1e}" for i, worst in enumerate(actions))
     yield Row("actions", what, max(actions), ACTION_BOUND, shown)
 
@@ -476,6 +516,10 @@ def agents() -> dict[str, Settings]:
             vgf_agent,
             {"critic_loss": "sparse", "sparse_alpha": 2.0},
         ),
+        "vgf, ours without the kernel's guard": (
+            vgf_agent,
+            {"budget": replace(vgf_agent.budget, kernel_guard=0.0)},
+        ),
         "vgf, min over critics in the flow": (vgf_agent, {"value_ensemble": "min"}),
         "vgf, learning rates apart, max over particles": (
             vgf_agent,
@@ -484,6 +528,143 @@ def agents() -> dict[str, Settings]:
         "avgf, normalised gradients": (avgf, {"normalise_gradients": True}),
     }
     return found | {what: replace(base, **change) for what, (base, change) in variants.items()}
+
+
+# --- episodes -----------------------------------------------------------------------------------
+
+MAZE = "pointmaze-medium-navigate-singletask-task1-v0"
+
+
+class SameEpisodes:
+    """An environment for their evaluation: every reset has the seed of the next of our episodes.
+
+    It takes actions and gives observations in float32, as ours does.
+    """
+
+    def __init__(self, env: Any, seed: int) -> None:
+        self.env, self.numbers, self.seed = env, itertools.count(), seed
+
+    def reset(self) -> Any:
+        """Theirs gives no seed."""
+        s, info = self.env.reset(seed=episode_seed(self.seed, next(self.numbers)))
+        return np.float32(s), info
+
+    def step(self, action: Any) -> Any:
+        """One step."""
+        s, *rest = self.env.step(np.float32(action))
+        return np.float32(s), *rest
+
+
+def learners(setup: Setup) -> dict[str, Settings]:
+    """The agents of both methods that learn the maze in a few updates."""
+    found = {}
+    for agent in agents().values():
+        if agent.method not in found:
+            found[agent.method] = replace(
+                small(agent, setup),
+                critic=replace(agent.critic, hidden=(64, 64)),
+                reference=replace(agent.reference, hidden=(64, 64)),
+                budget=replace(agent.budget, steps=1, step_size=0.3),
+                particles=5,
+                discount=0.98,
+                polyak=0.01,
+                learning_rate=1e-3,
+                actor_learning_rate=1e-3,
+            )
+    return found
+
+
+def episode_rows(setup: Setup, root: str) -> Iterator[Row]:
+    """Their evaluation and ours, of agents that their code trained, on the same episodes."""
+    with tempfile.TemporaryDirectory() as scratch, Recorded() as recorded:
+        task = make_task(
+            MAZE,
+            8,
+            scratch,
+            setup.maze_episodes,
+            workers=1,
+            success_timing="post",
+            action_clip_eps=1e-5,
+        )
+        for method, settings in learners(setup).items():
+            agent = trained(root, settings, task, setup, recorded)
+            for steps in (0, 1, 3):
+                found, note = same_episodes(root, agent, settings, task, steps, setup, recorded)
+                yield Row("episodes", f"{method}, L = {steps}", found, ACTION_BOUND, note)
+
+
+def trained(root: str, settings: Settings, task: Task, setup: Setup, recorded: Recorded) -> Any:
+    """An agent of theirs after updates by their code on a task's data."""
+    assert task.dataset is not None
+    agent = made(root, settings, recorded, (task.observation_dim, task.action_dim))
+    rng = np.random.default_rng(0)
+    fields = {name: np.asarray(array) for name, array in fields_of(task.dataset).items()}
+    for _ in range(setup.maze_updates):
+        rows = rng.integers(0, len(fields["rewards"]), setup.maze_batch)
+        batch = {name: array[rows].astype(np.float64) for name, array in fields.items()}
+        agent, _ = agent.update(batch)
+    recorded.take()
+    return agent
+
+
+def same_episodes(
+    root: str,
+    agent: Any,
+    settings: Settings,
+    task: Task,
+    steps: int,
+    setup: Setup,
+    recorded: Recorded,
+) -> tuple[float, str]:
+    """Theirs and ours at one test budget: the largest difference of an action, and the scores.
+
+    Infinite where a success, a return or a length differs.
+    """
+    assert task.make_env is not None
+    with modules_of(root, stand_ins()) as load, contextlib.closing(task.make_env(None)) as env:
+        monitor = load("envs.env_utils").EpisodeMonitor
+        evaluation = load("utils.evaluation")
+        with mock.patch.object(evaluation, "trange", range):  # without its progress bar
+            stats, played, _ = evaluation.evaluate_vgf_single(
+                agent, SameEpisodes(monitor(env), 0), steps, num_eval_episodes=setup.maze_acted
+            )
+    drawn = [noise.reshape(1, -1, task.action_dim) for noise in recorded.take()]
+    theirs = [np.array(episode["action"]) for episode in played]
+    returns = [float(np.sum(episode["reward"])) for episode in played]
+    successes = [float(episode["info"][-1]["success"]) for episode in played]
+    assert np.mean(successes) == stats["success"]
+    state, budget = state_of(agent, settings), replace(settings.budget, steps=steps)
+    noises, acted = iter(drawn), []
+
+    def policy(observations: Any, budget: Budget, noise: Any) -> Any:
+        particles = next(noises, noise["particles"])
+        given = {"particles": particles, "select": noise["select"]}
+        a, _ = vgf.spec.act(state, observations.astype(float), budget, settings, noise=given)
+        acted.append(a[0])
+        return a, {}
+
+    ours = evaluate(
+        policy,
+        task,
+        {"": budget},
+        particles=settings.particles,
+        episodes=setup.maze_acted,
+        num_envs=1,
+    ).records
+    same = (
+        [len(actions) for actions in theirs] == [record["length"] for record in ours]
+        and returns == [record["return"] for record in ours]
+        and successes == [record["success"] for record in ours]
+    )
+    apart = np.abs(np.array(acted) - np.concatenate(theirs)).max() if same else np.inf
+    note = (
+        f"{len(theirs)} episodes, {len(np.concatenate(theirs))} actions: success "
+        f"{100 * np.mean(successes):.0f} %, mean return {np.mean(returns):.1f}"
+    )
+    if not same:
+        found = [np.mean([record[key] for record in ours]) for key in ("success", "return")]
+        note += f"; ours {100 * found[0]:.0f} % and {found[1]:.1f}"
+    return float(apart), note
 
 
 # --- data ---------------------------------------------------------------------------------------
@@ -505,6 +686,7 @@ def stand_ins() -> dict[str, types.ModuleType]:
     found["gym.envs"].registry = types.SimpleNamespace(all=list)  # type: ignore[attr-defined]
     for name in ("Image", "Video", "Histogram"):
         setattr(found["wandb"], name, type(name, (), {}))
+    found["wandb"].log = lambda *_, **__: None  # type: ignore[attr-defined]
     found["wandb"].run = types.SimpleNamespace(project="here")  # type: ignore[attr-defined]
     return found
 
@@ -853,6 +1035,7 @@ def measure(setup: Setup, checkouts: Mapping[str, str]) -> Data:
     if VGF in checkouts:
         add(online_rows(checkouts[VGF]))
         add(ogbench_rows(setup, checkouts[VGF]))
+        add(episode_rows(setup, checkouts[VGF]))
         if D4RL in checkouts:
             add(d4rl_rows(checkouts[VGF], checkouts[D4RL]))
     add(update_rows(setup, checkouts))
@@ -891,8 +1074,12 @@ def judge(data: Data) -> list[Verdict]:
 
 
 CLAIMS = {
-    "updates": f"states after the updates are theirs within {UPDATES:g} of each array's size",
+    "updates": f"states after the updates are theirs within {UPDATES:g} of each array's size, or "
+    f"{UNGUARDED:g} without the guard",
+    "distances": f"where not, they are within {UPDATES:g} once theirs takes squared distances from "
+    "differences, as ours, and not from a Gram matrix",
     "actions": f"actions at every budget are theirs within {ACTION_BOUND:g}",
+    "episodes": f"episodes end alike, every action within {ACTION_BOUND:g}",
     "data": "data are theirs to the bit",
     "online": "every update online draws from the same transitions, in the same places",
 }
@@ -936,17 +1123,31 @@ def experiment(checkouts: Mapping[str, str] | None = None) -> Experiment:
             f"float64. Updates: {setup.updates} on made-up batches of {setup.batch} rows, networks "
             f"of {setup.depth} x {setup.width}, for every distinct agent among the presets, for "
             "variants, and for FQL; all parameters, the target and Adam's moments are compared. "
-            "Actions: of the trained agents, in four states. Data: their loaders and ours on "
-            "the same files. Online: their main.py and our loop, with an agent and an environment "
-            "that count; what each update draws from is compared."
+            "Actions: of the trained agents, in four states. Episodes: agents that their code "
+            f"trained for {setup.maze_updates:,} updates on pointmaze, each action held for 8 "
+            "steps, act in the same environment from the same start states, theirs in their "
+            "evaluation and ours in ours; every action, return, length and success is compared. "
+            "Data: their loaders and ours on the same files. Online: their main.py and our loop, "
+            "with an agent and an environment that count; what each update draws from is compared."
         ),
         setup=setup,
-        quick=replace(setup, updates=3, steps=1),
+        quick=replace(setup, updates=3, steps=1, maze_episodes=2, maze_updates=3, maze_acted=1),
         measure=lambda setup: measure(setup, checkouts or {}),
         judge=judge,
         tables=tables,
         remarks=remarks,
     )
+
+
+def checkouts_of(parser: argparse.ArgumentParser, texts: Sequence[str]) -> dict[str, str]:
+    """The folder of each checkout that a command names; a wrong one ends the command."""
+    checkouts = {}
+    for text in texts:
+        name, equals, path = text.partition("=")
+        if not equals or not Path(path).is_dir():
+            parser.error(f"--checkout {text}: write OWNER/NAME=PATH, with an existing folder")
+        checkouts[name] = str(Path(path).resolve())
+    return checkouts
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -957,12 +1158,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--checkout", action="append", default=[], metavar="OWNER/NAME=PATH")
     add_arguments(parser)
     args = parser.parse_args(argv)
-    checkouts = {}
-    for text in args.checkout:
-        name, equals, path = text.partition("=")
-        if not equals or not Path(path).is_dir():
-            parser.error(f"--checkout {text}: write OWNER/NAME=PATH, with an existing folder")
-        checkouts[name] = str(Path(path).resolve())
+    checkouts = checkouts_of(parser, args.checkout)
     if not checkouts and not args.redraw:
         parser.error(f"name a checkout, such as --checkout {VGF}=PATH")
     jax = need("jax", "jax")

@@ -271,12 +271,7 @@ class Benchmark:
 
     def data_notes(self, raw: RawData) -> tuple[str, ...]:
         """What a reader of the results should know about the data; one line each."""
-        return (
-            *raw.conventions(),
-            *equal_returns(raw),
-            *outside_the_box(raw),
-            *no_ends(raw),
-        )
+        return (*raw.conventions(), *equal_returns(raw), *outside_the_box(raw), *no_ends(raw))
 
     # --- make environments, and score -----------------------------------------------------------
 
