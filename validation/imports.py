@@ -3,33 +3,44 @@
     python -m validation.imports --checkout ryanxhr/vgf=PATH --checkout seohongpark/fql=PATH \\
         --checkout ColinQiyangLi/qam=PATH --checkout zhouzypaul/qgf=PATH
 
-Each code, in a process of its own, makes an agent of its own with networks of random numbers, saves
-it by its own `save_agent`, and acts on random states with noise that its own random keys give. The
-checkpoint is read by `vgf.runs.foreign`, and this package acts with that noise, in JAX in float32.
+Each code, in a process of its own, makes an agent of its own, moves its networks by random numbers
+so that none is 0, trains it by its own `update` on made-up transitions, saves it by its own
+`save_agent`, and acts on random states with noise that its own random keys give. The checkpoint is
+read by `vgf.runs.foreign`, and this package acts with that noise, in JAX in float32.
 What would refute the claim: an action that differs by more than 2e-5.
+
+Each agent's row is kept in the folder that VGF_VALIDATION_RUNS names (runs/imports): a run that was
+stopped goes on there.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from vgf import get_backend
+from vgf.runs.folder import git_revision
 from vgf.runs.foreign import import_agent, read_arrays
 from vgf.spec.operators import BPTT, QFQL, QGF, BestOfN, Gradient, Operator, Sample
 from vgf.support.errors import VGFError
+from vgf.support.files import read_json
+from vgf.support.settings_tree import short_hash
 
+from .authors import checkouts_of, revision
 from .experiment import Data, Experiment, Verdict, add_arguments, command_line, exit_status, run_one
 from .experiment import holds as all_hold
 from .pages import Table
+from .record import RUNS, write
 
 TOLERANCE = 2e-5
 
@@ -57,6 +68,18 @@ for name in ("network", "critic", "target_critic", "actor_bc", "q_grad", "policy
     part = getattr(agent, name, None)
     if part is not None and hasattr(part, "params"):
         agent = agent.replace(**{name: part.replace(params=shake(part.params))})
+lead = (b, case["chunk"]) if case["style"] in ("qam", "qgf") else (b,)
+for _ in range(case["updates"]):
+    batch = {
+        "observations": rng.standard_normal((b, o)),
+        "actions": rng.uniform(-1, 1, (*lead, d)),
+        "rewards": rng.standard_normal(lead),
+        "masks": np.ones(lead),
+        "terminals": np.zeros(lead),
+        "valid": np.ones(lead),
+        "next_observations": rng.standard_normal((*lead, o)),
+    }
+    agent, _ = agent.update({key: jnp.asarray(x, jnp.float32) for key, x in batch.items()})
 save_agent(agent, out, 1)
 flags = {"agent": {k: v for k, v in config.to_dict().items()}, "env_name": "pointmaze-medium-v0"}
 json.dump(flags, open(os.path.join(out, "flags.json"), "w"), default=str)
@@ -215,9 +238,10 @@ CASES = (
 )
 
 
-def compare(case: Case, checkout: Path) -> dict[str, Any]:
-    """The largest difference between their actions and ours."""
+def compare(case: Case, checkout: Path, updates: int) -> dict[str, Any]:
+    """The largest difference between their actions and ours, after some updates of theirs."""
     told = {
+        "updates": updates,
         "module": case.module,
         "agent": case.agent,
         "style": case.style,
@@ -232,6 +256,7 @@ def compare(case: Case, checkout: Path) -> dict[str, Any]:
             cwd=checkout,
             capture_output=True,
             text=True,
+            env={**os.environ, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"},  # compiling takes longest
         )
         if done.returncode:
             last = (done.stderr.strip().splitlines() or ["it failed"])[-1]
@@ -258,18 +283,27 @@ class Setup:
     """What is compared.
 
     Args:
-        checkouts: the folder of each repository; those not given are left out.
+        updates: of each agent, by its own code.
     """
 
-    checkouts: tuple[tuple[str, str], ...] = ()
+    updates: int = 10
 
 
-def measure(setup: Setup) -> Data:
-    """One row for each agent of the codes that are there."""
-    folders = dict(setup.checkouts)
-    chosen = [case for case in CASES if case.repository in folders]
-    rows = [compare(case, Path(folders[case.repository])) for case in chosen]
-    return {"rows": rows}
+def measure(setup: Setup, checkouts: Mapping[str, str]) -> Data:
+    """One row for each agent of the codes that are there; those that were made are kept."""
+    folder = Path(os.environ.get(RUNS, Path("runs") / "imports"))
+    revisions = {name: revision(path) for name, path in checkouts.items()}
+    rows = []
+    for case in CASES:
+        if case.repository in checkouts:
+            of = [asdict(case), asdict(setup), revisions[case.repository], git_revision()]
+            place = folder / f"{short_hash(dict(enumerate(of)))}.json"
+            if not place.exists():
+                row = compare(case, Path(checkouts[case.repository]), setup.updates)
+                print(row, flush=True)
+                write(place, json.dumps(row))
+            rows.append(read_json(place, dict))
+    return {"rows": rows, "revisions": revisions}
 
 
 def judge(data: Data) -> list[Verdict]:
@@ -296,37 +330,43 @@ def tables(data: Data) -> list[Table]:
     return [Table("Actions of imported agents beside their own", header, rows)]
 
 
-def experiment(checkouts: tuple[tuple[str, str], ...] = ()) -> Experiment:
+def remarks(data: Data) -> list[str]:
+    """The revisions of the codes."""
+    return ["; ".join(f"{name} {found}" for name, found in data["revisions"].items())]
+
+
+def experiment(checkouts: Mapping[str, str] | None = None) -> Experiment:
     """The experiment for some checkouts."""
+    about = (__doc__ or "").partition("PATH\n\n")[2].rpartition("\n\n")[0]
     return Experiment(
         name="imports",
         title="Imported agents act as the code that trained them",
-        about=(__doc__ or "")
-        .partition("\n")[2]
-        .partition("Each code")[2]
-        .strip()
-        .join(["Each code", ""]),
-        setup=Setup(checkouts),
-        quick=Setup(checkouts),
-        measure=measure,
+        about=about,
+        setup=Setup(),
+        quick=Setup(updates=1),
+        measure=lambda setup: measure(setup, checkouts or {}),
         judge=judge,
         tables=tables,
+        remarks=remarks,
     )
 
 
 def main(argv: list[str] | None = None) -> int:
     """The command."""
-    parser = argparse.ArgumentParser(prog="python -m validation.imports", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m validation.imports", description=(__doc__ or "").partition("\n")[0]
+    )
     parser.add_argument(
         "--checkout", metavar="OWNER/NAME=PATH", action="append", default=[], help="of a code"
     )
     add_arguments(parser)
     args = parser.parse_args(argv)
-    pairs = tuple((text.partition("=")[0], text.partition("=")[2]) for text in args.checkout)
-    words = [f"--checkout {name}=PATH" for name, _ in pairs]
-    return exit_status(
-        lambda: all_hold(run_one(experiment(pairs), command_line("imports", words), args))
-    )
+    checkouts = checkouts_of(parser, args.checkout)
+    if not checkouts and not args.redraw:
+        parser.error("name a checkout, such as --checkout ryanxhr/vgf=PATH")
+    words = [f"--checkout {name}=PATH" for name in checkouts]
+    command = command_line("imports", words)
+    return exit_status(lambda: all_hold(run_one(experiment(checkouts), command, args)))
 
 
 if __name__ == "__main__":
