@@ -262,7 +262,7 @@ def judge(data: Data) -> list[Verdict]:
         verdicts += [
             Verdict(
                 f"{method}: both learn",
-                min(best.values()) > 0,
+                bool(min(best.values()) > 0),
                 "success at the best test budget after the last update: "
                 + ", ".join(f"{side} {100 * value:.0f} %" for side, value in best.items()),
             ),

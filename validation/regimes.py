@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -181,8 +181,14 @@ def paid(operator: Operator, passes: int, settings: Settings) -> Operator:
 class Trained:
     """An agent, and the states and noise that every operator gets."""
 
-    def __init__(self, condition: Condition, seed: int, setup: Setup) -> None:
-        self.bandit, self.setup, self.settings = Bandit(condition, seed), setup, agent_settings()
+    def __init__(
+        self,
+        condition: Condition,
+        seed: int,
+        setup: Setup,
+        kind: Callable[[Condition, int], Bandit] = Bandit,
+    ) -> None:
+        self.bandit, self.setup, self.settings = kind(condition, seed), setup, agent_settings()
         training = get_backend("jax", device="cpu", dtype="float32")
         data = self.bandit.batch()
         short = replace(self.settings, sampling_steps=1)  # no target needs a sample here
@@ -194,15 +200,20 @@ class Trained:
         self.s = self.bandit.rng.standard_normal((setup.states, STATE_DIM))
         self.seed = seed
 
-    def value(self, operator: Operator, states: int | None = None) -> float:
+    def value(self, operator: Operator) -> float:
         """The true reward of an operator's actions, averaged over states."""
-        s = self.s[:states]
+        return float(self.bandit.reward(self.s, self.acts(operator)).mean())
+
+    def acts(self, operator: Operator) -> Array:
+        """An operator's actions in every state, ``[states, d]``."""
+        s = self.s
         shape = (len(s), operator.rows(self.settings), self.bandit.condition.dimension)
         rng = np.random.default_rng([self.seed, 1])
         noise = {"select": rng.random(len(s)), "particles": rng.standard_normal(shape)}
         given = self.backend.asarray({"s": s, **noise})
         a, _ = self.backend.operate(self.state, given.pop("s"), operator, self.settings, given)
-        return float(self.bandit.reward(s, self.backend.to_numpy(a)).mean())
+        actions: Array = self.backend.to_numpy(a)
+        return actions
 
     def critic_error(self) -> float:
         """1 - R^2 of the critic on the reference's own samples, against the true reward."""

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from validation import authors, budget
+from validation import authors, budget, learning
 from validation.authors import EXACT, Row
+from vgf import spec
 from vgf.data.dataset import check_dataset
 from vgf.spec.settings import Network, method_settings
 from vgf.support.errors import VGFError
@@ -114,3 +115,32 @@ def test_a_budget_is_above_another_if_its_interval_is() -> None:
     higher = budget.judge({"methods": {"avgf": found([0.5, 0.65, 0.5])}})
     assert [verdict.holds for verdict in higher] == [True, False, False, False]
     assert not budget.judge({"methods": {"avgf": found([0.9, 0.1, 0.1])}})[0].holds
+
+
+def curves(*success: float) -> list[dict[str, dict[str, float]]]:
+    """The same at every test budget, one curve for each seed, evaluated twice."""
+    return [{step: dict.fromkeys("0123", x) for step in ("10", "20")} for x in success]
+
+
+def test_learning_is_compared_seed_by_seed() -> None:
+    def judged(ours: list[Any], theirs: list[Any]) -> list[bool]:
+        data = {"methods": {"vgf": {"ours": ours, "theirs": theirs}}}
+        return [verdict.holds for verdict in learning.judge(data)]
+
+    assert judged(curves(0.5, 0.6, 0.4), curves(0.4, 0.7, 0.4)) == [True, True]
+    assert judged(curves(0.5, 0.7, 0.4), curves(0.3, 0.5, 0.2)) == [True, False]
+    assert judged(curves(0.0, 0.0, 0.0), curves(0.0, 0.0, 0.1))[0] is False
+    shorter = [{"10": curve["10"]} for curve in curves(0.9, 0.9, 0.9)]
+    assert learning.steps_of({"ours": shorter, "theirs": curves(0.1, 0.2, 0.3)}) == ["10"]
+    with pytest.raises(VGFError, match="same number of updates"):
+        learning.steps_of({"ours": shorter, "theirs": [{"30": {}}]})
+
+
+def test_distances_from_differences_are_ours() -> None:
+    pytest.importorskip("jax")
+    a = np.random.default_rng(0).standard_normal((2, 5, 3)).astype(np.float32)
+    k, distances, twice = authors.kernel_from_differences(a, a)
+    sigma_squared = spec.bandwidth_squared(a) + 5e-7  # their guard of 1e-6 to 2 sigma^2
+    np.testing.assert_allclose(k, spec.rbf_kernel(a, a, sigma_squared), rtol=1e-5)
+    np.testing.assert_allclose(distances, spec.squared_distances(a, a), rtol=1e-5)
+    np.testing.assert_allclose(twice[:, 0, 0], 1 / sigma_squared, rtol=1e-5)

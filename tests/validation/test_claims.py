@@ -10,8 +10,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from validation import regimes, toy
-from validation.claims import CLAIMS, best_of_n, boltzmann, distance, mmd_bound, modes, support
+from validation import edge, regimes, toy
+from validation.claims import (
+    CLAIMS,
+    best_of_n,
+    boltzmann,
+    distance,
+    energy,
+    mmd_bound,
+    modes,
+    support,
+)
 from validation.experiment import estimate, redraw, rounded, run
 from validation.figures import COLOURS, SUFFIXES, figure, line
 from validation.problems import Mixture, clipped, ring
@@ -273,6 +282,74 @@ def test_a_flow_that_stands_still_does_not_converge():
     assert not better
 
 
+def edge_data(flow, guided):
+    """Made-up rewards at an edge: of best-of-N, the flow and guidance, by slope and seed."""
+    rows = []
+    for slope, shift in ((0.0, 0.2), (3.0, 0.0)):
+        for name, gains in (("best of N", 0.0), ("VGF", flow[slope]), ("BPTT", guided[slope])):
+            reward = shift + gains + 0.01 * np.arange(4) * (1 + gains)
+            rows.append(
+                {
+                    "slope": slope,
+                    "operator": name,
+                    "particles": 2,
+                    "tried": [[gains, gains]],
+                    "reward": reward.tolist(),
+                    "beyond": [0.0] * 4,
+                }
+            )
+    return {"rows": rows, "slopes": [0.0, 3.0]}
+
+
+def test_beyond_the_edge_the_flow_and_the_best_are_judged_apart():
+    up, down = {0.0: 0.5, 3.0: 0.5}, {0.0: 0.5, 3.0: -0.5}
+    assert verdicts(edge, edge_data(down, up)) == [True, True, False]
+    assert verdicts(edge, edge_data(down, down)) == [True, True, True]
+    assert verdicts(edge, edge_data(up, up)) == [True, False, False]
+    assert not verdicts(edge, edge_data({0.0: -0.5, 3.0: -0.5}, up))[0]
+    assert "below it VGF" in edge.remarks(edge_data(down, up))[1]
+    assert [len(table.rows) for table in edge.tables(edge_data(down, up))] == [3, 3]
+
+
+def test_data_end_at_the_edge():
+    bandit = edge.Edge(replace(edge.Edges().condition, data=500), 0)
+    batch = bandit.batch()
+    s, a = batch["observations"], batch["actions"]
+    assert bandit.beyond(s, a).max() < 1e-12
+    assert bandit.beyond(s, np.clip(a + 0.3 * bandit.signs, -1, 1)).mean() > 0.1
+    assert bandit.beyond(s, bandit.best(s)).min() > 0.3  # 0.4 is 1/3 of a spread beyond 0.3
+
+
+ENERGY = energy.Setup(
+    particles=(20, 100), steps=(0, 5, 20, 50, 100, 200, 400), starts=((0.5, 0.4),)
+)
+
+
+def test_the_free_energy_falls_at_its_rate():
+    assert verdicts(energy, energy.measure(ENERGY)) == [True] * 4
+
+
+@pytest.mark.parametrize(
+    ("broken", "wrong"),
+    [
+        (attracting, [0, 1, 2]),
+        (too_hot, [1]),
+        (twice_too_long, [1]),
+        (standing_still, [1, 2, 3]),
+        (always_repelling, [3]),
+    ],
+)
+def test_the_free_energy_of_a_broken_flow(broken, wrong):
+    def flow(score, a, budget, trajectory=False):
+        if broken is too_hot and budget.temperature is None:
+            return spec.transport(score, a, budget, trajectory)
+        return broken(score, a, budget, trajectory)
+
+    small = replace(ENERGY, particles=(20, 50), steps=(0, 20, 100, 200))
+    found = verdicts(energy, energy.measure(small, flow))
+    assert not any(found[i] for i in wrong)
+
+
 # --- the toy ------------------------------------------------------------------------------------
 
 
@@ -392,6 +469,7 @@ def small(name):
         "support": SUPPORT,
         "modes": MODES,
         "boltzmann": BOLTZMANN,
+        "energy": replace(ENERGY, particles=(10, 20), steps=(0, 5, 20)),
     }
     return replace(CELLS[name], setup=setups[name])
 
