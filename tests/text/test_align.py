@@ -8,7 +8,7 @@ need("torch", "transformers")
 import dataclasses
 import json
 
-from tiny_models import PROMPTS, base_model, make_tokenizer, reward_model
+from tiny_models import PROMPTS, WORDS, base_model, make_tokenizer, reward_model
 
 from vgf.support.errors import VGFError
 from vgf.text import AlignSettings, align, calibrate, flow, pair, read_prompts
@@ -59,7 +59,8 @@ def test_a_record_says_what_the_models_say(models, made, records, settings):
                 (log_p,) = models.language.log_likelihoods([prompt], [row["tokens"]])
                 assert row["reward"] == pytest.approx(reward)
                 assert row["log_likelihood"] == pytest.approx(log_p, rel=1e-5)
-                assert row["response"] == " " + made.tokenizer.decode(row["tokens"])
+                text = made.tokenizer.decode(row["tokens"], skip_special_tokens=True)
+                assert row["response"] == " " + text
         assert set(record["seconds"]) == {"sample", "flow", "decode", "score"}
         assert json.loads(json.dumps(record)) == record
 
@@ -90,7 +91,8 @@ def test_without_steps_nothing_moves_and_with_them_tokens_change(records):
 
 
 def test_the_flow_raises_the_reward_and_its_controls_do_not(models, settings):
-    wanted = change(settings, particles=8, step_size=0.3, steps=(0, 5), max_new_tokens=10)
+    wanted = change(settings, particles=16, step_size=0.3, steps=(0, 5), max_new_tokens=10)
+    wanted = change(wanted, decoding_weight=0.0, decoding_top=len(WORDS))
 
     def gain(direction):
         records = align(models, PROMPTS, change(wanted, direction=direction))

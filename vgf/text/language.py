@@ -116,7 +116,7 @@ class LanguageModel:
             pick.append(TopKLogitsWarper(settings.top_k))
         if settings.top_p is not None:
             pick.append(TopPLogitsWarper(settings.top_p))
-        pick.append(_Gumbel([generator(self.device, *key) for key in keys]))
+        pick.append(_Draw([generator(self.device, *key) for key in keys]))
         strings = settings.stop_strings
         stop = [_StopStrings(self.tokenizer, prompts, strings)] if strings else []
         rows, log_p = self._generate(prompts, pick, settings.max_new_tokens, self.ends, stop)
@@ -323,29 +323,33 @@ class _OnlyAllowed(LogitsProcessor):
     """No special token but those that end a response, and these not too early."""
 
     def __init__(self, language: LanguageModel, least: int) -> None:
-        self.allowed, self.ends, self.left = language.allowed, list(language.ends), least
+        self.language, self.left, self.banned = language, least, torch.empty(0)
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        kept = torch.zeros(scores.shape[-1], dtype=torch.bool, device=scores.device)
-        kept[: len(self.allowed)] = self.allowed
-        ends = [end for end in self.ends if end < len(kept)]
-        kept[ends] = self.left <= 0
+        if not len(self.banned):
+            self.banned = scores.new_ones(scores.shape[-1], dtype=torch.bool)
+            self.banned[: len(self.language.allowed)] = ~self.language.allowed
+        if self.left == 0:
+            self.banned[[end for end in self.language.ends if end < len(self.banned)]] = False
         self.left -= 1
-        return scores.masked_fill(~kept, -torch.inf)
+        return scores.masked_fill(self.banned, -torch.inf)
 
 
-class _Gumbel(LogitsProcessor):
-    """Sampling: the largest of logits + Gumbel noise is a draw from their softmax."""
+class _Draw(LogitsProcessor):
+    """Sampling from the softmax of the logits: where its running sum passes a uniform number."""
 
     def __init__(self, generators: list[torch.Generator]) -> None:
         self.generators = generators
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        scores = scores.double()
-        noise = torch.empty_like(scores)
-        for row, random in zip(noise, self.generators, strict=True):
-            row.exponential_(generator=random)
-        return scores - noise.log_()
+        total = scores.softmax(-1, torch.float64).cumsum(-1)
+        uniform = [
+            torch.rand(1, generator=random, device=scores.device, dtype=total.dtype)
+            for random in self.generators
+        ]
+        index = torch.searchsorted(total, torch.stack(uniform) * total[:, -1:], right=True)
+        out = torch.full_like(scores, -torch.inf)
+        return out.scatter(1, index.clamp(max=scores.shape[-1] - 1), 0.0)
 
 
 class _Decoding(LogitsProcessor):
