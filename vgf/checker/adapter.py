@@ -7,7 +7,9 @@ binding is told. Nothing here decides whether the function is right.
 from __future__ import annotations
 
 import ast
+import contextlib
 import dataclasses
+import functools
 import inspect
 import operator
 from collections.abc import Callable, Mapping
@@ -18,6 +20,7 @@ import numpy as np
 from ..backends import get_backend, missing_packages
 from ..support.errors import VGFError
 from ..testing.compare import named_leaves
+from .draws import GENERATORS, Draws, numpy_generator
 from .subjects import STEP_FROM_SCORE, Linear, Subject, choices
 
 FRAMEWORKS = ("numpy", "torch", "jax")
@@ -372,6 +375,23 @@ class Config(dict[str, Any]):
             raise AttributeError(name) from None
 
 
+@functools.cache
+def _register_config() -> None:
+    """Let JAX look into a :class:`Config`: numbers and arrays change, words do not."""
+    import jax
+
+    def parts(config: Config) -> tuple[list[Any], tuple[Any, ...]]:
+        moving = [key for key, value in config.items() if _is_traced(value)]
+        still = tuple((key, value) for key, value in config.items() if key not in moving)
+        return [config[key] for key in moving], (tuple(moving), still, tuple(config))
+
+    def whole(aux: tuple[Any, ...], values: Any) -> Config:
+        found = {**dict(zip(aux[0], values, strict=True)), **dict(aux[1])}
+        return Config((key, found[key]) for key in aux[2])
+
+    jax.tree_util.register_pytree_node(Config, parts, whole)
+
+
 class Expression:
     """Arithmetic on named arguments, written by a user: names, numbers, indices, attributes."""
 
@@ -488,6 +508,8 @@ class Arrays:
             self.backend("float64")  # switches x64 on
             import jax.numpy as jnp
 
+            _register_config()
+
             return jnp.asarray(array)
         return array
 
@@ -534,7 +556,7 @@ def _is_nested(value: Any) -> bool:
 
 def guess_frameworks(function: Any) -> list[str]:
     """The frameworks a function may want, the likeliest first, judged by the names it uses."""
-    used: set[str] = set()
+    used: set[str] = {getattr(function, "framework", "")}  # of a module
     _collect(function, used, 0)
     first: list[str] = [name for name in ("torch", "jax") if name in used]
     if len(first) == 2 or not first:
@@ -591,14 +613,16 @@ class Source:
     """What one of their arguments is given.
 
     Attributes:
-        kind: "ours" (an expression of our arguments), "closure" or "constant".
-        value: the expression, the kind of closure, or the constant.
+        kind: "ours" (an expression of our arguments), "closure", "constant" or "generator".
+        value: the expression, the kind of closure, the constant, or the generator's name.
     """
 
     kind: str
     value: Any
 
     def __str__(self) -> str:
+        if self.kind == "generator":
+            return "a generator"
         return f"{self.value}" if self.kind != "closure" else f"a function ({self.value})"
 
 
@@ -613,6 +637,7 @@ class Reading:
         fixed: our arguments that are held at a value, because theirs does not take them.
         single: one state at a time.
         numbers: our arguments that are never None, because theirs cannot take that.
+        drawn: our random arguments, given to theirs wherever it draws numbers itself.
     """
 
     subject: Subject
@@ -621,6 +646,7 @@ class Reading:
     fixed: Mapping[str, Any]
     single: bool = False
     numbers: frozenset[str] = frozenset()
+    drawn: tuple[str, ...] = ()
 
     def uses(self) -> set[str]:
         """Our names that reach theirs."""
@@ -720,12 +746,12 @@ def _bind_form(
     sources, taken = {}, set()
     for theirs, text in adapter.arguments.items():
         expression = Expression(text)
-        known = {name.partition(".")[0] for name in visible}
+        known = {name.partition(".")[0] for name in visible} | _sizes_of(subject)
         for name in expression.names - known:
             near = _near(name, [*visible])
             raise VGFError(f"--arg {theirs}={text}: {subject.name} has no argument {name}; {near}")
         sources[theirs] = Source("ours", expression)
-        taken |= expression.names | expression.dotted
+        taken |= (expression.names - _sizes_of(subject)) | expression.dotted
     for theirs, kind in adapter.closures.items():
         sources[theirs] = Source("closure", kind)
         taken |= _stands_for(subject, kind)
@@ -742,6 +768,13 @@ def _bind_form(
                 f"{name}; {_near(name, [*by_name, *visible])}"
             )
     candidates = _candidates(by_name, subject, sources, taken)
+    for name in by_name:
+        if name not in sources and name not in candidates:
+            found = _made_up(name, by_name[name], subject)
+            if found is not None:
+                sources[name] = found
+                if found.kind == "ours":
+                    taken |= found.value.names - _sizes_of(subject)
     unknown = [
         name
         for name, p in by_name.items()
@@ -768,6 +801,59 @@ def _bind_form(
                 used |= _stands_for(subject, source.value)
         readings += _with_choices(subject, ordered, by_position, adapter, used, fixed, numbers)
     return readings
+
+
+def _sizes_of(subject: Subject) -> set[str]:
+    """Names of sizes that an expression may use: B, N, d, E, o."""
+    axes = {axis for names in subject.axes.values() for axis in names if axis.isalpha()}
+    return axes - set(subject.parameters)
+
+
+# What an argument that is one bundle of arrays, or of settings, holds under its usual keys.
+_BUNDLES = {
+    ("batch", "data", "transitions"): {
+        "observations": "s",
+        "actions": "a",
+        "rewards": "r",
+        "masks": "mask",
+        "terminals": "1 - mask",
+    },
+    ("config", "cfg", "hparams", "conf", "args"): {
+        "discount": "discount",
+        "tau": "tau",
+        "q_agg": "how",
+        "expectile": "expectile",
+        "flow_steps": "sampling_steps",
+        "alpha": "distillation",
+    },
+}
+_SIZE_NAMES = {
+    "d": ("action_dim", "act_dim", "ac_dim", "a_dim", "n_actions", "dim_a"),
+    "B": ("batch_size", "n_states", "bs"),
+    "N": ("n_particles", "num_particles", "n_samples", "num_samples"),
+    "o": ("obs_dim", "observation_dim", "state_dim", "ob_dim"),
+}
+
+
+def _made_up(name: str, parameter: inspect.Parameter, subject: Subject) -> Source | None:
+    """A generator, a bundle of arrays or of settings, or a size, by the argument's name."""
+    plain, has_default = _plain(name), parameter.default is not inspect.Parameter.empty
+    if subject.noise and plain in GENERATORS and not has_default:
+        return Source("generator", plain)
+    for size, names in _SIZE_NAMES.items():
+        if plain in names and size in _sizes_of(subject):
+            return Source("ours", Expression(size))
+    for names, parts in _BUNDLES.items():
+        if plain in names and not has_default and subject.name not in ("update", "act"):
+            held = {
+                key: text
+                for key, text in parts.items()
+                if Expression(text).names <= set(subject.parameters)
+            }
+            if held:
+                inside = ", ".join(f"'{key}': {text}" for key, text in held.items())
+                return Source("ours", Expression(f"{{{inside}}}"))
+    return None
 
 
 def _near(name: str, options: list[str]) -> str:
@@ -885,6 +971,7 @@ def _with_choices(
 ) -> list[Reading]:
     """A reading for each way of holding fixed what their function does not take."""
     readings: list[dict[str, Any]] = [dict(fixed or {})]
+    fixed_names = set(readings[0])
     whole = "budget" in used and not any(name.startswith("budget.") for name in used)
     names = [*subject.parameters, *(() if whole else subject.fields)]
     takes_state = "state" in used and subject.name == "flow_step"
@@ -906,7 +993,11 @@ def _with_choices(
         if options and name not in subject.axes:
             readings = [{**held, name: option} for option in options for held in readings]
     most = 32 if not numbers else 120
-    return [Reading(subject, sources, positional, held, adapter.single) for held in readings[:most]]
+    drawn = tuple(name for name in subject.noise if name not in fixed_names)
+    return [
+        Reading(subject, sources, positional, held, adapter.single, drawn=drawn)
+        for held in readings[:most]
+    ]
 
 
 # Numbers that a function may hold inside, and where each of them lies.
@@ -957,6 +1048,7 @@ class Caller:
             text = f"result.{text}"
         self._returns = None if text is None else Expression(text)
         self.changed = ""
+        self.draws = Draws(function) if reading.drawn else None
         # JAX compiles theirs where it can be traced: eager JAX is a hundred times slower
         self.eager = arrays.name != "jax"
         self._compiled: dict[Any, Any] = {}
@@ -973,6 +1065,7 @@ class Caller:
         if not self.reading.single:
             return self._call(named, dtype, batch=True)
         axes = self.reading.subject.axes
+        self._sizes = self.reading.subject.sizes(named)
         states = next(
             (named[k].shape[a.index("B")] for k, a in axes.items() if k != "result" and "B" in a), 0
         )
@@ -990,12 +1083,15 @@ class Caller:
 
     def _call(self, named: Mapping[str, Any], dtype: str, batch: bool) -> Any:
         values = {key: self._laid_out(key, value, batch) for key, value in named.items()}
+        values = {**(self.reading.subject.sizes(named) if batch else self._sizes), **values}
         given: dict[str, Any] = {}
         for theirs, source in self.reading.sources.items():
             if source.kind == "constant":
                 given[theirs] = source.value
             elif source.kind == "closure":
                 given[theirs] = self._closure(source.value, named, dtype)
+            elif source.kind == "generator":
+                given[theirs] = self._generator(source.value)
             else:
                 found = source.value(values)
                 given[theirs] = self.arrays.make(found, dtype)
@@ -1007,7 +1103,14 @@ class Caller:
             if self._watch and _holds_arrays(value)
         }
         positional = [given.pop(n) for n in list(given) if n in self.reading.positional]
-        result = self._result(positional, given)
+        with contextlib.ExitStack() as stack:
+            if self.draws is not None:
+                kinds = self.reading.subject.noise
+                self.draws.give([(n, kinds[n], named[n]) for n in self.reading.drawn])
+                stack.enter_context(self.draws)
+            result = self._result(positional, given)
+            if self.draws is not None:
+                result = to_numpy(result) if self._returns is None else result
         for name, kept in before.items():
             if name in given and not _same(kept, to_numpy(given[name])):
                 self.changed = name
@@ -1053,7 +1156,8 @@ class Caller:
                 words = [own.pop(i) for i in range(len(positional))]
                 return self.function(*words, **own)
 
-            self._compiled[key] = jax.jit(call)
+            # compiling is most of the time, and each program runs a few times
+            self._compiled[key] = jax.jit(call, compiler_options=_QUICKLY)
         try:
             return self._compiled[key](dynamic)
         except Exception:  # it cannot be traced, or raises
@@ -1082,6 +1186,20 @@ class Caller:
         order = [names.index(axis) for axis in ours]
         return value.transpose(order)
 
+    def _generator(self, name: str) -> Any:
+        """A generator of their framework; whatever it draws is taken over."""
+        if name == "seed":
+            return 0
+        if self.arrays.name == "jax":
+            import jax
+
+            return jax.random.PRNGKey(0)
+        if self.arrays.name == "torch":
+            import torch
+
+            return torch.Generator()
+        return numpy_generator()
+
     def _closure(self, declared: str, named: Mapping[str, Any], dtype: str) -> _Closure:
         kind, _, signature = declared.partition("(")
         kind = kind.strip()
@@ -1096,6 +1214,9 @@ class Caller:
         activation = named.get("critic_activation" if critic else "activation", "relu")
         params = self.arrays.make(named["critic" if critic else "params"], dtype)
         return _Closure(kind, params, place, activation, self.arrays.backend(dtype))
+
+
+_QUICKLY = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 
 
 @dataclasses.dataclass(frozen=True)

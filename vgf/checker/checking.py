@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import math
 import re
@@ -13,20 +14,34 @@ from typing import Any
 import numpy as np
 
 from .. import spec
+from ..spec.settings import Settings
 from ..support.errors import VGFError
 from ..testing.compare import MACHINE_EPSILON, Difference, named_leaves, tolerance_in_words
 from ..testing.compare import assert_matches as assert_same
+from ..testing.equations import agent_equations
 from ..testing.rewired import reached_from
 from ..testing.variants import Variant
 from .adapter import Adapter, Arrays, Reading, bind, guess_frameworks, parameters_of
-from .code import Lines, in_words, numbers_in
+from .code import Lines, in_words, numbers_in, says_somewhere
 from .diagnosis import EXTREME, Finding, diagnose, explains, finite, is_variant
+from .modules import NetworkCall
 from .subjects import CHOICES, SIZES, Sizes, Subject, choices, find_subject
-from .trial import TOLERANCES, Drawn, Outcome, Trial, draw_many, float_dtypes, smallest
+from .trial import (
+    TOLERANCES,
+    Drawn,
+    Outcome,
+    Trial,
+    draw_many,
+    float_dtypes,
+    holds_single,
+    smallest,
+)
 
 WIDTH = 80
 # Examples of what takes long, where the caller does not say how many.
 _FEW = {"update": 20, "act": 30}
+# Of an update or an act whose settings are held.
+HELD = 200
 # In float64; a quarter of them in float32. A condition that one input in a hundred meets is missed
 # by 600 inputs once in four hundred searches.
 EXAMPLES = 600
@@ -35,6 +50,8 @@ SHRINK = 400
 # Failures after which a quarter of the inputs is enough.
 PLENTY = 60
 _PILOTS = 6
+# Programs that JAX compiles in float64: combinations of shapes and settings.
+PROGRAMS = 24
 # Arguments that are trees of many arrays, whose smallest is not worth a long search.
 _TREES = {"params", "gradient", "online", "tree", "critic"}
 
@@ -102,6 +119,12 @@ class Result:
     def __str__(self) -> str:
         return _text(self)
 
+    @property
+    def line(self) -> str:
+        """The verdict in one line, with what is wrong."""
+        first = next((f.says for f in self.findings), "")
+        return f"{self.function} as {self.name}: {self.verdict}" + (f" ({first})" if first else "")
+
     def as_dict(self) -> dict[str, Any]:
         """For JSON: plain numbers, words and lists."""
         small = self.smallest
@@ -154,6 +177,7 @@ def check_function(
     tolerance: str = "cancellation",
     sizes: Mapping[str, int] | None = None,
     variants: Sequence[Variant] = (),
+    settings: Settings | None = None,
 ) -> Result:
     """Put a function through the specification.
 
@@ -170,11 +194,15 @@ def check_function(
         tolerance: "strict", "cancellation", "tf32" or "bf16"; see `vgf check --help`.
         sizes: of B, N, d and E, those to hold at a value.
         variants: mistakes or conventions of one's own to compare it with, beside the library's.
+        settings: held, for "update", "act", "propose" and "move": states are drawn to fit them.
 
     Raises:
         VGFError: a request that makes no sense: an unknown name, an argument that cannot be bound.
     """
     subject, adapter = find_subject(name), adapter or Adapter()
+    if settings is not None:
+        subject = _held(subject, settings)
+        examples = HELD if examples is None else examples
     if not callable(function):
         raise VGFError(f"a {type(function).__name__} is not a function; give something callable")
     if examples is not None and examples < 1:
@@ -190,6 +218,8 @@ def check_function(
     label = label or getattr(function, "__qualname__", None) or type(function).__name__
     numbers = numbers_in(function)
     tried_sizes = _sizes(sizes or {}, numbers)
+    if isinstance(function, NetworkCall):
+        tried_sizes = _fitting(function, subject, tried_sizes, seed)
     pilot = _choose(function, subject, adapter, seed, dtype, tolerance, tried_sizes, numbers)
     trial = _most_telling(pilot.trials, pilot.dtypes[0], seed)
     lines = Lines(function)
@@ -207,7 +237,8 @@ def check_function(
                 )
         tried.append(_tally(kind, these))
         outcomes += these
-    findings = [*_random(trial, outcomes), *_in_place(outcomes)]
+    findings = [*_random(trial, outcomes), *_drawn_otherwise(trial, outcomes)]
+    findings += _in_place(outcomes)
     notes += _unseen(trial, outcomes, function)
     wrong = [o for o in outcomes if not o.agrees]
     if unreached := lines.unreached():
@@ -218,11 +249,12 @@ def check_function(
         raises = all(o.error for o in wrong)
         first = next((o for o in wrong if bool(o.error) == raises), wrong[0])
         large = subject.name in _FEW or any(o.named.keys() & _TREES for o in outcomes[:1])
-        tries = SHRINK // 10 if large else SHRINK
+        # each new shape or setting is a program to compile
+        tries = SHRINK // 10 if large or trial.arrays.name == "jax" else SHRINK
         small = smallest(trial, first.dtype, seed, raises, tries) or min(
             (o for o in wrong if bool(o.error) == raises), key=lambda o: o.size
         )
-        if explain:
+        if explain and not any(f.kind == "drawn" for f in findings):
             findings += diagnose(trial, outcomes, tuple(variants))
     return Result(
         label,
@@ -239,6 +271,18 @@ def check_function(
         max((o.cancelled for o in outcomes), default=0.0),
         sum(o.cancelled > 0 for o in outcomes),
     )
+
+
+def _held(subject: Subject, settings: Settings) -> Subject:
+    """A subject whose agents all have these settings.
+
+    Raises:
+        VGFError: a function that takes no settings.
+    """
+    drawn = agent_equations({settings.method: settings})
+    if subject.name not in drawn:
+        raise VGFError(f"settings are held for {', '.join(drawn)}, not for {subject.name}")
+    return dataclasses.replace(subject, equation=drawn[subject.name])
 
 
 def _sizes(given: Mapping[str, int], numbers: Sequence[float]) -> Sizes:
@@ -259,6 +303,29 @@ def _sizes(given: Mapping[str, int], numbers: Sequence[float]) -> Sizes:
         if given
         else (dataclasses.replace(SIZES, shapes=tuple(shapes)) if extra else SIZES)
     )
+
+
+def _fitting(function: NetworkCall, subject: Subject, sizes: Sizes, seed: int) -> Sizes:
+    """The number of critics, and the place of LayerNorm, that a class of networks has.
+
+    Raises:
+        VGFError: its layers are others than the specification's whichever they are.
+    """
+    members = dict.fromkeys((*sizes.members, 1, 2, 3, 4, 10))
+    fault: Exception | None = None
+    for norm, count in itertools.product((None, "before", "inner"), members):
+        own = dataclasses.replace(sizes.held(E=count), norms=(norm,))
+        arguments, _ = draw_many(subject, 1, seed, own)[0]
+        named = subject.named(arguments)
+        data = [named[name] for name in subject.axes if name in named]
+        try:
+            function.fit(named["params"], data)
+        except VGFError as error:
+            fault = fault or error
+            continue
+        return own
+    assert fault is not None
+    raise fault
 
 
 def _effort(trial: Trial, dtype: str, examples: int | None, first: bool) -> int:
@@ -284,7 +351,10 @@ def _try_all(
 ) -> list[Outcome]:
     """Theirs on inputs of every kind, with more of them while some line of it has not run."""
     count = _effort(trial, dtype, examples, first)
-    drawn = draw_many(trial.subject, count, seed, trial.sizes, numbers)
+    programs = None
+    if trial.arrays.name == "jax":
+        programs = PROGRAMS if first else PROGRAMS // 3
+    drawn = draw_many(trial.subject, count, seed, trial.sizes, numbers, programs)
     found: list[Outcome] = []
     failed = 0
     for arguments, chosen in drawn:
@@ -297,7 +367,8 @@ def _try_all(
             found.append(trial.run(arguments, chosen, dtype))
         failed += not found[-1].agrees
     if first and examples is None and lines.unreached() and all(o.agrees for o in found):
-        for arguments, chosen in draw_many(trial.subject, count, seed + 1, trial.sizes, numbers):
+        more = draw_many(trial.subject, count, seed + 1, trial.sizes, numbers, programs)
+        for arguments, chosen in more:
             with lines.watched():
                 found.append(trial.run(arguments, chosen, dtype))
             if lines.done:
@@ -309,17 +380,23 @@ def _in_single_precision(trial: Trial, outcomes: Sequence[Outcome]) -> list[Outc
     """The same, judged as float32's, if theirs then agrees on every input; nothing otherwise.
 
     So does what holds a constant or a buffer in float32: with torch a scalar of `torch.where`.
-    An error that small is no evidence of float32 by itself: on each input theirs must be as near
-    as rounded constants leave it, or blind to changes that float32 cannot hold; and no variant may
-    explain it in float64.
+    An error that small is no evidence of float32 by itself: theirs must be seen to cast, or on each
+    input be as near as rounded constants leave it, or blind to changes that float32 cannot hold;
+    and no variant may explain it in float64.
     """
     wrong = [o for o in outcomes if not o.agrees]
-    if not wrong or any(o.error or o.found.fault or o.found.relative > 1e-4 for o in wrong):
+    if not wrong or any(o.error or o.found.fault for o in wrong):
         return []
     coarse, constants = (dataclasses.replace(trial, tolerance=t) for t in ("single", "constants"))
-    if not all(
-        (trial.coarse(o) or constants.judged(o).agrees) and coarse.judged(o).agrees for o in wrong
-    ) or is_variant(trial, outcomes):
+    if not all(coarse.judged(o).agrees for o in wrong):
+        return []
+    # a cast that loses digits is evidence enough, however much an input makes of them
+    if not any(trial.casts(o) for o in wrong[:12]) and any(
+        o.found.relative > 1e-4 or not (trial.coarse(o) or constants.judged(o).agrees)
+        for o in wrong
+    ):
+        return []
+    if is_variant(trial, outcomes):
         return []
     return [o if o.agrees else coarse.judged(o) for o in outcomes]
 
@@ -461,8 +538,9 @@ def _ways(
                 batched = any(w.score[:2] == (0, 0) and not w.trial.reading.single for w in found)
                 if reading.single and not adapter.single and batched:
                     break
-                own = _sizes_of(reading, sizes if framework != "jax" else _few_shapes(sizes))
-                key = f"{reading.subject.form} {own.members}"
+                few = sizes if framework != "jax" else _few_shapes(sizes)
+                own = _sizes_of(function, reading, few)
+                key = f"{reading.subject.form} {own.members} {own.norms}"
                 if key not in drawn:
                     drawn[key] = _pilots(reading.subject, seed, own)
                 trial = Trial(function, reading, adapter, arrays, tolerance, own)
@@ -482,6 +560,8 @@ def _tried(trial: Trial, few: Sequence[Drawn], dtype: str | None) -> _Way:
     if dtype is None:
         results = [float_dtypes(o.got) for o in outcomes if not o.error]
         precisions = set().union(*results)
+        if precisions == {"float64"} and holds_single(outcomes):
+            precisions = {"float32"}
         if precisions == {"float32"} or all(o.error for o in outcomes):
             again = [trial.run(*d, "float32") for d in few]
             if precisions or sum(bool(o.error) for o in again) < len(again):
@@ -493,15 +573,30 @@ def _tried(trial: Trial, few: Sequence[Drawn], dtype: str | None) -> _Way:
     return _Way(trial, score, single)
 
 
-def _sizes_of(reading: Reading, sizes: Sizes) -> Sizes:
-    """Those that the reading can be given: q[0] and q[1] alone are an ensemble of two."""
+def _sizes_of(function: Any, reading: Reading, sizes: Sizes) -> Sizes:
+    """Those that the reading can be given: q[0] and q[1] alone are an ensemble of two, and what
+    never names `post_scale` has no LayerNorm after the activation."""
     indices = [
         int(i)
         for source in reading.sources.values()
         if source.kind == "ours"
         for i in re.findall(r"\bq\[(\d+)\]", str(source))
     ]
-    return sizes.held(E=max(indices) + 1) if indices else sizes
+    sizes = sizes.held(E=max(indices) + 1) if indices else sizes
+    if not sizes.norms and _reads_networks(reading) and not says_somewhere(function, "post"):
+        return dataclasses.replace(sizes, norms=_BEFORE)
+    return sizes
+
+
+_BEFORE = (None, "before")
+
+
+def _reads_networks(reading: Reading) -> bool:
+    """Whether theirs is given the parameters of a network, and not a function made of them."""
+    trees = {"params", "critic"} & set(reading.subject.parameters)
+    return any(
+        source.kind == "ours" and trees & source.value.names for source in reading.sources.values()
+    )
 
 
 def _few_shapes(sizes: Sizes) -> Sizes:
@@ -622,7 +717,14 @@ def _tally(dtype: str, outcomes: Sequence[Outcome]) -> Tried:
 
 def _random(trial: Trial, outcomes: Sequence[Outcome]) -> list[Finding]:
     """Whether theirs gives two results for one input."""
-    trial.caller.eager = True  # what is compiled would give the same twice
+    before, trial.caller.eager = trial.caller.eager, True  # what is compiled gives the same twice
+    try:
+        return _two_results(trial, outcomes)
+    finally:
+        trial.caller.eager = before
+
+
+def _two_results(trial: Trial, outcomes: Sequence[Outcome]) -> list[Finding]:
     for o in outcomes[:4]:
         first = trial.run(o.arguments, o.chosen, o.dtype)
         second = trial.run(o.arguments, o.chosen, o.dtype)
@@ -643,6 +745,51 @@ def _random(trial: Trial, outcomes: Sequence[Outcome]) -> list[Finding]:
                 )
             ]
     return []
+
+
+def _drawn_otherwise(trial: Trial, outcomes: Sequence[Outcome]) -> list[Finding]:
+    """Whether theirs draws other random numbers than the specification, so that none can be given.
+
+    Only where it differs: what it draws beside may have no effect on the result.
+    """
+    own = [name for name in trial.reading.drawn if name not in trial.reading.uses()]
+    wanted = {name: trial.subject.noise[name] for name in own}
+    for o in (o for o in outcomes if wanted and not o.agrees and not o.error):
+        missing = [name for name in wanted if name not in {d.name for d in o.drawn}]
+        others = [str(d) for d in o.drawn if not d.name]
+        if missing and others and all(np.size(o.named[name]) for name in missing):
+            these = [
+                f"{name}, {wanted[name]} [{', '.join(map(str, np.shape(o.named[name])))}]"
+                for name in missing
+            ]
+            return [
+                Finding(
+                    "drawn",
+                    f"your function draws {' and '.join(others)} where the specification has "
+                    f"{' and '.join(these)}",
+                )
+            ]
+    return []
+
+
+def _draws_in_words(trial: Trial, outcomes: Sequence[Outcome]) -> list[str]:
+    """What theirs drew at random."""
+    wanted = trial.reading.drawn
+    shown = next((o for o in reversed(outcomes) if o.drawn), None)
+    if shown is None:
+        return []
+    given = [f"{d.name} ({d.kind})" for d in shown.drawn if d.name]
+    others = [str(d) for d in shown.drawn if not d.name]
+    notes = []
+    if given:
+        notes.append(f"it draws by itself, and was given for it: {', '.join(given)}")
+    if others:
+        notes.append(f"it also draws, on the last input: {', '.join(others)}")
+    passed = trial.reading.uses()
+    drawn = {d.name for d in shown.drawn} | passed
+    if left := [name for name in wanted if name not in drawn]:
+        notes.append(f"it never drew: {', '.join(left)}")
+    return notes
 
 
 def _in_place(outcomes: Sequence[Outcome]) -> list[Finding]:
@@ -676,13 +823,17 @@ def _unseen(trial: Trial, outcomes: Sequence[Outcome], function: Any) -> list[st
     if reading.numbers:
         names = ", ".join(sorted(name.rpartition(".")[2] for name in reading.numbers))
         notes.append(f"yours takes no None, so none was tried, for: {names}")
-    known = {*used, *reading.fixed, "budget", "state"}
+    notes += _draws_in_words(trial, outcomes)
+    drawn = {d.name for o in outcomes for d in o.drawn}
+    known = {*used, *reading.fixed, *drawn, "budget", "state"}
     left = [name for name in trial.subject.parameters if name not in known]
     if left:
         notes.append(f"yours does not take: {', '.join(left)}")
     rest = [p.name for p in parameters_of(function) or [] if p.name not in reading.sources]
     if rest:
         notes.append(f"left at its default: {', '.join(rest)} (--arg {rest[0]}=... binds it)")
+    if trial.sizes.norms == _BEFORE and any("layer_norm" in o.chosen for o in outcomes):
+        notes.append("yours reads no post_scale: LayerNorm after the activation was not tried")
     skipped = dict.fromkeys(part for o in outcomes for part in o.skipped)
     if skipped:
         notes.append(f"not compared, as yours does not return it: {', '.join(skipped)}")

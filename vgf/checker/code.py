@@ -102,6 +102,58 @@ def numbers_in(function: Any, most: int = 12) -> tuple[float, ...]:
     return tuple(found)[:most]
 
 
+def says_somewhere(function: Any, word: str) -> bool:
+    """Whether a text in a function's code contains a word."""
+    return any(
+        isinstance(value, str) and word in value and " " not in value
+        for own in own_functions(function)
+        for code in _inner(own.__code__)
+        for value in code.co_consts
+    )
+
+
+_SINGLE = {"float32", "float16", "bfloat16", "half", "f4", "<f4"}
+
+
+def names_single_precision(function: Any) -> bool:
+    """Whether a function's code names a dtype of fewer digits than float64's."""
+    for own in own_functions(function):
+        for code in _inner(own.__code__):
+            words = {c for c in code.co_consts if isinstance(c, str)}
+            if _SINGLE & (words | set(code.co_names)):
+                return True
+    return False
+
+
+@contextmanager
+def casts_watched() -> Iterator[list[str]]:
+    """The torch functions that lose digits meanwhile by a cast to a smaller dtype."""
+    import torch
+    from torch.overrides import TorchFunctionMode
+
+    found: list[str] = []
+
+    class Mode(TorchFunctionMode):
+        def __torch_function__(
+            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            result = func(*args, **(kwargs or {}))
+            source = args[0] if args else None
+            if (
+                isinstance(result, torch.Tensor)
+                and isinstance(source, torch.Tensor)
+                and source.dtype == torch.float64
+                and result.dtype in (torch.float32, torch.float16, torch.bfloat16)
+                and result.shape == source.shape
+                and bool((result.double() != source).any())
+            ):
+                found.append(getattr(func, "__name__", "a cast"))
+            return result
+
+    with Mode():
+        yield found
+
+
 class Lines:
     """Which lines of a function's code have run, of those functions that were entered."""
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..spec.kernel import SIGMA_SQUARED_MIN
 from ..spec.networks import hidden_layers
 from ..spec.optimiser import tree_map
 from ..testing.variants import all_distances, floored
@@ -1170,3 +1171,82 @@ def _(b: Any, original: Any, *args: Any) -> Any:
 def _(b: Any, original: Any, *args: Any) -> Any:
     g = original(*args)
     return g / (np.linalg.norm(g, axis=-1, keepdims=True) + 1e-8)
+
+
+# --- seen in code of others ----------------------------------------------------------------------
+
+
+def _lower_median(b: Any, original: Any, a: Any) -> Any:
+    """torch.median: the lower of the two middle values."""
+    n = a.shape[-2]
+    return floored(
+        b, np.sort(all_distances(b, a), -1)[..., (n * n - 1) // 2] / (2 * math.log(n + 1))
+    )
+
+
+@alternative(
+    "lower median differentiated",
+    "phi",
+    "your median is the lower of the two middle values (torch.median), and your repulsion "
+    "differentiates it",
+)
+def _(
+    b: Any,
+    original: Any,
+    a: Any,
+    g: Any,
+    temperature: Any = None,
+    bandwidth: Any = None,
+    *rest: Any,
+) -> Any:
+    if bandwidth is not None:
+        return original(a, g, temperature, bandwidth, *rest)
+    n, lead = a.shape[-2], a.shape[:-2]
+    s = _lower_median(b, None, a)
+    k = b.rbf_kernel(a, a, s)
+    attraction = k @ g / n
+    if temperature is None:
+        return attraction
+    distances = b.squared_distances(a, a)
+    weight = np.sum(k * distances, axis=(-2, -1)) / (2 * s**2)
+    flat = distances.reshape(*lead, n * n)
+    place = np.argsort(flat, axis=-1, kind="stable")[..., (n * n - 1) // 2]
+    p, q = np.divmod(place, n)
+    pair = np.take_along_axis(a, p[..., None, None], -2) - np.take_along_axis(
+        a, q[..., None, None], -2
+    )
+    is_p = (np.arange(n) == p[..., None])[..., None]
+    slope = np.where((s > SIGMA_SQUARED_MIN)[..., None, None], is_p * pair, 0.0) / math.log(n + 1)
+    return attraction / temperature + b.repulsion(a, s) - weight[..., None, None] * slope / n
+
+
+@alternative(
+    "constant of the density once",
+    "gaussian_loss",
+    "your density counts log(2 pi) / 2 once, not for each dimension",
+)
+def _(b: Any, original: Any, params: Any, s: Any, a: Any, *rest: Any) -> Any:
+    weight = rest[2] if len(rest) > 2 else None
+    rows = 1.0 if weight is None else np.mean(weight)
+    return original(params, s, a, *rest) - rows * (a.shape[-1] - 1) * math.log(2 * math.pi) / 2
+
+
+@alternative(
+    "critic's gradient clipped",
+    "action_gradient",
+    "your score is clipped to [-1, 1], entry by entry",
+)
+def _(b: Any, original: Any, *args: Any) -> Any:
+    return np.clip(original(*args), -1.0, 1.0)
+
+
+_flow_matching(
+    "time squared on the path",
+    "your path takes t^2 for t",
+    lambda x0, a, t: ((1 - t**2) * x0 + t**2 * a, a - x0, t),
+)
+_flow_matching(
+    "square root of time on the path",
+    "your path takes sqrt(t) for t",
+    lambda x0, a, t: ((1 - np.sqrt(t)) * x0 + np.sqrt(t) * a, a - x0, t),
+)

@@ -21,11 +21,11 @@ from typing import Any
 import numpy as np
 
 from ..support.errors import VGFError
-from ..testing.compare import Difference, difference, named_leaves
+from ..testing.compare import Difference, difference, largest_in_set, named_leaves
 from ..testing.rewired import reached_from
 from ..testing.variants import Variant
 from .alternatives import library_for
-from .subjects import Subject
+from .subjects import CHOICES, Subject
 from .trial import PARTS, Outcome, Trial, as_dtype
 
 # How many combinations of variants are tried, times the square of how many functions of the
@@ -57,7 +57,8 @@ class Finding:
 
     Attributes:
         kind: "variant", "called", "factor", "raises", "shape", "dtype", "nan", "in place",
-            "random", "states", "order", "returned", "rounding", "parts", "where" or "unknown".
+            "random", "drawn", "states", "order", "returned", "rounding", "parts", "where" or
+            "unknown".
         says: what is wrong, to the author of the function.
         variants: names in the library, for kind "variant".
         matched, of: on how many of how many inputs it holds.
@@ -441,7 +442,8 @@ def _named(
 
 
 def _general(trial: Trial, numeric: Sequence[Outcome]) -> list[Finding]:
-    for question in (_rounding, _zero, _returned, _factor, _order, _states, _shift):
+    questions = (_rounding, _zero, _returned, _factor, _argument, _order, _states, _shift)
+    for question in questions:
         found = question(trial, numeric)
         if found is not None:
             return [found]
@@ -450,9 +452,23 @@ def _general(trial: Trial, numeric: Sequence[Outcome]) -> list[Finding]:
 
 def _only_rounding(wrong: Sequence[Outcome]) -> bool:
     """Whether only digits are lost: few of float64's, and of float32's as many as that makes."""
-    return all(o.found.relative < (1e-6 if o.dtype == "float64" else 0.3) for o in wrong) and (
-        any(o.dtype == "float64" for o in wrong) or all(o.found.relative < 3e-3 for o in wrong)
+    lost = [(o.dtype, _lost(o)) for o in wrong]
+    return all(share < (1e-6 if dtype == "float64" else 0.3) for dtype, share in lost) and (
+        any(dtype == "float64" for dtype, _ in lost) or all(share < 3e-3 for _, share in lost)
     )
+
+
+def _lost(outcome: Outcome) -> float:
+    """The largest error relative to its own set, where that is no size, to one."""
+    found = 0.0
+    pairs = zip(named_leaves(outcome.got), named_leaves(outcome.expected), strict=True)
+    for (_, got), (_, want) in pairs:
+        got, want = np.asarray(got, float), np.asarray(want, float)
+        size = largest_in_set(want)
+        with np.errstate(invalid="ignore"):
+            error = np.where(got == want, 0.0, np.abs(got - want))
+        found = max(found, float(np.max(error / np.where(size > 0, size, 1.0), initial=0.0)))
+    return found
 
 
 def _rounding(trial: Trial, numeric: Sequence[Outcome]) -> Finding | None:
@@ -659,6 +675,72 @@ def _factor(trial: Trial, numeric: Sequence[Outcome]) -> Finding | None:
         matched=len(numeric),
         of=len(numeric),
     )
+
+
+# What somebody takes for an argument.
+_INSTEAD: dict[str, Any] = {
+    "{}^2": lambda x: x * x,
+    "{} / 2": lambda x: x / 2,
+    "2 {}": lambda x: 2 * x,
+    "sqrt({})": lambda x: np.sqrt(np.abs(x)),
+    "1 - {}": lambda x: 1 - x,
+    "1 / {}": lambda x: 1 / x if np.ndim(x) or x else x,
+    "-{}": lambda x: -x,
+}
+_FIELDS = ("step_size", "temperature", "bandwidth", "clip_norm")
+_ARRAYS = ("mask", "t", "sigma_squared", "r", "noise", "x0", "baseline")
+
+
+def _argument(trial: Trial, numeric: Sequence[Outcome]) -> Finding | None:
+    """Whether theirs is right for another value of one argument: its half, its square, its root."""
+    wrong = _telling(numeric)
+    if len(wrong) < 5:
+        return None
+    for place, name, field in _numbers_of(trial, wrong[0]):
+        for label, change in _INSTEAD.items():
+
+            def changed(o: Outcome, i: int = place, f: str = field, c: Any = change) -> Any:
+                new = list(o.arguments)
+                value = getattr(new[i], f) if f else new[i]
+                if value is None:
+                    return o.arguments
+                with np.errstate(all="ignore"):
+                    value = c(np.asarray(value, float) if isinstance(value, np.ndarray) else value)
+                new[i] = dataclasses.replace(new[i], **{f: value}) if f else value
+                return tuple(new)
+
+            if all(_right_for(trial, o, changed(o)) for o in wrong) and all(
+                _right_for(trial, o, changed(o)) for o in numeric if o.agrees
+            ):
+                return Finding(
+                    "factor",
+                    f"your {trial.subject.name} takes {label.format(name)} where {name} belongs: "
+                    f"given that, the specification equals it on all {len(numeric)} inputs",
+                    matched=len(numeric),
+                    of=len(numeric),
+                )
+    return None
+
+
+def _numbers_of(trial: Trial, outcome: Outcome) -> Iterator[tuple[int, str, str]]:
+    """Arguments that are numbers: their place, name, and the field of a budget."""
+    for i, (name, value) in enumerate(
+        zip(trial.subject.drawn_names, outcome.arguments, strict=True)
+    ):
+        if name in _ARRAYS or (isinstance(value, float) and name in CHOICES):
+            yield i, name, ""
+        elif name == "budget":
+            for field in _FIELDS:
+                yield i, field, field
+
+
+def _right_for(trial: Trial, outcome: Outcome, arguments: Any) -> bool:
+    try:
+        with np.errstate(all="ignore"):
+            expected = trial.aligned(outcome, trial.expect(arguments))
+    except (VGFError, ValueError, TypeError, ZeroDivisionError):
+        return False
+    return trial.differ(outcome, expected, trial.moves(outcome)).agrees
 
 
 def _is_number(label: str) -> bool:

@@ -12,15 +12,20 @@ from typing import Any
 from ..support.errors import VGFError
 from ..support.objects import load_object, short_error
 from ..testing.variants import VARIANTS, Variant
+from .modules import NetworkCall, is_flax, is_torch
 
 
-def load_checked(target: str, construct: Mapping[str, Any] | None = None) -> Callable[..., Any]:
+def load_checked(
+    target: str, construct: Mapping[str, Any] | None = None, network: bool = False
+) -> Callable[..., Any]:
     """A function by its name; of a class, an instance is made and its method taken.
 
     Args:
         target: ``module:function``, ``path/to/file.py:Class.method`` or ``...:Class``, whose
             instances are called.
         construct: arguments of the class.
+        network: what it is checked as has a network's parameters: a class of torch's or flax's
+            modules is then given them, and made anew for each size.
 
     Raises:
         VGFError: what cannot be found, imported, made or called.
@@ -28,6 +33,8 @@ def load_checked(target: str, construct: Mapping[str, Any] | None = None) -> Cal
     found = load_object(target)
     place, _, path = target.rpartition(":")
     owner, _, name = path.rpartition(".")
+    if network and inspect.isclass(found) and (is_torch(found) or is_flax(found)):
+        return NetworkCall(found, construct or {}, target)
     if inspect.isclass(found):
         found = _make(found, construct or {}, target)
     elif owner:

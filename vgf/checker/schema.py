@@ -91,6 +91,7 @@ RESULT: dict[str, Any] = {
                             "nan",
                             "in place",
                             "random",
+                            "drawn",
                             "states",
                             "order",
                             "returned",

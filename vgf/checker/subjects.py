@@ -91,6 +91,21 @@ _NAMES = {
     "flow_step from the score": ("a", "g", "state", "budget"),
 }
 _LEFT_OUT = ("init_state", "adam_init")
+# Arguments that are random numbers, which a function may draw itself: normal, or from 0 to 1.
+NOISE: dict[str, dict[str, str]] = {
+    "flow_matching_loss": {"x0": "normal", "t": "uniform"},
+    "flow_matching_gradient": {"x0": "normal", "t": "uniform"},
+    "flow_sample": {"x0": "normal"},
+    "gaussian_sample": {"noise": "normal"},
+    "guided_sample": {"x0": "normal"},
+    "sample_reference": {"noise": "normal"},
+    "propose": {"noise": "normal"},
+    "langevin": {"noise": "normal"},
+    "policy_actions": {"noise": "normal"},
+    "policy_loss": {"noise": "normal"},
+    "policy_gradient": {"noise": "normal"},
+    "select": {"u": "uniform"},
+}
 # Other words for what can be checked.
 SYNONYMS = {
     "step": "flow_step",
@@ -243,6 +258,20 @@ class Subject:
         return tuple(f"budget.{name}" for name in chosen)
 
     @property
+    def noise(self) -> Mapping[str, str]:
+        """Its arguments that are random numbers, and their kinds."""
+        return NOISE.get(self.name, {})
+
+    def sizes(self, named: Mapping[str, Any]) -> dict[str, int]:
+        """The length of each axis of the arrays: B, N, d, o, E."""
+        found: dict[str, int] = {}
+        for name, axes in self.axes.items():
+            shape = np.shape(named.get(name, 0.0)) if name != "result" else ()
+            if len(shape) == len(axes):
+                found |= {axis: n for axis, n in zip(axes, shape, strict=True) if axis.isalpha()}
+        return found
+
+    @property
     def functions(self) -> tuple[str, ...]:
         """The specification's functions that it calls."""
         return ("phi", "flow_step") if self.form == "flow_step from the score" else (self.name,)
@@ -383,10 +412,12 @@ class Sizes:
     Attributes:
         shapes: (B, N, d), each tried as often as the others.
         members: E, of ensembles of critics.
+        norms: where networks have LayerNorm: of None, "before", "after", "inner"; () is all.
     """
 
     shapes: tuple[tuple[int, int, int], ...] = (*SHAPES, *LARGE)
     members: tuple[int, ...] = MEMBERS
+    norms: tuple[str | None, ...] = ()
 
     def held(self, **fixed: int) -> Sizes:
         """The same with B, N, d or E held at a value."""
@@ -397,7 +428,7 @@ class Sizes:
                 for shape in shapes:
                     shape[place[name]] = value
         kept = tuple(dict.fromkeys((s[0], s[1], s[2]) for s in shapes))
-        return Sizes(kept, (fixed["E"],) if "E" in fixed else self.members)
+        return Sizes(kept, (fixed["E"],) if "E" in fixed else self.members, self.norms)
 
     def __str__(self) -> str:
         texts = []
@@ -430,9 +461,23 @@ class NamedMaker(Maker):
             options = [*options, 1000]  # steps of Adam already taken
         if name == "E":
             options = list(dict.fromkeys(self.given.members))
+        if name == "layer_norm" and self.given.norms:
+            options = list(self.given.norms)
         value = super().pick(name, options, compiled)
         self.chosen[name] = value
         return value
+
+    def network(
+        self,
+        inputs: int,
+        outputs: int,
+        members: int | None = None,
+        layer_norm: bool | None = None,
+        activation: str = "",
+    ) -> dict[str, Any]:
+        # what has no LayerNorm in agents may have one where only one place is tried
+        where = None if len(self.given.norms) == 1 else layer_norm
+        return super().network(inputs, outputs, members, where, activation)
 
     def sizes(self) -> tuple[int, int, int]:
         b, n, d = self._one_of("sizes", self.given.shapes)
@@ -452,16 +497,30 @@ class QuickMaker(NamedMaker):
         decks: of each choice the options left, shared by the makers of one series, so that every
             option is tried as often as every other whatever the seed.
         sizes: those that are tried.
+        program: choices that decide what a framework compiles, made already: they are made again,
+            and new ones kept.
     """
 
     def __init__(
-        self, rng: np.random.Generator, decks: dict[str, list[int]], sizes: Sizes = SIZES
+        self,
+        rng: np.random.Generator,
+        decks: dict[str, list[int]],
+        sizes: Sizes = SIZES,
+        program: dict[str, Any] | None = None,
     ) -> None:
         self.words, self.rng, self.program = [], rng, None
         self.decks, self.given = decks, sizes
         self.chosen = {}
+        self.choices = program
 
     def _one_of(self, name: str, options: Any, compiled: bool = True) -> Any:
+        if compiled and self.choices is not None:
+            if name not in self.choices:
+                self.choices[name] = self._next(name, options)
+            return self.choices[name]
+        return self._next(name, options)
+
+    def _next(self, name: str, options: Any) -> Any:
         key = f"{name} {len(options)}"
         if not self.decks.get(key):
             self.decks[key] = list(self.rng.permutation(len(options)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import hypothesis
@@ -29,6 +29,8 @@ from ..testing.compare import (
 from ..testing.equations import Arguments, is_data, rounded
 from ..testing.rewired import Rewired, reached_from
 from .adapter import Adapter, Arrays, Caller, Reading
+from .code import casts_watched, names_single_precision
+from .draws import Taken
 from .subjects import SIZES, Linear, NamedMaker, QuickMaker, Sizes, SmallMaker, Subject
 
 SPECIFICATION = NumpyBackend("cpu", "float64", "float32")
@@ -64,6 +66,7 @@ class Outcome:
         skipped: parts of the result that were not compared.
         whole: their result, nothing left out.
         cancelled: the error, times the strict tolerance, where theirs agrees up to cancellation.
+        drawn: the random numbers that theirs drew itself.
     """
 
     arguments: Arguments
@@ -79,6 +82,7 @@ class Outcome:
     skipped: tuple[str, ...] = ()
     whole: Any = None
     cancelled: float = 0.0
+    drawn: tuple[Taken, ...] = ()
 
     @property
     def agrees(self) -> bool:
@@ -163,6 +167,8 @@ class Trial:
                 outcome.expected = expected
                 return outcome
         outcome.changed = self.caller.changed
+        if self.caller.draws is not None:
+            outcome.drawn = tuple(self.caller.draws.taken)
         self.judge(outcome, got, expected)
         return outcome
 
@@ -195,7 +201,7 @@ class Trial:
     def moves(self, outcome: Outcome) -> Any:
         """The specification's sensitivity on an input, by the parts that theirs returns."""
         if outcome.sensitivity is None:
-            outcome.sensitivity = self._aligned(outcome, self.sensitivity(outcome))
+            outcome.sensitivity = self.aligned(outcome, self.sensitivity(outcome))
         return outcome.sensitivity
 
     def cancels(
@@ -238,7 +244,8 @@ class Trial:
         """The unit of rounding that theirs is judged in."""
         return max(MACHINE_EPSILON[dtype], UNITS.get(self.tolerance, 0.0))
 
-    def _aligned(self, outcome: Outcome, whole: Any) -> Any:
+    def aligned(self, outcome: Outcome, whole: Any) -> Any:
+        """The parts of a result of ours that theirs returns."""
         return align(outcome.whole, whole, PARTS.get(self.subject.name, ()))[1]
 
     def expect(self, arguments: Arguments, variants: tuple[Any, ...] = ()) -> Any:
@@ -300,7 +307,7 @@ class Trial:
                 expected = self.expect(outcome.arguments, variants)
             except _CANNOT:
                 return Difference(ratio=np.inf, fault="it cannot be computed")
-            expected = self._aligned(outcome, expected)
+            expected = self.aligned(outcome, expected)
             found = self.differ(outcome, expected, None)
             if found.agrees or found.fault or found.ratio > 1e12:
                 return found
@@ -308,7 +315,7 @@ class Trial:
             if found.agrees:
                 return found
             # the variant's own sensitivity may be larger than the specification's
-            moves = self._aligned(outcome, self.sensitivity(outcome, variants))
+            moves = self.aligned(outcome, self.sensitivity(outcome, variants))
             found = self.differ(outcome, expected, moves)
             if found.agrees or self.tolerance == "strict":
                 return found
@@ -319,10 +326,18 @@ class Trial:
         try:
             with warnings.catch_warnings(), np.errstate(all="ignore"):
                 warnings.simplefilter("ignore")
-                expected = self._aligned(outcome, self.expect(outcome.arguments, variants))
+                expected = self.aligned(outcome, self.expect(outcome.arguments, variants))
         except _CANNOT:
             return False
         return self.differ(outcome, expected, self.moves(outcome)).agrees
+
+    def casts(self, outcome: Outcome) -> bool:
+        """Whether theirs loses digits by a cast to a dtype smaller than float64."""
+        if self.arrays.name != "torch":
+            return names_single_precision(self.function)
+        with casts_watched() as found:
+            again = self.run(outcome.arguments, outcome.chosen, "float64")
+        return bool(found) and not again.error
 
     def coarse(self, outcome: Outcome) -> bool:
         """Whether theirs does not follow changes of its input that float32 cannot hold.
@@ -543,6 +558,24 @@ def as_dtype(got: Any, expected: Any, dtype: str) -> Any:
     return array
 
 
+def holds_single(outcomes: Sequence[Outcome]) -> bool:
+    """Whether results in float64 hold numbers of float32 only, where the expected ones do not."""
+    entries = 0
+    for o in (o for o in outcomes if not o.error and not o.found.fault):
+        got = [np.asarray(x) for _, x in named_leaves(o.got)]
+        want = [np.asarray(x) for _, x in named_leaves(o.expected)]
+        for mine, expected in zip(got, want, strict=False):
+            if mine.dtype != np.float64 or not np.all(_is_single(mine)):
+                return False
+            entries += int(np.sum(~_is_single(expected)))
+    return entries >= 8
+
+
+def _is_single(x: np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        return np.asarray((x.astype(np.float32) == x) | ~np.isfinite(x))
+
+
 def float_dtypes(got: Any) -> set[str]:
     """The floating dtypes in a result, those of its scalars only if it has nothing else."""
     leaves = [x for _, x in named_leaves(got) if np.asarray(x).dtype.kind == "f"]
@@ -578,17 +611,22 @@ def draw_many(
     seed: int,
     sizes: Sizes = SIZES,
     numbers: tuple[float, ...] = (),
+    programs: int | None = None,
 ) -> list[Drawn]:
     """Inputs of a subject, the same for the same seed.
 
     Args:
+        programs: how many combinations of shapes and settings they share; None is no limit.
         sizes: those that are tried.
         numbers: that the function under test compares with, perhaps: some inputs hold values on
             either side of them.
     """
     rng, decks, found = np.random.default_rng(seed), dict[str, list[int]](), list[Drawn]()
+    shared: list[dict[str, Any] | None] = [None]
+    if programs is not None:
+        shared = [{} for _ in range(programs)]
     for i in range(examples):
-        maker = QuickMaker(rng, decks, sizes)
+        maker = QuickMaker(rng, decks, sizes, shared[i % len(shared)])
         arguments = subject.draw(maker)
         if i % 3 == 2:
             arguments = _varied(subject, arguments, rng, numbers)

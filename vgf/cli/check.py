@@ -44,6 +44,9 @@ examples:
   vgf check step.py:step --as flow_step --single --constant optimiser=adam
   vgf check phi.py:phi --as phi --layout 'N B d'
   vgf check --list flow_step
+  vgf check --agent mine.py:MyAgent --settings fql --set discount=0.9
+  vgf check --suggest agent.py --mapping agent.toml
+  vgf check --mapping agent.toml
   vgf check --method mypkg.mine:MyMethod --backend torch
   vgf check --method vgf --set budget.kernel=mypkg.mine:IMQ
 
@@ -113,8 +116,29 @@ def main(words: list[str]) -> int:
         "--returns", metavar="PART", help="part of what it returns: 0, a key, or '-result'"
     )
     call.add_argument("--framework", metavar="NAME", help="arrays it is given: numpy, torch or jax")
-    call.add_argument("--mapping", metavar="FILE", type=Path, help="all of this in a TOML file")
-    whole = parser.add_argument_group("a whole method")
+    call.add_argument(
+        "--mapping", metavar="FILE", type=Path, help="all of this in a TOML file, or several checks"
+    )
+    call.add_argument(
+        "--suggest",
+        metavar="FILE.py",
+        type=Path,
+        help="list what in a file looks checkable; --mapping FILE writes it",
+    )
+    whole = parser.add_argument_group("a whole agent, or a whole method")
+    whole.add_argument(
+        "--agent",
+        metavar="NAME",
+        help="your agent, by a class that says how it is made: module:class or file.py:class",
+    )
+    whole.add_argument(
+        "--settings",
+        metavar="METHOD",
+        help="the method whose settings are held, by an agent or --as update, act, propose, move",
+    )
+    whole.add_argument(
+        "--starts", type=int, help="states that an agent's updates start from (default 40)"
+    )
     whole.add_argument(
         "--method",
         metavar="NAME",
@@ -130,7 +154,11 @@ def main(words: list[str]) -> int:
         metavar="NAME=VALUE",
         help="hold a setting at a value: budget.kernel=mypkg.mine:IMQ",
     )
-    whole.add_argument("--updates", type=int, help="of each training (default 100)")
+    whole.add_argument(
+        "--updates",
+        type=int,
+        help="of each training (default 100); of an agent, in a row (default 5)",
+    )
     search = parser.add_argument_group("search")
     search.add_argument(
         "--examples",
@@ -186,10 +214,18 @@ def _run(args: Any, parser: Any) -> int:
     if args.list is not None:
         print(_detail(args.list) if args.list else _overview())
         return 0
+    if args.suggest is not None:
+        return _suggest(args)
+    if args.agent is not None:
+        return _check_agent(args, parser)
     if args.method is not None:
         return _check_method(args, parser)
-    if given := [f"--{name}" for name in ("backend", "set", "updates") if getattr(args, name)]:
-        raise VGFError(f"vgf check: {given[0]} belongs to --method")
+    if given := [f"--{name}" for name in ("backend", "updates", "starts") if getattr(args, name)]:
+        raise VGFError(f"vgf check: {given[0]} belongs to --method or --agent")
+    if args.set and not args.settings:
+        raise VGFError("vgf check: --set belongs to --method, --agent or --settings")
+    if not args.target and args.mapping:
+        return _check_all(args)
     if not args.target:
         raise VGFError(
             "vgf check: name a function, as MODULE:FUNCTION or path/to/file.py:function, or a "
@@ -198,16 +234,92 @@ def _run(args: Any, parser: Any) -> int:
     return _check(args)
 
 
+def _suggest(args: Any) -> int:
+    from ..checker.suggest import as_toml, suggest
+    from ..support.files import write_atomically
+
+    found = suggest(args.suggest)
+    if not found:
+        print(f"{args.suggest}: nothing in it has a name that the specification knows")
+        return 0
+    print("\n".join(map(str, found)))
+    if any(s.name == "update" for s in found):
+        print("an agent goes through whole with --agent: a class that says how it is made")
+    if args.mapping:
+        write_atomically(str(args.mapping), as_toml(found))
+        print(f"written to {args.mapping}; vgf check --mapping {args.mapping} runs it")
+    return 0
+
+
+def _check_all(args: Any) -> int:
+    """Every check of a file of them."""
+    from ..checker.checking import as_json
+    from ..support.files import write_atomically
+
+    checks = _read_toml(args.mapping).get("check")
+    if not isinstance(checks, list) or not all(isinstance(c, dict) for c in checks):
+        raise VGFError(
+            f"{args.mapping}: name a function, or write a [[check]] with its target for each"
+        )
+    results = []
+    for entry in checks:
+        own = dict(entry)
+        if own.pop("skip", False):
+            continue
+        target = own.pop("target", None)
+        if not isinstance(target, str):
+            raise VGFError(f"{args.mapping}: a [[check]] needs target = 'module:function'")
+        construct = own.pop("construct", {})
+        mapping = _adapter_of(own, args.mapping)
+        results.append((target, mapping[1], _checked(args, target, mapping, construct)))
+        print(results[-1][2].line if args.json != "-" else "", end="\n" if args.json != "-" else "")
+    if args.junit:
+        from ..checker.junit import junit
+
+        write_atomically(str(args.junit), junit([(t, str(n), r) for t, n, r in results]))
+    text = as_json([r for *_, r in results])
+    if args.json == "-":
+        print(text, end="")
+    elif args.json:
+        write_atomically(args.json, text)
+    return 0 if all(r.agrees for *_, r in results) else 1
+
+
+_OF_AGENT = ("agent", "settings", "set", "starts", "updates", "seed", "json", "junit")
+
+
+def _check_agent(args: Any, parser: Any) -> int:
+    from ..checker.agents import STARTS, UPDATES, check_agent
+
+    _only(args, parser, _OF_AGENT, "--agent")
+    if args.settings is None:
+        raise VGFError("vgf check: say which method your agent is with --settings, as in fql")
+    result = check_agent(
+        args.agent,
+        args.settings,
+        {k: _literal(v) for k, v in _pairs("--set", args.set).items()},
+        starts=STARTS if args.starts is None else args.starts,
+        updates=UPDATES if args.updates is None else args.updates,
+        seed=args.seed or 0,
+    )
+    return _report(result, json.dumps(result.as_dict(), indent=1) + "\n", args)
+
+
+def _only(args: Any, parser: Any, known: tuple[str, ...], flag: str) -> None:
+    """Refuse flags that say nothing to a kind of check."""
+    for name, value in vars(args).items():
+        if name not in known and value != parser.get_default(name):
+            word = {"target": args.target, "name": "--as"}.get(name, f"--{name}")
+            raise VGFError(f"vgf check: {word} belongs to a function, not to {flag}")
+
+
 _OF_METHOD = ("method", "backend", "set", "updates", "examples", "seed", "dtype", "json", "junit")
 
 
 def _check_method(args: Any, parser: Any) -> int:
     from ..testing.methods import EXAMPLES, UPDATES, MethodMismatch, check_method
 
-    for name, value in vars(args).items():
-        if name not in _OF_METHOD and value != parser.get_default(name):
-            word = {"target": args.target, "name": "--as"}.get(name, f"--{name}")
-            raise VGFError(f"vgf check: {word} belongs to a function, not to --method")
+    _only(args, parser, _OF_METHOD, "--method")
     try:
         result = check_method(
             args.method,
@@ -231,8 +343,9 @@ def _report(result: Any, as_json: str, args: Any) -> int:
     if args.junit:
         from ..checker.junit import junit
 
-        name = args.target or args.method
-        write_atomically(str(args.junit), junit([(name, args.name or "method", result)]))
+        name = args.target or args.method or args.agent
+        kind = args.name or ("agent" if args.agent else "method")
+        write_atomically(str(args.junit), junit([(name, kind, result)]))
 
     if file == "-":
         print(as_json, end="")
@@ -245,31 +358,49 @@ def _report(result: Any, as_json: str, args: Any) -> int:
 
 
 def _check(args: Any) -> int:
-    from ..checker.checking import as_json, check_function
+    from ..checker.checking import as_json
+
+    construct = {k: _literal(v) for k, v in _pairs("--construct", args.construct).items()}
+    result = _checked(args, args.target, _mapping(args.mapping), construct)
+    return _report(result, as_json([result]), args)
+
+
+def _checked(args: Any, target: str, mapping: Any, construct: dict[str, Any]) -> Any:
+    """One function checked: by a file's declarations, and those of the flags."""
+    from ..checker.checking import check_function
     from ..checker.loading import load_checked, load_variants
     from ..checker.subjects import find_subject
 
-    adapter, name, options = _mapping(args.mapping)
+    adapter, name, options = mapping
     name = args.name or name
     if name is None:
         raise VGFError("vgf check: say what it should compute with --as NAME; --list names them")
-    find_subject(name)
+    subject = find_subject(name)
     adapter = _adapter(args, adapter)
-    construct = {k: _literal(v) for k, v in _pairs("--construct", args.construct).items()}
-    function = load_checked(args.target, construct)
-    result = check_function(
+    function = load_checked(target, construct, "params" in subject.parameters)
+    return check_function(
         function,
         name,
         adapter,
         dtype=args.dtype,
         examples=options.get("examples") if args.examples is None else args.examples,
         seed=options.get("seed", 0) if args.seed is None else args.seed,
-        label=args.target,
+        label=target,
         tolerance=args.tolerance or options.get("tolerance", "cancellation"),
         sizes=_sizes(args.sizes) or options.get("sizes"),
         variants=load_variants(args.variants) if args.variants else (),
+        settings=_held(args),
     )
-    return _report(result, as_json([result]), args)
+
+
+def _held(args: Any) -> Any:
+    """The settings to hold, where a method's are named."""
+    if args.settings is None:
+        return None
+    from ..testing.methods import small_settings
+
+    changes = {k: _literal(v) for k, v in _pairs("--set", args.set).items()}
+    return small_settings(args.settings, changes)
 
 
 def _sizes(text: str | None) -> dict[str, int]:
@@ -339,18 +470,29 @@ def _mapping(path: Path | None) -> tuple[Any, str | None, dict[str, Any]]:
     """An adapter from a TOML file, what the function is checked as, and the search's settings."""
     from ..checker.adapter import Adapter
 
-    if path is None:
-        return Adapter(), None, {}
+    return (Adapter(), None, {}) if path is None else _adapter_of(_read_toml(path), path)
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
     from ..support.extras import need
-    from ..support.suggestions import nearest
 
     tomllib = need("tomllib" if sys.version_info >= (3, 11) else "tomli", "run")
     if not path.is_file():
         raise VGFError(f"{path}: no such file")
     try:
-        found = tomllib.loads(path.read_text())
+        found: dict[str, Any] = tomllib.loads(path.read_text())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise VGFError(f"{path}: not a TOML file: {error}") from error
+    return found
+
+
+def _adapter_of(found: dict[str, Any], path: Path) -> tuple[Any, str | None, dict[str, Any]]:
+    """One check's declarations."""
+    from ..checker.adapter import Adapter
+    from ..support.suggestions import nearest
+
+    if "check" in found:
+        raise VGFError(f"{path} holds several checks: leave the function out to run them all")
     for key in found:
         if key not in _KEYS:
             near = nearest(key, _KEYS)
@@ -369,7 +511,7 @@ def _mapping(path: Path | None) -> tuple[Any, str | None, dict[str, Any]]:
         returns=found.get("returns"),
         framework=found.get("framework"),
     )
-    options = {k: int(found[k]) for k in ("examples", "seed") if k in found}
+    options: dict[str, Any] = {k: int(found[k]) for k in ("examples", "seed") if k in found}
     options |= {k: found[k] for k in ("tolerance", "sizes") if k in found}
     return adapter, found.get("as"), options
 

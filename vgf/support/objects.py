@@ -47,7 +47,7 @@ def load_object(target: str) -> Any:
         raise VGFError(
             f"{target!r} names no function; write module:function or path/to/file.py:function"
         )
-    module = _load_file(Path(place)) if place.endswith(".py") else _load_module(place)
+    module = load_file(Path(place)) if place.endswith(".py") else _load_module(place)
     found: Any = module
     for part in path.split("."):
         if not hasattr(found, part):
@@ -60,12 +60,17 @@ def load_object(target: str) -> Any:
     return found
 
 
-def _load_file(path: Path) -> Any:
+def load_file(path: Path) -> Any:
+    """A module from a file, its folder and the working folder on the path.
+
+    Raises:
+        VGFError: it is not there, or cannot be imported.
+    """
     if not path.is_file():
         raise VGFError(f"{path}: no such file")
-    folder = str(path.resolve().parent)
-    if folder not in sys.path:
-        sys.path.insert(0, folder)
+    for folder in (str(Path.cwd()), str(path.resolve().parent)):
+        if folder not in sys.path:
+            sys.path.insert(0, folder)
     description = importlib.util.spec_from_file_location(f"checked_{path.stem}", path)
     assert description is not None
     assert description.loader is not None

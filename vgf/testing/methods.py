@@ -295,6 +295,19 @@ def _varied(name: str, hidden: tuple[int, ...]) -> dict[str, Settings]:
     return found if others is small else {**found, "own settings": others}
 
 
+def small_settings(method: Any, changes: Mapping[str, Any]) -> Settings:
+    """A method's settings with small networks, and some held at a value.
+
+    Raises:
+        VGFError: an unknown method, or settings that it has not or refuses.
+    """
+    try:
+        name = name_of(Declared, method, "method")
+        return _changed(_varied(name, (16, 16))["defaults"], changes)
+    except (ValueError, TypeError) as error:
+        raise VGFError(str(error)) from error
+
+
 def _changed(settings: Settings, changes: Mapping[str, Any]) -> Settings:
     """Settings with some held at a value; a name may have a dot in it, as `budget.kernel`."""
     for key, value in changes.items():

@@ -1,0 +1,210 @@
+"""Own noise, networks as classes, batches, float32 inside, and what --suggest writes."""
+
+import math
+
+import numpy as np
+import pytest
+from needs import need
+from test_checker import phi
+
+pytest.importorskip("hypothesis")
+
+from vgf.checker.loading import load_checked
+from vgf.cli.check import main
+from vgf.support.errors import VGFError
+from vgf.testing import assert_matches, check_function
+
+GENERATOR = np.random.default_rng(3)
+
+
+def bc_loss(velocity, obs, actions, draw=GENERATOR):
+    x0, t = draw.standard_normal(actions.shape), draw.uniform(size=(len(actions), 1))
+    return np.mean((velocity(obs, (1 - t) * x0 + t * actions, t) - (actions - x0)) ** 2)
+
+
+def from_the_module(velocity, obs, actions):
+    x0, t = GENERATOR.standard_normal(actions.shape), np.random.rand(len(actions))[:, None]
+    return np.mean((velocity(obs, (1 - t) * x0 + t * actions, t) - (actions - x0)) ** 2)
+
+
+def given_a_generator(velocity, batch, rng):
+    return bc_loss(velocity, batch["observations"], batch["actions"], rng)
+
+
+@pytest.mark.parametrize(
+    "function", [from_the_module, pytest.param(given_a_generator, marks=pytest.mark.slow)]
+)
+def test_a_function_that_draws_is_given_the_specifications_numbers(function):
+    result = check_function(function, "flow_matching_loss", examples=20)
+    assert result.agrees, str(result)
+    assert "it draws by itself, and was given for it: x0 (normal), t (uniform)" in str(result)
+    assert GENERATOR.standard_normal() != GENERATOR.standard_normal()  # it is given back
+
+
+def test_other_draws_than_the_specifications_are_named():
+    def uniform_noise(velocity, obs, actions):
+        x0, t = np.random.rand(*actions.shape), np.random.rand(len(actions), 1)
+        return np.mean((velocity(obs, (1 - t) * x0 + t * actions, t) - (actions - x0)) ** 2)
+
+    result = check_function(uniform_noise, "flow_matching_loss", examples=20)
+    (finding,) = result.findings
+    assert finding.kind == "drawn"
+    assert "where the specification has x0, normal" in finding.says
+
+
+@pytest.mark.slow
+def test_what_it_draws_wrongly_used_still_differs():
+    def swapped(velocity, obs, actions):
+        x0, t = np.random.randn(*actions.shape), np.random.rand(len(actions), 1)
+        return np.mean((velocity(obs, t * x0 + (1 - t) * actions, t) - (actions - x0)) ** 2)
+
+    result = check_function(swapped, "flow_matching_loss", examples=20)
+    assert not result.agrees
+    assert "ends are swapped" in str(result)
+
+
+@pytest.mark.slow
+def test_draws_of_torch_and_jax_are_taken_over_compiled_ones_too():
+    need("torch", "jax")
+    import jax
+    import jax.numpy as jnp
+    import torch
+
+    def in_torch(velocity, obs, actions):
+        x0, t = torch.randn_like(actions), torch.rand(len(actions), 1, dtype=actions.dtype)
+        error = velocity(obs, (1 - t) * x0 + t * actions, t) - (actions - x0)
+        return error.pow(2).mean()
+
+    inner = jax.jit(lambda key, a: (jax.random.normal(key, a.shape), jax.random.uniform(key, (1,))))
+
+    def in_jax(velocity, obs, actions, key):
+        keys = jax.random.split(key, len(actions))
+        x0, t = jax.vmap(inner)(keys, actions)
+        error = velocity(obs, (1 - t) * x0 + t * actions, t) - (actions - x0)
+        return jnp.mean(error**2)
+
+    for function in (in_torch, in_jax):
+        assert_matches(function, "flow_matching_loss", examples=8)
+
+
+NETWORKS = """
+import torch
+from torch import nn
+
+class Velocity(nn.Module):
+    def __init__(self, obs_dim, action_dim, hidden, wrong=False):
+        super().__init__()
+        sizes, layers = [obs_dim + action_dim + 1, *hidden], []
+        for one, other in zip(sizes, sizes[1:]):
+            layers += [nn.Linear(one, other), nn.ReLU()]
+        self.wrong = wrong
+        self.net = nn.Sequential(*layers, nn.Linear(sizes[-1], action_dim))
+
+    def forward(self, obs, x, t):
+        return self.net(torch.cat([obs, x, t], -1)) + (t if self.wrong else 0)
+
+class Critics(nn.Module):
+    def __init__(self, inputs, hidden):
+        super().__init__()
+        one = lambda: nn.Sequential(
+            nn.Linear(inputs, hidden[0]), nn.LayerNorm(hidden[0], eps=1e-6), nn.ReLU(),
+            nn.Linear(hidden[0], hidden[1]), nn.LayerNorm(hidden[1], eps=1e-6), nn.ReLU(),
+            nn.Linear(hidden[1], 1))
+        self.q1, self.q2 = one(), one()
+
+    def forward(self, s, a):
+        x = torch.cat([s, a], -1)
+        return torch.stack([self.q1(x).squeeze(-1), self.q2(x).squeeze(-1)])
+"""
+
+
+@pytest.mark.slow
+def test_a_network_as_a_class_is_given_the_specifications_parameters(tmp_path):
+    need("torch")
+    file = tmp_path / "networks.py"
+    file.write_text(NETWORKS)
+    sizes = {"obs_dim": "o", "action_dim": "d", "hidden": "hidden"}
+    velocity = load_checked(f"{file}:Velocity", sizes, network=True)
+    assert_matches(velocity, "flow_velocity", examples=10)
+    wrong = load_checked(f"{file}:Velocity", {**sizes, "wrong": True}, network=True)
+    assert not check_function(wrong, "flow_velocity", examples=10, explain=False).agrees
+    critics = load_checked(f"{file}:Critics", {"inputs": "o + d", "hidden": "hidden"}, network=True)
+    result = check_function(critics, "critic_values", examples=10)
+    assert result.agrees, str(result)
+    assert result.domain["E"] == (2, 2)
+    fixed = load_checked(f"{file}:Critics", {"inputs": 9, "hidden": (3, 3)}, network=True)
+    with pytest.raises(VGFError, match="no array is the kernel"):
+        check_function(fixed, "critic_values", examples=10)
+
+
+@pytest.mark.slow
+def test_float32_inside_is_seen_by_its_results_or_its_casts():
+    def cast_back(x, score, alpha):
+        return phi(np.float32(x), np.float32(score), alpha).astype(np.float64)
+
+    result = check_function(cast_back, "phi", examples=60)
+    assert result.agrees, str(result)
+    assert [t.dtype for t in result.tried] == ["float32"]
+    wrong = lambda *args: 1.01 * cast_back(*args)
+    assert not check_function(wrong, "phi", examples=60, explain=False).agrees
+
+
+@pytest.mark.slow
+def test_a_cast_of_one_part_is_seen_in_torch():
+    need("torch")
+    import torch
+
+    def mixed(x, g, temperature):
+        n = x.shape[-2]
+        with torch.no_grad():
+            gap = x.float()[..., :, None, :] - x.float()[..., None, :, :]
+            d2 = gap.pow(2).sum(-1)
+            median = torch.quantile(d2.flatten(-2), 0.5, dim=-1)
+            s2 = (median / (2 * math.log(n + 1))).clamp_min(1e-12)[..., None, None]
+            k = torch.exp(-d2 / (2 * s2)).to(x)
+        away = (k[..., None] * (x[..., :, None, :] - x[..., None, :, :])).sum(-2) / s2.to(x)
+        return (k @ g / temperature + away) / n
+
+    result = check_function(mixed, "phi", examples=150)
+    assert result.agrees, str(result)
+    assert "something inside computes in float32" in str(result)
+
+
+@pytest.mark.slow
+def test_half_of_an_argument_is_named_and_a_rare_error_is_no_rounding():
+    def half(particles, velocity, step_size, low, high):
+        return np.clip(particles + 0.5 * step_size * velocity, low, high)
+
+    text = str(check_function(half, "flow_step", examples=60))
+    assert "takes step_size / 2 where step_size belongs" in text
+
+    def rare(rewards, masks, next_q, discount):
+        r = np.where((masks == 0) & (rewards == 0), -1.0, rewards)
+        return r + masks * discount * next_q.min(0).mean(-1)
+
+    result = check_function(rare, "td_target", examples=300)
+    assert not result.agrees
+    assert not any(f.kind == "rounding" for f in result.findings)
+
+
+def test_suggestions_are_written_and_run(tmp_path, capsys, monkeypatch):
+    file, mapping = tmp_path / "mine.py", tmp_path / "mine.toml"
+    file.write_text(
+        "import numpy as np\n"
+        "def soft_update(online, target, tau):\n"
+        "    if isinstance(target, dict):\n"
+        "        return {k: soft_update(online[k], target[k], tau) for k in target}\n"
+        "    return tau * online + (1 - tau) * target\n"
+        "class Learner:\n"
+        "    def td_target(self, rewards, dones, next_q, gamma):\n"
+        "        return rewards + gamma * (1 - dones) * next_q.min(0).mean(-1)\n"
+        "def unrelated(x):\n    return x\n"
+    )
+    assert main(["--suggest", str(file), "--mapping", str(mapping)]) == 0
+    shown = capsys.readouterr().out
+    assert f"vgf check {file}:soft_update --as polyak" in shown
+    assert f"vgf check {file}:Learner.td_target --as td_target" in shown
+    assert "unrelated" not in shown
+    assert 'arguments.dones = "1 - mask"' in mapping.read_text()
+    assert main(["--mapping", str(mapping), "--examples", "20"]) == 0
+    assert "Learner.td_target as td_target: agrees" in capsys.readouterr().out
