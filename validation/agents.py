@@ -32,7 +32,8 @@ AGENTS: dict[str, tuple[str, str, str, dict[str, str], dict[str, Any]]] = {
         "AVGFAgent",
         {"critic": "critic.params", "target_critic": "target_critic.params",
          "reference": "actor_bc.params", "gradient_field": "q_grad.params"},
-        {"target_update": "before", "clip_norm": 1.0, "budget.clip_norm": 1.0},
+        {"target_update": "before", "clip_norm": 1.0, "budget.clip_norm": 1.0,
+         "budget.clip_scope": "batch"},
     ),
     "fql": (
         FQL,

@@ -107,10 +107,6 @@ def test_consumers_in_two_languages(tmp_path):
             assert "and exposes" in done.stdout
 
 
-# Exposed only where a score is minus infinity, for which JSON has no number: no vector yet.
-NOT_YET = {"decoding_scores": {"original-token-left-out", "forbidden-tokens-decoded"}}
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(1200)  # whole transports are minutes of trials
 @pytest.mark.parametrize("name", [name for name in SUBJECTS if name not in WHOLE])
@@ -120,7 +116,7 @@ def test_every_equation_has_vectors_that_expose_its_mistakes(name):
     exposed_and_exact(vectors)
     flags = {flag for vector in vectors for flag in vector.flags}
     own = {slug(key) for key, v in VARIANTS.items() if v.method == name and v.equation == name}
-    assert own - NOT_YET.get(name, set()) <= flags, own - flags
+    assert own <= flags, own - flags
     assert flags <= {slug(key) for key in library_for(name)}
     need("torch")
     for dtype in ("float64", "float32"):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -73,7 +74,9 @@ class Vector:
         for name, expected in want.items():
             if name not in mine or np.shape(mine[name]) != np.shape(expected):
                 return f"{name or 'the result'}: missing, or of another shape"
-            error = np.abs(np.asarray(mine[name], float) - expected)
+            got = np.asarray(mine[name], float)
+            with np.errstate(invalid="ignore"):
+                error = np.where(got == expected, 0.0, np.abs(got - expected))
             if not np.all(error <= self.tolerance[dtype][name]):
                 return f"{name or 'the result'}: off by {np.max(error):.3g}"
         return ""
@@ -120,7 +123,7 @@ def _vector(trial: Trial, arguments: tuple[Any, ...], chosen: Mapping[str, Any])
     for dtype in MACHINE_EPSILON:
         outcome = Outcome(arguments, trial.subject.named(arguments), chosen, dtype)
         result = outcome.whole = outcome.got = trial.expect(arguments)
-        if not all(np.all(np.isfinite(np.asarray(x, float))) for _, x in named_leaves(result)):
+        if any(np.any(np.isnan(np.asarray(x, float))) for _, x in named_leaves(result)):
             return None
         moves = dict(named_leaves(trial.sensitivity(outcome)))
         tolerance[dtype] = {
@@ -128,7 +131,8 @@ def _vector(trial: Trial, arguments: tuple[Any, ...], chosen: Mapping[str, Any])
             for key, x in named_leaves(result)
         }
         size = max(
-            (float(np.max(np.abs(x), initial=0)) for _, x in named_leaves(result)), default=0
+            (float(np.max(largest_in_set(np.asarray(x, float)), initial=0)))
+            for _, x in named_leaves(result)
         )
         if max(tolerance[dtype].values(), default=0) > 1e-2 * (size + 1):
             return None  # the input does not determine the result in this precision
@@ -271,6 +275,7 @@ CONVENTIONS = (
     "score and velocity of transport and follow are linear: shift - slope * a",
     "the output layer of a network is 'output', the hidden ones 'hidden_0', 'hidden_1', ...; "
     "kernels are [inputs, outputs], an ensemble's parameters have E in front",
+    'what JSON has no number for is a word: "inf", "-inf"',
 )
 
 
@@ -283,7 +288,7 @@ def _as_json(vector: Vector, large: dict[str, np.ndarray]) -> dict[str, Any]:
             if value.size > INLINE:
                 large[path] = value
                 return {"npz": path}
-            return value.tolist()
+            return _finite(value.tolist())
         if isinstance(value, dict):
             return {key: plain(item, f"{path}.{key}") for key, item in value.items()}
         if isinstance(value, (tuple, list)):
@@ -301,6 +306,13 @@ def _as_json(vector: Vector, large: dict[str, np.ndarray]) -> dict[str, Any]:
         "tolerance": vector.tolerance,
         "flags": list(vector.flags),
     }
+
+
+def _finite(value: Any) -> Any:
+    """Numbers as JSON has them; what is infinite as a word."""
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    return str(value) if isinstance(value, float) and math.isinf(value) else value
 
 
 _NUMBERS: dict[str, Any] = {
@@ -429,9 +441,13 @@ def _result(value: Any, large: Mapping[str, np.ndarray]) -> Any:
         if value.keys() == {"npz"}:
             return large[value["npz"]]
         return {key: _result(item, large) for key, item in value.items()}
+    if value in ("inf", "-inf"):
+        return np.asarray(float(value))
     if isinstance(value, list):
         try:
             array = np.asarray(value)
+            if array.dtype.kind == "U":  # numbers and "-inf"
+                array = array.astype(float)
         except ValueError:
             array = np.asarray(None)
         if array.dtype.kind in "fiub":
