@@ -237,3 +237,8 @@ def test_agents_side_by_side_are_those_agents(backend):
         assert drift(backend.to_numpy(metrics), backend.to_numpy(wanted), 4).relative < 1e-9
     ends = [backend.to_numpy(state) for state, _ in found]
     assert drift(ends[0]["critic"], ends[2]["critic"], 4).relative > 1e-3
+    # to the last bit, whoever is missing: a run that was stopped goes on as the one that was not
+    one, two, three = backend.updates_together([None, starts[1], None], data, rows, SETTINGS)
+    assert one is None
+    assert three is None
+    assert drift(backend.to_numpy(two[0]), ends[1], 4).absolute == 0

@@ -67,7 +67,7 @@ def diverging(monkeypatch: pytest.MonkeyPatch, seed: int, at: int) -> None:
     def update(self: Batches, requests: Any, count: int) -> Any:
         replies = real(self, requests, count)
         for request, reply in zip(requests, replies, strict=True):
-            if request.seed == seed and request.step + reply.count >= at:
+            if request and request.seed == seed and request.step + reply.count >= at:
                 weights = reply.state["critic"]["hidden_0"]["kernel"]
                 reply.state["critic"]["hidden_0"]["kernel"] = np.full_like(weights, np.nan)
         return replies

@@ -15,6 +15,9 @@ need("gymnasium")
 from validation.faults import misbehaving
 from vgf.benchmarks.tasks import Task
 from vgf.environments.pool import EnvironmentFault
+from vgf.recording.collect import Collection, collect
+from vgf.recording.formats import parse_output
+from vgf.recording.policies import parse_policy
 from vgf.runs.evaluation import Evaluation, evaluate
 from vgf.support.errors import VGFError
 
@@ -66,6 +69,36 @@ def test_a_fault_is_named(kind: str, capsys: pytest.CaptureFixture[str]) -> None
 @pytest.mark.parametrize("kind", misbehaving.KINDS)
 def test_a_fault_in_a_process_is_named(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
     check_kind(kind, 2, capsys)
+
+
+def check_recording(kind: str, place: Path, workers: int) -> None:
+    name = f"{misbehaving.__name__}:Misbehaving/{kind}-v0"
+    collection = Collection(name, parse_policy("random"), 0.0, 0, 5, step_timeout=0.2)
+    output = parse_output(str(place / "data.npz"), None)
+    words = misbehaving.KINDS[kind]
+    if words is None or kind == "NanSuccess":  # which is not recorded
+        collect(collection, output, 2, workers)
+        return
+    words = {"RaisesMade": "cannot make .*: broken", "Crashes": "ended early"}.get(kind, words)
+    with pytest.raises(VGFError, match=words) as caught:
+        collect(collection, output, 2, workers)
+    message = str(caught.value)
+    assert "\n" not in message
+    if kind not in ("RaisesMade", "Crashes"):
+        at = "reset" if "Reset" in kind else "step 3"
+        assert message.startswith(f"{name}: {at} of episode 0 (seed ")
+    assert not list(place.glob(".making*"))
+
+
+@pytest.mark.parametrize("kind", QUICK)
+def test_a_fault_of_a_recording_is_named(kind: str, tmp_path: Path) -> None:
+    check_recording(kind, tmp_path, 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [*SLOW, "RaisesStep"])
+def test_a_fault_of_a_recording_process_is_named(kind: str, tmp_path: Path) -> None:
+    check_recording(kind, tmp_path, 2)
 
 
 @pytest.mark.full

@@ -88,11 +88,13 @@ def _stops(record: Record, args: Any, folder: Path, keep: Callable[[], bool], ho
             if name not in references:
                 references[name] = killing.Reference(scenario)
             for how in hows:
-                row = record.setdefault(f"{name}: {how}", {"trials": 0, "stops": 0, "wrong": {}})
+                blank: Record = {"trials": 0, "stops": 0, "at": {}, "wrong": {}}
+                row = record.setdefault(f"{name}: {how}", blank)
                 number = row["trials"]
                 found = killing.stopped(references[name], number, args.seed, how)
                 row["trials"] += 1
                 row["stops"] += found["stops"]
+                row["at"] = dict(Counter(row["at"]) + found["at"])
                 if found["wrong"]:
                     row["wrong"][str(number)] = found["wrong"]
             if not keep():
@@ -193,9 +195,15 @@ def page(record: Record) -> list[Block]:
             ),
             Table(
                 "",
-                ["scenario: how", "trials", "stops", "unequal"],
+                ["scenario: how", "trials", "stops", "in the middle of", "unequal"],
                 [
-                    [name, f"{row['trials']:,}", f"{row['stops']:,}", str(len(row["wrong"]))]
+                    [
+                        name,
+                        f"{row['trials']:,}",
+                        f"{row['stops']:,}",
+                        ", ".join(f"{at} {count:,}" for at, count in sorted(row["at"].items())),
+                        str(len(row["wrong"])),
+                    ]
                     for name, row in rows.items()
                 ],
             ),

@@ -15,8 +15,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import itertools
 import json
 import os
+import pickle
 import random
 import re
 import resource
@@ -33,6 +35,7 @@ from typing import Any
 
 import numpy as np
 
+from vgf.comparison import as_json, compare, read_log, read_table, tables
 from vgf.data import to_dataset
 from vgf.data.hdf5 import read_hdf5
 from vgf.data.inspect import inspect
@@ -41,6 +44,7 @@ from vgf.data.replay import TransitionFile, read_transitions
 from vgf.runs import agent, reading, report
 from vgf.runs.checkpoint import _digest, check_checkpoint, load_checkpoint, save_checkpoint
 from vgf.runs.config import RunConfig, save_config
+from vgf.runs.exchange import export_run, import_run
 from vgf.runs.folder import open_run_folder
 from vgf.runs.log import EVALUATION_COLUMNS, EVALUATIONS, METRICS, RunLog
 from vgf.runs.resolve import resolve
@@ -49,6 +53,7 @@ from vgf.spec.update import init_state
 from vgf.support.errors import VGFError
 from vgf.support.extras import need
 from vgf.support.rows import read_lines
+from vgf.sweep.spec import read_spec
 
 _CALLS = ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "socket.connect")
 MEMORY = 1 << 30
@@ -210,9 +215,12 @@ def _npz(save: Callable[..., None]) -> Callable[[Path], list[Path]]:
     return make
 
 
-def _zip_again(folder: Path) -> None:
+def _data_again(folder: Path) -> None:
+    _zip_again(folder / "data.npz")
+
+
+def _zip_again(path: Path) -> None:
     """The checksums of a zip archive's members, where they can be found."""
-    path = folder / "data.npz"
     data = bytearray(path.read_bytes())
     place = data.find(b"PK\x01\x02")
     while place >= 0 and place + 46 <= len(data):
@@ -410,17 +418,124 @@ def _read_minari(folder: Path) -> None:
     make_minari_env(folder / "test/plane-v0").close()
 
 
+_CELLS = [
+    {"task": task, "method": method, "seed": seed, "step": step, "score": 0.1 * seed}
+    for task in ("a", "b")
+    for method in ("vgf", "fql")
+    for seed in range(3)
+    for step in (5, 10)
+]
+
+
+def _table(folder: Path) -> list[Path]:
+    """A table of results in each of its forms; one is read, which is in its name."""
+    lines = [",".join(_CELLS[0]), *(",".join(map(str, row.values())) for row in _CELLS)]
+    (folder / "table.csv").write_text("\n".join(lines) + "\n")
+    (folder / "table.jsonl").write_text("".join(json.dumps(row) + "\n" for row in _CELLS))
+    scores = np.arange(6.0).reshape(2, 3) / 10
+    np.savez(folder / "table.npz", **{"a|vgf": scores, "a|fql": scores, "steps": np.array([5, 10])})
+    return sorted(folder.glob("table.*"))
+
+
+def _read_tables(folder: Path) -> None:
+    for path in sorted(folder.glob("table.*")):
+        found = compare(read_table(path), resamples=5, figures=False)
+        tables(found), as_json(found)
+
+
+def _fql_log(folder: Path) -> list[Path]:
+    agent = {"agent_name": "fql", "batch_size": 256}
+    flags = {"env_name": "a", "seed": 0, "offline_steps": 10, "agent": agent}
+    (folder / "flags.json").write_text(json.dumps(flags))
+    lines = ["step,evaluation/success,time", "5,0.5,1.5", "10,1.0,3.0"]
+    (folder / "eval.csv").write_text("\n".join(lines) + "\n")
+    return [folder / "flags.json", folder / "eval.csv"]
+
+
+def _sweep(folder: Path) -> list[Path]:
+    (folder / "sweep.toml").write_text(
+        'tasks = ["cube-single-play-singletask-task2-v0"]\nmethods = ["vgf", "fql"]\nseeds = 2\n'
+        "[settings]\ntrain = { steps = 100_000 }\n[grid]\n"
+        '"agent.budget.step_size" = [0.05, 0.1]\n'
+    )
+    return [folder / "sweep.toml"]
+
+
+def _exported(folder: Path) -> list[Path]:
+    (folder / "run").mkdir()
+    _checkpoint(folder / "run")
+    export_run(folder / "run", str(folder / "agent"))
+    return [folder / "agent" / name for name in ("agent.npz", "agent.json", "config.toml")]
+
+
+def _exported_again(folder: Path) -> None:
+    _zip_again(folder / "agent" / "agent.npz")
+
+
+def _foreign(folder: Path) -> list[Path]:
+    """An agent as FQL's code leaves it, as a pickle and as msgpack."""
+    rng = np.random.default_rng(0)
+
+    def layers(*widths: int) -> dict[str, Any]:
+        return {
+            f"Dense_{i}": {"kernel": rng.random((a, b)), "bias": rng.random(b)}
+            for i, (a, b) in enumerate(itertools.pairwise(widths))
+        }
+
+    networks = {
+        "modules_critic": {"value_net": layers(5, 4, 1)},
+        "modules_target_critic": {"value_net": layers(5, 4, 1)},
+        "modules_actor_bc_flow": {"mlp": layers(6, 4, 2)},
+        "modules_actor_onestep_flow": {"mlp": layers(5, 4, 2)},
+    }
+    tree = {"agent": {"network": {"params": networks}}}
+    (folder / "params_10.pkl").write_bytes(pickle.dumps(tree))
+    flags = {"env_name": "Hopper-v5", "agent": {"agent_name": "fql", "flow_steps": 4, "tau": 0.1}}
+    (folder / "flags.json").write_text(json.dumps(flags))
+
+    def packed(value: Any) -> Any:
+        msgpack = need("msgpack", "agents")
+        content = (value.shape, value.dtype.name, value.tobytes())
+        return msgpack.ExtType(1, msgpack.packb(content, use_bin_type=True))
+
+    data = need("msgpack", "agents").packb(tree, default=packed, use_bin_type=True)
+    (folder / "params_20.msgpack").write_bytes(data)
+    return [folder / name for name in ("params_10.pkl", "params_20.msgpack", "flags.json")]
+
+
+def _read_foreign(folder: Path) -> None:
+    for path in sorted(folder.glob("params_*")):
+        import_run(str(path), folder / f"run-{path.suffix}", flags=folder / "flags.json")
+
+
+def _prompts(folder: Path) -> list[Path]:
+    rows: list[dict[str, Any]] = [
+        {"prompt": "The film was", "id": 7},
+        {"prompt": [{"role": "user", "content": "What?"}], "reference": "That."},
+        {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes"}]},
+    ]
+    (folder / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return [folder / "prompts.jsonl"]
+
+
+def _read_prompts(folder: Path) -> None:
+    from vgf.text.prompts import plain_text, read_prompts
+
+    for prompt in read_prompts(folder / "prompts.jsonl"):
+        plain_text(prompt.content)
+
+
 KINDS = {
     "checkpoint, checksums computed again": Kind(_checkpoint, _read_checkpoint, _checkpoint_again),
     "checkpoint": Kind(_checkpoint, _read_checkpoint),
     "configuration": Kind(_toml, open_run_folder),
     "preset in a file": Kind(_preset, lambda folder: resolve({}, folder / "mine.toml")),
-    "npz": Kind(_npz(np.savez), lambda f: _look(read_npz(f / "data.npz")), _zip_again),
+    "npz": Kind(_npz(np.savez), lambda f: _look(read_npz(f / "data.npz")), _data_again),
     "npz, compressed": Kind(
-        _npz(np.savez_compressed), lambda f: _look(read_npz(f / "data.npz")), _zip_again
+        _npz(np.savez_compressed), lambda f: _look(read_npz(f / "data.npz")), _data_again
     ),
     "npz, mapped": Kind(
-        _npz(np.savez), lambda f: _look(read_npz(f / "data.npz", MAPPED)), _zip_again
+        _npz(np.savez), lambda f: _look(read_npz(f / "data.npz", MAPPED)), _data_again
     ),
     "HDF5": Kind(_hdf5, lambda folder: _look(read_hdf5(folder / "data.hdf5"))),
     "Minari's metadata": Kind(_minari, _read_minari),
@@ -428,6 +543,16 @@ KINDS = {
     "logs, continued": Kind(_logs, _read_logs),
     "transitions": Kind(_transitions, _read_transitions),
     "run folder, reported": Kind(_run, _read_run),
+    "tables of results, compared": Kind(_table, _read_tables),
+    "logs of other code": Kind(_fql_log, read_log),
+    "sweep": Kind(_sweep, lambda folder: read_spec(folder / "sweep.toml")),
+    "exported agent": Kind(
+        _exported,
+        lambda folder: import_run(str(folder / "agent"), folder / "imported"),
+        _exported_again,
+    ),
+    "agent of other code": Kind(_foreign, _read_foreign),
+    "prompts": Kind(_prompts, _read_prompts),
 }
 
 

@@ -6,27 +6,39 @@ must be those of the run that nobody stopped, bit for bit, and nothing half writ
 (The file of a lock may: who held it is gone, and so is the lock.) Moments are drawn from the time
 that the whole run takes. A chosen write is the k-th call by which anything becomes visible on disk:
 an `os.replace`, `os.fsync`, `os.mkdir` or unbuffered write; k is drawn from their number.
+
+Processes are forked from one that has imported everything; NumPy and torch have also read the data
+there. JAX, whose threads do not survive a fork, is only imported: each process starts it anew, and
+takes its compiled programs from the cache that `vgf run` keeps. What a process was at when it was
+stopped is told through a byte of shared memory.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import importlib
 import json
+import mmap
 import os
 import random
 import shutil
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from vgf.cli import keep_compilations
+from vgf.data.parts import Parts
+from vgf.recording import collect as recording
 from vgf.recording.collect import Collection, collect
 from vgf.recording.formats import parse_output
 from vgf.recording.policies import parse_policy
+from vgf.runs import loop, updates
 from vgf.runs.config import (
     BackendSettings,
     EvaluationSettings,
@@ -39,7 +51,7 @@ from vgf.runs.folder import CONFIG
 from vgf.runs.loop import finished, prepare, train_together
 from vgf.spec.settings import Budget, Network, Settings
 from vgf.support.interrupts import Interrupted, ending_signals, exit_status
-from vgf.support.rows import read_rows
+from vgf.support.rows import RowLog, read_rows
 
 ENVIRONMENT = "validation.faults.misbehaving:Misbehaving/Not-v0"
 MOST_STOPS = 3  # of one run, before it may go on to its end
@@ -102,7 +114,10 @@ class Scenario:
         folder.mkdir(parents=True, exist_ok=True)
         if name != "generation":
             self.config = configuration(folder, backend, name)
-            if backend != "jax":  # whose threads do not survive a fork
+            if backend == "jax":
+                keep_compilations()
+                importlib.import_module("vgf.backends.jax")
+            else:
                 self._prepared = prepare(self.config)
 
     def places(self, place: Path) -> list[Path]:
@@ -126,9 +141,9 @@ class Scenario:
         begun = {one for one in runs if (one / CONFIG).is_file()}
         for one in runs.keys() - begun:
             shutil.rmtree(one, ignore_errors=True)  # without its configuration, not yet begun
-        runs = {one: run for one, run in runs.items() if one not in begun or not finished(run, one)}
-        if runs:
-            train_together(runs, begun & runs.keys(), lambda line: None, prepared)
+        over = {one for one in begun if finished(runs[one], one)}
+        if over != runs.keys():
+            train_together(runs, begun, lambda line: None, prepared, over)
 
     def result(self, place: Path) -> dict[str, Any]:
         """What must be equal: files as bytes, logs without the time that was spent."""
@@ -152,8 +167,40 @@ class Scenario:
         return found
 
 
+# What a process is at: the function that does it, and what the page calls it.
+_WORK = (
+    (updates, "_made", "updates"),
+    (loop._Loop, "_update_online", "a step online"),
+    (loop._Loop, "_evaluate", "an evaluation"),
+    (loop._Loop, "_save", "a checkpoint"),
+    (RowLog, "append", "a log"),
+    (recording, "_episode", "an episode"),
+    (Parts, "_keep", "a part"),
+)
+_AT = ("the rest", *(name for _, _, name in _WORK))
+_at = mmap.mmap(-1, 1)
+
+
+def _noting() -> None:
+    """Let this process note what it is at."""
+
+    def noted(number: int, real: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **options: Any) -> Any:
+            before, _at[0] = _at[0], number
+            try:
+                return real(*arguments, **options)
+            finally:
+                _at[0] = before
+
+        return call
+
+    for number, (owner, name, _) in enumerate(_WORK, 1):
+        setattr(owner, name, noted(number, getattr(owner, name)))
+
+
 def _child(scenario: Scenario, place: Path, before: Callable[[], None]) -> int:
     """Fork a process that goes on with a scenario; returns its id."""
+    _at[0] = 0
     process = os.fork()
     if process:
         return process
@@ -169,6 +216,7 @@ def _child(scenario: Scenario, place: Path, before: Callable[[], None]) -> int:
             default = signal.default_int_handler if name == "SIGINT" else signal.SIG_DFL
             signal.signal(getattr(signal, name), default)
         with ending_signals():
+            _noting()
             before()
             scenario.go(place)
         status = 0
@@ -222,11 +270,20 @@ def _counting(at: int | None, told: int | None) -> Callable[[], None]:
 
 
 class Reference:
-    """A scenario made once to its end: what it leaves, how long it takes, how much it writes."""
+    """A scenario made to its end: what it leaves, how long it takes, how much it writes.
+
+    It is made twice, so that what is not the same each time is found here.
+    """
 
     def __init__(self, scenario: Scenario) -> None:
         self.scenario = scenario
-        place = scenario.folder / "whole"
+        before = self._made(scenario.folder / "whole")
+        self.result = self._made(scenario.folder / "whole")
+        if wrong := difference(before, self.result):
+            raise RuntimeError(f"{scenario.name} on {scenario.backend}, made twice: {wrong}")
+
+    def _made(self, place: Path) -> dict[str, Any]:
+        scenario = self.scenario
         shutil.rmtree(place, ignore_errors=True)
         heard, told = os.pipe()
         start = time.monotonic()
@@ -239,7 +296,7 @@ class Reference:
         if status:
             log = (place.parent / f"{place.name}.log").read_text()
             raise RuntimeError(f"{scenario.name} on {scenario.backend}: status {status}: {log}")
-        self.result = scenario.result(place)
+        return scenario.result(place)
 
 
 def stopped(reference: Reference, number: int, seed: int, how: str) -> dict[str, Any]:
@@ -252,28 +309,32 @@ def stopped(reference: Reference, number: int, seed: int, how: str) -> dict[str,
         how: "moment" or "write" (killed there), or a signal's name.
 
     Returns:
-        "stops" (how many took effect), "wrong" (what was not as it must be; empty if nothing).
+        "stops" (how many took effect), "at" (what the process was at in each), "wrong" (what was
+        not as it must be; empty if nothing).
     """
     scenario = reference.scenario
     rng = random.Random(f"{seed} {scenario.name} {scenario.backend} {how} {number}")
     place = scenario.folder / f"stopped-{os.getpid()}"
     shutil.rmtree(place, ignore_errors=True)
     (place.parent / f"{place.name}.log").unlink(missing_ok=True)
-    stops, wrong = 0, ""
+    stops, at, wrong = 0, Counter[str](), ""
     for _ in range(rng.choice((1, 1, 2, MOST_STOPS))):
         if how == "write":
             before = _counting(rng.randint(1, reference.writes), None)
             status = _waited(_child(scenario, place, before))
+            told = _at[0]
         else:
             process = _child(scenario, place, lambda: None)
             time.sleep(rng.random() * reference.seconds * 1.1)
             sent = signal.SIGKILL if how == "moment" else getattr(signal, how)
+            told = _at[0]
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process, sent)
             status = _waited(process)
         if status == 0:
             break
         stops += 1
+        at[_AT[told]] += 1
         if how not in ("moment", "write") and status != 128 + getattr(signal, how):
             # the signal may come before the process listens to it
             if status != -getattr(signal, how):
@@ -287,7 +348,7 @@ def stopped(reference: Reference, number: int, seed: int, how: str) -> dict[str,
     else:
         wrong = wrong or difference(reference.result, scenario.result(place))
     shutil.rmtree(place, ignore_errors=True)
-    return {"stops": stops, "wrong": wrong}
+    return {"stops": stops, "at": at, "wrong": wrong}
 
 
 def difference(one: dict[str, Any], other: dict[str, Any]) -> str:

@@ -121,16 +121,22 @@ class Backend(Equations):
         return state, metrics
 
     def updates_together(
-        self, states: list[Tree], data: Tree, rows: Any, settings: Settings, gather: Gather = take
-    ) -> list[tuple[Tree, dict[str, Array]]]:
+        self,
+        states: list[Tree | None],
+        data: Tree,
+        rows: Any,
+        settings: Settings,
+        gather: Gather = take,
+    ) -> list[tuple[Tree, dict[str, Array]] | None]:
         """:meth:`updates` of several agents, side by side where that is faster.
 
         Args:
-            states: S agents.
+            states: S agents; None is a place without one. What an agent becomes depends on its
+                place and on S, and not on the others, to the last bit.
             rows: ``[S, U, B]``; the rest is as for :meth:`updates`.
         """
         return [
-            self.updates(state, data, own, settings, gather)
+            None if state is None else self.updates(state, data, own, settings, gather)
             for state, own in zip(states, rows, strict=True)
         ]
 

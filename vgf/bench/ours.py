@@ -65,7 +65,7 @@ class Training:
                 for seed, state in enumerate(self.states)
             ]
             replies = self.batches.update(requests, together)
-            self.states = [reply.state for reply in replies]
+            self.states = [reply.state for reply in replies if reply is not None]
             self.step += together
         self.backend.synchronise(self.states)
 

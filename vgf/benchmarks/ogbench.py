@@ -485,8 +485,8 @@ class OracleMaking:
 
     def summary(self) -> tuple[str, ...]:
         """Its rows and episodes."""
-        with np.load(self.place) as file:
-            rows = len(file["terminals"])
+        with readable(self.place):
+            rows = len(load_arrays(self.place, ["terminals"])[0]["terminals"])
         held = f"{rows:,} rows in {self.episodes:,} episodes"
         return (f"{held}; the last row of each is not a transition",)
 

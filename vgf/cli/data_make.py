@@ -15,7 +15,15 @@ if TYPE_CHECKING:
 
 # Flags that apply to only one way of making data.
 _OF_ORACLES = ("action_repeat",)
-_OF_POLICIES = ("policy", "noise", "max_episode_steps", "checkpoint", "steps", "backend")
+_OF_POLICIES = (
+    "policy",
+    "noise",
+    "max_episode_steps",
+    "step_timeout",
+    "checkpoint",
+    "steps",
+    "backend",
+)
 
 
 def main(words: list[str]) -> int:
@@ -149,6 +157,12 @@ def _make_parser() -> argparse.ArgumentParser:
     group.add_argument(
         "--max-episode-steps", **whole, help="steps of an episode; default: the environment's limit"
     )
+    group.add_argument(
+        "--step-timeout",
+        metavar="X",
+        type=_number,
+        help="seconds that a step or reset of the environment may take [300]",
+    )
     group = parser.add_argument_group("a run folder as the policy")
     group.add_argument("--checkpoint", metavar="UPDATES", type=_whole, help="default: the last one")
     group.add_argument("--steps", **whole, help="test budget, L_test; default: L_train")
@@ -178,7 +192,7 @@ def _refuse(args: argparse.Namespace, names: tuple[str, ...], wanted: str) -> No
 
 def _recording(name: str, args: argparse.Namespace) -> Making:
     """A recording of a gymnasium environment, with a policy."""
-    from ..recording.collect import Collection, CollectionMaking
+    from ..recording.collect import STEP_TIMEOUT, Collection, CollectionMaking
     from ..recording.formats import parse_output
     from ..recording.policies import parse_policy
 
@@ -194,7 +208,10 @@ def _recording(name: str, args: argparse.Namespace) -> Making:
         )
     output = parse_output(args.out, args.data_dir)
     policy = parse_policy(args.policy, args.checkpoint, args.steps, args.backend)
-    collection = Collection(name, policy, args.noise or 0.0, args.seed, args.max_episode_steps)
+    timeout = STEP_TIMEOUT if args.step_timeout is None else args.step_timeout
+    collection = Collection(
+        name, policy, args.noise or 0.0, args.seed, args.max_episode_steps, timeout
+    )
     episodes = 100 if args.episodes is None else args.episodes
     return CollectionMaking(collection, output, episodes, args.workers)
 

@@ -123,10 +123,10 @@ def _train_seeds(config: RunConfig, folder: Path, resume: bool) -> dict[Path, VG
         if several:
             stack.enter_context(only_writer(folder))
         going_on = {place for place in pending if resume and (place / CONFIG).is_file()}
-        turns = [pending] if config.together else [{place: r} for place, r in pending.items()]
+        turns = [runs] if config.together else [{place: r} for place, r in pending.items()]
         for turn in turns:
             try:
-                train_together(turn, going_on, prepared=prepared)
+                train_together(turn, going_on, prepared=prepared, over=runs.keys() - pending)
             except Interrupted as stop:
                 if not several:
                     raise

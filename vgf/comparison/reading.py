@@ -10,13 +10,13 @@
 from __future__ import annotations
 
 import csv
-import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ..data.npz import load_arrays, names_in, readable
 from ..support.errors import VGFError
 from ..support.files import read_json
 from ..support.rows import Scalar, read_lines
@@ -121,17 +121,14 @@ def _budget(value: Any) -> Scalar:
         return None
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return str(value)
-    return int(number) if number == int(number) else number
+    return int(number) if number.is_integer() else number
 
 
 def _read_npz(path: Path, every: int | None) -> tuple[tuple[Series, ...], tuple[str, ...]]:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise VGFError(f"{path}: not a .npz file of arrays, or cut off: {error}") from error
+    with readable(path):
+        arrays = load_arrays(path, names_in(path))[0]
     given = arrays.pop("steps", None)
     longest = max((len(a) for a in arrays.values() if a.ndim == 2), default=0)
     steps = np.arange(1, longest + 1) * (every or 1) if given is None else np.asarray(given)

@@ -22,7 +22,6 @@ import re
 import shutil
 import time
 import zipfile
-import zlib
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -39,6 +38,7 @@ from ..support.errors import VGFError
 from ..support.files import atomic_file, make_folder, sync_folder, write_atomically
 from ..support.locks import LOCK, waited_for
 from ..support.processes import end_with_parent, leave_warnings_to_parent, without_interrupts
+from .npz import load_arrays, names_in, readable
 from .provenance import differences, read_json
 
 Episode = dict[str, Array]
@@ -328,9 +328,9 @@ def _read_part(path: Path) -> _Part | None:
         return None
     first, stop = int(name[1]), int(name[2])
     try:
-        with np.load(path, allow_pickle=False) as file:
-            rows = {key: file[key] for key in file.files}
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error):
+        with readable(path):
+            rows = load_arrays(path, names_in(path))[0]
+    except VGFError:
         return None
     lengths = rows.pop(LENGTHS, np.zeros(0, int)).tolist()
     whole = all(len(array) == sum(lengths) for array in rows.values())
@@ -369,8 +369,8 @@ def _record(recorder: Recorder, numbers: Sequence[int], workers: int | None) -> 
                 process.kill()
         if isinstance(error, BrokenProcessPool):
             raise VGFError(
-                "a process that recorded data ended early (out of memory, or a script that lacks "
-                "`if __name__ == '__main__':`); try fewer workers"
+                "a process that recorded data ended early (out of memory, a crash or a hang in C, "
+                "or a script that lacks `if __name__ == '__main__':`); try fewer workers"
             ) from error
         raise
     finally:

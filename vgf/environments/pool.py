@@ -139,7 +139,8 @@ class EnvironmentPool:
         self.size = size
         self.lost: dict[int, str] = {}
         self._here = _Slots(make_env, success) if workers == 0 else None
-        self._watch = _Watch(step_timeout) if workers == 0 else None
+        way_out = "; step it in a process of its own: --workers 1"
+        self._watch = Watch(step_timeout, way_out) if workers == 0 else None
         self._workers: list[_Worker] = []
         # of the calls without an answer: the answer if made here, else the processes that will give
         # it
@@ -372,11 +373,18 @@ def _ended(status: int | None) -> str:
     return f"ended its process by {name}{why.get(name, '')}"
 
 
-class _Watch:
-    """Ends a step in this process that takes too long, where that can be done: in Python."""
+class Watch:
+    """Ends a step in this process that takes too long, where that can be done: in Python.
 
-    def __init__(self, timeout: float | None) -> None:
-        self._timeout = timeout
+    Elsewhere it ends the command.
+
+    Args:
+        timeout: seconds that a step or reset may take; None is no limit.
+        way_out: what to do about a step that does not let itself be stopped, in words.
+    """
+
+    def __init__(self, timeout: float | None, way_out: str = "") -> None:
+        self._timeout, self._way_out = timeout, way_out
         self._until: float | None = None
         self._thread: threading.Thread | None = None
         self._over = threading.Event()
@@ -419,7 +427,7 @@ class _Watch:
             elif now > until + _STUCK:  # in C, where no exception reaches
                 end_command(
                     f"error: a step of an environment took more than {self._timeout:g} s and does "
-                    "not let itself be stopped; step it in a process of its own: --workers 1",
+                    f"not let itself be stopped{self._way_out}",
                     2,
                 )
 
@@ -481,12 +489,12 @@ class _Slots:
         for slot, argument in arguments.items():
             if slot not in self._envs:
                 begin(slot, making=True)
-                made = _tried(self._make, slot)
+                made = tried(self._make, slot)
                 if isinstance(made, Failure):
                     replies[slot] = made
                     continue
             begin(slot)
-            replies[slot] = _tried(run, slot, argument)
+            replies[slot] = tried(run, slot, argument)
         return replies
 
     def _make(self, slot: int) -> None:
@@ -496,59 +504,23 @@ class _Slots:
             self._sizes[slot] = tuple(space.shape)
 
     def _reset(self, slot: int, seed: int) -> Array:
-        answer = self._envs[slot].reset(seed=int(seed))
-        if not isinstance(answer, tuple) or len(answer) != 2:
-            raise _WrongError(
-                f"returned {_kind(answer)}, not the pair of an observation and a dict"
-            )
-        return self._observation(slot, answer[0])
+        return self._observation(slot, checked_reset(self._envs[slot].reset(seed=int(seed))))
 
     def _step(self, slot: int, action: Array) -> Step:
-        answer = self._envs[slot].step(action)
-        if not isinstance(answer, tuple) or len(answer) != 5:
-            raise _WrongError(
-                f"returned {_kind(answer)}, not an observation, reward, terminated, truncated, info"
-            )
-        seen, reward, terminated, truncated, info = answer
-        flags = [
-            _number(name, value, "biu")
-            for name, value in (("terminated", terminated), ("truncated", truncated))
-        ]
-        if not isinstance(info, Mapping):
-            raise _WrongError(f"returned as info {_kind(info)}, not a dict")
+        seen, reward, terminated, truncated, info = checked_step(self._envs[slot].step(action))
         success = self._success(info)
         if success is not None and not np.isfinite(success):
             raise _WrongError(f"returned the success {success}")
-        return Step(
-            self._observation(slot, seen),
-            _number("the reward", reward, "biuf"),
-            bool(flags[0]),
-            bool(flags[1]),
-            success,
-        )
+        return Step(self._observation(slot, seen), reward, terminated, truncated, success)
 
     def _observation(self, slot: int, value: Any) -> Array:
         """An observation, checked, ``[o]`` float32; a copy."""
-        array = np.asarray(value)
-        if array.dtype.kind not in "biuf":
-            raise _WrongError(f"returned an observation of {_kind(value)}, not of numbers")
-        if array.shape != self._sizes.setdefault(slot, array.shape):
-            raise _WrongError(
-                f"returned an observation of shape {list(array.shape)}, and its space has "
-                f"{list(self._sizes[slot])}"
-            )
-        with np.errstate(over="ignore"):
-            seen = np.array(array, np.float32)
-        if not np.isfinite(seen).all():
-            where = int(np.argmin(np.isfinite(seen)))
-            raise _WrongError(
-                f"returned an observation with {array.ravel()[where]} in place {where}"
-            )
-        return seen
+        shape = self._sizes.setdefault(slot, np.shape(value))
+        return checked_observation(value, shape, np.float32)
 
     def close(self) -> list[str]:
         """Close all; returns what went wrong."""
-        failures = [_tried(lambda env=env: env.close()) for env in self._envs.values()]
+        failures = [tried(lambda env=env: env.close()) for env in self._envs.values()]
         self._envs = {}
         return [f"{one.reason} when closed" for one in failures if isinstance(one, Failure)]
 
@@ -559,17 +531,66 @@ def closing(env: Any) -> Iterator[Any]:
     try:
         yield env
     finally:
-        failure = _tried(env.close)
+        failure = tried(env.close)
         if isinstance(failure, Failure):
             print(f"warning: an environment {failure.reason} when closed", file=sys.stderr)
+
+
+# --- what environments return --------------------------------------------------------------------
 
 
 class _WrongError(Exception):
     """What an environment returned, in words."""
 
 
-def _tried(call: Callable[..., Any], *arguments: Any) -> Any:
-    """What a call returns, or a Failure that says what it raised."""
+def checked_reset(answer: Any) -> Any:
+    """The observation in what `reset` returned; to be called by :func:`tried`."""
+    if not isinstance(answer, tuple) or len(answer) != 2:
+        raise _WrongError(f"returned {_kind(answer)}, not the pair of an observation and a dict")
+    return answer[0]
+
+
+def checked_step(answer: Any) -> tuple[Any, float, bool, bool, Mapping[str, Any]]:
+    """What `step` returned, its scalars checked; to be called by :func:`tried`."""
+    if not isinstance(answer, tuple) or len(answer) != 5:
+        raise _WrongError(
+            f"returned {_kind(answer)}, not an observation, reward, terminated, truncated, info"
+        )
+    seen, reward, terminated, truncated, info = answer
+    over, cut = (
+        bool(_number(name, value, "biu"))
+        for name, value in (("terminated", terminated), ("truncated", truncated))
+    )
+    if not isinstance(info, Mapping):
+        raise _WrongError(f"returned as info {_kind(info)}, not a dict")
+    return seen, _number("the reward", reward, "biuf"), over, cut, info
+
+
+def checked_observation(value: Any, shape: tuple[int, ...], dtype: Any = None) -> Array:
+    """A copy of an observation, of this shape and finite; to be called by :func:`tried`.
+
+    Args:
+        value: the observation.
+        shape: of its space.
+        dtype: of the copy; None is its own.
+    """
+    array = np.asarray(value)
+    if array.dtype.kind not in "biuf":
+        raise _WrongError(f"returned an observation of {_kind(value)}, not of numbers")
+    if array.shape != shape:
+        raise _WrongError(
+            f"returned an observation of shape {list(array.shape)}, and its space has {list(shape)}"
+        )
+    with np.errstate(over="ignore"):
+        seen = np.array(array, dtype)
+    if not np.isfinite(seen).all():
+        where = int(np.argmin(np.isfinite(seen)))
+        raise _WrongError(f"returned an observation with {array.ravel()[where]} in place {where}")
+    return seen
+
+
+def tried(call: Callable[..., Any], *arguments: Any) -> Any:
+    """What a call returns, or a Failure that says what it raised, or what is wrong with it."""
     try:
         return call(*arguments)
     except _WrongError as error:

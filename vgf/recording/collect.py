@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +19,15 @@ from ..support.extras import is_installed
 from .formats import Output
 from .policies import Act, BehaviourPolicy
 
+# Of an episode, in order.
+KEYS = ("observations", "actions", "rewards", "terminals", "timeouts", "next_observations")
+# How long one step or reset of an environment may take, in seconds.
+STEP_TIMEOUT = 300.0
+
 
 @dataclass(frozen=True)
 class Collection:
-    """What to record; the episodes depend on nothing else.
+    """What to record; the episodes depend on nothing else, and not on `step_timeout`.
 
     Args:
         environment: a gymnasium id, "Hopper-v5" or "module:Hopper-v5".
@@ -32,6 +36,7 @@ class Collection:
             half the width of the action's box; the noisy action is clipped to the box.
         seed: 0 or more.
         max_episode_steps: after which an episode is cut; None for the environment's own limit.
+        step_timeout: seconds that one step or reset may take; None is no limit.
     """
 
     environment: str
@@ -39,6 +44,7 @@ class Collection:
     noise: float = 0.0
     seed: int = 0
     max_episode_steps: int | None = None
+    step_timeout: float | None = STEP_TIMEOUT
 
     def __post_init__(self) -> None:
         if not (np.isfinite(self.noise) and self.noise >= 0.0):
@@ -47,6 +53,8 @@ class Collection:
             raise VGFError(f"seed is {self.seed}; it must be 0 or more")
         if self.max_episode_steps is not None and self.max_episode_steps < 1:
             raise VGFError(f"max_episode_steps is {self.max_episode_steps}; it must be 1 or more")
+        if self.step_timeout is not None and not self.step_timeout > 0.0:
+            raise VGFError(f"step_timeout is {self.step_timeout}; it must be above 0")
 
     def provenance(self, episodes: int) -> dict[str, Any]:
         """All that a data set of this many episodes depends on, in JSON's types."""
@@ -71,7 +79,7 @@ class Collection:
 
         def episode(number: int) -> Episode:
             with seeded([self.seed, number]) as seed:
-                return _episode(env, act, self, seed)
+                return _episode(env, act, self, number, seed)
 
         return episode
 
@@ -106,13 +114,12 @@ def collect(
             environment that fails, a wrong number, or a file that cannot be written.
     """
     from ..environments.making import make_box_env
+    from ..environments.pool import closing
 
     for name, value in {"episodes": episodes, "workers": workers}.items():
         if value is not None and value < 1:
             raise VGFError(f"{name} is {value}; it must be 1 or more")
-    with contextlib.closing(
-        make_box_env(collection.environment, collection.max_episode_steps)
-    ) as env:
+    with closing(make_box_env(collection.environment, collection.max_episode_steps)) as env:
         collection.policy.start(env)
     provenance = collection.provenance(episodes)
     make_in_parts(
@@ -176,53 +183,60 @@ class CollectionMaking:
         return self.output.flags(self.collection.environment)
 
 
-def _episode(env: Any, act: Act, collection: Collection, seed: int) -> Episode:
-    """One episode, from a seeded reset to its end."""
-    from ..environments.fitting import flatten
+def _episode(env: Any, act: Act, collection: Collection, number: int, seed: int) -> Episode:
+    """One episode, from a seeded reset to its end.
+
+    Raises:
+        VGFError: the environment raises, does not answer in time, or returns what it must not; the
+            message names the episode and the step. Or a policy that fails.
+    """
+    from ..environments.fitting import flat_size, flatten
+    from ..environments.pool import (
+        Failure,
+        Watch,
+        checked_observation,
+        checked_reset,
+        checked_step,
+        tried,
+    )
+
+    space, shape = env.observation_space, (flat_size(env.observation_space),)
+    watch = Watch(collection.step_timeout)
+
+    def seen(value: Any) -> Array:
+        return checked_observation(flatten(space, value, ()), shape)
+
+    def first() -> Array:
+        return seen(checked_reset(env.reset(seed=seed)))
+
+    def step(action: Array) -> tuple[Array, float, bool, bool]:
+        reached, reward, terminated, truncated, _ = checked_step(env.step(action))
+        return seen(reached), reward, terminated, truncated
+
+    def asked(at: str, call: Callable[..., Any], *arguments: Any) -> Any:
+        with watch:
+            watch.begin(0)
+            answer = tried(call, *arguments)
+        if isinstance(answer, Failure):
+            where = f"{collection.environment}: {at} of episode {number} (seed {seed})"
+            raise VGFError(answer.reason if answer.whole else f"{where} {answer.reason}")
+        return answer
 
     rng = np.random.default_rng([seed, 1])
     box = env.action_space
     half = (box.high.astype(np.float64) - box.low) / 2.0
     env.action_space.seed(seed)
-    seen = functools.partial(flatten, env.observation_space, batch=())
-    observation = seen(env.reset(seed=seed)[0])
-    rows: dict[str, list[Any]] = {
-        key: []
-        for key in (
-            "observations",
-            "actions",
-            "rewards",
-            "terminals",
-            "timeouts",
-            "next_observations",
-        )
-    }
-    done = False
-    while not done:
-        action = act(np.array(observation), rng)
-        if collection.noise > 0.0:
-            action = action + collection.noise * half * rng.standard_normal(half.shape)
-        action = np.clip(action, box.low, box.high).astype(box.dtype)
-        reached, reward, terminated, truncated, _ = env.step(action)
-        done, following = terminated or truncated, seen(reached)
-        row = (observation, action, reward, terminated, truncated, following)
-        for key, value in zip(rows, row, strict=True):
-            rows[key].append(np.array(value))
-        observation = following
-    return _checked(rows, collection.environment)
-
-
-def _checked(rows: dict[str, list[Any]], environment: str) -> Episode:
-    """Rows as arrays, with their numbers checked."""
-    episode: dict[str, Array] = {
-        "observations": np.array(rows["observations"]),
-        "actions": np.array(rows["actions"]),
-        "rewards": np.array(rows["rewards"], np.float64),
-        "terminals": np.array(rows["terminals"], bool),
-        "timeouts": np.array(rows["timeouts"], bool),
-        "next_observations": np.array(rows["next_observations"]),
-    }
-    for key, array in episode.items():
-        if not np.isfinite(array).all():
-            raise VGFError(f"{environment}: its {key} became NaN or infinite in an episode")
-    return episode
+    rows: list[tuple[Any, ...]] = []
+    with contextlib.closing(watch):
+        observation, done = asked("reset", first), False
+        while not done:
+            action = act(np.array(observation), rng)
+            if collection.noise > 0.0:
+                action = action + collection.noise * half * rng.standard_normal(half.shape)
+            action = np.clip(action, box.low, box.high).astype(box.dtype)
+            at = f"step {len(rows) + 1}"
+            following, reward, terminated, truncated = asked(at, step, action)
+            rows.append((observation, action, reward, terminated, truncated, following))
+            observation, done = following, terminated or truncated
+    columns = dict(zip(KEYS, zip(*rows, strict=True), strict=True))
+    return {key: np.array(column) for key, column in columns.items()}

@@ -12,8 +12,9 @@ A place that begins with ``hf://`` is a repository of the Hub, ``hf://user/name`
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import tempfile
-import zipfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -21,11 +22,14 @@ from typing import Any
 
 import numpy as np
 
+from ..backends import get_backend
+from ..data.npz import load_arrays, names_in, readable
 from ..data.scaling import Scaling
 from ..spec.types import Params
 from ..support.errors import VGFError
 from ..support.extras import need
 from ..support.files import make_folder, read_json, write_atomically
+from .agent import load_agent
 from .checkpoint import flatten, load_checkpoint, save_checkpoint, unflatten
 from .config import EvaluationSettings, RunConfig, TaskSettings, TrainSettings, save_config
 from .folder import CONFIG, create_run_folder, open_run_folder
@@ -95,9 +99,15 @@ def import_run(
     config = replace(config, out=None)
     folder = create_run_folder(out, config, {"imported_from": place})
     extra = {name: facts[name] for name in _EXTRA}
-    step = int(facts["step"])
     task = config.task.env or facts["task"]
-    save_checkpoint(folder, step, tree, extra, task=task, settings=config.agent)
+    try:
+        save_checkpoint(folder, facts["step"], tree, extra, task=task, settings=config.agent)
+        load_agent(folder, get_backend("numpy"))
+    except BaseException as error:
+        shutil.rmtree(folder)
+        if isinstance(error, VGFError):
+            raise VGFError(f"{place} is not an agent that can be used: {error}") from error
+        raise
     return folder, config
 
 
@@ -116,11 +126,11 @@ def _exported(path: Path) -> tuple[Params, dict[str, Any], RunConfig]:
     missing = [name for name in (*_EXTRA, "step", "task") if name not in facts]
     if missing:
         raise VGFError(f"{path / FACTS} lacks {', '.join(missing)}")
-    try:
-        with np.load(path / ARRAYS, allow_pickle=False) as arrays:
-            flat = {name: arrays[name] for name in arrays.files}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise VGFError(f"{path / ARRAYS} cannot be read: {error}") from error
+    step, task = facts["step"], facts["task"]
+    if type(step) is not int or not 0 <= step < 10**15 or not isinstance(task, str):
+        raise VGFError(f"{path / FACTS} is damaged: its step is {step!r}, its task {task!r}")
+    with readable(path / ARRAYS):
+        flat = load_arrays(path / ARRAYS, names_in(path / ARRAYS))[0]
     return unflatten(flat), facts, load_config(path / CONFIG)
 
 
@@ -136,9 +146,19 @@ def _trained_elsewhere(
     beside = path.parent / FLAGS
     said = Path(flags) if flags is not None else beside if beside.is_file() else None
     trained = {} if said is None else read_json(said, dict)
-    found: Imported = import_agent(read_arrays(path), trained, code, reference)
+    arrays = read_arrays(path)
+    try:
+        found: Imported = import_agent(arrays, trained, code, reference)
+    except VGFError as error:
+        raise VGFError(f"{path}: {error}") from error
+    except Exception as error:  # whatever is not where its code would have put it
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise VGFError(
+            f"{path}{f', with {said}' if said else ''}: not an agent of a code that is known "
+            f"({reason}); name the code with --code"
+        ) from error
     env = env or found.env
-    if env is None:
+    if not isinstance(env, str):
         raise VGFError(
             f"{path}: no {FLAGS} beside it says which task the agent is for; name it, --env NAME"
         )
@@ -148,9 +168,9 @@ def _trained_elsewhere(
         train=TrainSettings(steps=0),
         evaluation=EvaluationSettings(),
     )
-    digits = "".join(c for c in path.stem if c.isdigit())
+    digits = re.sub("[^0-9]", "", path.stem)
     facts = {
-        "step": int(digits or 0),
+        "step": int(digits[:15] or 0),
         "task": env,
         "evaluation_due": False,
         "scaling": Scaling(None, None).to_json(),

@@ -86,13 +86,15 @@ def read_arrays(path: Path | str) -> dict[str, Any]:
             found = ArrayUnpickler(io.BytesIO(data)).load()
         else:
             found = _from_msgpack(data)
+        if isinstance(found, dict):
+            _check_numbers(found, str(path), "")
     except VGFError:
         raise
     except Exception as error:
-        raise VGFError(f"{path} is no checkpoint of arrays: {error}") from error
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise VGFError(f"{path} is no checkpoint of arrays: {reason}") from error
     if not isinstance(found, dict):
         raise VGFError(f"{path} holds a {type(found).__name__}, not an agent's arrays")
-    _check_numbers(found, str(path), "")
     return found
 
 

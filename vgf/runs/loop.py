@@ -137,14 +137,17 @@ def train_together(
     resume: Container[Path] = (),
     say: Say = say_line,
     prepared: tuple[RunConfig, Backend, Task] | None = None,
+    over: Container[Path] = (),
 ) -> None:
     """Train agents that differ only in their seeds, their offline updates side by side.
 
     Args:
         runs: for each run, the folder to make or continue, and the configuration with one seed.
+            All that began together are given again to continue some of them, in the same order.
         resume: the folders to continue: from the last checkpoint, or from the start.
         say: takes a line for the person at the terminal.
         prepared: what :func:`prepare` returned for this configuration, apart from seed and folder.
+        over: the folders of those that are finished, which are left alone.
 
     Raises:
         VGFError: what is wrong with the request, before anything is written; or training that
@@ -174,7 +177,11 @@ def train_together(
         drive(
             backend,
             [
-                _training(config, folder, folder in resume, say, prepared, pool, check_interrupt)
+                None
+                if folder in over
+                else _training(
+                    config, folder, folder in resume, say, prepared, pool, check_interrupt
+                )
                 for folder, config in runs.items()
             ],
         )

@@ -95,32 +95,43 @@ class Batches:
             np.array_equal(getattr(dataset, name), getattr(own, name)) for name in ("mean", "std")
         )
 
-    def update(self, requests: Sequence[Request], count: int) -> list[Reply]:
-        """`count` updates for each request; requests differ only in state, seed and step."""
-        rows = np.array(
-            [
-                [batch_rows(r.seed, r.step + i, len(self.dataset), r.size) for i in range(count)]
-                for r in requests
-            ]
-        )
-        states, settings = [r.state for r in requests], requests[0].settings
+    def update(self, requests: Sequence[Request | None], count: int) -> list[Reply | None]:
+        """`count` updates for each request.
+
+        Args:
+            requests: of the agents side by side, each in its place; they differ only in state,
+                seed and step. None is an agent that asks for nothing.
+            count: of updates.
+        """
+        asked = {place: r for place, r in enumerate(requests) if r is not None}
+        some = next(iter(asked.values()))
+        rows = np.zeros((len(requests), count, some.size), np.int64)
+        for place, r in asked.items():
+            for i in range(count):
+                rows[place, i] = batch_rows(r.seed, r.step + i, len(self.dataset), r.size)
+        states = [None if r is None else r.state for r in requests]
         if self.on_device:
-            found = self._backend.updates_together(states, self._data, rows, settings, gather)
+            found = self._backend.updates_together(states, self._data, rows, some.settings, gather)
         else:
-            for name, array in gather(self._arrays, rows.ravel()).items():
-                self._block[name][: rows.size] = array
-            numbers = np.arange(rows.size).reshape(rows.shape)
+            picked = rows[list(asked)].ravel()
+            for name, array in gather(self._arrays, picked).items():
+                self._block[name][: picked.size] = array
+            rows[list(asked)] = np.arange(picked.size).reshape(len(asked), count, some.size)
             data = self._backend.asarray(self._block)
-            found = self._backend.updates_together(states, data, numbers, settings)
-        return [Reply(state, metrics, count) for state, metrics in found]
+            found = self._backend.updates_together(states, data, rows, some.settings)
+        return [None if made is None else Reply(*made, count) for made in found]
 
 
-def drive(backend: Backend, runs: Sequence[Training]) -> None:
+def drive(backend: Backend, runs: Sequence[Training | None]) -> None:
     """Run trainings to their ends, making their offline updates side by side.
+
+    What becomes of an agent depends on its place and on the number of places, and not on the other
+    agents: so it is the same to the last bit if those fail, or are ahead when it is continued.
 
     Args:
         backend: of all of them.
-        runs: trainings of agents that differ only in their seeds and weights.
+        runs: trainings of agents that differ only in their seeds and weights, each in its place.
+            None is a place whose training has ended before.
 
     If one of them fails with a VGFError, the others go on. If one is stopped, or fails otherwise,
     the others stop where they are, so that they can be resumed.
@@ -130,7 +141,7 @@ def drive(backend: Backend, runs: Sequence[Training]) -> None:
         FailedRuns: of several, those that failed; after the others have ended.
     """
     failed: dict[Training, VGFError] = {}
-    waiting: dict[Training, Reply | None] = dict.fromkeys(runs)
+    waiting: dict[Training, Reply | None] = {run: None for run in runs if run is not None}
     batches: list[Batches] = []
     pace, count = 1, 0
     metrics: list[Tree] = []
@@ -139,7 +150,7 @@ def drive(backend: Backend, runs: Sequence[Training]) -> None:
         try:
             before, count = count, min(pace, *(request.limit for request in requests.values()))
             with repeatable():
-                waiting = _made(backend, batches, requests, count)
+                waiting = _made(backend, batches, requests, runs, count)
             # a device computes one call while the batches of the next are gathered, and no more
             backend.synchronise(metrics)
         except StopRunError:
@@ -226,19 +237,25 @@ def _requests(
 
 
 def _made(
-    backend: Backend, batches: list[Batches], requests: dict[Training, Request], count: int
+    backend: Backend,
+    batches: list[Batches],
+    requests: dict[Training, Request],
+    runs: Sequence[Training | None],
+    count: int,
 ) -> dict[Training, Reply | None]:
     """The replies to requests; those on the same data are computed together."""
     made: dict[Training, Reply | None] = {}
-    groups: dict[int, list[Training]] = {}
+    groups: dict[int, set[Training]] = {}
     for run, request in requests.items():
         found = next((i for i, feed in enumerate(batches) if feed.serves(request.dataset)), None)
         if found is None:
             found = len(batches)
-            rows = UPDATES_PER_CALL * request.size * len(requests)
+            rows = UPDATES_PER_CALL * request.size * len(runs)
             batches.append(Batches(request.dataset, backend, rows))
-        groups.setdefault(found, []).append(run)
+        groups.setdefault(found, set()).add(run)
     for found, group in groups.items():
-        replies = batches[found].update([requests[run] for run in group], count)
-        made |= zip(group, replies, strict=True)
+        asked = [requests[run] if run is not None and run in group else None for run in runs]
+        for run, reply in zip(runs, batches[found].update(asked, count), strict=True):
+            if run is not None and reply is not None:
+                made[run] = reply
     return made

@@ -52,7 +52,7 @@ class _State:
         self.heard: int | None = None  # the first signal
         self.deferred = self.repeatable = self.completing = 0  # depths
         self.nudged = False  # the next signal is from the thread that watches
-        self.command = False  # whether this process is one of vgf's commands
+        self.command = False  # whether this process is one of vgf's commands, or its worker
         self.last_resort: list[Callable[[], object]] = []
 
 
@@ -217,10 +217,16 @@ def _end(number: int) -> None:
     end_command("stopped in the middle of something", 128 + number)
 
 
-def end_command(line: str, status: int) -> None:
-    """End a command at once, from another thread, after what :func:`last_resort` was given.
+def begin_worker() -> None:
+    """This process is a worker of a command, which :func:`end_command` may end."""
+    _state.command = True
 
-    Outside a command, in somebody's own program, this does nothing.
+
+def end_command(line: str, status: int) -> None:
+    """End a command, or its worker, at once, from another thread.
+
+    What :func:`last_resort` was given is done first. Outside a command, in somebody's own program,
+    this does nothing.
     """
     if not _state.command:
         return

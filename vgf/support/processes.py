@@ -15,7 +15,7 @@ from multiprocessing import parent_process, resource_tracker
 from types import FrameType
 from typing import Any
 
-from .interrupts import SIGNALS
+from .interrupts import SIGNALS, begin_worker
 
 
 def usable_cores() -> int:
@@ -72,6 +72,7 @@ def end_with_parent() -> None:
     parent = parent_process()
     if parent is None:
         return
+    begin_worker()
 
     def wait() -> None:
         parent.join()

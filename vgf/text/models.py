@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from ..backends.base import Backend
 from ..backends.torch import TorchBackend
 from ..support.errors import VGFError
 from ..support.extras import need
+from ..support.files import read_json
 from .language import LanguageModel
 from .prompts import Content, Prompt, Turns, turn_text, with_system
 from .reading import Reader, texts_of_tokens
@@ -435,7 +435,7 @@ def load_tokenizer(
     """
     folder = Path(place).expanduser()
     if (folder / ADAPTER).is_file() and not (folder / "tokenizer_config.json").is_file():
-        place = json.loads((folder / ADAPTER).read_bytes()).get("base_model_name_or_path") or place
+        place = read_json(folder / ADAPTER, dict).get("base_model_name_or_path") or place
     tokenizer = _load(AutoTokenizer, place, **({} if revision is None else {"revision": revision}))
     if tokenizer.pad_token is None and pad_token is not None:
         if pad_token not in tokenizer.get_vocab():

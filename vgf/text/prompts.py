@@ -6,13 +6,13 @@ Face's chat templates.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..support.errors import VGFError
+from ..support.files import parse_json
 
 Turns = list[dict[str, Any]]
 Content = str | Turns
@@ -114,7 +114,7 @@ def read_rows(path: Path | str) -> list[tuple[int, dict[str, Any]]]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = parse_json(line)
         except ValueError as error:
             raise VGFError(f"{path}: line {number} is not JSON: {error}") from error
         if not isinstance(row, dict):

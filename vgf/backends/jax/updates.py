@@ -53,12 +53,21 @@ class JaxUpdates(JaxDevice):
         return jax.tree.map(lambda x: x.addressable_data(0), found)
 
     def updates_together(
-        self, states: list[Tree], data: Tree, rows: Any, settings: Settings, gather: Gather = take
-    ) -> list[tuple[Tree, dict[str, Array]]]:
+        self,
+        states: list[Tree | None],
+        data: Tree,
+        rows: Any,
+        settings: Settings,
+        gather: Gather = take,
+    ) -> list[tuple[Tree, dict[str, Array]] | None]:
         if len(states) == 1 or not self.jit:
             return super().updates_together(states, data, rows, settings, gather)
         count = np.shape(rows)[1]
-        return self._updates_together(states, data, _padded(rows), count, settings, gather)
+        # one program whoever is missing: another would round otherwise
+        some = next(state for state in states if state is not None)
+        every = [some if state is None else state for state in states]
+        made = self._updates_together(every, data, _padded(rows), count, settings, gather)
+        return [None if state is None else own for state, own in zip(states, made, strict=True)]
 
     def _cores_cannot_share(self, settings: Settings) -> bool:
         """Whether an update cannot be split: states affect each other, or it is a subclass's."""
