@@ -8,7 +8,8 @@ Parts: kills (kill -9 at random moments and at chosen writes), signals (SIGINT, 
 fuzz (mutated files), environments (20 kinds of misbehaviour), resources (a full disk, few
 descriptors, little memory, two writers, memory over many updates). The record is written after each
 few trials, so that a part that is stopped goes on where it was. The exit status is 1 where anything
-recorded is not as it must be.
+recorded is not as it must be. Files go to a temporary folder: with TMPDIR=/dev/shm, in memory, it
+takes a third of the time.
 """
 
 from __future__ import annotations

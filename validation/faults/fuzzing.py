@@ -428,7 +428,7 @@ _CELLS = [
 
 
 def _table(folder: Path) -> list[Path]:
-    """A table of results in each of its forms; one is read, which is in its name."""
+    """A table of results in each of its forms."""
     lines = [",".join(_CELLS[0]), *(",".join(map(str, row.values())) for row in _CELLS)]
     (folder / "table.csv").write_text("\n".join(lines) + "\n")
     (folder / "table.jsonl").write_text("".join(json.dumps(row) + "\n" for row in _CELLS))
@@ -503,9 +503,15 @@ def _foreign(folder: Path) -> list[Path]:
     return [folder / name for name in ("params_10.pkl", "params_20.msgpack", "flags.json")]
 
 
+def _imported(place: Path, **options: Any) -> None:
+    out = place.parent / "imported"
+    shutil.rmtree(out, ignore_errors=True)
+    import_run(str(place), out, **options)
+
+
 def _read_foreign(folder: Path) -> None:
     for path in sorted(folder.glob("params_*")):
-        import_run(str(path), folder / f"run-{path.suffix}", flags=folder / "flags.json")
+        _imported(path, flags=folder / "flags.json")
 
 
 def _prompts(folder: Path) -> list[Path]:
@@ -546,11 +552,7 @@ KINDS = {
     "tables of results, compared": Kind(_table, _read_tables),
     "logs of other code": Kind(_fql_log, read_log),
     "sweep": Kind(_sweep, lambda folder: read_spec(folder / "sweep.toml")),
-    "exported agent": Kind(
-        _exported,
-        lambda folder: import_run(str(folder / "agent"), folder / "imported"),
-        _exported_again,
-    ),
+    "exported agent": Kind(_exported, lambda folder: _imported(folder / "agent"), _exported_again),
     "agent of other code": Kind(_foreign, _read_foreign),
     "prompts": Kind(_prompts, _read_prompts),
 }

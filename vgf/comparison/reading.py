@@ -108,7 +108,7 @@ def _lines(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
 def _number(place: str, name: str, value: Any, whole: bool = False) -> Any:
     try:
         number = float(value)
-        if whole and number != int(number):
+        if whole and not (number.is_integer() and abs(number) < 2**53):
             raise ValueError
     except (ValueError, OverflowError, TypeError):
         kind = "a whole number" if whole else "a number"
@@ -178,7 +178,7 @@ def read_log(folder: Path | str) -> Record:
         task = str(flags["env_name"]).partition(":")[2] or str(flags["env_name"])
         method, seed = str(agent["agent_name"]), int(flags["seed"])
         offline, online = (int(flags.get(f"{part}_steps") or 0) for part in ("offline", "online"))
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise VGFError(
             f"{folder / FLAGS}: lacks env_name, seed or agent_name, or damaged"
         ) from error

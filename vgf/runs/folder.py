@@ -11,6 +11,7 @@ RUN/
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import json
 import os
@@ -166,6 +167,7 @@ def environment() -> dict[str, Any]:
     }
 
 
+@functools.cache
 def git_revision() -> str | None:
     """The revision of the checkout this package runs from, "+changes" if it has any; or None."""
     package = Path(__file__).parents[1]

@@ -15,6 +15,7 @@ train = { steps = 100_000 }
 from __future__ import annotations
 
 import itertools
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -29,6 +30,7 @@ from ..support.errors import VGFError
 from ..support.objects import absolute_name
 from ..support.suggestions import did_you_mean, nearest
 
+MOST = 10_000  # runs of a sweep
 KEYS = ("presets", "tasks", "methods", "seeds", "settings", "grid")
 
 
@@ -60,6 +62,11 @@ def read_spec(path: Path | str) -> dict[str, RunConfig]:
     return cells
 
 
+def _check_count(count: int, path: Path) -> None:
+    if count > MOST:
+        raise VGFError(f"{path}: more than {MOST:,} runs; make several sweeps")
+
+
 def _expand(spec: Mapping[str, Any], path: Path) -> Iterator[tuple[str, dict[str, Any], str]]:
     settings = _table(spec, "settings", path)
     grid = _table(spec, "grid", path)
@@ -74,6 +81,9 @@ def _expand(spec: Mapping[str, Any], path: Path) -> Iterator[tuple[str, dict[str
         else [({"task": {"env": name}}, name) for name in _list(spec, "tasks", str, path)]
     )
     methods = _list(spec, "methods", str, path) if "methods" in spec else [None]
+    seeds = _seeds(spec, path)
+    cells = math.prod(map(len, (starts, methods, seeds, *grid.values())))
+    _check_count(cells, path)
     for (start, task), method in itertools.product(starts, methods):
         for values in itertools.product(*grid.values()):
             chosen = dict(zip(grid, values, strict=True))
@@ -94,7 +104,7 @@ def _expand(spec: Mapping[str, Any], path: Path) -> Iterator[tuple[str, dict[str
             else:
                 title = method or DEMO_METHOD
             last = str(title).rpartition(":")[2]
-            for seed in _seeds(spec, path):
+            for seed in seeds:
                 name = _slug("-".join([task, last, *parts, f"seed-{seed}"]))
                 yield name, _merged(flags, {"seed": seed}), task
 
@@ -137,6 +147,7 @@ def _method(name: str, path: Path) -> str:
 def _seeds(spec: Mapping[str, Any], path: Path) -> list[int]:
     seeds = spec.get("seeds", 1)
     if isinstance(seeds, int) and not isinstance(seeds, bool):
+        _check_count(seeds, path)
         seeds = list(range(seeds))
     whole = isinstance(seeds, list) and all(type(seed) is int and seed >= 0 for seed in seeds)
     if not whole or not seeds:
