@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from needs import need
 
 need("gymnasium")
 
-from validation.faults import fuzzing, killing
+from validation.faults import environments, fuzzing, killing, resources
 from vgf.runs import loop
 from vgf.runs.checkpoint import list_steps, load_checkpoint
 from vgf.runs.loop import train, train_together
@@ -53,9 +54,8 @@ def test_an_evaluation_that_fails_loses_no_update(
     assert load_checkpoint(tmp_path / "run", 8)[1].extra["evaluation_due"]
     monkeypatch.setattr(loop, "evaluate_agent", real)
     train(config, tmp_path / "run", resume=True, say=quiet, prepared=ready)
-    scenario = killing.Scenario.__new__(killing.Scenario)
-    scenario.name = "offline"
-    assert killing.difference(scenario.result(whole), scenario.result(tmp_path / "run")) == ""
+    left = killing.left_in(whole), killing.left_in(tmp_path / "run")
+    assert killing.difference(*left) == ""
 
 
 def diverging(monkeypatch: pytest.MonkeyPatch, seed: int, at: int) -> None:
@@ -133,6 +133,120 @@ def test_what_killed_processes_left_is_removed(tmp_path: Path) -> None:
 def test_runs_that_are_stopped_go_on(tmp_path: Path, name: str, how: str) -> None:
     scenario = killing.Scenario(name, "" if name == "generation" else "numpy", tmp_path / "s")
     assert killing.stopped(killing.Reference(scenario), 0, 0, how)["wrong"] == ""
+
+
+# --- that the checks can fail ---------------------------------------------------------------------
+
+
+def _rows_doubled(patch: pytest.MonkeyPatch) -> None:
+    real = loop.RunLog
+    patch.setattr(loop, "RunLog", lambda folder, config, *rest: real(folder, config))
+
+
+def _optimiser_forgotten(patch: pytest.MonkeyPatch) -> None:
+    real = loop.load_checkpoint
+
+    def load(*arguments: Any) -> Any:
+        tree, meta = real(*arguments)
+        for name, array in tree["optimiser"]["critic"]["m"]["output"].items():
+            tree["optimiser"]["critic"]["m"]["output"][name] = np.zeros_like(array)
+        return tree, meta
+
+    patch.setattr(loop, "load_checkpoint", load)
+
+
+def _written_in_place(patch: pytest.MonkeyPatch) -> None:
+    """A checkpoint that is there before it is whole."""
+    real = loop.save_checkpoint
+
+    def save(folder: Path, step: int, *rest: Any, **options: Any) -> Path:
+        (folder / "aside").mkdir(exist_ok=True)
+        made = real(folder / "aside", step, *rest, **options)
+        place = folder / "checkpoints" / made.name
+        place.mkdir(parents=True, exist_ok=True)
+        for path in made.iterdir():
+            file = os.open(place / path.name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+            data = path.read_bytes()
+            os.write(file, data[:100])
+            os.write(file, data[100:])
+            os.close(file)
+        shutil.rmtree(folder / "aside")
+        return place
+
+    patch.setattr(loop, "save_checkpoint", save)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("plant", "how"),
+    [(_rows_doubled, "moment"), (_optimiser_forgotten, "moment"), (_written_in_place, "write")],
+)
+def test_kills_catch(plant: Any, how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plant(monkeypatch)
+    reference = killing.Reference(killing.Scenario("offline", "numpy", tmp_path / "s"))
+    ways = [how] * 8 if how == "moment" else [f"write {k}" for k in range(12, 40)]
+    assert any(killing.stopped(reference, i, 0, way)["wrong"] for i, way in enumerate(ways))
+
+
+_PLANTED = {
+    "TypeError": lambda folder: len(json.loads((folder / "mine.json").read_text())["a"]),
+    "crashed by SIGABRT": lambda folder: _unless_sound(folder, os.abort),
+    "took more than 1 s": lambda folder: _unless_sound(folder, _for_ever),
+    "MemoryError": lambda folder: _unless_sound(folder, lambda: bytearray(2 << 30)),
+    "opened /etc/passwd": lambda folder: _unless_sound(folder, Path("/etc/passwd").read_bytes),
+    "opened subprocess.Popen": lambda folder: _unless_sound(folder, lambda: os.system("true")),
+    "a message of lines": lambda folder: _unless_sound(folder, _in_lines),
+}
+
+
+def _unless_sound(folder: Path, do: Any) -> None:
+    if (folder / "mine.json").read_text() != '{"a": [1, 2]}':
+        do()
+
+
+def _for_ever() -> None:
+    while True:
+        pass
+
+
+def _in_lines() -> None:
+    raise VGFError("one\ntwo")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", list(_PLANTED))
+def test_the_fuzzer_catches(what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def make(folder: Path) -> list[Path]:
+        (folder / "mine.json").write_text('{"a": [1, 2]}')
+        return [folder / "mine.json"]
+
+    monkeypatch.setitem(fuzzing.KINDS, what, fuzzing.Kind(make, _PLANTED[what]))
+    monkeypatch.setattr(fuzzing, "SECONDS", 1)
+    found = fuzzing.fuzz(what, 0, 20, 0, tmp_path / "fuzz")["found"]
+    assert any(line.startswith(what) for line in found.values()), found
+
+
+@pytest.mark.slow
+def test_trials_of_environments_catch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(environments.KINDS, "Not", "returned the reward nan")  # and it does not
+    assert environments.run(tmp_path, "Not", 0, "evaluation")["wrong"] == "status 0"
+    said = "error: step 3 of episode 0 returned the reward nan"
+    assert environments.judged("NanReward", 0, 2, said, said) == ""
+    assert environments.judged("NanReward", 0, 2, f"Traceback\n{said}", said) == "a traceback"
+    assert environments.judged("NanReward", 0, 1, said, said) == "status 1"
+    other = "error: training has diverged"
+    assert environments.judged("NanReward", 0, 2, other, other) == "it does not name the fault"
+
+
+@pytest.mark.slow
+def test_growing_memory_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert resources.flat(tmp_path / "flat", "numpy", 20, 80)["wrong"] == ""
+    leak = (
+        "from vgf.runs.loop import _Loop; kept = []; real = _Loop._save\n"
+        "_Loop._save = lambda *rest: (kept.append(bytes(20 << 20)), real(*rest))[1]\n"
+    )
+    monkeypatch.setattr(resources, "_FLAT", leak + resources._FLAT)
+    assert resources.flat(tmp_path / "leak", "numpy", 20, 80)["wrong"] == "it grows"
 
 
 @pytest.mark.full

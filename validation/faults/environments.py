@@ -39,7 +39,7 @@ def flags(folder: Path, environment: str) -> list[str]:
     words = (
         f"run --env {name} --backend numpy --batch-size 4 --log-every 4 --evaluate-every 8 "
         "--checkpoint-every 100 --episodes 2 --evaluation-steps 0 1 --critic-hidden 4 "
-        "--reference-hidden 4 --particles 2 --step-timeout 2 --retries 1"
+        "--reference-hidden 4 --particles 2 --step-timeout 6 --retries 1"
     )
     return [*words.split(), "--data", str(data_file(folder))]
 

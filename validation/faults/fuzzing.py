@@ -7,7 +7,7 @@ half of the iterations, so that what is behind it is read too.
 
 A process of its own reads a few hundred of them, so that a crash in a library is counted, and the
 rest goes on. It may not take more than MEMORY bytes of address space beyond what it has when it
-starts, a minute of time, nor open a file outside its folder.
+starts, a minute of a processor's time for one, nor open a file outside its folder.
 """
 
 from __future__ import annotations
@@ -625,7 +625,7 @@ def _chunk(
     words = None
     if os.WIFSIGNALED(status):
         name = signal.Signals(os.WTERMSIG(status)).name
-        words = f"took more than {SECONDS} s" if name == "SIGALRM" else f"crashed by {name}"
+        words = f"took more than {SECONDS} s" if name == "SIGPROF" else f"crashed by {name}"
     return done, words
 
 
@@ -664,7 +664,7 @@ def _work(kind: str, first: int, stop: int, seed: int, folder: Path, told: int) 
         chosen.write_bytes(mutated(chosen.read_bytes(), rng, text))
         if what.again is not None and rng.random() < 0.5:
             what.again(place)
-        signal.alarm(SECONDS)
+        signal.setitimer(signal.ITIMER_PROF, SECONDS)
         try:
             what.read(place)
             found = "loaded"
@@ -675,7 +675,7 @@ def _work(kind: str, first: int, stop: int, seed: int, folder: Path, told: int) 
             own = [entry for entry in at if "/vgf/" in entry.filename] or list(at)
             where = f"{own[-1].filename.rpartition('/vgf/')[2]}:{own[-1].lineno}"
             found = f"{type(error).__name__}: {str(error)[:100]} ({where})"
-        signal.alarm(0)
+        signal.setitimer(signal.ITIMER_PROF, 0)
         if outside:
             found = f"opened {outside[0]}"
             outside.clear()

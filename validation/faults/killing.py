@@ -150,21 +150,26 @@ class Scenario:
         if self.name == "generation":
             with np.load(place / "data.npz") as file:
                 return {key: file[key].tobytes() for key in file.files}
-        found: dict[str, Any] = {}
-        for number, one in enumerate(self.places(place)):
-            for path in sorted(one.rglob("*")):
-                name = f"{number}/{path.relative_to(one)}"
-                if path.name in ("state.safetensors", "transitions.bin"):
-                    found[name] = path.read_bytes()
-                elif path.suffix == ".jsonl":
-                    rows = read_rows(path)
-                    found[name] = [{k: v for k, v in r.items() if k != "seconds"} for r in rows]
-                elif path.name == "state.json":
-                    about = json.loads(path.read_text())
-                    found[name] = {key: about[key] for key in ("step", "sha256", "extra")}
-                elif path.name.startswith(".writing"):
-                    found[name] = "left behind"
-        return found
+        places = enumerate(self.places(place))
+        return {f"{n}/{name}": x for n, one in places for name, x in left_in(one).items()}
+
+
+def left_in(folder: Path) -> dict[str, Any]:
+    """What must be equal in a run folder: files as bytes, logs without the time that was spent."""
+    found: dict[str, Any] = {}
+    for path in sorted(folder.rglob("*")):
+        name = str(path.relative_to(folder))
+        if path.name in ("state.safetensors", "transitions.bin"):
+            found[name] = path.read_bytes()
+        elif path.suffix == ".jsonl":
+            rows = read_rows(path)
+            found[name] = [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
+        elif path.name == "state.json":
+            about = json.loads(path.read_text())
+            found[name] = {key: about[key] for key in ("step", "sha256", "extra")}
+        elif path.name.startswith(".writing"):
+            found[name] = "left behind"
+    return found
 
 
 # What a process is at: the function that does it, and what the page calls it.
@@ -230,8 +235,7 @@ def _child(scenario: Scenario, place: Path, before: Callable[[], None]) -> int:
 
 def _waited(process: int) -> int:
     """Wait for a process; its exit status, or minus the signal that ended it."""
-    end = time.monotonic() + SECONDS
-    while time.monotonic() < end:
+    for _ in range(500 * SECONDS):  # not by a clock: both may have been halted meanwhile
         found, status = os.waitpid(process, os.WNOHANG)
         if found:
             return os.waitstatus_to_exitcode(status)
@@ -277,6 +281,7 @@ class Reference:
 
     def __init__(self, scenario: Scenario) -> None:
         self.scenario = scenario
+        self.seconds = float("inf")
         before = self._made(scenario.folder / "whole")
         self.result = self._made(scenario.folder / "whole")
         if wrong := difference(before, self.result):
@@ -292,7 +297,7 @@ class Reference:
         with os.fdopen(heard, "rb") as pipe:
             self.writes = len(pipe.read())
         status = _waited(process)
-        self.seconds = time.monotonic() - start
+        self.seconds = min(self.seconds, time.monotonic() - start)
         if status:
             log = (place.parent / f"{place.name}.log").read_text()
             raise RuntimeError(f"{scenario.name} on {scenario.backend}: status {status}: {log}")
@@ -306,7 +311,7 @@ def stopped(reference: Reference, number: int, seed: int, how: str) -> dict[str,
         reference: of the scenario.
         number: of the trial, which decides its moments.
         seed: likewise.
-        how: "moment" or "write" (killed there), or a signal's name.
+        how: "moment" or "write" (killed there), "write K" (at that one), or a signal's name.
 
     Returns:
         "stops" (how many took effect), "at" (what the process was at in each), "wrong" (what was
@@ -319,8 +324,9 @@ def stopped(reference: Reference, number: int, seed: int, how: str) -> dict[str,
     (place.parent / f"{place.name}.log").unlink(missing_ok=True)
     stops, at, wrong = 0, Counter[str](), ""
     for _ in range(rng.choice((1, 1, 2, MOST_STOPS))):
-        if how == "write":
-            before = _counting(rng.randint(1, reference.writes), None)
+        if how.startswith("write"):
+            at_write = int(how[5:] or rng.randint(1, reference.writes))
+            before = _counting(at_write, None)
             status = _waited(_child(scenario, place, before))
             told = _at[0]
         else:
@@ -335,11 +341,11 @@ def stopped(reference: Reference, number: int, seed: int, how: str) -> dict[str,
             break
         stops += 1
         at[_AT[told]] += 1
-        if how not in ("moment", "write") and status != 128 + getattr(signal, how):
+        if how in SIGNALS and status != 128 + getattr(signal, how):
             # the signal may come before the process listens to it
             if status != -getattr(signal, how):
                 wrong = f"status {status} after {how}"
-        elif how in ("moment", "write") and status != -signal.SIGKILL:
+        elif how not in SIGNALS and status != -signal.SIGKILL:
             wrong = f"status {status} after SIGKILL"
     status = _waited(_child(scenario, place, lambda: None))
     if status:
@@ -357,7 +363,7 @@ def difference(one: dict[str, Any], other: dict[str, Any]) -> str:
     Where a run was stopped it keeps a checkpoint, which one that nobody stopped does not have.
     """
     for name in sorted(one.keys() | other.keys()):
-        kept = name not in one and "/checkpoints/step-" in name
+        kept = name not in one and "checkpoints/step-" in name
         if one.get(name) != other.get(name) and not kept:
             how = "missing" if name not in other else "more" if name not in one else "different"
             return f"{name} is {how}"
