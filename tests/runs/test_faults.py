@@ -179,12 +179,16 @@ def _written_in_place(patch: pytest.MonkeyPatch) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("plant", "how"),
-    [(_rows_doubled, "moment"), (_optimiser_forgotten, "moment"), (_written_in_place, "write")],
+    [
+        (_rows_doubled, "write"),
+        (_optimiser_forgotten, "write"),
+        (_written_in_place, "first writes"),
+    ],
 )
 def test_kills_catch(plant: Any, how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plant(monkeypatch)
     reference = killing.Reference(killing.Scenario("offline", "numpy", tmp_path / "s"))
-    ways = [how] * 8 if how == "moment" else [f"write {k}" for k in range(12, 40)]
+    ways = [how] * 10 if how == "write" else [f"write {k}" for k in range(12, 40)]
     assert any(killing.stopped(reference, i, 0, way)["wrong"] for i, way in enumerate(ways))
 
 

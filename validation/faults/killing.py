@@ -18,6 +18,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import importlib
+import io
 import json
 import mmap
 import os
@@ -50,6 +51,7 @@ from vgf.runs.config import (
 from vgf.runs.folder import CONFIG
 from vgf.runs.loop import finished, prepare, train_together
 from vgf.spec.settings import Budget, Network, Settings
+from vgf.spec.theory import wasserstein2
 from vgf.support.interrupts import Interrupted, ending_signals, exit_status
 from vgf.support.rows import RowLog, read_rows
 
@@ -85,7 +87,11 @@ def configuration(folder: Path, backend: str, kind: str) -> RunConfig:
             env=f"gymnasium:{ENVIRONMENT}", data=str(data_file(folder)), action_repeat=1
         ),
         agent=Settings(
-            critic=network, reference=network, particles=3, budget=Budget(steps=1, step_size=0.1)
+            critic=network,
+            reference=network,
+            particles=3,
+            sampling_steps=2,
+            budget=Budget(steps=1, step_size=0.1),
         ),
         train=TrainSettings(
             steps=24, batch_size=4, log_every=3, evaluate_every=8, checkpoint_every=5
@@ -117,8 +123,11 @@ class Scenario:
             if backend == "jax":
                 keep_compilations()
                 importlib.import_module("vgf.backends.jax")
+                wasserstein2(np.zeros((1, 1, 1)), np.zeros((1, 1, 1)))  # imports SciPy
             else:
                 self._prepared = prepare(self.config)
+        if backend != "jax":
+            self.go(folder / "first")
 
     def places(self, place: Path) -> list[Path]:
         """The folders of its runs."""
@@ -143,7 +152,8 @@ class Scenario:
             shutil.rmtree(one, ignore_errors=True)  # without its configuration, not yet begun
         over = {one for one in begun if finished(runs[one], one)}
         if over != runs.keys():
-            train_together(runs, begun, lambda line: None, prepared, over)
+            with contextlib.redirect_stderr(io.StringIO()):
+                train_together(runs, begun, lambda line: None, prepared, over)
 
     def result(self, place: Path) -> dict[str, Any]:
         """What must be equal: files as bytes, logs without the time that was spent."""
