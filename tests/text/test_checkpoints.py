@@ -276,8 +276,34 @@ def test_a_device_map_places_the_model(tmp_path, settings):
     )
 
 
-def test_damaged_files_are_named(tmp_path):
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a21\nsize 12345\n"
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("model.safetensors", POINTER, "is only a pointer to the file"),
+        ("model.safetensors", 5000, "is damaged, or was cut off"),
+        ("model.safetensors", b"\0" * 100, "is damaged, or was cut off"),
+        ("pytorch_model.bin", b"PK\3\4" + bytes(100), "is damaged, or was cut off"),
+        ("model.safetensors.index.json", POINTER, "is only a pointer to the file"),
+        ("config.json", b"", "not JSON, or cut off"),
+        ("generation_config.json", 20, "not JSON, or cut off"),  # transformers says nothing
+        ("tokenizer.json", 300, "not JSON, or cut off"),
+        ("tokenizer_config.json", b"[]", "holds a list"),
+        ("adapter_config.json", POINTER, "is only a pointer to the file"),
+    ],
+)
+def test_damaged_files_are_named(tmp_path, file, content, message):
     place = saved(tmp_path / "sft", base_model())
-    (tmp_path / "sft" / "model.safetensors").write_bytes(b"\0" * 100)
-    with pytest.raises(VGFError, match="sft cannot be loaded by AutoModelForCausalLM"):
+    path = tmp_path / "sft" / file
+    path.write_bytes(path.read_bytes()[:content] if isinstance(content, int) else content)
+    with pytest.raises(VGFError, match=f"sft/{file}:? {message}"):
         load_models(place, place)
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path):
+    model = base_model()
+    model.gpt_neox.final_layer_norm.weight.data[0] = torch.nan
+    with pytest.raises(VGFError, match="logits that are not finite: its weights are damaged"):
+        pair(model, reward_model(), make_tokenizer())

@@ -17,6 +17,7 @@ from vgf.cli import main as vgf
 from vgf.support.errors import VGFError
 from vgf.text import align, judge, pair, read_prompts
 from vgf.text.judging import read_answers
+from vgf.text.prompts import as_prompt
 
 change = dataclasses.replace
 
@@ -263,3 +264,9 @@ def test_the_command_says_what_it_left_out(folders, tmp_path, capsys):
     assert "base" in shown
     assert vgf([*judging, "--against", "reference", "--reference-field", "summary"]) == 2
     assert "has no text 'summary'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", ["w1 \ud800", [{"role": "user", "content": "\udfff"}]])
+def test_half_of_a_surrogate_pair_is_refused(content):
+    with pytest.raises(VGFError, match="line 3 holds half of a surrogate pair"):
+        as_prompt({"prompt": content}, "line 3")

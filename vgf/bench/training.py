@@ -21,6 +21,7 @@ import numpy as np
 from ..backends import available_backends
 from ..runs.folder import environment
 from ..support.errors import VGFError
+from ..support.files import expanded
 from ..support.processes import usable_cores
 from ..support.progress import progress
 from . import ours, peers, roofs
@@ -85,7 +86,7 @@ def peer_from_flag(text: str, python: str) -> Peer:
     name, equals, path = text.partition("=")
     if not equals or not path:
         raise VGFError(f"--peer {text}: write --peer OWNER/NAME=PATH, PATH being a checkout of it")
-    return Peer(name, Path(path).expanduser(), python)
+    return Peer(name, expanded(path), python)
 
 
 @dataclass(frozen=True)

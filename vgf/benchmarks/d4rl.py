@@ -16,6 +16,7 @@ from ..spec.types import Array
 from ..support.callbacks import Progress
 from ..support.download import DownloadError, check_known, download
 from ..support.errors import VGFError
+from ..support.files import expanded
 from ..support.statistics import NORMALISED, RETURN, SUCCESS
 from .base import Benchmark, DataRequest, Making, NoDataError, Scoring, addresses, reference_note
 from .d4rl_infos import D4RLTask, d4rl_table, is_installed_here
@@ -34,7 +35,7 @@ def folders(data_dir: str | Path | None) -> list[Path]:
     """Where D4RL's files are looked for: `data_dir`, then the package's own folder."""
     own = Path(os.environ.get(FOLDER_VARIABLE) or DEFAULT_FOLDER)
     places = ([] if data_dir is None else [Path(data_dir)]) + [own]
-    return [place.expanduser() for place in places]
+    return [expanded(place) for place in places]
 
 
 def find_d4rl(

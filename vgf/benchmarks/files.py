@@ -11,6 +11,7 @@ from ..data.hdf5 import read_hdf5
 from ..data.npz import MEMORY, check_mappable, read_npz, slices
 from ..data.raw import RawData, with_box
 from ..support.errors import VGFError
+from ..support.files import expanded
 from . import minari
 from .base import Benchmark, DataRequest, Scoring
 
@@ -61,7 +62,7 @@ def read_file(path: str | Path, memory: str = MEMORY) -> RawData:
     Raises:
         VGFError: no such file, another format, an incomplete file, or one that cannot be mapped.
     """
-    path = Path(path).expanduser()
+    path = expanded(path)
     if not path.exists():
         raise VGFError(f"{path}: no such file; name a file of data with --data")
     check_mappable(path, memory)

@@ -29,6 +29,7 @@ from ..data.raw import RawData, with_box
 from ..spec.types import Array
 from ..support.errors import VGFError
 from ..support.extras import need
+from ..support.files import expanded
 from ..support.memory import check_fits
 from ..support.statistics import NORMALISED
 from ..support.suggestions import closest
@@ -67,7 +68,7 @@ class MinariData:
 def stores(data_dir: str | Path | None) -> list[Path]:
     """Where datasets are looked for: `data_dir`, then Minari's own store."""
     own = Path(os.environ.get(STORE_VARIABLE) or DEFAULT_STORE)
-    return [p.expanduser() for p in ([] if data_dir is None else [Path(data_dir)]) + [own]]
+    return [expanded(p) for p in ([] if data_dir is None else [Path(data_dir)]) + [own]]
 
 
 def is_name(name: str) -> bool:

@@ -21,6 +21,7 @@ from ..support.callbacks import Progress, Say
 from ..support.download import DownloadError, check_known, download
 from ..support.errors import VGFError
 from ..support.extras import need
+from ..support.files import expanded
 from ..support.statistics import SUCCESS
 from ..support.suggestions import closest, did_you_mean
 from .base import SUCCESS_TIMINGS, Benchmark, DataRequest, Making, NoDataError, Scoring, addresses
@@ -189,10 +190,10 @@ def _read(request: DataRequest) -> RawData:
     """The data of a task from files in OGBench's format, as :func:`load_ogbench` finds them."""
     task = parse_task(request.name)
     if request.data is not None:
-        return _load(task, Path(request.data).expanduser(), request.memory)
-    folders = [DEFAULT_FOLDER.expanduser()]
+        return _load(task, expanded(request.data), request.memory)
+    folders = [expanded(DEFAULT_FOLDER)]
     if request.data_dir is not None:
-        folders.insert(0, Path(request.data_dir).expanduser())
+        folders.insert(0, expanded(request.data_dir))
     repeat, episodes, seed = request.action_repeat, request.episodes, request.seed
     as_benchmark = repeat == 1 and episodes is None
     own = [dataset_path(task, folder, repeat, episodes, seed) for folder in folders]
@@ -351,7 +352,7 @@ class OGBench(Benchmark):
 
     def read(self, request: DataRequest) -> RawData:
         # a file with rewards is used as it is; OGBench's have none and are relabelled
-        given = None if request.data is None else Path(request.data).expanduser()
+        given = None if request.data is None else expanded(request.data)
         raw = _read(request) if given is None or _is_own(given) else None
         if raw is None:
             raw = read_file(str(given), request.memory)
@@ -425,7 +426,7 @@ class OGBench(Benchmark):
                 "policy that OGBench does not ship; the sets of pointmaze, cube, scene and puzzle "
                 "can be"
             )
-        folder = Path(request.data_dir or DEFAULT_FOLDER).expanduser()
+        folder = expanded(request.data_dir or DEFAULT_FOLDER)
         place = out or dataset_path(
             task, folder, request.action_repeat, request.episodes, request.seed
         )

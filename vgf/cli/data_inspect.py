@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..support.errors import VGFError
+from ..support.files import expanded
 
 if TYPE_CHECKING:
     from ..data.inspect import Inspection, Spread
@@ -81,7 +82,7 @@ def _open(args: argparse.Namespace) -> tuple[RawData, tuple[str, ...], str | Non
     from ..benchmarks.tasks import measure
 
     what, remarks = args.what, []
-    file = Path(what).expanduser()
+    file = expanded(what)
     is_file = file.exists() or file.suffix in SUFFIXES
     if is_file and not file.exists():
         raise VGFError(f"{what}: no such file; vgf data make records one")
@@ -156,7 +157,7 @@ def _picture_path(out: Path | None, what: str) -> Path:
     default = f"inspect-{stem.replace('/', '-').replace(':', '-')}.png"
     if out is None:
         return Path(default)
-    out = out.expanduser()
+    out = expanded(out)
     if out.suffix == ".png":
         return out
     if out.suffix and not out.is_dir():

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..support.errors import VGFError
+from ..support.files import expanded
 
 if TYPE_CHECKING:
     from ..benchmarks import Making
@@ -87,7 +88,7 @@ def _making(args: argparse.Namespace) -> Making:
         workers=args.workers,
     )
     for benchmark in BENCHMARKS if forced is None else [forced]:
-        out = None if args.out is None else Path(args.out).expanduser()
+        out = None if args.out is None else expanded(args.out)
         making = benchmark.making(request, out)
         if making is not None:
             _refuse(args, _OF_POLICIES, "gymnasium:ID")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..support.errors import VGFError
+from ..support.files import expanded
 from ..support.interrupts import Interrupted
 from . import COMMANDS, complain
 from .report import print_table
@@ -49,7 +50,7 @@ def main(words: list[str]) -> int:
         if place is not None
     }
     config = dataclasses.replace(config, task=dataclasses.replace(config.task, **absolute))
-    folder = Path(config.out).expanduser() if config.out else _new_folder(config.task)
+    folder = expanded(config.out) if config.out else _new_folder(config.task)
     if os.path.lexists(folder):
         raise VGFError(
             f"{folder} exists; continue it with --resume {folder}, or choose another --out"

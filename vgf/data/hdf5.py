@@ -11,6 +11,7 @@ import numpy as np
 
 from ..support.errors import VGFError
 from ..support.extras import need
+from ..support.files import check_fetched
 from ..support.memory import check_fits
 from .raw import NAMES, RawData
 
@@ -101,6 +102,7 @@ def _readable(path: Path) -> Iterator[None]:
         raise VGFError(f"{path}: no such file; name a file of data with --data")
     if path.is_dir():
         raise VGFError(f"{path} is a folder; name a file in it")
+    check_fetched(path)
     try:
         yield
     except VGFError:

@@ -27,7 +27,7 @@ import numpy as np
 
 from ..spec.types import Array
 from ..support.errors import VGFError
-from ..support.files import cache_folder, make_folder, scratch_folder
+from ..support.files import cache_folder, check_fetched, make_folder, scratch_folder
 from ..support.memory import SHARE, check_fits, free_memory
 from .dataset import mapped_array
 from .raw import NAMES, RawData
@@ -273,6 +273,7 @@ def readable(path: Path) -> Iterator[None]:
     """Turn what a missing, foreign or damaged .npz file raises into a VGFError."""
     try:
         for part in slices(path) or [path]:
+            check_fetched(part)
             with open(part, "rb") as file:
                 if not zipfile.is_zipfile(file):
                     what = "it" if part == path else part.name

@@ -17,7 +17,7 @@ from ..data.provenance import ATTRIBUTE, file_provenance, same_making
 from ..spec.types import Array
 from ..support.errors import VGFError
 from ..support.extras import need
-from ..support.files import write_atomically
+from ..support.files import expanded, write_atomically
 
 # Numbers are kept as D4RL has them; the parts keep the environment's own types.
 _DTYPES = {"terminals": np.bool_, "timeouts": np.bool_}
@@ -39,7 +39,7 @@ def parse_output(text: str, data_dir: str | Path | None = None) -> Output:
         return output
     if data_dir is not None:
         raise VGFError(f"--data-dir is for OGBench and minari:NAME; {text} names its own file")
-    path = Path(text).expanduser()
+    path = expanded(text)
     if path.is_dir():
         raise VGFError(f"{path} is a folder; name a file in it, such as {path / 'data.npz'}")
     if path.suffix == ".npz":

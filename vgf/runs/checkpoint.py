@@ -27,7 +27,7 @@ from ..spec.types import Array, Params
 from ..support.callbacks import Say
 from ..support.errors import VGFError
 from ..support.extras import need
-from ..support.files import read_json, scratch_folder, sync_folder, write_durably
+from ..support.files import check_fetched, read_json, scratch_folder, sync_folder, write_durably
 from .config import settings_hash
 
 CHECKPOINTS = "checkpoints"
@@ -153,6 +153,8 @@ def _load(place: Path, steps: list[int]) -> tuple[dict[str, Any], CheckpointMeta
     earlier = [f"step {other}" for other in steps if other < step]
     way_out = f"delete {place} to resume from {(earlier or ['the beginning'])[-1]}"
     try:
+        for name in (SIDECAR, ARRAYS):
+            check_fetched(place / name)
         head = read_json(place / SIDECAR, dict)
     except VGFError as error:
         raise DamagedError(f"{error}; {way_out}") from error

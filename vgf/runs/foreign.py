@@ -24,6 +24,7 @@ from ..spec.settings import Budget, Network, Settings, method_settings
 from ..spec.types import Params
 from ..support.errors import VGFError
 from ..support.extras import need
+from ..support.files import check_fetched
 from ..support.suggestions import did_you_mean, nearest
 
 # --- reading files ------------------------------------------------------------------------------
@@ -77,6 +78,7 @@ def read_arrays(path: Path | str) -> dict[str, Any]:
         VGFError: no such file, one of another form, or a pickle of something other than arrays.
     """
     path = Path(path)
+    check_fetched(path)
     try:
         data = path.read_bytes()
     except OSError as error:

@@ -51,6 +51,20 @@ def append_durably(path: Path, text: str, wait: bool = True) -> None:
         raise VGFError(f"cannot write {path}: {error.strerror or error}; make room") from error
 
 
+def check_fetched(path: Path | str) -> None:
+    """Check that a file is not the pointer that Git LFS or git-annex leaves in its place.
+
+    Raises:
+        VGFError: it is one.
+    """
+    with suppress(OSError), open(path, "rb") as file:
+        if file.read(32).startswith((b"version https://git-lfs.", b"/annex/objects/")):
+            raise VGFError(
+                f"{path} is only a pointer to the file (Git LFS, git-annex); fetch the file "
+                "itself, as by git lfs pull"
+            )
+
+
 def is_text(text: str) -> bool:
     """Whether UTF-8 can hold a text; it cannot if there is half of a surrogate pair in it."""
     try:
@@ -71,6 +85,11 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def expanded(path: Path | str) -> Path:
+    """A path with ~ as the home folder; ~somebody without one stays as it is."""
+    return Path(os.path.expanduser(path))
+
+
 def cache_folder() -> Path:
     """The folder for what can be computed again, kept from run to run; it may not exist yet.
 
@@ -79,8 +98,8 @@ def cache_folder() -> Path:
     """
     own = os.environ.get("VGF_CACHE_DIR")
     if own:
-        return Path(own).expanduser().absolute()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "vgf"
+        return expanded(own).absolute()
+    return expanded(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "vgf"
 
 
 _PREFIX = ".writing-"

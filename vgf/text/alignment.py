@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..support.errors import VGFError
-from ..support.files import check_writable, make_folder, write_atomically
+from ..support.files import check_writable, expanded, make_folder, write_atomically
 from ..support.locks import only_writer
 from ..support.progress import progress
 from ..support.rows import read_lines
@@ -94,7 +94,7 @@ def align(
     with ExitStack() as stack:
         log = None
         if out is not None:
-            log = stack.enter_context(_opened(Path(out).expanduser()))
+            log = stack.enter_context(_opened(expanded(out)))
         done = log.done(name, settings, asked, wanted) if log is not None else {}
         left = [i for i in wanted if i not in done]
         if left:

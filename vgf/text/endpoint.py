@@ -22,7 +22,7 @@ from typing import Any
 
 from ..support.errors import VGFError
 from ..support.extras import need
-from ..support.files import cache_folder
+from ..support.files import cache_folder, expanded
 
 # The questions of the paper's protocol, Rafailov et al. (2023), appendix C.2
 PROMPTS = {
@@ -95,7 +95,7 @@ class Endpoint:
             timeout=timeout,
             max_retries=0,  # counted here, against the limit
         )
-        folder = cache_folder() / "judgements" if cache is None else Path(cache).expanduser()
+        folder = cache_folder() / "judgements" if cache is None else expanded(cache)
         self.cache = diskcache.Cache(str(folder), disk=diskcache.JSONDisk)
         self.sent = 0  # requests
         self.limited = False  # whether the limit on requests was reached
@@ -195,7 +195,7 @@ def read_answer(text: str) -> float | None:
 def _question(name: str) -> str:
     if name in PROMPTS:
         return PROMPTS[name]
-    place = Path(name).expanduser()
+    place = expanded(name)
     try:
         text = place.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:

@@ -22,6 +22,7 @@ import numpy as np
 
 from ..support.errors import VGFError
 from ..support.extras import need
+from ..support.files import expanded
 from ..support.objects import load_function, short_error
 from ..support.progress import progress
 from ..support.rows import read_lines
@@ -365,7 +366,7 @@ def _against(answers: Answers, against: str, reference_field: str) -> tuple[str,
                 f"({len(absent)} of {len(texts)} lack it); name its field with --reference-field"
             )
         return against, [Item(own.content, str(x)) for own, x in zip(base, texts, strict=True)]
-    if not Path(against).expanduser().is_file():
+    if not expanded(against).is_file():
         there = ", ".join([*answers.items, REFERENCE])
         raise VGFError(f"no method or file is {against!r}; the file has {there}")
     by_index: dict[Any, str] = {}

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import os
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import safetensors
 import torch
 import transformers
 from torch import Tensor
@@ -20,7 +22,7 @@ from ..backends.base import Backend
 from ..backends.torch import TorchBackend
 from ..support.errors import VGFError
 from ..support.extras import need
-from ..support.files import read_json
+from ..support.files import check_fetched, expanded, read_json
 from .language import LanguageModel
 from .prompts import Content, Prompt, Turns, turn_text, with_system
 from .reading import Reader, texts_of_tokens
@@ -331,7 +333,7 @@ def load_model(
         options["quantization_config"] = transformers.BitsAndBytesConfig(
             load_in_8bit=quantisation == "8bit", load_in_4bit=quantisation == "4bit"
         )
-    adapter = Path(place).expanduser() / ADAPTER
+    adapter = expanded(place) / ADAPTER
     if adapter.is_file():
         model = _load_adapter(kind, place, options)
     else:
@@ -366,6 +368,7 @@ def _refuse(kind: Any, place: str, missing: list[str], unexpected: list[str]) ->
 def _load_adapter(kind: Any, place: str, options: dict[str, Any]) -> Any:
     """A PEFT adapter's folder, with the model that it adapts."""
     peft = need("peft", "large")
+    _check_files(expanded(place))
     try:
         config = peft.PeftConfig.from_pretrained(place)
     except Exception as error:
@@ -433,7 +436,7 @@ def load_tokenizer(
     Raises:
         VGFError: it cannot be loaded, or lacks a padding token or the given one.
     """
-    folder = Path(place).expanduser()
+    folder = expanded(place)
     if (folder / ADAPTER).is_file() and not (folder / "tokenizer_config.json").is_file():
         place = read_json(folder / ADAPTER, dict).get("base_model_name_or_path") or place
     tokenizer = _load(AutoTokenizer, place, **({} if revision is None else {"revision": revision}))
@@ -447,11 +450,13 @@ def load_tokenizer(
 
 
 def _load(kind: Any, place: str, **options: Any) -> Any:
-    path = Path(place).expanduser()
+    path = expanded(place)
     if path.suffix == ".gguf":
         place, options["gguf_file"] = str(path.parent), path.name
     elif path.exists():
         place = str(path)
+    if kind is not AutoTokenizer:
+        _check_files(path)
     if not os.path.isdir(place) and (path.is_absolute() or path.suffix == ".gguf"):
         raise VGFError(f"{place}: no such folder; give a model's folder, or its name")
     try:
@@ -459,6 +464,45 @@ def _load(kind: Any, place: str, **options: Any) -> Any:
     except Exception as error:  # damaged files raise whatever their readers do
         message = " ".join(str(error).split())[:300]
         raise VGFError(f"{place} cannot be loaded by {kind.__name__}: {message}") from error
+
+
+# What transformers reads besides weights; it passes over some of it in silence where it is damaged.
+_JSON = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    ADAPTER,
+)
+
+
+def _check_files(place: Path) -> None:
+    """Check that a model's files are whole, as far as can be seen without reading all of them.
+
+    Raises:
+        VGFError: one is damaged, cut off, or a pointer of Git LFS; the message names it.
+    """
+    for path in sorted(place.iterdir()) if place.is_dir() else [place]:
+        check_fetched(path)
+        if not path.is_file():
+            continue
+        wrong = ""
+        if path.name in _JSON or path.name.endswith(".index.json"):
+            read_json(path, dict)
+        elif path.suffix == ".safetensors":
+            try:
+                with safetensors.safe_open(path, "pt"):
+                    pass
+            except Exception as error:  # whatever it finds wrong with the header
+                wrong = f": {error}"
+        elif path.name.endswith("_model.bin") or path.name.startswith("pytorch_model-"):
+            with open(path, "rb") as file:
+                old = file.read(1) == b"\x80"  # a pickle that is in no archive
+            wrong = "" if old or zipfile.is_zipfile(path) else ": it is no archive of torch"
+        if wrong:
+            raise VGFError(f"{path} is damaged, or was cut off{wrong}; fetch it again")
 
 
 # --- checks -------------------------------------------------------------------------------------
@@ -523,6 +567,11 @@ def check_causal(model: Any, allowed: Tensor) -> None:
     first, *others = (some * 3)[:3]
     ids = torch.tensor([[first, token] for token in others], device=allowed.device)
     logits = model(input_ids=ids).logits[:, 0].float()
+    if not bool(logits[:, : len(allowed)][:, allowed].isfinite().all()):
+        raise VGFError(
+            f"the base model ({kind}) gives logits that are not finite: its weights are damaged, "
+            "or need a wider --sft-dtype"
+        )
     noise = 1e3 * torch.finfo(model.dtype).eps * float(logits.abs().max())
     if float((logits[0] - logits[1]).abs().max()) > min(noise, 0.1 * float(logits.abs().max())):
         raise VGFError(

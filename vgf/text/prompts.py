@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..support.errors import VGFError
-from ..support.files import parse_json
+from ..support.files import check_fetched, expanded, is_text, parse_json
 
 Turns = list[dict[str, Any]]
 Content = str | Turns
@@ -51,6 +51,18 @@ def as_prompt(value: str | Sequence[Any] | Mapping[str, Any] | Prompt, where: st
     """
     if isinstance(value, Prompt):
         return value
+    prompt = _as_prompt(value, where)
+    for said in [prompt.content] if isinstance(prompt.content, str) else prompt.content:
+        text = said if isinstance(said, str) else turn_text(said)
+        if not is_text(text):
+            raise VGFError(
+                f"{where} holds half of a surrogate pair, \\ud800 to \\udfff, which is no "
+                "character; write the text anew as UTF-8"
+            )
+    return prompt
+
+
+def _as_prompt(value: str | Sequence[Any] | Mapping[str, Any], where: str) -> Prompt:
     if isinstance(value, str):
         return Prompt(value)
     if not isinstance(value, Mapping):
@@ -104,8 +116,9 @@ def read_rows(path: Path | str) -> list[tuple[int, dict[str, Any]]]:
     Raises:
         VGFError: no such file, or a line that is no JSON object.
     """
+    check_fetched(path)
     try:
-        text = Path(path).expanduser().read_bytes().decode("utf-8-sig")
+        text = expanded(path).read_bytes().decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not UTF-8 text"
         raise VGFError(f"{path}: cannot be read: {reason}") from error
