@@ -433,7 +433,8 @@ def _table(folder: Path) -> list[Path]:
     (folder / "table.csv").write_text("\n".join(lines) + "\n")
     (folder / "table.jsonl").write_text("".join(json.dumps(row) + "\n" for row in _CELLS))
     scores = np.arange(6.0).reshape(2, 3) / 10
-    np.savez(folder / "table.npz", **{"a|vgf": scores, "a|fql": scores, "steps": np.array([5, 10])})
+    arrays: dict[str, Any] = {"a|vgf": scores, "a|fql": scores, "steps": np.array([5, 10])}
+    np.savez(folder / "table.npz", **arrays)
     return sorted(folder.glob("table.*"))
 
 

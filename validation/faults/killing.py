@@ -152,7 +152,10 @@ class Scenario:
             shutil.rmtree(one, ignore_errors=True)  # without its configuration, not yet begun
         over = {one for one in begun if finished(runs[one], one)}
         if over != runs.keys():
-            with contextlib.redirect_stderr(io.StringIO()):
+            with (
+                contextlib.redirect_stderr(io.StringIO()),
+                contextlib.redirect_stdout(io.StringIO()),
+            ):
                 train_together(runs, begun, lambda line: None, prepared, over)
 
     def result(self, place: Path) -> dict[str, Any]:

@@ -255,7 +255,6 @@ def _made(
         groups.setdefault(found, set()).add(run)
     for found, group in groups.items():
         asked = [requests[run] if run is not None and run in group else None for run in runs]
-        for run, reply in zip(runs, batches[found].update(asked, count), strict=True):
-            if run is not None and reply is not None:
-                made[run] = reply
+        replies = batches[found].update(asked, count)
+        made |= {r: reply for r, reply in zip(runs, replies, strict=True) if r and reply}
     return made
