@@ -152,10 +152,8 @@ class Scenario:
             shutil.rmtree(one, ignore_errors=True)  # without its configuration, not yet begun
         over = {one for one in begun if finished(runs[one], one)}
         if over != runs.keys():
-            with (
-                contextlib.redirect_stderr(io.StringIO()),
-                contextlib.redirect_stdout(io.StringIO()),
-            ):
+            said = io.StringIO()
+            with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
                 train_together(runs, begun, lambda line: None, prepared, over)
 
     def result(self, place: Path) -> dict[str, Any]:
