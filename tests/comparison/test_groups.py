@@ -257,3 +257,25 @@ def test_every_form_of_the_tables(tmp_path: Path, capsys: pytest.CaptureFixture[
 def test_records_of_nothing(tmp_path: Path) -> None:
     with pytest.raises(VGFError, match="is not a run folder"):
         records(tmp_path)
+
+
+def test_a_run_without_the_score_that_counts_is_shown_as_missing(tmp_path: Path) -> None:
+    """In a table too: NaN, or no row at the last step."""
+    path = tmp_path / "table.csv"
+    for rows in ("a,x,0,9,1\na,x,1,9,nan\n", "a,x,0,9,1\na,x,1,3,5\n"):
+        path.write_text("task,method,seed,step,score\n" + rows)
+        text = tables(compare(read_table(path, kind="return"), resamples=10, figures=False))
+        assert "1.0 (1/2)" in text
+        assert "no score: x on a, seed 1" in text
+
+
+def test_what_is_not_there_cannot_be_chosen(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text("task,method,seed,score\na,x,0,1\na,x,1,2\n")
+    with pytest.raises(VGFError, match="nothing was evaluated at budget 7; no budget is named"):
+        compare(read_table(path), budget=[7])
+    path.write_text("task,method,seed,budget,score\na,x,0,1,1\na,x,0,2,2\n")
+    with pytest.raises(VGFError, match="budget 7; there are 1, 2"):
+        compare(read_table(path), budget=[1, 7])
+    with pytest.raises(VGFError, match="did you mean episodes"):
+        combine([Record("r", "a", "x", 0, protocol={"episodes": 3})], allow=["episods"])

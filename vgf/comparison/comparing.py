@@ -143,7 +143,7 @@ def compare(
         rest = [name for name in methods if any(task not in scores[name] for task in tasks)]
         notes.append(
             f"over tasks: {len(shared)} of {len(tasks)} tasks, on which every method has a result"
-            f" ({', '.join(rest)} lack some)"
+            f" (missing: some of {', '.join(rest)})"
         )
     if results.kind == RETURN and len(tasks) > 1:
         notes.append("returns of different tasks have no common scale: nothing is said over tasks")
@@ -192,10 +192,15 @@ def compare(
 
 
 def _cell(results: Results, scores: Mapping[int, float], task: str, method: str) -> Cell:
-    gone = tuple(one for one in results.absent if (one.task, one.method) == (task, method))
+    gone = [one for one in results.absent if (one.task, one.method) == (task, method)]
+    known = {*scores, *(one.seed for one in gone)}
+    for one in results.series:
+        if (one.task, one.method) == (task, method):
+            gone += [Absent(task, method, s, "no score") for s in one.seeds if s not in known]
+            known |= {*one.seeds}
     bounded = results.kind == SUCCESS
     mean = of_seeds(list(scores.values()), bounded) if scores else None
-    return Cell(mean, scores, gone)
+    return Cell(mean, scores, tuple(gone))
 
 
 def _curve(

@@ -14,6 +14,7 @@ from typing import Any
 
 from ..support.errors import VGFError
 from ..support.rows import Scalar
+from ..support.suggestions import did_you_mean, nearest
 from .results import Absent, Results, gather
 
 # What must be alike over tasks too; the rest only for all runs of one task.
@@ -91,12 +92,17 @@ def combine(
         allow: differences of protocol to pass over, such as "episodes".
 
     Raises:
-        VGFError: no runs; unlike protocols or scores, the difference named; or one seed twice with
-            different results.
+        VGFError: no runs; an unknown difference to pass over; unlike protocols or scores, the
+            difference named; or one seed twice with different results.
     """
     records = list(records)
     if not records:
         raise VGFError("no runs to compare")
+    known = dict.fromkeys(key for one in records for key in one.protocol)
+    for name in allow:
+        if name not in known:
+            hint = did_you_mean(nearest(name, known), f"there are {', '.join(known)}")
+            raise VGFError(f"no part of the protocol is {name!r}; {hint}")
     passed = {*allow, *(("updates", "environment steps") if isinstance(at, int) else ())}
     notes = _check_protocols([one for one in records if one.rows], passed)
     names = _names(records)

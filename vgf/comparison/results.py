@@ -147,6 +147,11 @@ class Results:
         Raises:
             VGFError: a budget at which nothing was evaluated.
         """
+        there = sorted({str(one.budget) for one in self.series if one.budget is not None})
+        for asked in () if isinstance(budget, str) else budget:
+            if str(asked) not in there:
+                known = f"there are {', '.join(there)}" if there else "no budget is named"
+                raise VGFError(f"nothing was evaluated at budget {asked}; {known}")
         counts = Counter((one.task, one.method) for one in self.series)
         made = []
         names: dict[str, dict[str, None]] = {name: {} for name in self.methods}
@@ -166,11 +171,6 @@ class Results:
                 named = f"{one.method} {budget_words(one.budget)}"
             names[one.method][named] = None
             made.append(replace(one, method=named, budget=None))
-        if not made:
-            there = sorted({str(one.budget) for one in self.series})
-            raise VGFError(
-                f"nothing was evaluated at budget {budget}; there are {', '.join(there)}"
-            )
         return replace(
             self,
             series=tuple(
