@@ -19,13 +19,13 @@ from ..support.interrupts import Interrupted, ending_signals, exit_status
 from ..support.suggestions import did_you_mean, meant
 
 COMMANDS = {
-    "run": "train and evaluate an agent; without a flag, the demo",
+    "run": "train and evaluate an agent; without a flag, on the default task",
     "eval": "evaluate a checkpoint at any test budget, on any backend",
     "sweep": "many runs: tasks x methods x seeds, here or on a cluster",
     "compare": "compare methods over tasks and seeds: tables, intervals, figures",
     "import": "an agent of other code, or an exported one, as a run folder",
     "export": "a run's agent as .npz with a README, in a folder or on the Hugging Face Hub",
-    "report": "make a run folder's figures and report.html again",
+    "report": "make a run folder's figures and report.html again, or list runs",
     "presets": "list the paper's tasks as named settings, or show one",
     "data": "make data sets, and look at them",
     "bench": "how fast it is, compared with other code and the machine's limit",

@@ -30,7 +30,14 @@ def main(words: list[str]) -> int:
         "intervals and tests are over prompts.",
     )
     parser.add_argument("files", metavar="FILE", type=Path, nargs="+", help="of vgf align")
-    parser.add_argument("--judge", metavar="JUDGE", action="append", required=True, dest="judges")
+    parser.add_argument(
+        "--judge",
+        metavar="JUDGE",
+        action="append",
+        required=True,
+        dest="judges",
+        help="who decides, see below; may be given several times",
+    )
     parser.add_argument(
         "--against",
         metavar="METHOD",

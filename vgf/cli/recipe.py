@@ -29,34 +29,42 @@ def main(words: list[str]) -> int:
     )
     parser.add_argument("recipe", choices=sorted(RECIPES), help="the task")
     parser.add_argument("--model", required=True, help="pretrained, a folder or a name")
-    parser.add_argument("--out", metavar="FOLDER", type=Path, required=True)
+    parser.add_argument("--out", metavar="FOLDER", type=Path, required=True, help="of the results")
     parser.add_argument(
         "--data",
         metavar="FOLDER",
         type=Path,
         help="with train.jsonl, test.jsonl and perhaps sft.jsonl; default: the published sets",
     )
-    parser.add_argument("--judge", metavar="JUDGE", action="append", required=True, dest="judges")
+    parser.add_argument(
+        "--judge",
+        metavar="JUDGE",
+        action="append",
+        required=True,
+        dest="judges",
+        help="as of vgf judge; may be given several times",
+    )
     parser.add_argument("--judge-url", metavar="URL", help="of openai:MODEL")
     parser.add_argument("--judge-calls", metavar="N", type=int, help="requests at most")
     plan = Plan()
-    for name, kind in (
-        ("rows", int),
-        ("prompts", int),
-        ("epochs", int),
-        ("steps", int),
-        ("batch", int),
-        ("learning_rate", float),
-        ("beta", float),
+    for name, kind, text in (
+        ("rows", int, "of each part of the data; default: all"),
+        ("prompts", int, "of the test"),
+        ("epochs", int, "of supervised training and rewards"),
+        ("steps", int, "of each training at most; default: no limit"),
+        ("batch", int, "sequences of a training step"),
+        ("learning_rate", float, "of supervised training"),
+        ("beta", float, "DPO's"),
     ):
+        default = getattr(plan, name)
         flag = f"--train-{name.replace('_', '-')}"
         parser.add_argument(
             "--prompts" if name == "prompts" else flag,
             dest=f"plan_{name}",
             metavar="N" if kind is int else "X",
             type=kind,
-            default=getattr(plan, name),
-            help=f"[{getattr(plan, name)}]",
+            default=default,
+            help=text if default is None else f"{text} [{default}]",
         )
     start = AlignSettings()
     flags = add_flags(parser, ("",), shown={}, config=start)

@@ -13,7 +13,7 @@ def main(words: list[str]) -> int:
     from ..runs.report import report
 
     parser = Parser(prog="vgf report", description=COMMANDS["report"])
-    parser.add_argument("run", metavar="RUN", type=Path, help="run folder, or one of several seeds")
+    parser.add_argument("run", metavar="RUN", type=Path, help="run folder, or a folder of them")
     args = parser.parse_args(words)
     page = report(args.run)
     several = print_table(args.run)

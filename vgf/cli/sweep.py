@@ -48,7 +48,7 @@ def main(words: list[str]) -> int:
     )
     parser.add_argument("--engine", choices=ENGINES, default="local", help="where to run [local]")
     parser.add_argument(
-        "--jobs", metavar="N", type=int, help="at a time [what memory and cores allow]"
+        "--jobs", metavar="N", type=int, help="at a time [what memory and cores allow; 1 on a GPU]"
     )
     parser.add_argument("--cores", metavar="N", type=int, default=1, help="of each job [1]")
     parser.add_argument("--gpus", metavar="X", type=float, default=0, help="of each job on Ray [0]")
