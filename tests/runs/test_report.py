@@ -428,7 +428,7 @@ def test_one_damaged_run_does_not_hide_the_others(
     (tmp_path / "seed-1" / "config.toml").write_text("not TOML")
     assert main(["report", str(tmp_path)]) == 0
     said = capsys.readouterr().out
-    assert "2 runs, 1 of which cannot be read" in said
+    assert "2 runs, 1 of them damaged" in said
     assert "damaged: " in said
     page = (tmp_path / "report.html").read_text()
     assert "<td>damaged" in page

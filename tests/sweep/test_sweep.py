@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from urllib.parse import unquote
 
 import needs
 import pytest
@@ -228,6 +230,14 @@ def test_the_status_while_runs_are_made(tmp_path: Path, data: Path) -> None:
     assert summary(states(out)) == "2 runs: 2 finished"
 
 
+def test_a_page_of_what_has_not_begun(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, out = tmp_path / "spec.toml", tmp_path / "out"
+    path.write_text(f"tasks = ['{TASK}']\nseeds = 2")
+    write_cells(out, read_spec(path))
+    assert main(["report", str(out)]) == 0
+    assert "2 runs, 2 of them not started" in capsys.readouterr().out
+
+
 def test_a_damaged_run_can_be_asked_about(tmp_path: Path) -> None:
     """A checkpoint that cannot be read is not finished, and does not hide the others."""
     path, out = tmp_path / "spec.toml", tmp_path / "out"
@@ -276,8 +286,12 @@ def test_one_sick_run_fails_alone(
     assert "training diverged" in failed.read_text()
     log = (out / "sweep.log").read_text()
     assert "to be tried again" in log
-    page = (out / "report.html").read_text()
-    assert page.count("<a href=") >= 1
+    page = (out / "report.html").read_text()  # every run on one page, with links to their own
+    links = re.findall(r'<a href="([^"]+)"', page)
+    assert len(links) == 1
+    assert (out / unquote(links[0])).is_file()
+    assert "<td>failed" in page
+    assert "training diverged" in page
 
 
 @pytest.mark.slow

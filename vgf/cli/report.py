@@ -31,6 +31,7 @@ def print_table(folder: Path) -> bool:
         best_scores,
         headline,
         last_scores,
+        reasons,
         run_table,
         score_table,
         sound_runs,
@@ -38,20 +39,20 @@ def print_table(folder: Path) -> bool:
     )
     from ..support.tables import format_table
 
-    runs, damaged = sound_runs(folder)
-    difference = unlike_runs(runs, damaged)
+    runs, without = sound_runs(folder)
+    difference = unlike_runs(runs, without)
     if difference is not None:
-        line = f"{len(runs) + len(damaged)} runs, {difference}:"
+        line = f"{len(runs) + len(without)} runs, {difference}:"
         print(textwrap.fill(line, 79) + "\n")
         rows = [
             {key: x for key, x in row.items() if key != "task"}
-            for row in run_table(folder, runs, damaged)
+            for row in run_table(folder, runs, without)
         ]
         rest = format_table([{key: x for key, x in row.items() if key != "run"} for row in rows])
         width = 77 - max(map(len, rest.splitlines()))
         print(format_table([{**row, "run": _cut(row["run"], width)} for row in rows]))
-        for line in damaged.values():
-            print(textwrap.fill(f"damaged: {line}", 79, subsequent_indent="  "))
+        for line in reasons(without):
+            print(textwrap.fill(line, 79, subsequent_indent="  "))
         print(f"\ncompare them with: vgf compare {folder}")
         return True
     last = last_scores(runs)

@@ -45,8 +45,12 @@ def find_runs(folder: Path | str) -> list[Run]:
     return [read_run(path) for path in find_places(folder)]
 
 
-def find_places(folder: Path | str) -> list[Path]:
+def find_places(folder: Path | str, empty: bool = False) -> list[Path]:
     """The folder of the run in a folder, or those of all runs anywhere below it.
+
+    Args:
+        folder: to look in.
+        empty: whether there may be none.
 
     Raises:
         VGFError: no run there.
@@ -55,7 +59,7 @@ def find_places(folder: Path | str) -> list[Path]:
     if not folder.exists():
         raise VGFError(f"{folder}: no such folder; name a run folder, such as those in runs/")
     places = sorted(_places(folder), key=_in_order)
-    if not places:
+    if not places and not empty:
         raise VGFError(
             f"{folder} is not a run folder: neither it nor a folder below has {METRICS}.jsonl"
         )

@@ -8,10 +8,11 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import numpy as np
@@ -26,7 +27,7 @@ from ..support.rows import Row, Scalar
 from ..support.statistics import NORMALISED, RETURN, SUCCESS
 from .compare import record_of
 from .config import RunConfig
-from .folder import CONFIG
+from .folder import CELLS, CONFIG, FAILED, RUNS
 from .look import FLOW
 from .picture import caption as flow_caption
 from .picture import episode_caption, save_episode, save_flow
@@ -292,7 +293,7 @@ def report(folder: Path | str) -> Path:
     Writes flow, learning, losses and scaling as PNG and SVG and episode.gif, if there is something
     to draw, and report.html, which needs no other file. Of runs that are not seeds of one thing, it
     is a list with links to their own reports: their scores are not pooled. So are runs some of
-    which are damaged.
+    which are damaged, or failed or are missing in a sweep.
 
     Returns:
         The path of report.html.
@@ -301,10 +302,10 @@ def report(folder: Path | str) -> Path:
         VGFError: no run there, a damaged file, or a package that is missing.
     """
     folder = Path(folder)
-    runs, damaged = sound_runs(folder)
-    difference = unlike_runs(runs, damaged)
+    runs, without = sound_runs(folder)
+    difference = unlike_runs(runs, without)
     if difference is not None:
-        write_atomically(folder / REPORT, _list_page(folder, runs, damaged, difference))
+        write_atomically(folder / REPORT, _list_page(folder, runs, without, difference))
         return folder / REPORT
     last = last_scores(runs)
     figures: list[tuple[str, str]] = []
@@ -330,35 +331,57 @@ def report(folder: Path | str) -> Path:
     return folder / REPORT
 
 
-def sound_runs(folder: Path) -> tuple[list[Run], dict[Path, str]]:
-    """The runs in a folder that can be read, and what is wrong with the others.
+class Without(NamedTuple):
+    """A run that has no result: its state, and why, in one line."""
+
+    state: str
+    why: str
+
+
+def sound_runs(folder: Path) -> tuple[list[Run], dict[Path, Without]]:
+    """The runs in a folder, and those without a result: damaged, or failed or missing in a sweep.
 
     Raises:
-        VGFError: no run there, or none that can be read.
+        VGFError: no run there, or only one, which is damaged.
     """
-    runs, damaged = [], {}
-    for place in find_places(folder):
+    runs, without = {}, {}
+    cells = {folder / RUNS / cell.stem for cell in (folder / CELLS).glob("*.toml")}
+    for place in find_places(folder, empty=bool(cells)):
         try:
-            run = read_run(place)
-            record_of(run)
-            runs.append(run)
+            runs[place] = read_run(place)
+            record_of(runs[place])
         except VGFError as error:
-            damaged[place] = str(error)
-    if not runs:
-        raise VGFError(next(iter(damaged.values())))
-    return runs, damaged
+            runs.pop(place, None)
+            without[place] = Without("damaged", str(error))
+    for place in sorted(cells):
+        failed = folder / FAILED / f"{place.name}.txt"
+        if failed.is_file():
+            runs.pop(place, None)
+            why = " ".join(failed.read_text(encoding="utf-8", errors="replace").split())
+            without[place] = Without("failed", f"{place.name}: {why}")
+        elif place not in runs and place not in without:
+            without[place] = Without("not started", "")
+    if not runs and len(without) == 1 and not cells:
+        raise VGFError(next(iter(without.values())).why)
+    return list(runs.values()), without
 
 
-def unlike_runs(runs: Sequence[Run], damaged: Mapping[Path, str]) -> str | None:
+def unlike_runs(runs: Sequence[Run], without: Mapping[Path, Without]) -> str | None:
     """Why some runs are not seeds of one thing, to follow "2 runs, "; None if they are."""
-    if damaged:
-        return f"{len(damaged)} of which cannot be read"
+    if without:
+        states = Counter(one.state for one in without.values())
+        return ", ".join(f"{number} of them {state}" for state, number in states.items())
     difference = unlike([record_of(run) for run in runs]) if len(runs) > 1 else None
     return difference and f"which are not seeds of one run ({difference})"
 
 
+def reasons(without: Mapping[Path, Without]) -> list[str]:
+    """Why runs have no result, one line each."""
+    return [f"{one.state}: {one.why}" for one in without.values() if one.why]
+
+
 def run_table(
-    folder: Path, runs: Sequence[Run], damaged: Mapping[Path, str]
+    folder: Path, runs: Sequence[Run], without: Mapping[Path, Without]
 ) -> list[dict[str, str]]:
     """A row for each of several runs, whatever they are: what it is, and its headline's score."""
     rows = []
@@ -378,9 +401,9 @@ def run_table(
                 "score": "-" if score is None else _value(score.value, score.kind),
             }
         )
-    for place in damaged:
-        row = dict.fromkeys(rows[0], "-")
-        rows.append({**row, "run": os.path.relpath(place, folder), "score": "damaged"})
+    for place, one in without.items():
+        blank = dict.fromkeys(("task", "method", "seed", "updates"), "-")
+        rows.append({"run": os.path.relpath(place, folder), **blank, "score": one.state})
     return rows
 
 
@@ -391,9 +414,9 @@ def _headline_score(run: Run, last: Sequence[Score]) -> Score:
 
 
 def _list_page(
-    folder: Path, runs: Sequence[Run], damaged: Mapping[Path, str], difference: str
+    folder: Path, runs: Sequence[Run], without: Mapping[Path, Without], difference: str
 ) -> str:
-    rows = run_table(folder, runs, damaged)
+    rows = run_table(folder, runs, without)
     table = []
     for row in rows:
         place = row["run"]
@@ -406,7 +429,7 @@ def _list_page(
         f"<h1>{escape(folder.resolve().name)}</h1>"
         f"<p class=headline>{len(rows)} runs, {escape(difference)}.</p>"
         + html_table(list(rows[0]), table)
-        + "".join(f"<p class=warning>{escape(line)}</p>" for line in damaged.values())
+        + "".join(f"<p class=warning>{escape(line)}</p>" for line in reasons(without))
         + "<p class=note>score: of the last evaluation, at the training budget. "
         f"<code>vgf compare {escape(str(folder))}</code> compares them.</p>",
     )
@@ -464,7 +487,11 @@ def _page(
             body.append("<p class=note>Chosen with hindsight: not the result of the run.</p>")
     shown: list[dict[str, Any]] = []  # no table twice
     for run in runs:
-        body.append(f"<h2>{escape(run.folder.resolve().name)}</h2>")
+        name = escape(run.folder.resolve().name)
+        if len(runs) > 1 and (run.folder / REPORT).is_file():
+            place = quote(os.path.relpath(run.folder, folder))
+            name = f'<a href="{place}/{REPORT}">{name}</a>'
+        body.append(f"<h2>{name}</h2>")
         for start in run.starts:
             command = " ".join(map(str, start.get("command", [])))
             body.append(f"<h3>Command</h3><pre class=command>{escape(command)}</pre>")
