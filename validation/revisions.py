@@ -40,7 +40,6 @@ WORKS = {
         Work(depth=2, width=64),
         Work(depth=4, width=256),
         Work("avgf", depth=4, width=256, particles=5),
-        Work("fql", depth=4, width=256, particles=1, steps=0),
     ),
     "torch": (Work(depth=4, width=256),),
     "torch-eager": (Work(depth=4, width=256),),
@@ -68,8 +67,10 @@ import jax, numpy as np, vgf
 backend, counts = vgf.get_backend("jax"), {}
 wide = vgf.Network((256,) * 4)
 for method in sys.argv[1:]:
-    networks = {"critic": vgf.Network((256,) * 4, layer_norm=True), "reference": wide}
-    settings = vgf.method_settings(method, **networks)
+    same = {"critic": vgf.Network((256,) * 4, layer_norm=True), "reference": wide}
+    if method == "fql":  # whose defaults have changed
+        same |= {"policy": wide, "critic_loss": "squared", "target_update": "after"}
+    settings = vgf.method_settings(method, **same)
     state = backend.init_state(0, 28, 5, settings)
     shapes = {"observations": (256, 28), "actions": (256, 5), "rewards": (256,), "masks": (256,)}
     batch = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}

@@ -280,7 +280,8 @@ def in_flags(flags: Mapping[str, str]) -> Iterator[None]:
     try:
         yield
     except VGFError as error:
-        raise VGFError(reworded(str(error), flags)) from error
+        error.args = (reworded(str(error), flags),)
+        raise  # as what it was: a run that was stopped is no mistake
 
 
 # Where a word is a setting's name: anywhere, if it is no word of English; else at the beginning,
