@@ -195,11 +195,11 @@ def tables(data: Data) -> list[Table]:
     return [
         Table(
             "Hours of training for the paper's presets on OGBench, offline: on this machine, one "
-            f"job with what it was given here; and on one {data['gpu']}, by precision.",
+            f"job with what it was given here; and on one {data['gpu']}, by precision",
             ["sweep", "updates", "this machine", *names],
             costs,
         ),
-        Table("One update on this machine: measured, and fitted.", head, measured),
+        Table("One update on this machine, measured and fitted", head, measured),
     ]
 
 
