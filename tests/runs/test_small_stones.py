@@ -17,7 +17,7 @@ from vgf.cli.bench import KINDS
 from vgf.cli.data import SUBCOMMANDS
 from vgf.environments.pool import EnvironmentPool
 from vgf.runs.config import LoggingSettings, RunConfig, all_settings, save_config
-from vgf.runs.flags import Parser, add_flags, flag_names, given, in_flags
+from vgf.runs.flags import Parser, add_flags, flag_names, given, in_flags, reworded
 from vgf.runs.folder import create_run_folder
 from vgf.runs.log import RunLog
 from vgf.runs.report import report
@@ -111,6 +111,19 @@ def test_a_flag_is_refused_in_its_own_words() -> None:
 )
 def test_flags_that_contradict_one_another(words: str, message: str) -> None:
     assert message in refused(*words.split())
+
+
+def test_what_is_not_about_settings_is_left_alone() -> None:
+    flags = flag_names()
+    for words in (
+        "runs/r holds seeds 0 to 7, not 9; choose among them with --seed and --seeds",
+        "r/config.toml: seed is 3, and the checkpoint of step 4 was made with 2",
+        "data.npz: actions leave the box [-1, 1], first in row 0; name the environment by --env",
+        "training diverged: reference_loss not finite; lower --learning-rate or --step-size",
+    ):
+        assert reworded(words, flags) == words
+    said = reworded("action_repeat 3 is for pointmaze; use action_repeat 1", flags)
+    assert said == "--action-repeat 3 is for pointmaze; use --action-repeat 1"
 
 
 def test_a_file_is_refused_in_keys(tmp_path: Path) -> None:

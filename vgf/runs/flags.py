@@ -314,8 +314,10 @@ def reworded(message: str, flags: Mapping[str, str]) -> str:
         names = {key, inside, ".".join([*tables[-1:], last])}
         if inside == last:
             names.add(f"network.{last}")
-        if not table and (found or "_" in last) and flag == "--" + last.replace("_", "-"):
+        if not table and flag == "--" + last.replace("_", "-"):
             names.add(last)
+        if found is None:  # a word of English may mean anything there
+            names = {name for name in names if re.search("[._]", name)}
         spelled |= dict.fromkeys(names - {""}, flag)
     for name, flag in sorted(spelled.items(), key=lambda pair: -len(pair[0])):
         for pattern in (_ANYWHERE,) if re.search("[._]", name) else _NAMED:
