@@ -198,6 +198,12 @@ def cited() -> dict[str, list[str]]:
     return {where: list(dict.fromkeys(names)) for where, names in found.items()}
 
 
+def _order(place: tuple[str, Any]) -> tuple[bool, bool, str]:
+    """The paper's numbers, its other places, other works."""
+    where = place[0]
+    return bool(re.search(r"\d{4}$", where)), not re.search(r"\d", where), where
+
+
 def pages() -> dict[str, str]:
     """The book's pages by name, `index` first."""
     measured = parity()
@@ -211,8 +217,9 @@ def pages() -> dict[str, str]:
         found[chapter.page] = f"# {i} {chapter.title}\n\n" + "\n".join(parts)
         listed.append(chapter.page)
     rows = [
-        f"| {where} | {', '.join(f'[`{name}`](#spec-{name})' for name in names)} |"
-        for where, names in cited().items()
+        f"| {where if re.search(r'[0-9]{4}$', where) else f'Paper, {where}'} | "
+        f"{', '.join(f'[`{name}`](#spec-{name})' for name in names)} |"
+        for where, names in sorted(cited().items(), key=_order)
     ]
     found["places"] = "\n".join(
         [
