@@ -5,7 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from tokenizers import (
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
 from transformers import (
     GenerationConfig,
     LlamaConfig,
@@ -31,6 +39,13 @@ QWEN = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+MISTRAL = (
+    "{{ bos_token }}{% for m in messages %}"
+    "{% if (m['role'] == 'user') != (loop.index0 % 2 == 0) %}"
+    "{{ raise_exception('roles must alternate') }}{% endif %}"
+    "{% if m['role'] == 'user' %}{{ '[INST] ' + m['content'] + ' [/INST]' }}"
+    "{% else %}{{ ' ' + m['content'] + eos_token }}{% endif %}{% endfor %}"
+)
 # template, special tokens with the first as padding, end of a text, end of a turn, its beginning
 FAMILIES = {
     "llama": (
@@ -51,12 +66,12 @@ FAMILIES = {
         ["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
         *("<|im_end|>", "<|im_end|>", None),
     ),
+    "mistral": (MISTRAL, ["<pad>", "<s>", "</s>"], "</s>", "</s>", "<s>"),
 }
 
 
-def chat_tokenizer(family: str, vocabulary: int = 320) -> Any:
-    """A byte-pair encoding, with the special tokens and the template of a family."""
-    template, special, end, _, begin = FAMILIES[family]
+def byte_level(special: list[str], vocabulary: int) -> Tokenizer:
+    """Byte pairs as GPT-2 has them."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -68,6 +83,36 @@ def chat_tokenizer(family: str, vocabulary: int = 320) -> Any:
         show_progress=False,
     )
     tokenizer.train_from_iterator(TEXTS * 3, trainer)
+    return tokenizer
+
+
+def sentencepiece_bpe(special: list[str]) -> Tokenizer:
+    """Pairs of characters as SentencePiece has them: spaces are ▁, one comes first, bytes last."""
+    merges = [*zip("▁▁▁gb", "tfwoa", strict=True), ("▁t", "h"), ("▁th", "e"), ("go", "o")]
+    words = [*special, "<unk>", *(f"<0x{i:02X}>" for i in range(256))]
+    words += [*sorted({*"".join(TEXTS), *"[INST]/▁"} - {" "}), *("".join(pair) for pair in merges)]
+    found = {word: i for i, word in enumerate(words)}
+    tokenizer = Tokenizer(models.BPE(found, merges, unk_token="<unk>", byte_fallback=True))
+    spaces = [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
+    tokenizer.normalizer = normalizers.Sequence(spaces)
+    tokenizer.decoder = decoders.Sequence(
+        [
+            decoders.Replace("▁", " "),
+            decoders.ByteFallback(),
+            decoders.Fuse(),
+            decoders.Strip(" ", 1, 0),
+        ]
+    )
+    tokenizer.add_special_tokens([*special, "<unk>"])
+    return tokenizer
+
+
+def chat_tokenizer(family: str, vocabulary: int = 320) -> Any:
+    """A byte-pair encoding, with the special tokens and the template of a family."""
+    template, special, end, _, begin = FAMILIES[family]
+    tokenizer = (
+        sentencepiece_bpe(special) if family == "mistral" else byte_level(special, vocabulary)
+    )
     if begin is not None:
         number = tokenizer.token_to_id(begin)
         tokenizer.post_processor = processors.TemplateProcessing(

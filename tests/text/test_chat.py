@@ -103,8 +103,9 @@ def test_the_reward_is_that_of_the_whole_conversation_in_the_reward_models_templ
     for row in record["samples"]:
         said = [*LONGER, {"role": "assistant", "content": "Vgf"}]
         text = tokenizer.apply_chat_template(said, tokenize=False)
-        before, after = (
-            tokenizer(part, add_special_tokens=False)["input_ids"] for part in text.split("Vgf")
+        before, after = (  # a space before the response belongs to its first token
+            tokenizer(part.rstrip(" "), add_special_tokens=False)["input_ids"]
+            for part in text.split("Vgf")
         )
         own = models.language.movable(row["tokens"])
         ids = torch.tensor([before + own + after])

@@ -6,6 +6,8 @@ from needs import need
 need("torch", "transformers")
 
 import dataclasses
+import json
+import shutil
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -307,3 +309,39 @@ def test_weights_that_are_not_finite_are_refused(tmp_path):
     model.gpt_neox.final_layer_norm.weight.data[0] = torch.nan
     with pytest.raises(VGFError, match="logits that are not finite: its weights are damaged"):
         pair(model, reward_model(), make_tokenizer())
+
+
+def test_a_prompt_that_gives_nan_is_left_out(made, settings):
+    found = pair(base_model(), made.rm, made.tokenizer)
+    found.language.allowed[9] = False
+    with torch.no_grad():
+        found.language.model.get_input_embeddings().weight[9] = torch.nan
+    first, second = align(found, ["w1", make_tokenizer().decode([9])], settings)
+    assert "samples" in first
+    assert "prompt 2: the base model gives NaN" in second["error"]
+
+
+class Code:
+    def __reduce__(self):
+        return print, ("run",)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("generation_config.json", {"eos_token_id": ["x"]}, r"eos_token_id is \['x"),
+        ("config.json", {"hidden_size": 32}, "other shapes than its config.json says"),
+        ("pytorch_model.bin", {"x": Code()}, "holds code, which is not run"),
+    ],
+)
+def test_files_that_say_something_else_are_refused(tmp_path, folders, file, content, message):
+    place = tmp_path / "sft"
+    shutil.copytree(folders.sft, place)
+    if file == "pytorch_model.bin":
+        (place / "model.safetensors").unlink()
+        torch.save(content, place / file)
+    else:
+        own = json.loads((place / file).read_text())
+        (place / file).write_text(json.dumps(own | content))
+    with pytest.raises(VGFError, match=message):
+        load_models(str(place), str(folders.rm))

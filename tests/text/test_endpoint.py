@@ -39,7 +39,18 @@ class Handler(BaseHTTPRequestHandler):
         if reply == "hang":
             time.sleep(1.0)
             return
-        status, text = reply if isinstance(reply, tuple) else (200, reply)
+        if reply == "drip":
+            self.send_response(200)
+            self.end_headers()
+            for _ in range(20):
+                self.wfile.write(b" ")
+                self.wfile.flush()
+                time.sleep(0.1)
+            return
+        if reply == "cut":
+            self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{")
+            return
+        status, text, *more = reply if isinstance(reply, tuple) else (200, reply)
         if status == 200 and not text.startswith("{"):
             message = {"role": "assistant", "content": text}
             text = json.dumps(
@@ -54,7 +65,7 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         if status == 429:
-            self.send_header("Retry-After", "0.01")
+            self.send_header("Retry-After", *(more or ["0.01"]))
         self.end_headers()
         self.wfile.write(text.encode())
 
@@ -131,6 +142,44 @@ def test_timeouts_refusals_and_nonsense_are_asked_again(server, responses, tmp_p
     assert (best.wins, best.losses, flow.wins) == (1, 2, 3)
     assert own.sent == 12 + 6
     assert best.missing == flow.missing == 0
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "drip",
+        "cut",
+        (429, "{}", "nan"),
+        (429, "{}", "-1"),
+        (429, "{}", "Wed, 21 Oct 2015 07:28:00 GMT"),
+        (408, "{}"),
+        (200, "{" + " " * 2**21),
+        (200, '{"choices": ' + "[" * 100_000),
+        (200, '{"choices": [{"message": {"content": ["A"]}}]}'),
+        (200, '{"created": ' + "9" * 5000 + "}"),
+        (200, '{"choices": [{"message": {"content": "\\ud800"}}]}'),
+        (200, "{\xff"),
+    ],
+    ids=lambda reply: str(reply)[:20],
+)
+def test_hostile_answers_are_asked_again(server, tmp_path, reply):
+    server.script = [reply]
+    own = endpoint(server, tmp_path, workers=1, retries=1)
+    question = ["post"], ["a"], ["bb"]
+    assert own.pairs(*(2 * one for one in question)) == ([-1.0], [-1.0])
+    assert own.sent == 2
+    assert len(server.asked) == 2
+
+
+def test_one_refused_question_does_not_end_the_job(server, responses, tmp_path):
+    def rule(question):
+        refused = (400, json.dumps({"error": {"message": "filtered"}}))
+        return refused if "post 1" in question else longer(question)
+
+    server.rule = rule
+    best, flow = judge(responses, {"m": endpoint(server, tmp_path, workers=1)})
+    assert (best.missing, flow.missing) == (1, 1)
+    assert (best.prompts, flow.wins) == (2, 2)
 
 
 def test_what_stays_nonsense_is_missing_and_said(server, responses, tmp_path, capsys):

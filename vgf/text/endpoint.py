@@ -8,6 +8,7 @@ The endpoint is reached through the package `openai`, and its answers are kept o
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import math
 import os
@@ -15,7 +16,7 @@ import random
 import re
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,9 @@ _NAMED = re.compile(
     re.IGNORECASE,
 )
 _LONGEST_PAUSE = 60.0
+_LONGEST_ANSWER = 2**20  # bytes
+_AGAIN = (408, 409, 429)  # and from 500 on: statuses of requests to be sent again
+_UNSUITED = (400, 413, 422)  # of requests that are refused for what they ask
 
 
 class Endpoint:
@@ -62,7 +66,7 @@ class Endpoint:
         question: "tldr", "hh", or a text file with {prompt}, {a} and {b} in it.
         calls: the most requests to be sent, retries included; None is no limit.
         cache: folder of answers; None is one in `vgf.support.files.cache_folder`.
-        timeout: seconds for one request.
+        timeout: seconds until a request's answer begins, and again until it ends.
         retries: how often a request that fails, or an answer that says neither A nor B, is asked
             again, after a pause that doubles, or that the endpoint asks for.
         workers: requests at a time.
@@ -94,10 +98,12 @@ class Endpoint:
             api_key=os.environ.get("OPENAI_API_KEY") or "none",
             timeout=timeout,
             max_retries=0,  # counted here, against the limit
+            http_client=_bounded_client(self.openai, timeout),
         )
         folder = cache_folder() / "judgements" if cache is None else expanded(cache)
         self.cache = diskcache.Cache(str(folder), disk=diskcache.JSONDisk)
         self.sent = 0  # requests
+        self.answered = False  # whether there was an answer
         self.limited = False  # whether the limit on requests was reached
         self.problem: Exception | None = None
         self._lock = threading.Lock()
@@ -142,21 +148,25 @@ class Endpoint:
                 self.sent += 1
             try:
                 answer = self._ask(text)
-            except (
-                self.openai.RateLimitError,
-                self.openai.APIConnectionError,  # a timeout is one
-                self.openai.InternalServerError,
-            ) as error:
+            except self.openai.APIStatusError as error:
+                self.problem = error
+                if error.status_code in _AGAIN or error.status_code >= 500:
+                    if attempt < self.retries:
+                        time.sleep(self._wait(attempt, error))
+                    continue
+                if self.answered and error.status_code in _UNSUITED:
+                    return math.nan  # this question alone, such as one too long or filtered
+                message = " ".join(str(error).split())[:300]
+                raise VGFError(f"the judge {self.model} refuses the request: {message}") from error
+            except self.openai.APIConnectionError as error:  # a timeout is one
                 self.problem = error
                 if attempt < self.retries:
                     time.sleep(self._wait(attempt, error))
                 continue
-            except self.openai.APIStatusError as error:
-                message = " ".join(str(error).split())[:300]
-                raise VGFError(f"the judge {self.model} refuses the request: {message}") from error
             except self.openai.OpenAIError as error:  # no JSON, or none of the expected shape
                 self.problem = error
                 continue
+            self.answered = True
             if (value := read_answer(answer)) is not None:
                 self.cache.set(key, answer)
                 return value
@@ -168,18 +178,54 @@ class Endpoint:
             found = self.client.chat.completions.create(
                 model=self.model, messages=[{"role": "user", "content": text}], temperature=0.0
             )
-            return str(found.choices[0].message.content or "")
-        except (json.JSONDecodeError, AttributeError, IndexError, TypeError, KeyError):
-            return ""
+            content = found.choices[0].message.content
+            return content if isinstance(content, str) else ""
+        except (ValueError, AttributeError, LookupError, TypeError, RecursionError):
+            return ""  # no JSON, or none of the expected shape
 
     def _wait(self, attempt: int, error: Any) -> float:
         """Seconds before the next try: what the endpoint asks for, or a pause that doubles."""
         response = getattr(error, "response", None)
         asked = response.headers.get("retry-after", "") if response is not None else ""
         try:
-            return min(float(asked), _LONGEST_PAUSE)
+            seconds = float(asked)
         except ValueError:
-            return min(self.pause * 2**attempt, _LONGEST_PAUSE) * random.uniform(0.5, 1.0)
+            seconds = math.nan
+        if seconds >= 0:
+            return min(seconds, _LONGEST_PAUSE)
+        return min(self.pause * 2**attempt, _LONGEST_PAUSE) * random.uniform(0.5, 1.0)
+
+
+def _bounded_client(openai: Any, timeout: float) -> Any:
+    """The package's own client, whose answers have to end in time and be no longer than they may.
+
+    It bounds the time between two parts of an answer, and not their number.
+    """
+    client = openai.DefaultHttpxClient
+    httpx = importlib.import_module(client.__mro__[1].__module__.partition(".")[0])
+
+    class Parts(httpx.SyncByteStream):  # type: ignore[name-defined]
+        def __init__(self, response: Any) -> None:
+            self.stream, self.request = response.stream, response.request
+            self.until = time.monotonic() + timeout
+
+        def __iter__(self) -> Iterator[bytes]:
+            length = 0
+            for part in self.stream:
+                length += len(part)
+                if time.monotonic() > self.until:
+                    raise httpx.ReadTimeout("the answer did not end in time", request=self.request)
+                if length > _LONGEST_ANSWER:
+                    raise httpx.ReadError("the answer is too long", request=self.request)
+                yield part
+
+        def close(self) -> None:
+            self.stream.close()
+
+    def bound(response: Any) -> None:
+        response.stream = Parts(response)
+
+    return client(event_hooks={"response": [bound]})
 
 
 def read_answer(text: str) -> float | None:

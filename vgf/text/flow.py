@@ -123,6 +123,11 @@ def sample(
         found = models.language.sample([prompt for _, prompt, _ in part], keys, settings)
         rows += found.rows
         values += found.log_likelihoods
+        for (index, _, _), value in zip(part, found.log_likelihoods, strict=True):
+            if math.isnan(value):
+                raise PromptError(
+                    index, "the base model gives NaN; a wider --sft-dtype may keep it finite"
+                )
     responses = []
     for k, ((index, of), prompt) in enumerate(zip(prompts, tokens, strict=True)):
         here = slice(k * settings.particles, (k + 1) * settings.particles)

@@ -463,7 +463,21 @@ def _load(kind: Any, place: str, **options: Any) -> Any:
         return kind.from_pretrained(place, **options)
     except Exception as error:  # damaged files raise whatever their readers do
         message = " ".join(str(error).split())[:300]
+        for begins, meaning in _MEANINGS.items():
+            message = meaning if message.startswith(begins) else message
         raise VGFError(f"{place} cannot be loaded by {kind.__name__}: {message}") from error
+
+
+# What errors of transformers mean to somebody who did not call it
+_MEANINGS = {
+    "You set `ignore_mismatched_sizes`": (
+        "its weights have other shapes than its config.json says; fetch both again"
+    ),
+    "Weights only load failed": (
+        "its .bin file is damaged, or holds code, which is not run; fetch it again, or give the "
+        "weights as safetensors"
+    ),
+}
 
 
 # What transformers reads besides weights; it passes over some of it in silence where it is damaged.

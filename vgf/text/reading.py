@@ -20,7 +20,9 @@ from .tokens import (
     Frame,
     character_spans,
     chat_frame,
+    chat_prompt,
     differences,
+    encode,
     encode_plain,
     frame,
     frame_tokens,
@@ -117,7 +119,10 @@ class Reader:
         closing = list[int]()
         if not isinstance(content, str):
             if has_template(self.tokenizer):
-                before, after = frame_tokens(self.tokenizer, self.frame(content))
+                around, begun = self.frame(content), chat_prompt(self.tokenizer, content)
+                before, after = frame_tokens(self.tokenizer, around)
+                if begun != around.text_before and begun == around.text_before.rstrip(" "):
+                    before = encode(self.tokenizer, begun)  # the space is the response's
                 return [Reading(before, movable, after) for movable, _ in responses]
             strange = [i for i in prompt if not self._knows(i)]
             if strange:

@@ -37,9 +37,18 @@ def stop_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
     """The tokens that end a response, the tokenizer's own first.
 
     The union of the tokenizer's `eos_token_id` and the generation configuration's.
+
+    Raises:
+        VGFError: one of them is no number.
     """
-    generation = getattr(model, "generation_config", None)
-    found = as_list(tokenizer.eos_token_id) + as_list(getattr(generation, "eos_token_id", None))
+    generation = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    try:
+        found = as_list(tokenizer.eos_token_id) + as_list(generation)
+    except (TypeError, ValueError) as error:
+        raise VGFError(
+            f"the generation configuration's eos_token_id is {generation!r}; it must be a token's "
+            "number, or a list of them"
+        ) from error
     return tuple(dict.fromkeys(i for i in found if i >= 0))
 
 
