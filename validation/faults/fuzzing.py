@@ -29,7 +29,7 @@ import traceback
 import warnings
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,9 @@ from vgf.spec.update import init_state
 from vgf.support.errors import VGFError
 from vgf.support.extras import need
 from vgf.support.rows import read_lines
+from vgf.sweep.folder import states, summary, write_cells
 from vgf.sweep.spec import read_spec
+from vgf.sweep.worker import fail
 
 _CALLS = ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "socket.connect")
 MEMORY = 1 << 30
@@ -462,6 +464,27 @@ def _sweep(folder: Path) -> list[Path]:
     return [folder / "sweep.toml"]
 
 
+def _swept(folder: Path) -> list[Path]:
+    """The folder of a sweep, with a run that has begun, one that failed and one that has not."""
+    cells = {name: replace(_config(), seed=seed) for seed, name in enumerate(("a", "b", "c"))}
+    write_cells(folder, cells)
+    run = folder / "runs" / "a"
+    run.mkdir()
+    _run(run)
+    _checkpoint(run)
+    fail(folder, "b", "it failed")
+    return [
+        folder / "cells" / "a.toml",
+        folder / "failed" / "b.txt",
+        *(run / name for name in ("config.toml", f"{METRICS}.jsonl")),
+        run / "checkpoints" / "step-000000010" / "state.json",
+    ]
+
+
+def _read_swept(folder: Path) -> None:
+    summary(states(folder))
+
+
 def _exported(folder: Path) -> list[Path]:
     (folder / "run").mkdir()
     _checkpoint(folder / "run")
@@ -553,6 +576,7 @@ KINDS = {
     "tables of results, compared": Kind(_table, _read_tables),
     "logs of other code": Kind(_fql_log, read_log),
     "sweep": Kind(_sweep, lambda folder: read_spec(folder / "sweep.toml")),
+    "folder of a sweep": Kind(_swept, _read_swept),
     "exported agent": Kind(_exported, lambda folder: _imported(folder / "agent"), _exported_again),
     "agent of other code": Kind(_foreign, _read_foreign),
     "prompts": Kind(_prompts, _read_prompts),

@@ -127,8 +127,8 @@ def _run(args: Any, folder: Path, jobs: list[list[str]], at_once: int) -> None:
     from ..sweep.engines import run_local, run_ray, run_slurm
     from ..sweep.folder import record, state_of, updates_done
 
-    names = [name for job in jobs for name in job]
-    known = {name: state_of(folder, name) for name in names}
+    cells = [state_of(folder, name) for job in jobs for name in job]
+    known = {cell.name: cell for cell in cells if cell.state not in ("finished", "failed")}
     total, before = (sum(getattr(c, k) for c in known.values()) for k in ("updates", "done"))
     with progress(total, "sweep", "update", before) as bar:
         told = before
@@ -262,14 +262,17 @@ def _on_gpu(cells: Mapping[str, RunConfig]) -> set[str]:
 def _grouped(
     cells: Mapping[str, RunConfig], names: Sequence[str], together: bool
 ) -> list[list[str]]:
-    """Jobs: each run alone, or with those that differ from it in their seed only."""
+    """Jobs: each run alone, or with all that differ from it in their seed only.
+
+    Those that have ended are among them: a run's last bit depends on how many there are.
+    """
     from ..support.settings_tree import short_hash, to_dict
 
     jobs: dict[str, list[str]] = {}
-    for name in names:
+    for name in cells if together else names:
         same = short_hash({**to_dict(cells[name]), "seed": 0})
         jobs.setdefault(same if together else name, []).append(name)
-    return list(jobs.values())
+    return [job for job in jobs.values() if set(job) & set(names)]
 
 
 def _make_data(cells: Mapping[str, RunConfig], folder: Path) -> set[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ..support.errors import VGFError
 from . import COMMANDS
 
 _EPILOG = """\
@@ -34,6 +35,8 @@ def main(words: list[str]) -> int:
     parser.add_argument("--only", metavar="NAME", nargs="+", help="equations; default: all")
     parser.add_argument("--seed", type=int, default=0, help="of the inputs (default 0)")
     args = parser.parse_args(words)
+    if args.seed < 0:
+        raise VGFError(f"vgf vectors: --seed is {args.seed}; it must be 0 or more")
     need("hypothesis", "testing")
     from .. import spec
     from ..checker.vectors import write_vectors

@@ -27,7 +27,7 @@ from ..support.extras import need
 from ..support.files import make_folder, write_atomically
 from ..support.locks import LOCK
 from .folder import LOCKS, LOGS
-from .worker import fail, run_cells, share
+from .worker import fail_rest, run_cells, share
 
 TRIES = 3  # of a job whose process is killed
 Job = Sequence[str]
@@ -67,8 +67,7 @@ def run_local(folder: Path, jobs: Sequence[Job], at_once: int, cores: int, look:
                 else f"its process ended with status {code}"
             )
             if attempt == TRIES - 1:
-                for name in job:
-                    fail(folder, name, f"{words}, {TRIES} times; see {LOGS}/{job[0]}.log")
+                fail_rest(folder, job, f"{words}, {TRIES} times; see {LOGS}/{job[0]}.log")
 
     with ThreadPoolExecutor(at_once) as pool:
         try:
@@ -149,8 +148,7 @@ def run_ray(
                     if tries[job[0]] < TRIES:
                         waiting[begin(job)] = job
                     else:
-                        for name in job:
-                            fail(folder, name, f"Ray: {str(error).strip().splitlines()[-1]}")
+                        fail_rest(folder, job, f"Ray: {str(error).strip().splitlines()[-1]}")
             look()
 
 
@@ -328,8 +326,7 @@ def run_slurm(
                 wrong = one.exception()
                 if wrong is not None:
                     last = str(wrong).strip().splitlines()[-1]
-                    for name in job:
-                        fail(folder, name, f"SLURM job {one.job_id}: {last}")
+                    fail_rest(folder, job, f"SLURM job {one.job_id}: {last}")
             look()
             threading.Event().wait(1)
     except KeyboardInterrupt:

@@ -22,11 +22,10 @@ from pathlib import Path
 from ..runs.checkpoint import SIDECAR, checkpoint_path, latest_step
 from ..runs.config import RunConfig, dump_config
 from ..runs.folder import CELLS, CONFIG, FAILED, RUNS
-from ..runs.log import METRICS
+from ..runs.log import METRICS, read_log
 from ..runs.resolve import load_config
 from ..support.errors import VGFError
 from ..support.files import check_writable, make_folder, read_json, write_atomically
-from ..support.rows import read_rows
 from ..support.tables import counted
 
 LOGS, LOG, LOCKS = "logs", "sweep.log", "locks"
@@ -101,7 +100,7 @@ def state_of(folder: Path, name: str) -> Cell:
     failed = folder / FAILED / f"{name}.txt"
     done = updates_done(place)
     if failed.is_file():
-        why = failed.read_text(encoding="utf-8").strip()
+        why = " ".join(failed.read_text(encoding="utf-8", errors="replace").split())
         return Cell(name, FAILURE, done, config.updates, why)
     if _finished(place, config.updates):
         return Cell(name, FINISHED, done, config.updates)
@@ -115,17 +114,17 @@ def _finished(place: Path, updates: int) -> bool:
     if last is None or last < updates:
         return False
     try:
-        extra = read_json(checkpoint_path(place, last) / SIDECAR, dict).get("extra", {})
+        extra = read_json(checkpoint_path(place, last) / SIDECAR, dict).get("extra")
     except VGFError:  # it is being replaced; or it is damaged, and the run goes on before it
         return False
-    return not extra.get("evaluation_due")
+    return isinstance(extra, dict) and not extra.get("evaluation_due")
 
 
 def updates_done(place: Path) -> int:
     """The updates that a run has logged so far."""
     rows = place / f"{METRICS}.jsonl"
     try:
-        last = read_rows(rows)[-1:] if rows.is_file() else []
+        last = read_log(rows)[-1:] if rows.is_file() else []
     except VGFError:  # a row is damaged; the run goes on before it
         last = []
     return max(int(last[0].get("step") or 0) if last else 0, latest_step(place) or 0)

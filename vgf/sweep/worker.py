@@ -11,12 +11,13 @@ import os
 import shutil
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from ..runs.folder import CONFIG, FAILED, RUNS
 from ..runs.loop import train_together
 from ..runs.report import report
+from ..runs.updates import FailedRuns
 from ..support.errors import VGFError
 from ..support.files import write_atomically
 from ..support.interrupts import Interrupted
@@ -42,28 +43,38 @@ def run_cells(folder: Path, names: Sequence[str]) -> None:
             stack.enter_context(
                 waited_for(folder / LOCKS / name, print, f"{name}: another process makes it")
             )
-        over = (FINISHED, FAILURE)
-        _make(folder, [name for name in names if state_of(folder, name).state not in over])
+        over = {name for name in names if state_of(folder, name).state in (FINISHED, FAILURE)}
+        if over != set(names):
+            _make(folder, names, over)
 
 
-def _make(folder: Path, names: Sequence[str]) -> None:
+def _make(folder: Path, names: Sequence[str], over: Collection[str]) -> None:
+    """Make runs side by side, each in its place; `over` are those that have ended."""
     places = {name: folder / RUNS / name for name in names}
-    for place in places.values():
-        if place.exists() and not (place / CONFIG).is_file():
-            shutil.rmtree(place)  # killed while it was made
+    for name in set(names) - set(over):
+        if places[name].exists() and not (places[name] / CONFIG).is_file():
+            shutil.rmtree(places[name])  # killed while it was made
     begun = {place for place in places.values() if place.exists()}
+    runs = {places[name]: cell_config(folder, name) for name in names}
+    failed: dict[int, VGFError] = {}
     try:
-        if places:
-            train_together({places[name]: cell_config(folder, name) for name in names}, begun)
-        for place in places.values():
-            report(place)
+        try:
+            train_together(runs, begun, over={places[name] for name in over})
+        except FailedRuns as faults:
+            failed = faults.errors
+        for number, name in enumerate(names):
+            if number in failed:
+                fail(folder, name, failed[number])
+            elif name not in over:
+                report(places[name])
     except (Interrupted, KeyboardInterrupt):
         raise
     except Exception as error:  # whatever it was, the other runs of the sweep go on
         if len(names) > 1:
             print(f"side by side: {error}; one after another from here")
             for name in names:
-                _make(folder, [name])
+                if state_of(folder, name).state not in (FINISHED, FAILURE):
+                    _make(folder, [name], ())
             return
         traceback.print_exc()
         fail(
@@ -76,6 +87,13 @@ def _make(folder: Path, names: Sequence[str]) -> None:
 def fail(folder: Path, name: str, why: object) -> None:
     """Record that a run failed, and why, in one line."""
     write_atomically(folder / FAILED / f"{name}.txt", " ".join(str(why).split()) + "\n")
+
+
+def fail_rest(folder: Path, names: Sequence[str], why: object) -> None:
+    """Record that those of a job's runs failed that have not ended otherwise."""
+    for name in names:
+        if state_of(folder, name).state not in (FINISHED, FAILURE):
+            fail(folder, name, why)
 
 
 def share(cores: int) -> dict[str, str]:
