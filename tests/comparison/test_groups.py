@@ -279,3 +279,14 @@ def test_what_is_not_there_cannot_be_chosen(tmp_path: Path) -> None:
         compare(read_table(path), budget=[1, 7])
     with pytest.raises(VGFError, match="did you mean episodes"):
         combine([Record("r", "a", "x", 0, protocol={"episodes": 3})], allow=["episods"])
+
+
+def test_names_do_not_break_a_table(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text("task,method,seed,score\na,x|y,0,1\na,x&_{~^\\\\,0,1\n")
+    found = compare(read_table(path), resamples=10, figures=False)
+    for line in tables(found, "md").splitlines():
+        if line.startswith("| task"):
+            assert line.replace("\\|", "").count("|") == 4
+    latex = tables(found, "tex")
+    assert r"x\&\_\{\textasciitilde{}\textasciicircum{}\textbackslash{}\textbackslash{}" in latex

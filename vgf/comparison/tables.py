@@ -230,7 +230,7 @@ def _table(rows: Sequence[Row], form: str) -> str:
     tabulate = need("tabulate", "run").tabulate
     aligned = {"colalign": ("left", *["right"] * (len(names) - 1)), "disable_numparse": True}
     if form == "md":
-        cells = [[cell.replace("|", "\\|") for cell in row] for row in cells]
+        names, *cells = ([cell.replace("|", "\\|") for cell in row] for row in (names, *cells))
         return str(tabulate(cells, names, tablefmt="github", **aligned))
     cells = [[_tex(cell) for cell in row] for row in cells]
     text = str(tabulate(cells, [_tex(n) for n in names], tablefmt="latex_raw", **aligned))
@@ -259,12 +259,21 @@ def _bold(text: str, form: str) -> str:
     return (f"\\textbf{{{value}}}" if form == "tex" else f"**{value}**") + space + rest
 
 
+_TEX = str.maketrans(
+    {
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        **{character: "\\" + character for character in "&%$#_{}"},
+    }
+)
+
+
 def _tex(text: str) -> str:
     """Text for LaTeX; an interval is set small, and bold stays bold."""
     bold = re.fullmatch(r"\\textbf\{(.*?)\}(.*)", text)
     inner, rest = bold.groups() if bold else ("", text)
-    for character in "\\&%$#_{}":
-        rest = rest.replace(character, "\\" + character)
+    rest = rest.translate(_TEX)
     rest = re.sub(r"\[[^\]]*\]", lambda m: f"{{\\tiny {m[0]}}}", rest).replace(" > ", " $>$ ")
     return f"\\textbf{{{inner}}}{rest}" if bold else rest
 
