@@ -92,6 +92,16 @@ def test_rewards_and_gradients_are_those_without_the_cache(family):
     torch.testing.assert_close(reward.rewards(rows, PROMPTS), without(reward).rewards(rows))
 
 
+def test_padding_has_a_position_too(made):
+    """A long prompt with a short response, and the other way round, at the model's limit."""
+    reward = of_family("GPT2", **SHARING["GPT2"])
+    prompts = [[3] * 38, [4, 5]] * 2
+    rows = [[3] * 38 + [6], [4, 5] + [7] * 38] * 2
+    found = reward.rewards(rows, prompts)
+    assert reward.shares_prompts
+    torch.testing.assert_close(found, without(reward).rewards(rows))
+
+
 def test_who_does_not_share(models):
     again = RewardModel(reward_model(), len(WORDS))
     checkpoint_layers(again.model)

@@ -12,6 +12,7 @@ import ctypes
 import gc
 import itertools
 import sys
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from ..experiment import Data, Experiment, Verdict, main
 from ..pages import Table
 
 GIB = 2**30
+WHOLE = 32  # layers of Pythia-2.8B
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class Shape:
 
     vocab_size: int = 50304
     hidden_size: int = 2560
-    num_hidden_layers: int = 32
+    num_hidden_layers: int = WHOLE
     num_attention_heads: int = 32
     intermediate_size: int = 10240
     max_position_embeddings: int = 2048
@@ -43,6 +45,8 @@ class Setup:
 
     Args:
         shape: of the models.
+        layers: of the models that are measured, the last of which checks the line through the
+            others; the whole number is computed from that line.
         prompt: its tokens.
         tokens: of a response.
         particles: N.
@@ -51,11 +55,12 @@ class Setup:
     """
 
     shape: Shape = field(default_factory=Shape)
+    layers: tuple[int, ...] = (2, 4, 8)
     prompt: int = 352
-    tokens: int = 16
+    tokens: int = 8
     particles: int = 8
-    rows: tuple[int, ...] = (1, 2, 4, 8)
-    anew: tuple[int, ...] = (1, 2)
+    rows: tuple[int, ...] = (2, 4, 8)
+    anew: tuple[int, ...] = (2, 4)
 
 
 def make_models(shape: Shape) -> Models:
@@ -108,12 +113,24 @@ def peak(models: Models, prompt: str, settings: AlignSettings) -> dict[str, floa
 
 
 def measure(setup: Setup) -> Data:
-    """The peak for each number of responses at once."""
-    models = make_models(setup.shape)
-    weights = {
-        name: sum(x.numel() * x.element_size() for x in model.parameters()) / GIB
-        for name, model in (("base", models.language.model), ("reward", models.reward.model))
+    """The peak for each number of layers and of responses at once."""
+    found = []
+    for layers in setup.layers:
+        models = make_models(replace(setup.shape, num_hidden_layers=layers))
+        found += [{"layers": layers, **row} for row in _peaks(models, setup)]
+        weights = sum(x.numel() * x.element_size() for x in models.language.model.parameters())
+        found[-1]["weights"] = weights / GIB
+        del models
+    return {
+        "length": setup.prompt + setup.tokens,
+        "tokens": setup.tokens,
+        "whole": setup.shape.num_hidden_layers,
+        "weights": {str(row["layers"]): row.pop("weights") for row in found if "weights" in row},
+        "peaks": found,
     }
+
+
+def _peaks(models: Models, setup: Setup) -> Iterator[dict[str, Any]]:
     prompt = " ".join(f"w{2 + i}" for i in range(setup.prompt))
     settings = AlignSettings(
         particles=setup.particles,
@@ -123,63 +140,85 @@ def measure(setup: Setup) -> Data:
         max_new_tokens=setup.tokens,
         min_new_tokens=setup.tokens,
     )
-    length = setup.prompt + setup.tokens
     align(models, ["w2 w3"], replace(settings, max_new_tokens=2, min_new_tokens=1))  # the tables
-    found = []
     for anew, each in ((False, setup.rows), (True, setup.anew)):
         models.reward.__dict__["shares_prompts"] = not anew
         for rows in each:
-            own = replace(settings, batch_tokens=rows * length)
-            found.append({"rows": rows, "anew": anew, **peak(models, prompt, own)})
-    return {"weights": weights, "length": length, "tokens": setup.tokens, "peaks": found}
+            own = replace(settings, batch_tokens=rows * (setup.prompt + setup.tokens))
+            yield {"rows": rows, "anew": anew, **peak(models, prompt, own)}
 
 
-def per_row(data: Data, anew: bool) -> float:
-    """GiB that one more response at once takes."""
-    own = [peak for peak in data["peaks"] if peak["anew"] == anew]
-    return (own[-1]["more"] - own[0]["more"]) / max(own[-1]["rows"] - own[0]["rows"], 1)
+def at(values: dict[int, float], layers: int) -> float:
+    """A number of GiB for some layers, from the line through the fewest two."""
+    (first, low), (second, high) = sorted(values.items())[:2]
+    return low + (high - low) * (layers - first) / max(second - first, 1)
+
+
+def lines(data: Data) -> dict[tuple[bool, int], dict[int, float]]:
+    """For a prompt read anew or not, and a number of responses at once: GiB by layers."""
+    found: dict[tuple[bool, int], dict[int, float]] = {}
+    for row in data["peaks"]:
+        found.setdefault((row["anew"], row["rows"]), {})[row["layers"]] = row["more"]
+    return found
 
 
 def judge(data: Data) -> list[Verdict]:
-    """The flag bounds the memory."""
-    found = []
+    """The flag bounds the memory, and the arithmetic holds."""
+    every, whole = lines(data), data["whole"]
+    most = max(int(layers) for layers in data["weights"])
+    pairs = {key: (at(values, most), values[most]) for key, values in every.items()}
+    found = [
+        Verdict(
+            f"the line through fewer layers gives the memory of {most} layers within a tenth",
+            all(abs(guess / true - 1) <= 0.1 for guess, true in pairs.values()),
+            ", ".join(f"{guess:.2f} for {true:.2f} GiB" for guess, true in pairs.values()),
+        )
+    ]
     for anew, claim in ((False, "with the prompt's cache"), (True, "with the prompt read anew")):
-        own = [peak for peak in data["peaks"] if peak["anew"] == anew]
-        pairs = list(itertools.pairwise(own))
+        own = {rows: at(values, whole) for (other, rows), values in every.items() if other == anew}
+        grown = itertools.pairwise(own.items())
         found.append(
             Verdict(
                 f"{claim}, memory beyond the weights grows at most in proportion to --batch-tokens",
-                all(b["more"] / a["more"] <= 1.1 * b["rows"] / a["rows"] for a, b in pairs),
-                ", ".join(f"{p['rows'] * data['length']} tokens: {p['more']:.2f} GiB" for p in own),
+                all(high / low <= 1.1 * more / fewer for (fewer, low), (more, high) in grown),
+                ", ".join(f"{n * data['length']} tokens: {x:.2f} GiB" for n, x in own.items()),
             )
         )
     return found
 
 
 def tables(data: Data) -> list[Table]:
-    """The peaks."""
+    """The peaks, and what they come to."""
+    measured = sorted(map(int, data["weights"]))
     rows = [
         [
-            str(peak["rows"] * data["length"]),
-            str(peak["rows"]),
-            "no" if peak["anew"] else "yes",
-            f"{peak['before']:.2f}",
-            f"{peak['more']:.2f}",
+            str(rows * data["length"]),
+            str(rows),
+            "no" if anew else "yes",
+            *(f"{values[layers]:.2f}" for layers in measured),
+            f"{at(values, data['whole']):.2f}",
         ]
-        for peak in data["peaks"]
+        for (anew, rows), values in lines(data).items()
     ]
-    header = ("--batch-tokens", "responses at once", "prompt's cache", "before, GiB", "more, GiB")
-    return [Table("Resident memory of the process", header, rows)]
+    header: tuple[str, ...] = ("--batch-tokens", "responses at once", "prompt's cache")
+    header += (*(f"{layers} layers" for layers in measured), f"{data['whole']} layers, computed")
+    return [Table("GiB beyond what the process had before", header, rows)]
 
 
 def remarks(data: Data) -> list[str]:
-    """Weights, and what a token costs."""
-    shared, anew = (1024 * per_row(data, own) for own in (False, True))
+    """Weights, and what a response costs."""
+    weights = at({int(layers): x for layers, x in data["weights"].items()}, data["whole"])
+    every = lines(data)
+
+    def more(anew: bool) -> float:
+        own = sorted(rows for other, rows in every if other == anew)
+        low, high = (at(every[anew, rows], data["whole"]) for rows in (own[0], own[-1]))
+        return 1024 * (high - low) / max(own[-1] - own[0], 1)
+
     return [
-        f"Weights: {data['weights']['base']:.2f} GiB of the base and "
-        f"{data['weights']['reward']:.2f} GiB of the reward model. One more response at once takes "
-        f"{shared:.0f} MiB, {shared / data['tokens']:.2f} for each of its tokens; where the prompt "
-        f"is read anew {anew:.0f} MiB, {anew / data['length']:.2f} for each token of both."
+        f"With {data['whole']} layers the weights of each model are {weights:.2f} GiB. One more "
+        f"response at once takes {more(False):.0f} MiB; where its prompt is read anew "
+        f"{more(True):.0f} MiB, {more(True) / data['length']:.2f} for each token."
     ]
 
 
@@ -187,13 +226,14 @@ EXPERIMENT = Experiment(
     name="language-memory",
     title="Memory at the shape of Pythia-2.8B",
     about=(
-        "Two GPT-NeoX of Pythia-2.8B's shape with random weights in bfloat16, on CPUs: one prompt "
-        "of 352 tokens, 8 responses of 16, L = 1, sampled, moved, decoded and scored. Peak "
-        "resident memory of the process (VmHWM), less what it had before. Refuted if it grows "
-        "faster than --batch-tokens."
+        "Two GPT-NeoX of Pythia-2.8B's width with random weights in bfloat16, on CPUs, of 2, 4 and "
+        "8 of its 32 layers: one prompt of 352 tokens, 8 responses of 8, L = 1, sampled, moved, "
+        "decoded and scored. Peak resident memory of the process (VmHWM), less what it had before; "
+        "32 layers are computed from the line through 2 and 4, which 8 check. Refuted if the line "
+        "fails, or if memory grows faster than --batch-tokens."
     ),
     setup=Setup(),
-    quick=Setup(Shape(512, 32, 2, 2, 64, 128), 24, 4, 4, (1, 4), (1, 2)),
+    quick=Setup(Shape(512, 32, 4, 2, 64, 128), (1, 2, 3), 24, 4, 4, (1, 4), (1, 2)),
     measure=measure,
     judge=judge,
     tables=tables,

@@ -206,7 +206,8 @@ class RewardModel:
         body = self.model.base_model(
             inputs_embeds=pad_sequence(rest, True),
             attention_mask=torch.cat([before, (place < lengths[:, None]).long()], 1),
-            position_ids=start[:, None] + place,
+            # those of padding are the last token's: beyond it there may be no position
+            position_ids=start[:, None] + torch.minimum(place, lengths[:, None] - 1),
             use_cache=True,
             **cache,
         )
