@@ -47,7 +47,7 @@ COPIED = (
     "authors.*",
     "online.*",
     "sources.*",
-    "language.*",
+    "language*",
     "smollm2.*",
     "bench-*",
     "precision.*",
