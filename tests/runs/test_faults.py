@@ -19,8 +19,10 @@ need("gymnasium")
 
 from validation.faults import environments, fuzzing, killing, resources
 from vgf.runs import loop
+from vgf.runs.agent import load_agent
 from vgf.runs.checkpoint import list_steps, load_checkpoint
 from vgf.runs.loop import train, train_together
+from vgf.runs.reading import read_run
 from vgf.runs.updates import FailedRuns
 from vgf.support import locks
 from vgf.support.errors import VGFError
@@ -113,6 +115,26 @@ def test_one_writer(tmp_path: Path) -> None:
     assert not (folder / locks.LOCK).exists()
     with filelock.FileLock(folder / locks.LOCK), pytest.raises(VGFError, match="another process"):
         train(config, folder, resume=True, say=quiet, prepared=ready)
+
+
+def test_an_edited_configuration_is_noticed_by_whatever_reads_the_run(tmp_path: Path) -> None:
+    config, ready = prepared(tmp_path)
+    folder = train(config, tmp_path / "run", say=quiet, prepared=ready)
+    sound = (folder / "config.toml").read_text()
+    for before, after, words in (
+        ("batch_size = 4", "batch_size = 5", "train.batch_size is 5, and the checkpoint"),
+        ("\nseed = 0", "\nseed = 1", "seed is 1, and the checkpoint of step 24"),
+        ("discount = 0.99", "discount = 0.9", r"its \[agent\] is not what the checkpoint"),
+        ("workers = 0", "workers = 1", None),  # decides nothing
+    ):
+        assert before in f"\n{sound}"
+        (folder / "config.toml").write_text(f"\n{sound}".replace(before, after, 1))
+        for read in (read_run, lambda folder: load_agent(folder, ready[1])):
+            if words is None:
+                read(folder)
+                continue
+            with pytest.raises(VGFError, match=words):
+                read(folder)
 
 
 def test_what_killed_processes_left_is_removed(tmp_path: Path) -> None:

@@ -19,7 +19,13 @@ from ..spec.types import Array
 from ..support.errors import VGFError
 from ..support.processes import usable_cores
 from ..support.progress import progress
-from .checkpoint import CheckpointMeta, check_checkpoint, checkpoint_path, load_checkpoint
+from .checkpoint import (
+    CheckpointMeta,
+    check_checkpoint,
+    check_settings,
+    checkpoint_path,
+    load_checkpoint,
+)
 from .config import BackendSettings, EvaluationSettings, RunConfig
 from .evaluation import Evaluation, Policy, evaluate
 from .folder import open_run_folder
@@ -74,6 +80,7 @@ def load_agent(
     config = open_run_folder(folder)
     tree, meta = load_checkpoint(folder, step)
     check_agent_checkpoint(folder, meta)
+    check_settings(folder, config, meta)
     sizes = meta.extra["observation_dim"], meta.extra["action_dim"]
     expected = backend.to_numpy(backend.init_state(0, *sizes, config.agent))
     check_checkpoint(meta, tree, expected, config.task.env)

@@ -10,6 +10,7 @@ complete: whatever has a checkpoint's name is a checkpoint. Nothing is ever pick
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -28,7 +29,8 @@ from ..support.callbacks import Say
 from ..support.errors import VGFError
 from ..support.extras import need
 from ..support.files import check_fetched, read_json, scratch_folder, sync_folder, write_durably
-from .config import settings_hash
+from .config import RunConfig, check_unchanged, settings_hash
+from .folder import CONFIG, written_hash
 
 CHECKPOINTS = "checkpoints"
 ARRAYS, SIDECAR = "state.safetensors", "state.json"
@@ -147,11 +149,39 @@ def load_checkpoint(
     raise AssertionError
 
 
+def last_meta(folder: Path | str) -> CheckpointMeta | None:
+    """What the last checkpoint whose sidecar is not damaged stores besides the arrays, or None."""
+    for step in reversed(list_steps(folder)):
+        with contextlib.suppress(VGFError):
+            return _read_sidecar(checkpoint_path(folder, step), "")[1]
+    return None
+
+
 def _load(place: Path, steps: list[int]) -> tuple[dict[str, Any], CheckpointMeta]:
     """The checkpoint in a folder, one of those of `steps`."""
     step = int(place.name.removeprefix("step-"))
     earlier = [f"step {other}" for other in steps if other < step]
     way_out = f"delete {place} to resume from {(earlier or ['the beginning'])[-1]}"
+    head, meta = _read_sidecar(place, way_out)
+    try:
+        data = (place / ARRAYS).read_bytes()
+    except OSError as error:
+        raise DamagedError(f"{place / ARRAYS}: {error.strerror}; {way_out}") from error
+    if hashlib.sha256(data).hexdigest() != head.get("sha256") or meta.step != step:
+        raise DamagedError(
+            f"{place / ARRAYS} is damaged or belongs to another checkpoint; {way_out}"
+        )
+    try:
+        arrays: dict[str, Array] = need("safetensors.numpy", "run").load(data)
+        if {name: list(array.shape) for name, array in arrays.items()} != meta.shapes:
+            raise ValueError("its shapes are not those of the sidecar")
+        # In the order in which they were saved, which the file does not keep: sums depend on it.
+        return unflatten({name: arrays[name] for name in meta.shapes}), meta
+    except Exception as error:  # whatever its format makes of it
+        raise DamagedError(f"{place / ARRAYS} is damaged: {error}; {way_out}") from error
+
+
+def _read_sidecar(place: Path, way_out: str) -> tuple[dict[str, Any], CheckpointMeta]:
     try:
         for name in (SIDECAR, ARRAYS):
             check_fetched(place / name)
@@ -167,26 +197,11 @@ def _load(place: Path, steps: list[int]) -> tuple[dict[str, Any], CheckpointMeta
             digest = head.pop("digest")
             if digest != _digest(head):
                 raise ValueError("its digest is another one")
-        meta = _read_meta(head)
-        data = (place / ARRAYS).read_bytes()
+        return head, _read_meta(head)
     except KeyError as error:
         raise DamagedError(f"{place / SIDECAR} is damaged: it lacks {error}; {way_out}") from error
     except (TypeError, ValueError) as error:
         raise DamagedError(f"{place / SIDECAR} is damaged: {error}; {way_out}") from error
-    except OSError as error:
-        raise DamagedError(f"{place / ARRAYS}: {error.strerror}; {way_out}") from error
-    if hashlib.sha256(data).hexdigest() != head.get("sha256") or meta.step != step:
-        raise DamagedError(
-            f"{place / ARRAYS} is damaged or belongs to another checkpoint; {way_out}"
-        )
-    try:
-        arrays: dict[str, Array] = need("safetensors.numpy", "run").load(data)
-        if {name: list(array.shape) for name, array in arrays.items()} != meta.shapes:
-            raise ValueError("its shapes are not those of the sidecar")
-        # In the order in which they were saved, which the file does not keep: sums depend on it.
-        return unflatten({name: arrays[name] for name in meta.shapes}), meta
-    except Exception as error:  # whatever its format makes of it
-        raise DamagedError(f"{place / ARRAYS} is damaged: {error}; {way_out}") from error
 
 
 def _read_meta(head: Mapping[str, Any]) -> CheckpointMeta:
@@ -236,6 +251,20 @@ def check_checkpoint(
                 f"checkpoint of step {meta.step}: {name} is {have}, but these settings need "
                 f"{want}; use the networks and the task that it was trained with"
             )
+
+
+def check_settings(folder: Path, config: RunConfig, meta: CheckpointMeta) -> None:
+    """Check that a run folder's config.toml is what a checkpoint of it was made with.
+
+    Raises:
+        VGFError: a setting that decides results has changed.
+    """
+    if meta.settings_hash not in (settings_hash(config.agent), written_hash(folder)):
+        raise VGFError(
+            f"{folder / CONFIG}: its [agent] is not what the checkpoint of step {meta.step} was "
+            "trained with; undo the change, or start a new run with --config"
+        )
+    check_unchanged(config, meta.extra.get("config"), folder / CONFIG, meta.step)
 
 
 def list_steps(folder: Path | str) -> list[int]:

@@ -47,15 +47,16 @@ from .agent import check_agent_checkpoint, evaluate_agent, make_backend
 from .checkpoint import (
     CheckpointMeta,
     check_checkpoint,
+    check_settings,
     flatten,
     latest_step,
     list_steps,
     load_checkpoint,
     save_checkpoint,
 )
-from .config import RunConfig, check_unchanged, deciding, settings_hash
+from .config import RunConfig, deciding
 from .evaluation import make_pool
-from .folder import CONFIG, create_run_folder, record_environment, written_hash
+from .folder import CONFIG, create_run_folder, record_environment
 from .log import METRICS, RunLog
 from .online import Collector, buffer_sizes, check_online
 from .scores import policy_titles
@@ -340,11 +341,7 @@ def _continue(
 ) -> tuple[_Point, Scaling]:
     """The last checkpoint of a run that is not damaged, and its agent's scaling."""
     tree, meta = _load(config, folder, None, backend, task, say)
-    if meta.settings_hash not in (settings_hash(config.agent), written_hash(folder)):
-        raise VGFError(
-            f"{folder / CONFIG}: its [agent] is not what the checkpoint of step {meta.step} was "
-            "trained with; undo the change, or start a new run with --config"
-        )
+    check_settings(folder, config, meta)
     now: dict[str, Any] = {"transitions": 0 if task.dataset is None else len(task.dataset)}
     if task.dataset is not None and config.start.run is None:
         now["scaling"] = Scaling.of(task.dataset, config.task.standardise).to_json()
@@ -364,7 +361,6 @@ def _continue(
             f"and the last checkpoint has {meta.step:,}; undo the change of [train] or [online], "
             "or start a new run with --from"
         )
-    check_unchanged(config, meta.extra.get("config"), folder / CONFIG, meta.step)
     point = _Point(backend.asarray(tree), meta.step, taken, meta.extra["evaluation_due"])
     return point, Scaling.from_json(meta.extra["scaling"])
 

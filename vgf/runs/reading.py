@@ -13,8 +13,10 @@ from ..support.errors import VGFError
 from ..support.files import read_json
 from ..support.rows import Row
 from ..support.toml import read_toml
+from .checkpoint import check_settings, last_meta
 from .folder import CONFIG, ENVIRONMENT
 from .log import EVALUATIONS, METRICS, read_log
+from .resolve import load_config
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,7 @@ def read_run(folder: Path) -> Run:
         VGFError: a file that is missing or damaged.
     """
     evaluations = folder / f"{EVALUATIONS}.jsonl"
+    _check_config(folder)
     return Run(
         folder,
         read_toml(folder / CONFIG),
@@ -99,6 +102,22 @@ def read_run(folder: Path) -> Run:
         read_log(folder / f"{METRICS}.jsonl"),
         read_log(evaluations) if evaluations.exists() else [],
     )
+
+
+def _check_config(folder: Path) -> None:
+    """Check that config.toml says what the run was made with, where its checkpoints tell.
+
+    Raises:
+        VGFError: a setting that decides results was changed since.
+    """
+    meta = last_meta(folder)
+    if meta is None:
+        return
+    try:
+        config = load_config(folder / CONFIG)
+    except VGFError:  # such as of a method whose file is not here; what it says is shown as text
+        return
+    check_settings(folder, config, meta)
 
 
 def _read_starts(path: Path) -> list[dict[str, Any]]:
