@@ -194,6 +194,6 @@ def _of_sweep(folder: Path) -> Iterator[Record]:
         place, failed = folder / RUNS / cell.stem, folder / FAILED / f"{cell.stem}.txt"
         failure = failed.read_text(encoding="utf-8").strip() if failed.is_file() else None
         if (place / f"{METRICS}.jsonl").is_file() and failure is None:
-            yield record_of(read_run(place))
+            yield _sound(place)
         else:
             yield _record(str(place), load_config(cell), failure=failure)
