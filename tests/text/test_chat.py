@@ -113,6 +113,21 @@ def test_the_reward_is_that_of_the_whole_conversation_in_the_reward_models_templ
         assert row["reward"] == pytest.approx(float(wanted), rel=1e-9)
 
 
+def test_a_response_reads_alike_by_its_tokens_and_by_its_text(family):
+    base, reward, tokenizer = chat_models(family)
+    models = pair(base, reward, tokenizer)
+    prompt = models.query(as_prompt({"prompt": LONGER}, ""), "a prompt", AlignSettings()).tokens
+    said = [*LONGER, {"role": "assistant", "content": "it was good"}]
+    whole = tokenizer.apply_chat_template(said, tokenize=False)
+    tokens = tokenizer(whole, add_special_tokens=False)["input_ids"]
+    assert tokens[: len(prompt)] == prompt
+    end = next(i for i in range(len(prompt), len(tokens)) if tokens[i] in models.language.ends)
+    own = tokens[len(prompt) : end]
+    assert models.text(prompt, own).strip() == "it was good"
+    assert models.reader.by_tokens(LONGER, prompt, [(own, [])])[0].row == tokens
+    assert models.reader.by_text(LONGER, models.text(prompt, own)).row == tokens
+
+
 def test_another_template_of_the_reward_model_is_used(settings):
     base, _, tokenizer = chat_models("qwen")
     theirs = chat_tokenizer("qwen")

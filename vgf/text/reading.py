@@ -7,7 +7,7 @@ the text, and the characters say which of its tokens belong to which of the base
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -93,7 +93,10 @@ class Reader:
         Raises:
             VGFError: as :func:`vgf.text.tokens.tokens_around`.
         """
-        before, own, after = tokens_around(self.tokenizer, self.frame(content), response)
+        around = self.frame(content)
+        if not isinstance(content, str) and response[:1] == around.text_before[-1:] == " ":
+            around = replace(around, text_before=around.text_before[:-1])  # one space, not two
+        before, own, after = tokens_around(self.tokenizer, around, response)
         spans = [(low, high) for _, low, high in own]
         return Reading(before, [token for token, _, _ in own], after, spans)
 
