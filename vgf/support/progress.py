@@ -81,7 +81,7 @@ def shown_progress(unit: str) -> Iterator[Callable[[str, int, int], None]]:
 
 class _Bar:
     def __init__(self, total: int, what: str, unit: str, done: int, stream: TextIO) -> None:
-        size = shutil.get_terminal_size()  # never 0, as tqdm may assume
+        size = shutil.get_terminal_size()  # 0 before Python 3.11 where it is not known
         self._bar = need("tqdm", "run").tqdm(
             total=total,
             desc=what,
@@ -89,8 +89,8 @@ class _Bar:
             initial=done,
             file=stream,
             leave=None,
-            ncols=size.columns - 1,
-            nrows=size.lines,
+            ncols=(size.columns or 80) - 1,
+            nrows=size.lines or 24,
         )
 
     def update(self, n: int = 1) -> None:
