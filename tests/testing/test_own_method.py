@@ -64,7 +64,7 @@ def test_a_class_is_checked_in_both_dtypes(torch, monkeypatch):
 
 # what is changed, to what, and what must be named
 # caught in the default tier too
-FEW = ("a gradient by hand", "a weight left out")
+OFTEN = ("a gradient by hand", "a weight left out")
 MISTAKES = {
     "a gradient by hand": ("slope = -2 *", "slope = -1 *", "the gradient of network 'value'"),
     "a setting ignored": (
@@ -97,7 +97,7 @@ MISTAKES = {
 
 @needs_torch
 @pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=[] if n in FEW else pytest.mark.slow) for n in MISTAKES]
+    "name", [pytest.param(n, marks=[] if n in OFTEN else pytest.mark.slow) for n in MISTAKES]
 )
 def test_a_mistake_is_caught_and_named(torch, tmp_path, name):
     old, new, named = MISTAKES[name]

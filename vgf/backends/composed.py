@@ -16,10 +16,12 @@ import numpy as np
 
 from ..methods import find_method
 from ..spec.agent import check_batch, check_gradients
+from ..spec.methods.fql import VALUE_SCALE_MIN
+from ..spec.optimiser import tree_map
 from ..spec.parts import Kernel, ParticleStep, Sampler, find_kernel
 from ..spec.registry import find
 from ..spec.settings import Budget, Settings
-from ..spec.shapes import check_shapes
+from ..spec.shapes import check_shapes, check_states
 from ..spec.text import LENGTH_MIN, SEQUENCE_KERNELS, within_lengths
 from ..spec.update import init_state as spec_init_state
 from .base import Array, Backend, Tree
@@ -50,6 +52,14 @@ def check_times(x: Array, t: Array) -> None:
         check_shapes("flow_velocity", x=(x, "* d"), t=(t, "* 1"))
 
 
+def weighted(rows: Array, weight: Array | None) -> Array:
+    """The terms of a loss ``[B, d]`` times the weights of their rows, if there are any."""
+    if weight is None:
+        return rows
+    check_shapes("weights", rows=(rows, "B d"), weight=(weight, "B"))
+    return rows * weight[:, None]
+
+
 class ComposedBackend(ComposedOperators):
     """What torch and JAX have in common: equations and the agent, composed of other equations."""
 
@@ -72,6 +82,100 @@ class ComposedBackend(ComposedOperators):
     def matmul(self, x: Array, y: Array) -> Array:
         """A matrix product in the backend's precision."""
         raise NotImplementedError
+
+    def constant(self, x: Array) -> Array:
+        """An array through which no gradient passes."""
+        raise NotImplementedError
+
+    def clip(self, x: Array, low: float, high: float) -> Array:
+        """An array clipped, through which gradients pass on the closed interval."""
+        raise NotImplementedError
+
+    # --- networks -------------------------------------------------------------------------------
+
+    def _network(self, params: Tree, x: Any, activation: str) -> Array:
+        """A network on ``[*, in]`` or a tuple of parts of it; an ensemble's result has one more
+        axis."""
+        raise NotImplementedError
+
+    def _parts(self, s: Array, *others: Array) -> tuple[Array, ...]:
+        """A network's input: states, and what goes with each of them or with its particles."""
+        check_states("network input", s, others[0])
+        return (s if others[0].ndim == s.ndim else s[..., None, :], *others)
+
+    def mlp(self, params, x, activation):
+        return self._network(params, x, activation)
+
+    def mlp_vjp(self, params, x, cotangent, activation):
+        out = params["output"]["kernel"].shape[-1]
+        check_shapes("mlp_vjp", x=(x, "M in"), cotangent=(cotangent, f"M {out}"))
+        return self._network_vjp(params, x, cotangent, activation)
+
+    def ensemble(self, params, x, activation):
+        return self._network(params, x, activation)
+
+    def ensemble_vjp(self, params, x, cotangent, activation):
+        size, out = params["output"]["bias"].shape
+        check_shapes("ensemble_vjp", x=(x, "M in"), cotangent=(cotangent, f"{size} M {out}"))
+        return self._network_vjp(params, x, cotangent, activation)
+
+    def _network_vjp(
+        self, params: Tree, x: Array, cotangent: Array, activation: str
+    ) -> tuple[Tree, Array]:
+        networks = {name: params[name] for name in params if name != "log_std"}
+
+        def pullback(both: Tree) -> Array:
+            return (self._network(both["params"], both["x"], activation) * cotangent).sum()
+
+        _, gradient = self.value_and_gradient(pullback, {"params": networks, "x": x})
+        return gradient["params"], gradient["x"]
+
+    def critic_values(self, params, s, a, activation):
+        return self._network(params, self._parts(s, a), activation).squeeze(-1)
+
+    def gradient_field(self, params, s, a, activation):
+        return self._network(params, self._parts(s, a), activation)
+
+    def policy_actions(self, params, s, noise, activation):
+        return self._network(params, self._parts(s, noise), activation)
+
+    # --- losses ---------------------------------------------------------------------------------
+
+    def flow_matching_loss(self, params, s, a, x0, t, activation, weight):
+        check_shapes("flow_matching", s=(s, "B o"), a=(a, "B d"), x0=(x0, "B d"), t=(t, "B 1"))
+        x_t = (1 - t) * x0 + t * a
+        error = self.flow_velocity(params, s, x_t, t, activation) - (a - x0)
+        return weighted(error**2, weight).mean()
+
+    def gradient_field_loss(self, params, s, a, g, normalise, activation):
+        check_shapes("gradient_field", s=(s, "B o"), a=(a, "B d"), g=(g, "B d"))
+        if normalise:
+            g = g / ((g**2).sum(-1)[:, None] ** 0.5 + 1e-8)
+        return ((self.gradient_field(params, s, a, activation) - g) ** 2).mean()
+
+    def policy_loss(
+        self,
+        params,
+        critic,
+        s,
+        noise,
+        target,
+        distillation,
+        normalise,
+        activation,
+        critic_activation,
+    ):
+        check_shapes("policy", s=(s, "B o"), noise=(noise, "B d"), target=(target, "B d"))
+        a = self.policy_actions(params, s, noise, activation)
+        inside = self.clip(a, -1, 1)
+        q = self.aggregate(self.critic_values(critic, s, inside, critic_activation), "mean")
+        value = q.mean()
+        if normalise:
+            value = value / self.project(self.constant(abs(q).mean()), VALUE_SCALE_MIN, None)
+        return distillation * ((a - target) ** 2).mean() - value
+
+    def polyak(self, online, target, tau):
+        return tree_map(lambda p, q: tau * p + (1 - tau) * q, online, target)
 
     # --- flow -----------------------------------------------------------------------------------
 

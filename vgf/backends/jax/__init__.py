@@ -15,6 +15,8 @@ products state their precision (networks.py), and ReLU and clip define their gra
 
 from __future__ import annotations
 
+from typing import Any
+
 from ...equations import EQUATIONS
 from ..composed import ComposedBackend
 from ..operators import ComposedOperators
@@ -36,11 +38,10 @@ class JaxBackend(JaxLosses, JaxSelection, JaxUpdates):
 
 
 # what both frameworks share is compiled too
-_SHARED = ("phi", "flow_step", "state_values", "value_loss")
-for _name in (*_SHARED, *(name for name in EQUATIONS if name.endswith("_gradient"))):
-    if _name in vars(ComposedBackend):
-        _method = compiled(*EQUATIONS[_name].settings)(vars(ComposedBackend)[_name])
-        setattr(JaxBackend, _name, _method)
-for _name in set(EQUATIONS) & vars(ComposedOperators).keys():
-    _method = compiled(*EQUATIONS[_name].settings)(vars(ComposedOperators)[_name])
-    setattr(JaxBackend, _name, _method)
+_SHARED = {"phi", "flow_step", "state_values", "mlp", "ensemble", "critic_values", "polyak"}
+_SHARED |= {"gradient_field", "policy_actions"}
+for _name, _equation in EQUATIONS.items():
+    _own: Any = vars(ComposedBackend).get(_name, vars(ComposedOperators).get(_name))
+    _whole = _name in vars(ComposedOperators) or _name.endswith(("_gradient", "_vjp", "_loss"))
+    if getattr(JaxBackend, _name) is _own and (_whole or _name in _SHARED):
+        setattr(JaxBackend, _name, compiled(*_equation.settings)(_own))

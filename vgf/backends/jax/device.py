@@ -15,6 +15,7 @@ import jax
 import jax.experimental
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jax.sharding import Mesh
 
 from ...equations import Equation
@@ -160,6 +161,14 @@ class JaxDevice(ComposedBackend):
     @property
     def xp(self) -> Any:
         return jnp
+
+    def constant(self, x: Array) -> Array:
+        return lax.stop_gradient(x)
+
+    def clip(self, x: Array, low: float, high: float) -> Array:
+        # jnp.clip would halve the gradient on the edge
+        clipped = lax.stop_gradient(jnp.clip(x, low, high))
+        return jnp.where((x >= low) & (x <= high), x, clipped)
 
     def value_and_gradient(self, loss: Callable[[Tree], Array], params: Tree) -> tuple[Array, Tree]:
         return jax.value_and_grad(loss)(params)

@@ -9,13 +9,12 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ...spec.methods.fql import VALUE_SCALE_MIN
 from ...spec.parts import TARGETS, CriticLoss, Target
 from ...spec.reference import LOG_STD_MAX, LOG_STD_MIN, TANH_EDGE, TIME_PERIOD
 from ...spec.registry import find
 from ...spec.settings import CRITIC_LOSSES, Budget
 from ...spec.shapes import check_shapes, check_states
-from ..composed import check_times
+from ..composed import check_times, weighted
 from .flow import JaxFlow
 from .networks import JaxNetworks
 
@@ -37,12 +36,6 @@ class JaxLosses(JaxFlow, JaxNetworks):
             t = jnp.concatenate([jnp.cos(angle), jnp.sin(angle)], axis=-1)
         return self._network(params, self._parts(s, x, t), activation)
 
-    def flow_matching_loss(self, params, s, a, x0, t, activation, weight):
-        check_shapes("flow_matching", s=(s, "B o"), a=(a, "B d"), x0=(x0, "B d"), t=(t, "B 1"))
-        x_t = (1 - t) * x0 + t * a
-        error = self.flow_velocity(params, s, x_t, t, activation) - (a - x0)
-        return jnp.mean(_weighted(jnp.square(error), weight))
-
     def flow_sample(self, params, s, x0, sampling_steps, activation):
         check_shapes("flow_sample", x0=(x0, "* d"))
 
@@ -61,13 +54,13 @@ class JaxLosses(JaxFlow, JaxNetworks):
     def gaussian_loss(self, params, s, a, tanh, activation, weight):
         log_std = params["log_std"]
         check_shapes("gaussian", s=(s, "B o"), a=(a, "B d"), log_std=(log_std, "d"))
-        bounded = _bounded_log_std(log_std)
+        bounded = self.clip(log_std, LOG_STD_MIN, LOG_STD_MAX)
         u = jnp.arctanh(jnp.clip(a, -TANH_EDGE, TANH_EDGE)) if tanh else a
         z = (u - self.mlp(params, s, activation)) * jnp.exp(-bounded)
         nll = jnp.square(z) / 2 + bounded + math.log(2 * math.pi) / 2
         if tanh:
             nll = nll + 2 * (math.log(2) - u - jax.nn.softplus(-2 * u))
-        return jnp.mean(jnp.sum(_weighted(nll, weight), axis=-1))
+        return jnp.mean(jnp.sum(weighted(nll, weight), axis=-1))
 
     def gaussian_sample(self, params, s, noise, tanh, activation):
         check_states("gaussian_sample", s, noise)
@@ -78,9 +71,6 @@ class JaxLosses(JaxFlow, JaxNetworks):
         return jnp.tanh(u) if tanh else self.project(u)
 
     # --- the critic -----------------------------------------------------------------------------
-
-    def critic_values(self, params, s, a, activation):
-        return self._network(params, self._parts(s, a), activation)[..., 0]
 
     def aggregate(self, q, how):
         if how == "mean":
@@ -152,15 +142,6 @@ class JaxLosses(JaxFlow, JaxNetworks):
 
     # --- methods --------------------------------------------------------------------------------
 
-    def gradient_field(self, params, s, a, activation):
-        return self._network(params, self._parts(s, a), activation)
-
-    def gradient_field_loss(self, params, s, a, g, normalise, activation):
-        check_shapes("gradient_field", s=(s, "B o"), a=(a, "B d"), g=(g, "B d"))
-        if normalise:
-            g = g / (jnp.sqrt(jnp.sum(jnp.square(g), axis=-1, keepdims=True)) + 1e-8)
-        return jnp.mean(jnp.square(self.gradient_field(params, s, a, activation) - g))
-
     def amortised_transport(self, params, s, a, budget, activation, trajectory):
         whole = super().amortised_transport
 
@@ -174,47 +155,7 @@ class JaxLosses(JaxFlow, JaxNetworks):
         advantage = self.aggregate(q, how) - jnp.mean(self.aggregate(baseline, how), axis=-1)
         return jnp.exp(jnp.minimum(advantage / temperature, math.log(maximum)))
 
-    def policy_actions(self, params, s, noise, activation):
-        return self._network(params, self._parts(s, noise), activation)
-
-    def policy_loss(
-        self,
-        params,
-        critic,
-        s,
-        noise,
-        target,
-        distillation,
-        normalise,
-        activation,
-        critic_activation,
-    ):
-        check_shapes("policy", s=(s, "B o"), noise=(noise, "B d"), target=(target, "B d"))
-        a = self.policy_actions(params, s, noise, activation)
-        # jnp.clip would halve the gradient on the edge of the box
-        clipped = jnp.where(jnp.abs(a) <= 1, a, lax.stop_gradient(jnp.clip(a, -1, 1)))
-        q = self.aggregate(self.critic_values(critic, s, clipped, critic_activation), "mean")
-        value = jnp.mean(q)
-        if normalise:
-            value = value / lax.stop_gradient(jnp.maximum(jnp.mean(jnp.abs(q)), VALUE_SCALE_MIN))
-        return distillation * jnp.mean(jnp.square(a - target)) - value
-
 
 def states_meet(budget: Budget, trajectory: bool) -> bool:
     """Whether a transport has to see all states at once."""
     return trajectory or (budget.clip_norm is not None and budget.clip_scope == "batch")
-
-
-def _weighted(rows: Array, weight: Array | None) -> Array:
-    """The terms of a loss ``[B, d]`` times the weights of their rows, if there are any."""
-    if weight is None:
-        return rows
-    check_shapes("weights", rows=(rows, "B d"), weight=(weight, "B"))
-    return rows * weight[:, None]
-
-
-def _bounded_log_std(log_std: Array) -> Array:
-    """log_std clipped to [-5, 2]; the gradient passes on the closed interval."""
-    inside = (log_std >= LOG_STD_MIN) & (log_std <= LOG_STD_MAX)
-    clipped = lax.stop_gradient(jnp.clip(log_std, LOG_STD_MIN, LOG_STD_MAX))
-    return jnp.where(inside, log_std, clipped)

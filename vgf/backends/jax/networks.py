@@ -12,7 +12,7 @@ from jax import lax
 from ...spec.networks import LAYER_NORM_EPSILON, hidden_layers
 from ...spec.optimiser import tree_map
 from ...spec.settings import ACTIVATIONS
-from ...spec.shapes import check_shapes, check_states
+from ...spec.shapes import check_shapes
 from ..base import Tree
 from ..composed import check_layer
 from .device import JaxDevice
@@ -98,35 +98,6 @@ class JaxNetworks(JaxDevice):
                 y = self._normalise(centred) * layer["post_scale"] + layer["post_offset"]
             parts = (y,)
         return parts[0]
-
-    def mlp(self, params, x, activation):
-        return self._network(params, x, activation)
-
-    def mlp_vjp(self, params, x, cotangent, activation):
-        out = params["output"]["kernel"].shape[-1]
-        check_shapes("mlp_vjp", x=(x, "M in"), cotangent=(cotangent, f"M {out}"))
-        return self._network_vjp(params, x, cotangent, activation)
-
-    def ensemble(self, params, x, activation):
-        return self._network(params, x, activation)
-
-    def ensemble_vjp(self, params, x, cotangent, activation):
-        size, out = params["output"]["bias"].shape
-        check_shapes("ensemble_vjp", x=(x, "M in"), cotangent=(cotangent, f"{size} M {out}"))
-        return self._network_vjp(params, x, cotangent, activation)
-
-    def _network_vjp(
-        self, params: Tree, x: Array, cotangent: Array, activation: str
-    ) -> tuple[Tree, Array]:
-        networks = {name: params[name] for name in params if name != "log_std"}
-        _, pullback = jax.vjp(lambda p, x: self._network(p, x, activation), networks, x)
-        gradient, dx = pullback(cotangent)
-        return gradient, dx
-
-    def _parts(self, s: Array, *others: Array) -> Parts:
-        """A network's input: states, and what goes with each of them or with its particles."""
-        check_states("network input", s, others[0])
-        return (s if others[0].ndim == s.ndim else s[..., None, :], *others)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))

@@ -56,9 +56,6 @@ class JaxSelection(JaxDevice):
         clip = optax.clip_by_global_norm(max_norm)
         return clip.update(gradient, clip.init(gradient))[0]
 
-    def polyak(self, online, target, tau):
-        return tree_map(lambda p, q: tau * p + (1 - tau) * q, online, target)
-
     def decoding_scores(
         self, u, log_p, embeddings, original, allowed, decoding_weight, decoding_top
     ):

@@ -125,6 +125,12 @@ class TorchDevice(ComposedBackend):
     def xp(self) -> Any:
         return need("array_api_compat.torch", "torch")
 
+    def constant(self, x: Tensor) -> Tensor:
+        return x.detach()
+
+    def clip(self, x: Tensor, low: float, high: float) -> Tensor:
+        return x.clamp(low, high)
+
     @with_precision
     def value_and_gradient(
         self, loss: Callable[[Tree], Tensor], params: Tree

@@ -5,17 +5,15 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  (torch's own name for it)
 
-from ...spec.methods.fql import VALUE_SCALE_MIN
 from ...spec.optimiser import tree_map
 from ...spec.parts import TARGETS, CriticLoss, Target
 from ...spec.reference import LOG_STD_MAX, LOG_STD_MIN, TANH_EDGE, TIME_PERIOD
 from ...spec.registry import find
 from ...spec.settings import CRITIC_LOSSES
 from ...spec.shapes import check_shapes, check_states
-from ..composed import check_times
+from ..composed import check_times, weighted
 from .device import with_precision
 from .flow import TorchFlow
 from .networks import TorchNetworks
@@ -26,19 +24,12 @@ class TorchLosses(TorchFlow, TorchNetworks):
 
     # --- the reference --------------------------------------------------------------------------
 
-    @with_precision
     def flow_velocity(self, params, s, x, t, activation):
         check_times(x, t)
         if "time_frequencies" in params:
             angle = t * TIME_PERIOD * params["time_frequencies"].detach()
             t = torch.cat([angle.cos(), angle.sin()], -1)
         return self._network(params, self._parts(s, x, t), activation)
-
-    def flow_matching_loss(self, params, s, a, x0, t, activation, weight):
-        check_shapes("flow_matching", s=(s, "B o"), a=(a, "B d"), x0=(x0, "B d"), t=(t, "B 1"))
-        x_t = (1 - t) * x0 + t * a
-        error = self.flow_velocity(params, s, x_t, t, activation) - (a - x0)
-        return _weighted(error.square(), weight).mean()
 
     def flow_sample(self, params, s, x0, sampling_steps, activation):
         check_shapes("flow_sample", x0=(x0, "* d"))
@@ -51,13 +42,13 @@ class TorchLosses(TorchFlow, TorchNetworks):
     def gaussian_loss(self, params, s, a, tanh, activation, weight):
         log_std = params["log_std"]
         check_shapes("gaussian", s=(s, "B o"), a=(a, "B d"), log_std=(log_std, "d"))
-        bounded = _bounded_log_std(log_std)
+        bounded = self.clip(log_std, LOG_STD_MIN, LOG_STD_MAX)
         u = torch.atanh(a.clamp(-TANH_EDGE, TANH_EDGE)) if tanh else a
         z = (u - self.mlp(params, s, activation)) * torch.exp(-bounded)
         nll = z.square() / 2 + bounded + math.log(2 * math.pi) / 2
         if tanh:
             nll = nll + 2 * (math.log(2) - u - F.softplus(-2 * u))
-        return _weighted(nll, weight).sum(-1).mean()
+        return weighted(nll, weight).sum(-1).mean()
 
     def gaussian_sample(self, params, s, noise, tanh, activation):
         check_states("gaussian_sample", s, noise)
@@ -68,10 +59,6 @@ class TorchLosses(TorchFlow, TorchNetworks):
         return torch.tanh(u) if tanh else self.project(u)
 
     # --- the critic -----------------------------------------------------------------------------
-
-    @with_precision
-    def critic_values(self, params, s, a, activation):
-        return self._network(params, self._parts(s, a), activation).squeeze(-1)
 
     def aggregate(self, q, how):
         if how == "mean":
@@ -121,56 +108,7 @@ class TorchLosses(TorchFlow, TorchNetworks):
 
     # --- methods --------------------------------------------------------------------------------
 
-    @with_precision
-    def gradient_field(self, params, s, a, activation):
-        return self._network(params, self._parts(s, a), activation)
-
-    def gradient_field_loss(self, params, s, a, g, normalise, activation):
-        check_shapes("gradient_field", s=(s, "B o"), a=(a, "B d"), g=(g, "B d"))
-        if normalise:
-            g = g / (torch.linalg.vector_norm(g, dim=-1, keepdim=True) + 1e-8)
-        return (self.gradient_field(params, s, a, activation) - g).square().mean()
-
     def advantage_weights(self, q, baseline, how, temperature, maximum):
         check_shapes("advantage_weights", q=(q, "E B"), baseline=(baseline, "E B N"))
         advantage = self.aggregate(q, how) - self.aggregate(baseline, how).mean(-1)
         return (advantage / temperature).clamp_max(math.log(maximum)).exp()
-
-    @with_precision
-    def policy_actions(self, params, s, noise, activation):
-        return self._network(params, self._parts(s, noise), activation)
-
-    def policy_loss(
-        self,
-        params,
-        critic,
-        s,
-        noise,
-        target,
-        distillation,
-        normalise,
-        activation,
-        critic_activation,
-    ):
-        check_shapes("policy", s=(s, "B o"), noise=(noise, "B d"), target=(target, "B d"))
-        a = self.policy_actions(params, s, noise, activation)
-        # clamp passes gradients on the closed interval
-        q = self.aggregate(self.critic_values(critic, s, a.clamp(-1, 1), critic_activation), "mean")
-        value = q.mean()
-        if normalise:
-            value = value / q.detach().abs().mean().clamp_min(VALUE_SCALE_MIN)
-        return distillation * (a - target).square().mean() - value
-
-
-def _weighted(rows: Tensor, weight: Tensor | None) -> Tensor:
-    """The terms of a loss ``[B, d]`` times the weights of their rows, if there are any."""
-    if weight is None:
-        return rows
-    check_shapes("weights", rows=(rows, "B d"), weight=(weight, "B"))
-    return rows * weight[:, None]
-
-
-def _bounded_log_std(log_std: Tensor) -> Tensor:
-    """log_std clipped to [-5, 2]; the gradient passes on the closed interval."""
-    inside = (log_std >= LOG_STD_MIN) & (log_std <= LOG_STD_MAX)
-    return torch.where(inside, log_std, log_std.detach().clamp(LOG_STD_MIN, LOG_STD_MAX))

@@ -12,7 +12,7 @@ from torch.nn import functional as F  # noqa: N812  (torch's own name for it)
 from ...spec.networks import LAYER_NORM_EPSILON, hidden_layers
 from ...spec.optimiser import tree_map
 from ...spec.settings import ACTIVATIONS
-from ...spec.shapes import check_shapes, check_states
+from ...spec.shapes import check_shapes
 from ..base import Tree
 from ..composed import check_layer
 from .device import TorchDevice, with_precision
@@ -50,6 +50,7 @@ class TorchNetworks(TorchDevice):
     ) -> Tensor:
         return F.layer_norm(x, x.shape[-1:], scale, offset, LAYER_NORM_EPSILON)
 
+    @with_precision
     def _network(self, params: Tree, x: Tensor | Parts, activation: str) -> Tensor:
         """A network on ``[*, in]`` or parts of it; an ensemble's result has one more axis."""
         if params["output"]["kernel"].ndim == 2:
@@ -78,38 +79,3 @@ class TorchNetworks(TorchDevice):
                 y = self._normalise(y, layer["post_scale"], layer["post_offset"])
             parts = (y,)
         return parts[0]
-
-    @with_precision
-    def mlp(self, params, x, activation):
-        return self._network(params, x, activation)
-
-    def mlp_vjp(self, params, x, cotangent, activation):
-        out = params["output"]["kernel"].shape[-1]
-        check_shapes("mlp_vjp", x=(x, "M in"), cotangent=(cotangent, f"M {out}"))
-        return self._network_vjp(params, x, cotangent, activation)
-
-    @with_precision
-    def ensemble(self, params, x, activation):
-        return self._network(params, x, activation)
-
-    def ensemble_vjp(self, params, x, cotangent, activation):
-        size, out = params["output"]["bias"].shape
-        check_shapes("ensemble_vjp", x=(x, "M in"), cotangent=(cotangent, f"{size} M {out}"))
-        return self._network_vjp(params, x, cotangent, activation)
-
-    @with_precision
-    def _network_vjp(
-        self, params: Tree, x: Tensor, cotangent: Tensor, activation: str
-    ) -> tuple[Tree, Tensor]:
-        networks = {name: params[name] for name in params if name != "log_std"}
-
-        def pullback(both: Tree) -> Tensor:
-            return (self._network(both["params"], both["x"], activation) * cotangent).sum()
-
-        _, gradient = self.value_and_gradient(pullback, {"params": networks, "x": x})
-        return gradient["params"], gradient["x"]
-
-    def _parts(self, s: Tensor, *others: Tensor) -> Parts:
-        """A network's input: states, and what goes with each of them or with its particles."""
-        check_states("network input", s, others[0])
-        return (s if others[0].ndim == s.ndim else s.unsqueeze(-2), *others)

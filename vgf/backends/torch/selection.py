@@ -80,9 +80,6 @@ class TorchSelection(TorchDevice):
         scale = max_norm / self.global_norm(gradient).clamp_min(max_norm)
         return tree_map(lambda g: g * scale, gradient)
 
-    def polyak(self, online, target, tau):
-        return tree_map(lambda p, q: tau * p + (1 - tau) * q, online, target)
-
     @with_precision
     def _squared_norms(self, embeddings):
         """||e_c||^2 of a table, kept for the next call: a response asks at every position."""
