@@ -1,41 +1,53 @@
-"""`vgf check` on other people's implementations.
+"""Who agrees with what: `vgf check` on other people's implementations, as a conformance table.
 
     python -m validation.check_others --checkout ryanxhr/vgf=PATH --checkout seohongpark/fql=PATH
 
-Packages are checked as installed, repositories as checked out at a PATH; whatever is missing is
-listed as not run. The adapters below are ours, the functions are theirs: none of their code is
-copied. Writes validation/results/check-others.md and .json. Exits with status 0 whatever
-is found: a difference is a finding, often a convention, and not a failure.
+Packages are checked as installed, repositories as checked out at a PATH (or in --checkouts FOLDER,
+as owner+name); whatever is missing keeps the finding of the last time, with its date. The adapters
+below are ours, the functions are theirs: none of their code is copied. A difference is a finding,
+often a convention, and not a failure: validation/deviations.toml holds those known, with their
+reason. Writes validation/results/check-others.md, .json and badges/. The exit status is 1 if a
+difference is new, or a known one has vanished.
 """
 
 from __future__ import annotations
 
 import argparse
+import ast
 import dataclasses
 import importlib
+import json
 import re
 import subprocess
 import sys
 import textwrap
 import types
 from collections.abc import Callable
+from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 
+from vgf import spec
+from vgf.checker.agents import AgentResult, check_agent
 from vgf.support.errors import VGFError
-from vgf.testing import Adapter, Result, check_function
+from vgf.support.extras import need
+from vgf.testing import Adapter, check_function
 
-from .record import RESULTS, environment, write, write_json
+from .agents import AGENTS, Authors
+from .record import RESULTS, environment, markdown_table, write, write_json
+
+tomllib: Any = need("tomllib" if sys.version_info >= (3, 11) else "tomli", "run")
 
 Build = Callable[..., tuple[Any, Adapter]]
 
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """Somebody else's function, and as what it is checked.
+    """Somebody else's function or agent, and as what it is checked.
 
     Attributes:
         source: a package, or owner/name of a repository.
@@ -494,21 +506,155 @@ def _(root: Path) -> tuple[Any, Adapter]:
     return phi, Adapter(single=True, framework="numpy", constants={"temperature": 1.0})
 
 
+# --- packages of reinforcement learning ----------------------------------------------------------
+
+
+@case("rlax", "td_learning, of two critics' minimum", "td_target")
+def _() -> tuple[Any, Adapter]:
+    import jax.numpy as jnp
+    import rlax
+
+    def target(q: Any, r: Any, mask: Any, discount: Any) -> Any:
+        v = q.min(0).mean(-1)
+        # target - v_tm1, where v_tm1 is 0
+        return rlax.td_learning(jnp.zeros_like(r), r, discount * mask, v)
+
+    return target, Adapter(framework="jax", constants={"how": "min", "particles": "mean"})
+
+
+@case("torchrl", "objectives.value.functional.td0_return_estimate", "td_target")
+def _() -> tuple[Any, Adapter]:
+    from torchrl.objectives.value.functional import td0_return_estimate
+
+    def target(q: Any, r: Any, mask: Any, discount: float) -> Any:
+        v = q.min(0).values.mean(-1)
+        return td0_return_estimate(discount, v, r, (1 - mask).bool())
+
+    return target, Adapter(framework="torch", constants={"how": "min", "particles": "mean"})
+
+
+def _mixed_in_place(soft: Any) -> Any:
+    """Polyak averaging by a function of two modules and tau, which changes the first."""
+
+    def update(online: Any, target: Any, tau: float) -> Any:
+        import torch
+
+        from vgf.spec import tree_map
+
+        def module(tree: Any) -> tuple[Any, list[Any]]:
+            leaves: list[Any] = []
+            tree_map(lambda p: leaves.append(torch.nn.Parameter(p.detach().clone())), tree)
+            return torch.nn.ParameterList(leaves), leaves
+
+        (old, leaves), (new, _) = module(target), module(online)
+        soft(old, new, tau)
+        left = iter(leaves)
+        return tree_map(lambda _: next(left).detach(), target)
+
+    return update
+
+
+@case("d3rlpy", "torch_utility.soft_sync", "polyak")
+def _() -> tuple[Any, Adapter]:
+    from d3rlpy.torch_utility import soft_sync
+
+    mixed = _mixed_in_place(lambda target, source, tau: soft_sync(target, source, tau))
+    return mixed, Adapter(framework="torch")
+
+
+def _defined(root: Path, relative: str, names: tuple[str, ...], **scope: Any) -> dict[str, Any]:
+    """Some functions of a file, without its imports."""
+    path = root / relative
+    tree = ast.parse(path.read_text())
+    kept = [part for part in tree.body if getattr(part, "name", "") in names]
+    future = ast.parse("from __future__ import annotations").body
+    tree.body = [*future, *kept]
+    scope["__name__"] = path.stem
+    exec(compile(tree, str(path), "exec"), scope)
+    return scope
+
+
+@case("tinkoff-ai/CORL", "algorithms/offline/iql.py asymmetric_l2_loss", "critic_loss")
+def _(root: Path) -> tuple[Any, Adapter]:
+    import torch
+
+    file = "algorithms/offline/iql.py"
+    loss = _defined(root, file, ("asymmetric_l2_loss",), torch=torch)["asymmetric_l2_loss"]
+    return lambda q, y, expectile: sum(loss(y - each, expectile) for each in q), Adapter(
+        framework="torch", constants={"loss": "expectile"}
+    )
+
+
+@case("tinkoff-ai/CORL", "algorithms/offline/iql.py soft_update", "polyak")
+def _(root: Path) -> tuple[Any, Adapter]:
+    import torch
+
+    soft = _defined(root, "algorithms/offline/iql.py", ("soft_update",), nn=torch.nn)["soft_update"]
+    return _mixed_in_place(soft), Adapter(framework="torch")
+
+
+@case("ikostrikov/implicit_q_learning", "critic.py loss", "critic_loss")
+def _(root: Path) -> tuple[Any, Adapter]:
+    import jax.numpy as jnp
+
+    loss = _defined(root, "critic.py", ("loss",), jnp=jnp)["loss"]
+    return _both(loss), Adapter(framework="jax", constants={"loss": "expectile"})
+
+
+def _euler(module: str, cls: str, config: dict[str, Any], **given: Any) -> Build:
+    """An agent's sampler of its flow, with the network and the configuration in a stand-in."""
+
+    def build(root: Path) -> tuple[Any, Adapter]:
+        method = getattr(_module(root, module), cls).compute_flow_actions
+        method = getattr(method, "__wrapped__", method)
+
+        def sample(velocity: Any, s: Any, x0: Any, sampling_steps: int) -> Any:
+            network = lambda observations, actions, t, **_: velocity(observations, actions, t)
+            stub = types.SimpleNamespace(
+                config={**config, "flow_steps": sampling_steps},
+                network=types.SimpleNamespace(select=lambda name: network),
+            )
+            return method(stub, s, x0, **given)
+
+        return sample, Adapter(framework="jax", closures={"velocity": "velocity"})
+
+    return build
+
+
+case("ColinQiyangLi/qam", "agents/qam.py QAMAgent.compute_flow_actions", "flow_sample")(
+    _euler("agents.qam", "QAMAgent", {})
+)
+case("zhouzypaul/qgf", "agents/fql.py FQLAgent.compute_flow_actions", "flow_sample")(
+    _euler("agents.fql", "FQLAgent", {"encoder": None})
+)
+
+
+@case("zhouzypaul/qgf", "agents/iql.py IQLAgent.expectile_loss", "critic_loss")
+def _(root: Path) -> tuple[Any, Adapter]:
+    loss = _module(root, "agents.iql").IQLAgent.expectile_loss
+    return _both(lambda diff, expectile: loss(diff, diff, expectile)), Adapter(
+        framework="jax", constants={"loss": "expectile"}
+    )
+
+
+# --- whole agents --------------------------------------------------------------------------------
+
+
+def _agent(method: str) -> Build:
+    """An agent of the authors', for `check_agent`."""
+
+    def build(root: Path) -> tuple[Any, Adapter]:
+        return Authors(method, str(root)), Adapter()
+
+    return build
+
+
+for _method, (_source, _module_name, _class, *_) in AGENTS.items():
+    case(_source, f"{_module_name.replace('.', '/')}.py {_class}, whole", "agent")(_agent(_method))
+
+
 # Functions that cannot take the specification's inputs, and why.
 NO_ADAPTER = (
-    (
-        "ryanxhr/vgf",
-        "agents/vgf.py VGFAgent.update",
-        "it draws its noise inside, from one key for "
-        "several draws, so the random numbers cannot be passed in",
-    ),
-    ("ryanxhr/vgf", "agents/vgf.py VGFAgent.sample_bc_actions", "it draws its noise inside"),
-    (
-        "seohongpark/fql",
-        "agents/fql.py FQLAgent.actor_loss",
-        "its flow-matching loss is a part of "
-        "a method that draws x0 and t inside and adds two other losses",
-    ),
     ("blackjax", "vi.svgd.as_top_level_api", "its step uses the bandwidth of the step before"),
     ("pyro-ppl", "infer.SVGD.step", "it moves the parameters of a model in a global store"),
 )
@@ -539,32 +685,167 @@ def version_of(source: str, checkouts: dict[str, Path]) -> str | None:
         return None
 
 
-def run(item: Case, checkouts: dict[str, Path], examples: int) -> Result | str:
+def run(item: Case, checkouts: dict[str, Path], examples: int) -> Any:
     """The result of one case, or why there is none."""
     try:
         arguments = (checkouts[item.source],) if "/" in item.source else ()
         function, adapter = item.build(*arguments)
+        if isinstance(function, Authors):
+            own, starts = function.settings, max(examples // 10, 1)
+            return check_agent(function, function.method, own, starts=starts)
         return check_function(function, item.name, adapter, examples=examples, label=item.what)
     except (ImportError, AttributeError, OSError, SyntaxError, VGFError) as error:
         return f"not run: {type(error).__name__}: {error}"
 
 
-def in_words(result: Result) -> str:
+def in_words(result: Any) -> str:
     """What was found, as a table cell."""
+    if isinstance(result, AgentResult):
+        told = f"{result.updates} updates from {result.starts} states, largest {result.worst:.1g}"
+        return f"agrees ({told})" if result.agrees else (result.says or str(result.divergence))
     if result.agrees:
         tried = ", ".join(f"{t.examples} in {t.dtype}" for t in result.tried)
-        return f"agrees ({tried}; worst {max(t.worst.ratio for t in result.tried):.1g} x tolerance)"
+        worst = max(t.worst.ratio for t in result.tried)
+        return f"{result.verdict} ({tried}; worst {worst:.1g} x tolerance)"
     said = [f.says for f in result.findings]
     return "; ".join(said) or "differs"
 
 
-def _entry(source: str, version: str, what: str, name: str, verdict: str, words: str) -> str:
-    """One case of the report."""
-    said = words if verdict != "differs" else f"differs. {words[:1].upper()}{words[1:]}"
-    text = f"* **{source}** {version}, {what}, as {name}: {said}."
+def convention(item: Case, result: Any) -> str:
+    """What it was held to, or what it computes instead: settings, and names of variants."""
+    if isinstance(result, AgentResult):
+        return ", ".join(f"{k} = {v}" for k, v in result.settings.items())
+    named = [name for f in result.findings for name in f.variants]
+    if named:
+        return ", ".join(named)
+    held = [note.partition("held fixed: ")[2] for note in result.notes if "held fixed" in note]
+    return "; ".join(held)
+
+
+# --- what is known -------------------------------------------------------------------------------
+
+
+def deviations() -> dict[tuple[str, str], dict[str, str]]:
+    """The differences that are known, by source and function."""
+    found = tomllib.loads((Path(__file__).parent / "deviations.toml").read_text(encoding="utf-8"))
+    return {(d["source"], d["what"]): d for d in found["deviation"]}
+
+
+def status(record: dict[str, Any], known: dict[tuple[str, str], dict[str, str]]) -> str:
+    """agrees, known (a difference with its reason), new (without), vanished, or not run."""
+    there = known.get((record["source"], record["what"]))
+    if record["verdict"] is None:
+        return "not run"
+    if record["verdict"] == "agrees":
+        return "vanished" if there else "agrees"
+    return "known" if there else "new"
+
+
+# --- the page ------------------------------------------------------------------------------------
+
+SYMBOLS = {"agrees": "agrees", "known": "differs", "new": "**differs**", "vanished": "**agrees**"}
+
+
+def page(records: list[dict[str, Any]], where: Any, examples: int) -> str:
+    """The table, then every finding."""
+    known = deviations()
+    ran = [r for r in records if r["verdict"] is not None]
+    names = list(dict.fromkeys(r["as"] for r in ran))
+    sources = list(dict.fromkeys(r["source"] for r in ran))
+    rows = []
+    for source in sources:
+        own = [r for r in ran if r["source"] == source]
+        cells = []
+        for name in names:
+            words = [SYMBOLS[status(r, known)] for r in own if r["as"] == name]
+            cells.append(", ".join(words))
+        rows.append((source, own[0]["version"], max(r["date"] for r in own), *cells))
+    used = ", ".join(f"{name} {version}" for name, version in where["versions"].items())
+    text = [
+        "# Who agrees with what",
+        "",
+        f"Made by `python -m validation.check_others`, {examples} examples in each dtype, against",
+        f"specification {spec.__version__}. {used}. Revision {where['revision'] or 'unknown'}.",
+        "",
+        "A difference is not a fault: it is often another convention, and the finding says which.",
+        "The adapters, which rename arguments and call one state at a time, are in",
+        "`validation/check_others.py` and `agents.py`; the functions are their authors'.",
+        "Differences that are known stand with their reason in `validation/deviations.toml`; one",
+        "that is new, or has vanished, is in bold.",
+        "",
+        markdown_table(("implementation", "version", "date", *names), rows),
+        "",
+        "## Findings",
+        "",
+        *(_entry(r, known) for r in ran),
+        "",
+        "No adapter was possible for:",
+        "",
+        *(f"* {source}, {what}: {why}." for source, what, why in NO_ADAPTER),
+        "",
+    ]
+    if left := [r for r in records if r["verdict"] is None]:
+        shown = [f"* {r['source']}, {r['what']}: {r['finding']}." for r in left]
+        text += ["Not run:", "", *shown, ""]
+    text += ["## Badges", "", "For the README of an implementation that agrees:", ""]
+    text += [f"* {r['source']}: `{badge_markdown(r)}`" for r in ran if r["verdict"] == "agrees"]
+    return "\n".join([*text, ""])
+
+
+def _entry(record: dict[str, Any], known: dict[tuple[str, str], dict[str, str]]) -> str:
+    """One finding."""
+    words = record["finding"]
+    if record["verdict"] == "differs":
+        words = f"differs. {words[:1].upper()}{words[1:]}"
+    there = known.get((record["source"], record["what"]))
+    said = status(record, known)
+    if there and said == "known":
+        words += f". Known: {there['reason']}"
+    elif said in ("new", "vanished"):
+        words += f". This is {'new' if said == 'new' else 'no longer a difference'}"
+    if record["convention"] and record["verdict"] == "agrees":
+        words += f". Convention: {record['convention']}"
+    head = f"* **{record['source']}** {record['version']} ({record['date']}), {record['what']}, as "
     return textwrap.fill(
-        text, 100, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+        f"{head}`{record['as']}`: {words.rstrip('.')}.",
+        100,
+        subsequent_indent="  ",
+        break_long_words=False,
+        break_on_hyphens=False,
     )
+
+
+def badge(record: dict[str, Any]) -> dict[str, Any]:
+    """A badge as shields.io reads it from an address."""
+    return {
+        "schemaVersion": 1,
+        "label": f"VGF specification {record['specification']}",
+        "message": f"{record['as']} agrees",
+        "color": "brightgreen",
+    }
+
+
+def badge_markdown(record: dict[str, Any]) -> str:
+    """The same as an image with its words in the address."""
+    words = badge(record)
+    parts = [quote(words[k].replace("_", "__").replace("-", "--")) for k in ("label", "message")]
+    return f"![{words['label']}](https://img.shields.io/badge/{'-'.join(parts)}-brightgreen)"
+
+
+def _slug(record: dict[str, Any]) -> str:
+    text = f"{record['source']} {record['as']} {record['what'].partition(',')[0]}"
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+
+
+def write_all(records: list[dict[str, Any]], out: Path, examples: int) -> None:
+    """The page, its data and the badges."""
+    where = environment()
+    write(out / "check-others.md", page(records, where, examples))
+    data = {"environment": where, "examples": examples, "cases": records}
+    write_json(out / "check-others.json", data)
+    for record in records:
+        if record["verdict"] == "agrees":
+            write_json(out / "badges" / f"{_slug(record)}.json", badge(record))
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -572,61 +853,75 @@ def main(argv: list[str] | None = None) -> int:
         prog="python -m validation.check_others", description=(__doc__ or "").partition("\n")[0]
     )
     parser.add_argument("--checkout", action="append", default=[], metavar="OWNER/NAME=PATH")
+    parser.add_argument("--checkouts", action="append", default=[], type=Path, metavar="FOLDER",
+                        help="of checkouts named owner+name")  # fmt: skip
     parser.add_argument("--examples", type=int, default=100, help="in each dtype (default 100)")
     parser.add_argument("--only", help="sources whose name contains this")
+    parser.add_argument("--again", action="store_true", help="also what was found at this version")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
     args = parser.parse_args(argv)
-    checkouts = {}
+    checkouts = {
+        path.name.replace("+", "/"): path.resolve()
+        for folder in args.checkouts
+        for path in sorted(folder.iterdir())
+        if path.is_dir() and "+" in path.name
+    }
     for text in args.checkout:
         name, equals, path = text.partition("=")
         if not equals or not Path(path).is_dir():
             parser.error(f"--checkout {text}: write OWNER/NAME=PATH, with an existing folder")
         checkouts[name] = Path(path).resolve()
-    rows, records = [], []
+    before = _before(args.out / "check-others.json")
+    records = []
     for item in CASES:
-        if args.only and args.only not in item.source:
-            continue
+        old = before.get((item.source, item.what, item.name))
         version = version_of(item.source, checkouts)
-        found: Result | str = (
-            "not run: not there" if version is None else run(item, checkouts, args.examples)
-        )
+        now = (version, spec.__version__)
+        same = old is not None and (old["version"], old["specification"]) == now
+        left = args.only and args.only not in item.source
+        if old is not None and (version is None or left or (same and not args.again)):
+            records.append(old)
+            continue
+        found: Any = "not there" if version is None or left else run(item, checkouts, args.examples)
         words = found if isinstance(found, str) else in_words(found)
-        verdict = "-" if isinstance(found, str) else ("agrees" if found.agrees else "differs")
+        verdict = None if isinstance(found, str) else ("agrees" if found.agrees else "differs")
         print(f"{item.source} {version or ''}: {item.what} as {item.name}\n    {words}", flush=True)
-        rows.append((item.source, version or "", item.what, f"`{item.name}`", verdict, words))
         records.append(
             {
                 "source": item.source,
                 "version": version,
                 "what": item.what,
                 "as": item.name,
+                "date": datetime.now(timezone.utc).date().isoformat(),
+                "specification": spec.__version__,
+                "verdict": verdict,
+                "convention": "" if isinstance(found, str) else convention(item, found),
                 "finding": words,
                 "result": None if isinstance(found, str) else found.as_dict(),
             }
         )
-    where = environment()
-    used = ", ".join(f"{name} {version}" for name, version in where["versions"].items())
-    text = [
-        "# `vgf check` on other people's code",
-        "",
-        f"Made by `python -m validation.check_others`, {args.examples} examples in each dtype.",
-        f"{used}. Revision {where['revision'] or 'unknown'}.",
-        "",
-        "A difference is not a fault: it is often another convention, and the finding says which.",
-        "The adapters, which rename arguments and call one state at a time, are in",
-        "`validation/check_others.py`; the functions are their authors'.",
-        "",
-        *(_entry(*row) for row in rows),
-        "",
-        "No adapter was possible for:",
-        "",
-        *(f"* {source}, {what}: {why}." for source, what, why in NO_ADAPTER),
-        "",
-    ]
-    write(args.out / "check-others.md", "\n".join(text))
-    write_json(args.out / "check-others.json", {"environment": where, "cases": records})
+        write_all(records + _after(before, records), args.out, args.examples)
+    write_all(records, args.out, args.examples)
     print(f"written to {args.out / 'check-others.md'}")
-    return 0
+    known = deviations()
+    odd = [r for r in records if status(r, known) in ("new", "vanished")]
+    for record in odd:
+        print(f"{status(record, known)}: {record['source']}, {record['what']}")
+    return 1 if odd else 0
+
+
+def _before(path: Path) -> dict[tuple[str, str, str], dict[str, Any]]:
+    """The findings of the last time, in this form."""
+    if not path.is_file():
+        return {}
+    cases = json.loads(path.read_text(encoding="utf-8"))["cases"]
+    return {(r["source"], r["what"], r["as"]): r for r in cases if r.get("verdict")}
+
+
+def _after(before: dict[Any, Any], records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What is left of the last time, so that a run that is stopped loses nothing."""
+    done = {(r["source"], r["what"], r["as"]) for r in records}
+    return [r for key, r in before.items() if key not in done]
 
 
 if __name__ == "__main__":

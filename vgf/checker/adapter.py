@@ -12,6 +12,7 @@ import dataclasses
 import functools
 import inspect
 import operator
+import traceback
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -1051,7 +1052,7 @@ class Caller:
         self.draws = Draws(function) if reading.drawn else None
         # JAX compiles theirs where it can be traced: eager JAX is a hundred times slower
         self.eager = arrays.name != "jax"
-        self._compiled: dict[Any, Any] = {}
+        self._compiled = _programs_of(function)
         self._calls = 0
 
     @property
@@ -1160,7 +1161,9 @@ class Caller:
             self._compiled[key] = jax.jit(call, compiler_options=_QUICKLY)
         try:
             return self._compiled[key](dynamic)
-        except Exception:  # it cannot be traced, or raises
+        except Exception as error:
+            if not _of_tracing(error):
+                raise  # one operation at a time it would raise too, after compiling each
             result = eagerly()
             self.eager = True
             return result
@@ -1214,6 +1217,27 @@ class Caller:
         activation = named.get("critic_activation" if critic else "activation", "relu")
         params = self.arrays.make(named["critic" if critic else "params"], dtype)
         return _Closure(kind, params, place, activation, self.arrays.backend(dtype))
+
+
+def _of_tracing(error: Exception) -> bool:
+    """Whether an exception may be JAX's, to whom a function is a program, and not the function's."""
+    import jax
+
+    frames = traceback.extract_tb(error.__traceback__)
+    inside = any(frame.filename == __file__ and frame.name == "call" for frame in frames)
+    kinds = (jax.errors.JAXTypeError, jax.errors.JAXIndexError)
+    if not inside or isinstance(error, kinds):
+        return True
+    return "racer" in str(error) and "NoneType" not in str(error)
+
+
+_PROGRAMS: dict[int, tuple[Any, dict[Any, Any]]] = {}
+
+
+def _programs_of(function: Any) -> dict[Any, Any]:
+    """What was compiled for a function, whoever calls it: readings differ in what they pass."""
+    # the function is kept, so that no other has its identity
+    return _PROGRAMS.setdefault(id(function), (function, {}))[1]
 
 
 _QUICKLY = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
