@@ -12,7 +12,7 @@ pytest.importorskip("hypothesis")
 from vgf.checker.loading import load_checked
 from vgf.cli.check import main
 from vgf.support.errors import VGFError
-from vgf.testing import assert_matches, check_function
+from vgf.testing import Adapter, assert_matches, check_function
 
 GENERATOR = np.random.default_rng(3)
 
@@ -185,6 +185,45 @@ def test_half_of_an_argument_is_named_and_a_rare_error_is_no_rounding():
     result = check_function(rare, "td_target", examples=300)
     assert not result.agrees
     assert not any(f.kind == "rounding" for f in result.findings)
+
+
+@pytest.mark.slow
+def test_the_gradient_of_a_loss_that_agrees_is_compared_too():
+    need("torch", "jax")
+    import jax
+    import torch
+
+    def loss(velocity, obs, actions, noise, t, detach=lambda x: x):
+        error = detach(velocity(obs, (1 - t) * noise + t * actions, t)) - (actions - noise)
+        return (error**2).mean()
+
+    def right(velocity, obs, actions, noise, t):
+        return loss(velocity, obs, torch.as_tensor(actions), noise, t)
+
+    def some(velocity, obs, actions, noise, t):
+        want = actions - noise
+        v = velocity(obs, torch.as_tensor((1 - t) * noise + t * actions), t)
+        return (v.detach() ** 2 - 2 * v * want + want**2).mean()
+
+    def none(velocity, obs, actions, noise, t):
+        return loss(velocity, obs, actions, noise, t, jax.lax.stop_gradient)
+
+    result = check_function(right, "flow_matching_loss", examples=12)
+    assert result.agrees, str(result)
+    assert "its gradient of params is the specification's" in str(result)
+    for function, says in ((some, "another gradient of its parameters"), (none, "no gradient")):
+        result = check_function(function, "flow_matching_loss", examples=12)
+        assert [f.kind for f in result.findings] == ["gradient"], str(result)
+        assert says in str(result)
+
+    def policy(actor, critic, obs, noise, target, alpha):
+        a = actor(torch.cat([obs, noise], -1))
+        return alpha * ((a - target) ** 2).mean() - critic(obs, a.clamp(-1, 1)).mean(0).mean()
+
+    closures = {"actor": "network", "critic": "critic"}
+    result = check_function(policy, "policy_loss", Adapter(closures=closures), examples=12)
+    assert result.agrees, str(result)
+    assert "its gradient also reaches critic" in str(result)
 
 
 def test_suggestions_are_written_and_run(tmp_path, capsys, monkeypatch):

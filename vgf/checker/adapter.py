@@ -1053,6 +1053,7 @@ class Caller:
         # JAX compiles theirs where it can be traced: eager JAX is a hundred times slower
         self.eager = arrays.name != "jax"
         self._compiled = _programs_of(function)
+        self._differentiate = False
         self._calls = 0
 
     @property
@@ -1104,6 +1105,8 @@ class Caller:
             if self._watch and _holds_arrays(value)
         }
         positional = [given.pop(n) for n in list(given) if n in self.reading.positional]
+        if self._differentiate:
+            return self._gradients(positional, given)
         with contextlib.ExitStack() as stack:
             if self.draws is not None:
                 kinds = self.reading.subject.noise
@@ -1137,26 +1140,15 @@ class Caller:
         import jax
 
         everything: dict[Any, Any] = {**dict(enumerate(positional)), **given}
-        closures = {k: v for k, v in everything.items() if isinstance(v, _Closure)}
-        dynamic = {str(k): v for k, v in everything.items() if _is_traced(v)}
-        dynamic |= {str(k): v.arrays for k, v in closures.items()}
-        static = {k: v for k, v in everything.items() if str(k) not in dynamic}
+        closures, dynamic, static = _parted(everything)
         # what a program is compiled for, beside the shapes
-        words = [(k, v.kind, v.activation, v.place, v.backend) for k, v in closures.items()]
+        words = [
+            (k, v.kind, v.activation, v.place, getattr(v.backend, "dtype", ""))
+            for k, v in closures.items()
+        ]
         key = repr((sorted(static.items(), key=str), sorted(words, key=str), list(everything)))
         if key not in self._compiled:
-            held = {k: dataclasses.replace(v, arrays=None) for k, v in closures.items()}
-
-            def call(arrays: dict[str, Any]) -> Any:
-                own = {
-                    k: held[k].function(arrays[str(k)])
-                    if k in held
-                    else arrays.get(str(k), static.get(k))
-                    for k in everything
-                }
-                words = [own.pop(i) for i in range(len(positional))]
-                return self.function(*words, **own)
-
+            call = self._program(closures, static, list(everything), len(positional))
             # compiling is most of the time, and each program runs a few times
             self._compiled[key] = jax.jit(call, compiler_options=_QUICKLY)
         try:
@@ -1167,6 +1159,83 @@ class Caller:
             result = eagerly()
             self.eager = True
             return result
+
+    def _program(
+        self, closures: Mapping[Any, _Closure], static: Mapping[Any, Any], names: list[Any], n: int
+    ) -> Callable[[dict[str, Any]], Any]:
+        """Theirs as a function of arrays alone."""
+        held = {k: dataclasses.replace(v, arrays=None) for k, v in closures.items()}
+
+        def call(arrays: dict[str, Any]) -> Any:
+            own = {
+                k: held[k].function(arrays[str(k)])
+                if k in held
+                else arrays.get(str(k), static.get(k))
+                for k in names
+            }
+            words = [own.pop(i) for i in range(n)]
+            return self.function(*words, **own)
+
+        return call
+
+    def gradients(self, named: Mapping[str, Any], dtype: str) -> dict[str, Any] | None:
+        """The gradients of a scalar result: of "params", "critic" and other arrays of ours.
+
+        None where the result depends on nothing that can be differentiated.
+        """
+        self._differentiate = True
+        with_gradient, self.arrays.with_gradient = self.arrays.with_gradient, True
+        try:
+            found: dict[str, Any] | None = self._call(named, dtype, batch=True)
+            return found
+        finally:
+            self._differentiate, self.arrays.with_gradient = False, with_gradient
+
+    def _gradients(self, positional: list[Any], given: dict[str, Any]) -> Any:
+        everything: dict[Any, Any] = {**dict(enumerate(positional)), **given}
+        closures, dynamic, static = _parted(everything)
+        networks = {
+            str(k): _network_of(self.reading, self.reading.sources[str(k)], self.adapter)
+            for k in everything
+            if str(k) in self.reading.sources
+        }
+        own = {k: v for k, v in dynamic.items() if networks.get(k)}
+        if not own:
+            return {}
+        with contextlib.ExitStack() as stack:
+            if self.draws is not None:
+                stack.enter_context(self.draws)
+            if self.arrays.name == "jax":
+                import jax
+
+                call = self._program(closures, static, list(everything), len(positional))
+                program = lambda part: self._scalar(call({**dynamic, **part}))
+                found = jax.grad(program)(own)
+            else:
+                import torch
+
+                words = [_opened(x) for x in positional]
+                result = self._scalar(
+                    self.function(*words, **{k: _opened(v) for k, v in given.items()})
+                )
+                if not getattr(result, "requires_grad", False):
+                    return None
+                names = [name for name, _ in named_leaves(own)]
+                leaves = [x for _, x in named_leaves(own)]
+                slopes = torch.autograd.grad(result, leaves, allow_unused=True)
+                flat = {
+                    name: torch.zeros_like(x) if slope is None else slope
+                    for name, x, slope in zip(names, leaves, slopes, strict=True)
+                }
+                found = _unflattened(own, flat)
+            found = to_numpy(found)
+        return {networks[k]: tree for k, tree in found.items()}
+
+    def _scalar(self, result: Any) -> Any:
+        """The loss of what theirs returns."""
+        if self._returns is not None:
+            result = self._returns({"result": result})
+        return result[0] if isinstance(result, tuple) else result
 
     def _laid_out(self, name: str, value: Any, batch: bool) -> Any:
         ours = self.reading.subject.axes.get(name)
@@ -1220,7 +1289,7 @@ class Caller:
 
 
 def _of_tracing(error: Exception) -> bool:
-    """Whether an exception may be JAX's, to whom a function is a program, and not the function's."""
+    """Whether an exception may be due to JAX tracing a function, and not the function's own."""
     import jax
 
     frames = traceback.extract_tb(error.__traceback__)
@@ -1274,6 +1343,33 @@ class _Closure:
         if self.kind == "field":
             return lambda s, a, **_: b.gradient_field(arrays, s, a, activation)
         return lambda x, **_: b.mlp(arrays, x, activation)
+
+
+def _parted(everything: Mapping[Any, Any]) -> tuple[dict[Any, Any], dict[str, Any], dict[Any, Any]]:
+    """Arguments that are closures, arrays that change from input to input, and the rest."""
+    closures = {k: v for k, v in everything.items() if isinstance(v, _Closure)}
+    dynamic = {str(k): v for k, v in everything.items() if _is_traced(v)}
+    dynamic |= {str(k): v.arrays for k, v in closures.items()}
+    return closures, dynamic, {k: v for k, v in everything.items() if str(k) not in dynamic}
+
+
+def _network_of(reading: Reading, source: Source, adapter: Adapter) -> str:
+    """Which network of ours an argument of theirs stands for, or ""."""
+    if source.kind == "closure":
+        kind = source.value.partition("(")[0].strip()
+        if kind in ("score", "value"):
+            return ""
+        return "critic" if kind == "critic" and "critic" in reading.subject.parameters else "params"
+    text = str(source)
+    return text if source.kind == "ours" and text in ("params", "critic") else ""
+
+
+def _unflattened(tree: Any, flat: Mapping[str, Any], name: str = "") -> Any:
+    if isinstance(tree, dict):
+        return {
+            k: _unflattened(v, flat, f"{name}.{k}" if name else str(k)) for k, v in tree.items()
+        }
+    return flat[name]
 
 
 def _opened(value: Any) -> Any:

@@ -24,6 +24,7 @@ from ..testing.variants import Variant
 from .adapter import Adapter, Arrays, Reading, bind, guess_frameworks, parameters_of
 from .code import Lines, in_words, numbers_in, says_somewhere
 from .diagnosis import EXTREME, Finding, diagnose, explains, finite, is_variant
+from .gradients import compare_gradients
 from .modules import NetworkCall
 from .subjects import CHOICES, SIZES, Sizes, Subject, choices, find_subject
 from .trial import (
@@ -239,6 +240,9 @@ def check_function(
         outcomes += these
     findings = [*_random(trial, outcomes), *_drawn_otherwise(trial, outcomes)]
     findings += _in_place(outcomes)
+    if not findings and all(o.agrees for o in outcomes):
+        own, more = compare_gradients(trial, outcomes)
+        findings, notes = [*findings, *own], [*notes, *more]
     notes += _unseen(trial, outcomes, function)
     wrong = [o for o in outcomes if not o.agrees]
     if unreached := lines.unreached():

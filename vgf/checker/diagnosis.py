@@ -57,8 +57,8 @@ class Finding:
 
     Attributes:
         kind: "variant", "called", "factor", "raises", "shape", "dtype", "nan", "in place",
-            "random", "drawn", "states", "order", "returned", "rounding", "parts", "where" or
-            "unknown".
+            "random", "drawn", "gradient", "states", "order", "returned", "rounding", "parts",
+            "where" or "unknown".
         says: what is wrong, to the author of the function.
         variants: names in the library, for kind "variant".
         matched, of: on how many of how many inputs it holds.

@@ -92,6 +92,7 @@ RESULT: dict[str, Any] = {
                             "in place",
                             "random",
                             "drawn",
+                            "gradient",
                             "states",
                             "order",
                             "returned",

@@ -1,0 +1,100 @@
+"""The gradients of somebody's loss: which parameters get one, and whether it is the right one.
+
+A loss whose value is right may still train the wrong thing: a network that is detached, a target
+that is not. So where a loss agrees, and it is given a network (its parameters, or a function made
+of them), it is differentiated by its own framework and compared with the specification's gradient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ..testing.compare import named_leaves
+from ..testing.equations import EQUATIONS
+from .diagnosis import EXTREME, Finding
+from .trial import SPECIFICATION, Outcome, Trial
+
+# Losses, the functions that give their gradients, and whose parameters those are of.
+GRADIENTS = {
+    "flow_matching_loss": "flow_matching_gradient",
+    "gaussian_loss": "gaussian_gradient",
+    "gradient_field_loss": "gradient_field_gradient",
+    "policy_loss": "policy_gradient",
+    "value_loss": "value_gradient",
+}
+_TRIED = 4
+
+
+def compare_gradients(trial: Trial, outcomes: Sequence[Outcome]) -> tuple[list[Finding], list[str]]:
+    """What is wrong with the gradient of a loss that agrees, and what is to be known of it."""
+    name = trial.subject.name
+    if name not in GRADIENTS or trial.arrays.name == "numpy" or trial.reading.single:
+        return [], []
+    pairs, also = [], set[str]()
+    for o in _ordinary(outcomes)[:_TRIED]:
+        try:
+            found = trial.caller.gradients(o.named, o.dtype)
+        except Exception:  # what cannot be differentiated says nothing of its value
+            return [], []
+        if found is None:
+            return [], ["it runs without gradients, so none was compared"]
+        if "params" not in found:
+            return [], []
+        also |= {
+            key
+            for key, tree in found.items()
+            if key != "params" and any(np.any(x) for _, x in named_leaves(tree))
+        }
+        expected = EQUATIONS[GRADIENTS[name]].run(SPECIFICATION, *o.arguments)[1]
+        pairs.append((o, found["params"], expected))
+    if not pairs:
+        return [], []
+    wrong = [leaf for o, got, want in pairs for leaf in _different(got, want, o.dtype)]
+    notes = []
+    if also:
+        notes.append(
+            f"its gradient also reaches {', '.join(sorted(also))}, which this loss is not to train"
+        )
+    if not wrong:
+        tried = len(pairs)
+        return [], [f"its gradient of params is the specification's, on {tried} inputs", *notes]
+    missing = all(not np.any(x) for _, got, _ in pairs for _, x in named_leaves(got))
+    if missing:
+        says = (
+            "your loss has the right value and no gradient reaches the parameters of its network: "
+            "something is detached that should not be"
+        )
+    else:
+        arrays = ", ".join(list(dict.fromkeys(wrong))[:4])
+        says = (
+            f"your loss has the right value and another gradient of its parameters ({arrays}): a "
+            "term is detached that should not be, or is not detached that should be"
+        )
+    return [Finding("gradient", says, matched=len(pairs), of=len(pairs))], notes
+
+
+def _ordinary(outcomes: Sequence[Outcome]) -> list[Outcome]:
+    """Inputs away from edges and ties, the larger first."""
+    kept = [
+        o
+        for o in outcomes
+        if o.agrees
+        and not any(str(value) in EXTREME for value in o.chosen.values())
+        and float(np.max(np.abs(np.asarray(o.expected)), initial=0.0)) < 1e4
+    ]
+    return sorted(kept, key=lambda o: (o.dtype != "float64", -float(o.chosen.get("B", 0))))
+
+
+def _different(got: Any, want: Any, dtype: str) -> list[str]:
+    """The arrays of a gradient that differ."""
+    bound = 1e-6 if dtype == "float64" else 1e-2
+    mine = dict(named_leaves(got))
+    size = max(float(np.max(np.abs(x), initial=0.0)) for _, x in named_leaves(want))
+    return [
+        name
+        for name, x in named_leaves(want)
+        if not np.max(np.abs(np.asarray(mine.get(name, 0.0)) - x), initial=0.0) <= bound * size
+    ]
