@@ -386,7 +386,11 @@ def _(root: Path) -> tuple[Any, Adapter]:
         flow = module.SVGD_VGF(critic, temperature, "mean", optax.adam(0.1))
         return flow.phi(a * 0, a)
 
-    return phi, Adapter(framework="jax", closures={"value": "value"})
+    return phi, Adapter(
+        framework="jax",
+        closures={"value": "value"},
+        constants={"bandwidth_gradient": True, "kernel_guard": 1e-6, "bandwidth": None},
+    )
 
 
 @case("ryanxhr/vgf", "agents/vgf.py SVGD_VGF.step, then a clip, on a fresh Adam", "flow_step")
@@ -406,7 +410,12 @@ def _(root: Path) -> tuple[Any, Adapter]:
         framework="jax",
         closures={"value": "value"},
         arguments={"step_size": "budget.step_size"},
-        constants={"optimiser": "adam", "bandwidth_gradient": True, "state": None},
+        constants={
+            "optimiser": "adam",
+            "bandwidth_gradient": True,
+            "kernel_guard": 1e-6,
+            "state": None,
+        },
     )
 
 
@@ -649,7 +658,7 @@ def _agent(method: str) -> Build:
     return build
 
 
-for _method, (_source, _module_name, _class, *_) in AGENTS.items():
+for _method, (_source, _module_name, _class, *_rest) in AGENTS.items():
     case(_source, f"{_module_name.replace('.', '/')}.py {_class}, whole", "agent")(_agent(_method))
 
 
@@ -685,17 +694,19 @@ def version_of(source: str, checkouts: dict[str, Path]) -> str | None:
         return None
 
 
-def run(item: Case, checkouts: dict[str, Path], examples: int) -> Any:
-    """The result of one case, or why there is none."""
+def run(item: Case, checkouts: dict[str, Path], examples: int) -> tuple[Any, Adapter]:
+    """The result of one case, or why there is none; and how it was called."""
+    adapter = Adapter()
     try:
         arguments = (checkouts[item.source],) if "/" in item.source else ()
         function, adapter = item.build(*arguments)
         if isinstance(function, Authors):
             own, starts = function.settings, max(examples // 10, 1)
-            return check_agent(function, function.method, own, starts=starts)
-        return check_function(function, item.name, adapter, examples=examples, label=item.what)
+            return check_agent(function, function.method, own, starts=starts), adapter
+        found = check_function(function, item.name, adapter, examples=examples, label=item.what)
     except (ImportError, AttributeError, OSError, SyntaxError, VGFError) as error:
-        return f"not run: {type(error).__name__}: {error}"
+        return f"not run: {type(error).__name__}: {error}", adapter
+    return found, adapter
 
 
 def in_words(result: Any) -> str:
@@ -711,7 +722,7 @@ def in_words(result: Any) -> str:
     return "; ".join(said) or "differs"
 
 
-def convention(item: Case, result: Any) -> str:
+def convention(adapter: Adapter, result: Any) -> str:
     """What it was held to, or what it computes instead: settings, and names of variants."""
     if isinstance(result, AgentResult):
         return ", ".join(f"{k} = {v}" for k, v in result.settings.items())
@@ -719,7 +730,8 @@ def convention(item: Case, result: Any) -> str:
     if named:
         return ", ".join(named)
     held = [note.partition("held fixed: ")[2] for note in result.notes if "held fixed" in note]
-    return "; ".join(held)
+    given = [f"{k} = {v}" for k, v in adapter.constants.items()]
+    return "; ".join([*given, *held])
 
 
 # --- what is known -------------------------------------------------------------------------------
@@ -882,7 +894,10 @@ def main(argv: list[str] | None = None) -> int:
         if old is not None and (version is None or left or (same and not args.again)):
             records.append(old)
             continue
-        found: Any = "not there" if version is None or left else run(item, checkouts, args.examples)
+        found: Any = "not there"
+        adapter = Adapter()
+        if version is not None and not left:
+            found, adapter = run(item, checkouts, args.examples)
         words = found if isinstance(found, str) else in_words(found)
         verdict = None if isinstance(found, str) else ("agrees" if found.agrees else "differs")
         print(f"{item.source} {version or ''}: {item.what} as {item.name}\n    {words}", flush=True)
@@ -895,7 +910,7 @@ def main(argv: list[str] | None = None) -> int:
                 "date": datetime.now(timezone.utc).date().isoformat(),
                 "specification": spec.__version__,
                 "verdict": verdict,
-                "convention": "" if isinstance(found, str) else convention(item, found),
+                "convention": "" if isinstance(found, str) else convention(adapter, found),
                 "finding": words,
                 "result": None if isinstance(found, str) else found.as_dict(),
             }
