@@ -192,6 +192,7 @@ def their_curve(load: Any, config: RunConfig, setup: Setup, seed: int) -> dict[s
             main, "make_env_and_datasets", return_value=(made, acting, data, None, 1.0)
         ),
         mock.patch.object(main.tqdm, "tqdm", lambda items, **_: items),
+        mock.patch.object(load("utils.evaluation"), "trange", range),  # no progress bars
         contextlib.closing(made),
         contextlib.closing(acting),
     ):
