@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vgf.benchmarks.base import Benchmark
 from vgf.benchmarks.files import read_file
 from vgf.data import RawData, read_npz, return_range, to_dataset
 from vgf.data.raw import equal_returns
@@ -190,6 +191,9 @@ def test_equal_returns_are_not_scaled_and_said(rewards: list[float], ends: list[
     np.testing.assert_array_equal(dataset.rewards, plain.rewards)
     (line,) = equal_returns(raw)
     assert line.startswith("all complete trajectories have the return ")
+    notes = Benchmark().data_notes(raw)
+    assert line in notes
+    assert not any("scaled by" in note for note in notes)
     fields["rewards"] = np.arange(len(ends), dtype=float) ** 2
     fields["terminals"][[1, -1]] = 1
     assert equal_returns(RawData(fields, "here", normalise_rewards=True)) == ()

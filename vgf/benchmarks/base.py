@@ -8,6 +8,7 @@ of it into ``BENCHMARKS`` (``vgf/benchmarks/__init__.py``), or hand one to
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -271,7 +272,9 @@ class Benchmark:
 
     def data_notes(self, raw: RawData) -> tuple[str, ...]:
         """What a reader of the results should know about the data; one line each."""
-        return (*raw.conventions(), *equal_returns(raw), *outside_the_box(raw), *no_ends(raw))
+        equal = equal_returns(raw)
+        scaled = dataclasses.replace(raw, normalise_rewards=False) if equal else raw
+        return (*scaled.conventions(), *equal, *outside_the_box(raw), *no_ends(raw))
 
     # --- make environments, and score -----------------------------------------------------------
 
