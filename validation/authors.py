@@ -360,7 +360,9 @@ def made(
 def kernel_from_differences(x: Any, y: Any) -> Any:
     """Their `rbf_kernel`, but that squared distances are sums of squared differences, as in ours.
 
-    Theirs takes them from a Gram matrix, ||x||^2 + ||y||^2 - 2 x.y, which rounds otherwise.
+    Theirs takes them from a Gram matrix, ||x||^2 + ||y||^2 - 2 x.y, which rounds otherwise. Where
+    two particles were clipped to the same point, two pairs tie for the median; which of them is
+    differentiated is then a matter of that rounding, and the particles move differently.
     """
     jnp = need("jax", "jax").numpy
     distances = jnp.sum((x[:, :, None] - y[:, None]) ** 2, axis=-1)
