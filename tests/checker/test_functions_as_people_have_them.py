@@ -220,6 +220,15 @@ def test_the_gradient_of_a_loss_that_agrees_is_compared_too():
         a = actor(torch.cat([obs, noise], -1))
         return alpha * ((a - target) ** 2).mean() - critic(obs, a.clamp(-1, 1)).mean(0).mean()
 
+    def nll(mean, params, obs, actions):  # one network, given as a function and as its arrays
+        deviation = params["log_std"].clamp(-5, 2).exp()
+        return -torch.distributions.Normal(mean(obs), deviation).log_prob(actions).sum(-1).mean()
+
+    twice = Adapter({"params": "params"}, {"tanh": False}, closures={"mean": "network(s)"})
+    result = check_function(nll, "gaussian_loss", twice, examples=12)
+    assert result.agrees, str(result)
+    assert "its gradient of params is the specification's" in str(result)
+
     closures = {"actor": "network", "critic": "critic"}
     result = check_function(policy, "policy_loss", Adapter(closures=closures), examples=12)
     assert result.agrees, str(result)

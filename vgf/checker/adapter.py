@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from ..backends import get_backend, missing_packages
+from ..spec.optimiser import tree_map
 from ..support.errors import VGFError
 from ..testing.compare import named_leaves
 from .draws import GENERATORS, Draws, numpy_generator
@@ -1229,13 +1230,19 @@ class Caller:
                 }
                 found = _unflattened(own, flat)
             found = to_numpy(found)
-        return {networks[k]: tree for k, tree in found.items()}
+        whole: dict[str, Any] = {}
+        for k, tree in found.items():  # a network may be given twice, as a function and its arrays
+            name = networks[k]
+            whole[name] = tree if name not in whole else tree_map(np.add, whole[name], tree)
+        return whole
 
     def _scalar(self, result: Any) -> Any:
         """The loss of what theirs returns."""
         if self._returns is not None:
             result = self._returns({"result": result})
-        return result[0] if isinstance(result, tuple) else result
+        if isinstance(result, tuple):
+            (result,) = (x for x in result if hasattr(x, "ndim") and x.ndim == 0)
+        return result
 
     def _laid_out(self, name: str, value: Any, batch: bool) -> Any:
         ours = self.reading.subject.axes.get(name)
