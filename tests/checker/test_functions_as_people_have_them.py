@@ -178,6 +178,13 @@ def test_half_of_an_argument_is_named_and_a_rare_error_is_no_rounding():
     text = str(check_function(half, "flow_step", examples=60))
     assert "takes step_size / 2 where step_size belongs" in text
 
+    # values that the specification refuses, such as a negative step, are no explanation
+    def squashed(particles, velocity, step_size):
+        return np.tanh(particles + step_size * velocity) + 0.01
+
+    result = check_function(squashed, "flow_step", examples=40)
+    assert not result.agrees
+
     def rare(rewards, masks, next_q, discount):
         r = np.where((masks == 0) & (rewards == 0), -1.0, rewards)
         return r + masks * discount * next_q.min(0).mean(-1)

@@ -709,8 +709,8 @@ def _argument(trial: Trial, numeric: Sequence[Outcome]) -> Finding | None:
                 new[i] = dataclasses.replace(new[i], **{f: value}) if f else value
                 return tuple(new)
 
-            if all(_right_for(trial, o, changed(o)) for o in wrong) and all(
-                _right_for(trial, o, changed(o)) for o in numeric if o.agrees
+            if all(_right_for(trial, o, changed) for o in wrong) and all(
+                _right_for(trial, o, changed) for o in numeric if o.agrees
             ):
                 return Finding(
                     "factor",
@@ -734,8 +734,10 @@ def _numbers_of(trial: Trial, outcome: Outcome) -> Iterator[tuple[int, str, str]
                 yield i, field, field
 
 
-def _right_for(trial: Trial, outcome: Outcome, arguments: Any) -> bool:
+def _right_for(trial: Trial, outcome: Outcome, changed: Any) -> bool:
+    """Whether the specification, its arguments changed, equals theirs; not where it refuses them."""
     try:
+        arguments = changed(outcome)
         with np.errstate(all="ignore"):
             expected = trial.aligned(outcome, trial.expect(arguments))
     except (VGFError, ValueError, TypeError, ZeroDivisionError):
