@@ -735,7 +735,7 @@ def _numbers_of(trial: Trial, outcome: Outcome) -> Iterator[tuple[int, str, str]
 
 
 def _right_for(trial: Trial, outcome: Outcome, changed: Any) -> bool:
-    """Whether the specification, its arguments changed, equals theirs; not where it refuses them."""
+    """Whether the specification, its arguments changed, takes them and equals theirs."""
     try:
         arguments = changed(outcome)
         with np.errstate(all="ignore"):
