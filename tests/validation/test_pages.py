@@ -132,7 +132,7 @@ def test_several_seeds_are_one_panel_and_several_runs_several(tmp_path):
 
 def test_scaling_of_what_is_no_run(tmp_path, capsys):
     assert scaling.main([str(tmp_path / "nothing"), "--out", str(tmp_path)]) == 2
-    assert "is not a run folder" in capsys.readouterr().err
+    assert "no such folder; name a run folder" in capsys.readouterr().err
     only = make_run(tmp_path / "bc", budgets=("bc",))
     with pytest.raises(VGFError, match="at no number of flow steps"):
         scaling.read_group(only)
