@@ -148,7 +148,8 @@ def counted(rows: Sequence[Sequence[str]]) -> str:
     held, failed = (sum(row[2] == answer(holds) for row in rows) for holds in (True, False))
     missing = len(rows) - held - failed
     text = f"{held} of {held + failed} hold"
-    return f"{text}; {missing} experiments were not run." if missing else f"{text}."
+    were = "experiment was" if missing == 1 else "experiments were"
+    return f"{text}; {missing} {were} not run." if missing else f"{text}."
 
 
 def verdict_rows(name: str, records: dict[str, Data | None]) -> list[list[str]]:
