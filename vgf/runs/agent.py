@@ -80,10 +80,10 @@ def load_agent(
     config = open_run_folder(folder)
     tree, meta = load_checkpoint(folder, step)
     check_agent_checkpoint(folder, meta)
-    check_settings(folder, config, meta)
     sizes = meta.extra["observation_dim"], meta.extra["action_dim"]
     expected = backend.to_numpy(backend.init_state(0, *sizes, config.agent))
     check_checkpoint(meta, tree, expected, config.task.env)
+    check_settings(folder, config, meta)
     return backend.asarray(tree), Scaling.from_json(meta.extra["scaling"]), config, meta.step
 
 

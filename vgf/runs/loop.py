@@ -341,7 +341,6 @@ def _continue(
 ) -> tuple[_Point, Scaling]:
     """The last checkpoint of a run that is not damaged, and its agent's scaling."""
     tree, meta = _load(config, folder, None, backend, task, say)
-    check_settings(folder, config, meta)
     now: dict[str, Any] = {"transitions": 0 if task.dataset is None else len(task.dataset)}
     if task.dataset is not None and config.start.run is None:
         now["scaling"] = Scaling.of(task.dataset, config.task.standardise).to_json()
@@ -361,6 +360,7 @@ def _continue(
             f"and the last checkpoint has {meta.step:,}; undo the change of [train] or [online], "
             "or start a new run with --from"
         )
+    check_settings(folder, config, meta)
     point = _Point(backend.asarray(tree), meta.step, taken, meta.extra["evaluation_due"])
     return point, Scaling.from_json(meta.extra["scaling"])
 
