@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
+import traceback
+import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from vgf.cli import main
 from vgf.runs.checkpoint import list_steps
 
 from .killing import data_file
@@ -31,6 +37,46 @@ def command(*words: str, **changes: str) -> tuple[int, str, str]:
         check=False,
     )
     return done.returncode, done.stdout, done.stderr
+
+
+_warm = False
+
+
+def forked(folder: Path, *words: str, **changes: str) -> tuple[int, str]:
+    """Run a vgf command in a process forked from this one, which has imported what it needs.
+
+    Returns:
+        Its exit status, or minus the signal that ended it; and what it wrote on standard error.
+    """
+    global _warm
+    if not _warm:  # imports
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            main([*flags(folder, "Not"), "--steps", "8", "--out", str(folder / "first")])
+        _warm = True
+    log = folder / "errors.txt"
+    process = os.fork()
+    if process == 0:
+        status = 1
+        try:
+            for number, name in ((0, os.devnull), (1, os.devnull), (2, log)):
+                os.dup2(os.open(name, os.O_RDWR | os.O_CREAT | os.O_TRUNC), number)
+            sys.stdout, sys.stderr = (os.fdopen(n, "w", 1, closefd=False) for n in (1, 2))
+            sys.modules["__main__"] = types.ModuleType("__main__")  # workers import it
+            os.environ.update(changes)
+            status = main(list(words))
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stderr.flush()
+            os._exit(status)
+    for _ in range(100 * SECONDS):  # not by a clock: both may be halted meanwhile
+        found, status = os.waitpid(process, os.WNOHANG)
+        if found:
+            return os.waitstatus_to_exitcode(status), log.read_text(errors="replace")
+        time.sleep(0.01)
+    os.kill(process, signal.SIGKILL)
+    os.waitpid(process, 0)
+    raise TimeoutError
 
 
 def flags(folder: Path, environment: str) -> list[str]:
@@ -70,8 +116,8 @@ def run(folder: Path, kind: str, workers: int, phase: str) -> dict[str, str]:
     try:
         # online: once an episode has been collected, so after the evaluation before it
         after = str(place / "online.jsonl") if phase == "online" else ""
-        status, _, errors = command(*words, VGF_FAULT_AFTER=after)
-    except subprocess.TimeoutExpired:
+        status, errors = forked(folder, *words, VGF_FAULT_AFTER=after)
+    except TimeoutError:
         return {"found": "", "wrong": f"it runs on after {SECONDS} s"}
     lines = [line for line in errors.splitlines() if line.startswith(("error:", "warning:"))]
     said = lines[-1] if lines else errors[-200:]
