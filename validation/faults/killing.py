@@ -371,11 +371,17 @@ def stopped(reference: Reference, number: int, seed: int, how: str) -> dict[str,
 def difference(one: dict[str, Any], other: dict[str, Any]) -> str:
     """The first thing in which two results differ, or "".
 
-    Where a run was stopped it keeps a checkpoint, which one that nobody stopped does not have.
+    Where a run was stopped it keeps a checkpoint, which one that nobody stopped does not have. In
+    the warm-up of an online phase, where the agent stays as it was at the end of the offline one,
+    it takes the place of that one's, and differs in the environment steps alone.
     """
     for name in sorted(one.keys() | other.keys()):
-        kept = name not in one and "checkpoints/step-" in name
-        if one.get(name) != other.get(name) and not kept:
+        if name not in one and "checkpoints/step-" in name:
+            continue
+        before, now = one.get(name), other.get(name)
+        if name.endswith("state.json") and now and before["extra"].get("environment_steps") == 0:
+            now = {**now, "extra": {**now["extra"], "environment_steps": 0}}
+        if before != now:
             how = "missing" if name not in other else "more" if name not in one else "different"
             return f"{name} is {how}"
     return ""
