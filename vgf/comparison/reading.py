@@ -24,6 +24,7 @@ from ..support.statistics import NORMALISED, RETURN, SUCCESS
 from .groups import Record
 from .results import Results, Series, gather
 
+_LARGEST = 1e100  # of a score; sums of larger ones overflow
 _NEEDED = ("task", "method", "seed", "score")
 FLAGS, EVAL = "flags.json", "eval.csv"
 # What other tables call these columns.
@@ -108,10 +109,12 @@ def _lines(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
 def _number(place: str, name: str, value: Any, whole: bool = False) -> Any:
     try:
         number = float(value)
+        if abs(number) > _LARGEST:
+            raise ValueError
         if whole and not (number.is_integer() and abs(number) < 2**53):
             raise ValueError
     except (ValueError, OverflowError, TypeError):
-        kind = "a whole number" if whole else "a number"
+        kind = "a whole number" if whole else f"a number of at most {_LARGEST:g}"
         raise VGFError(f"{place}: {name} is {value!r}; it must be {kind}") from None
     return int(number) if whole else number
 
@@ -142,6 +145,8 @@ def _read_npz(path: Path, every: int | None) -> tuple[tuple[Series, ...], tuple[
                 f"{path}: {key} has shape {list(array.shape)} and dtype {array.dtype}; it must be "
                 "numbers, [evaluation, seed]"
             )
+        if (np.abs(array) > _LARGEST).any():
+            raise VGFError(f"{path}: {key} has scores beyond {_LARGEST:g}")
         if len(array) > len(steps):
             raise VGFError(f"{path}: {key} has {len(array)} evaluations, and steps {len(steps)}")
         if len(array) < len(steps):
