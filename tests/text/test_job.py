@@ -266,6 +266,12 @@ def test_the_command_says_what_it_left_out(folders, tmp_path, capsys):
     assert "has no text 'summary'" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("content", [[5], [["w1"]], [None], 5, {}])
+def test_a_turn_is_text_or_parts_of_it(content):
+    with pytest.raises(VGFError, match="line 3: turns must be a list"):
+        as_prompt({"prompt": [{"role": "user", "content": content}]}, "line 3")
+
+
 @pytest.mark.parametrize("content", ["w1 \ud800", [{"role": "user", "content": "\udfff"}]])
 def test_half_of_a_surrogate_pair_is_refused(content):
     with pytest.raises(VGFError, match="line 3 holds half of a surrogate pair"):

@@ -97,7 +97,11 @@ def _turns(value: Any, where: str) -> Turns:
     good = [
         isinstance(turn, Mapping)
         and isinstance(turn.get("role"), str)
-        and isinstance(turn.get("content"), str | list)
+        and (
+            isinstance(turn.get("content"), str)
+            or isinstance(turn.get("content"), list)
+            and all(isinstance(part, str | Mapping) for part in turn["content"])
+        )
         for turn in turns
     ]
     if not turns or not all(good):
