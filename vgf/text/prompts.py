@@ -99,8 +99,10 @@ def _turns(value: Any, where: str) -> Turns:
         and isinstance(turn.get("role"), str)
         and (
             isinstance(turn.get("content"), str)
-            or isinstance(turn.get("content"), list)
-            and all(isinstance(part, str | Mapping) for part in turn["content"])
+            or (
+                isinstance(turn.get("content"), list)
+                and all(isinstance(part, str | Mapping) for part in turn["content"])
+            )
         )
         for turn in turns
     ]
