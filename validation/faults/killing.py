@@ -379,7 +379,8 @@ def difference(one: dict[str, Any], other: dict[str, Any]) -> str:
         if name not in one and "checkpoints/step-" in name:
             continue
         before, now = one.get(name), other.get(name)
-        if name.endswith("state.json") and now and before["extra"].get("environment_steps") == 0:
+        sidecar = name.endswith("state.json")
+        if sidecar and before and now and before["extra"].get("environment_steps") == 0:
             now = {**now, "extra": {**now["extra"], "environment_steps": 0}}
         if before != now:
             how = "missing" if name not in other else "more" if name not in one else "different"
