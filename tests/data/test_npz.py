@@ -107,3 +107,19 @@ def test_what_cannot_be_mapped(tmp_path: Path) -> None:
     np.savez(tmp_path / "objects.npz", observations=np.array([[None]], object))
     with pytest.raises(VGFError, match=r"not a complete .npz file"):
         read_file(tmp_path / "objects.npz", npz.MAPPED)
+
+
+@pytest.mark.parametrize("name", ["rewards.npy", "states.npy"])
+@pytest.mark.parametrize("content", [b"", b"\0" * 200, b"\x93NUMPY\x01\0v\0{'descr'"])
+def test_a_damaged_cache_is_made_again(
+    tmp_path: Path, cache: Path, content: bytes, name: str
+) -> None:
+    path = recorded(tmp_path / "data.npz", True)
+    whole = to_dataset(read_file(path, npz.MAPPED))
+    rewards, states = np.array(whole.rewards), np.array(whole.states)
+    (folder,) = cache.iterdir()
+    (folder / name).unlink()
+    (folder / name).write_bytes(content)
+    again = to_dataset(read_file(path, npz.MAPPED))
+    np.testing.assert_array_equal(again.rewards, rewards)
+    np.testing.assert_array_equal(again.states, states)

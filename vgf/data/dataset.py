@@ -13,6 +13,7 @@ Every state is held once: s' is the next row's s wherever the data allow it.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -247,16 +248,19 @@ def linked(
 
 
 def mapped_array(path: Path, shape: tuple[int, int], fill: Callable[[Array], None]) -> Array:
-    """A float32 array in a .npy file, filled by `fill` unless the file exists.
+    """A float32 array in a .npy file, filled by `fill` unless the file exists and is sound.
 
     Raises:
         VGFError: it cannot be written.
     """
-    if not path.exists():
-        with atomic_file(path) as file:
-            states = np.lib.format.open_memmap(file.name, "w+", np.float32, shape)
-            fill(states)
-            states.flush()
+    with contextlib.suppress(OSError, ValueError, EOFError):  # missing, or damaged
+        there = np.asarray(np.load(path, mmap_mode="r"))
+        if there.shape == shape and there.dtype == np.float32:
+            return there
+    with atomic_file(path) as file:
+        states = np.lib.format.open_memmap(file.name, "w+", np.float32, shape)
+        fill(states)
+        states.flush()
     return np.asarray(np.load(path, mmap_mode="r"))
 
 

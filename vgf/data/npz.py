@@ -99,7 +99,7 @@ def load_arrays(
     folder = _unpacked(path, wanted)
     try:
         return _mapped(folder, wanted), found, folder
-    except (OSError, ValueError):  # damaged in the cache
+    except (OSError, ValueError, EOFError):  # damaged in the cache
         shutil.rmtree(folder)
         return _mapped(_unpacked(path, wanted), wanted), found, folder
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import platform
@@ -48,7 +49,9 @@ def append_durably(path: Path, text: str, wait: bool = True) -> None:
                     file.truncate(before)
                 raise
     except OSError as error:
-        raise VGFError(f"cannot write {path}: {error.strerror or error}; make room") from error
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        way_out = "; make room" if full else ""
+        raise VGFError(f"cannot write {path}: {error.strerror or error}{way_out}") from error
 
 
 def check_fetched(path: Path | str) -> None:
