@@ -193,8 +193,8 @@ def test_tf32_is_switched_on_a_gpu_alone_and_put_back(monkeypatch, new):
     assert seen == (["ieee", "tf32"] if new else [False, True])
 
 
-@pytest.mark.full
-@pytest.mark.parametrize("precision", ["float32", pytest.param("tf32", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["float32", "tf32"])
 def test_an_update_compiled_for_a_gpu_is_one_graph(monkeypatch, precision):
     """The switch is thrown around what is compiled: within, it would break the graph."""
     need("torch")

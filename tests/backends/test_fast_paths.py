@@ -195,7 +195,9 @@ def transitions(rows=200):
     return {name: np.concatenate([batch[name] for batch in found])[:rows] for name in found[0]}
 
 
-@pytest.mark.parametrize("count", [1, 3, pytest.param(65, marks=pytest.mark.heavy("jax"))])
+@pytest.mark.parametrize(
+    "count", [3, *(pytest.param(n, marks=pytest.mark.heavy("jax")) for n in (1, 65))]
+)
 @pytest.mark.backend(dtypes=("float64",))
 def test_many_updates_in_one_call_are_those_updates(backend, count):
     data, rng = transitions(), np.random.default_rng(0)

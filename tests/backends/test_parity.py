@@ -9,8 +9,8 @@ from vgf.equations import EQUATIONS as INTERFACE
 from vgf.testing import EQUATIONS, check
 
 # seconds each on JAX, which compiles them for every setting
-WHOLE = ("operate", "guided_sample", "sampler_gradient", "denoised_gradient")
-LARGE = ("update", "langevin", "policy_gradient", "move", "gradient_ascent", "critic_transport")
+WHOLE = ("update", "move", "operate", "guided_sample", "sampler_gradient", "denoised_gradient")
+LARGE = ("langevin", "policy_gradient", "gradient_ascent", "critic_transport")
 
 
 @pytest.mark.parametrize(

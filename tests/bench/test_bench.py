@@ -86,6 +86,7 @@ def bench(*words: str | Path) -> int:
 QUICK = ("--quick", "--backend", "numpy", "--rounds", "2")
 
 
+@pytest.mark.slow
 def test_a_slow_peer_and_a_fast_one(tmp_path, capsys):
     """What a peer takes is its own clock's: a year for an update, or nothing to speak of."""
     for name, seconds, above in (("slow", 3e7, True), ("fast", 1e-9, False)):
@@ -151,6 +152,7 @@ def test_a_recorded_peer_is_told_from_one_at_hand(tmp_path, capsys):
     assert row["sides"]["numpy"]["ratios"] == {}
 
 
+@pytest.mark.slow
 def test_amortised_and_seeds(tmp_path):
     out = tmp_path / "b.json"
     peer = checkout(tmp_path / "peer", 3e7)
@@ -173,9 +175,8 @@ def test_peers_know_their_own_methods_only(tmp_path):
     assert list(row["sides"]) == ["numpy"]
 
 
-@pytest.mark.parametrize(
-    "method", ["vgf", *(pytest.param(name, marks=pytest.mark.slow) for name in ("avgf", "fql"))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["vgf", "avgf", "fql"])
 def test_profile(method, tmp_path, capsys):
     out = tmp_path / "p.json"
     assert bench(*QUICK, "--profile", "--method", method, "--out", out) == 0
@@ -209,6 +210,7 @@ def test_profile(method, tmp_path, capsys):
     assert max(map(len, capsys.readouterr().out.replace(str(out), "").splitlines())) <= 80
 
 
+@pytest.mark.slow
 def test_plot(tmp_path):
     pytest.importorskip("matplotlib")
     assert bench(*QUICK, "--plot", tmp_path / "roof") == 0

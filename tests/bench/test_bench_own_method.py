@@ -125,10 +125,8 @@ def test_profile(mine, tmp_path):
     assert "target network" not in found["parts"]
 
 
-@pytest.mark.parametrize(
-    ("name", "why"),
-    [("Bare", "multiplies no"), pytest.param("Asks", "cannot be count", marks=pytest.mark.slow)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "why"), [("Bare", "multiplies no"), ("Asks", "cannot be count")])
 def test_no_limit_is_made_up(mine, name, why, tmp_path, capsys):
     with pytest.raises(VGFError, match=f"no limit is known for method .*{name}: .*{why}"):
         limits.flops(quick(f"{mine}:{name}"))

@@ -63,10 +63,8 @@ def test_the_format_of_a_maze(tmp_path: Path) -> None:
     np.testing.assert_allclose(moved, 0.2 * rows["actions"][:200], atol=0.15)
 
 
-@pytest.mark.full
-@pytest.mark.parametrize(
-    "name", ["puzzle-3x3-play-v0", pytest.param("scene-noisy-v0", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["puzzle-3x3-play-v0", "scene-noisy-v0"])
 def test_the_format_of_manipulation(name: str, tmp_path: Path) -> None:
     rows = contents(generate_ogbench(name, tmp_path / "x.npz", 1, workers=1))
     assert rows["button_states"].dtype == np.int64

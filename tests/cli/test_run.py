@@ -223,6 +223,7 @@ def test_several_seeds(
 # --- stopping and going on -----------------------------------------------------------------------
 
 
+@pytest.mark.full
 def test_a_split_run_equals_a_straight_one(run: Path, tmp_path: Path) -> None:
     folder = tmp_path / "split"
     shutil.copytree(run, folder)
@@ -232,8 +233,9 @@ def test_a_split_run_equals_a_straight_one(run: Path, tmp_path: Path) -> None:
     assert len(json.loads((folder / "environment.json").read_text())) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.full
-@pytest.mark.parametrize("backend", ["torch", pytest.param("jax", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("backend", ["torch", "jax"])
 def test_a_split_run_of_another_backend(data: Path, tmp_path: Path, backend: str) -> None:
     """A-VGF, whose clipped gradients are summed over all arrays."""
     need(backend)
@@ -275,7 +277,8 @@ def test_resuming_a_finished_run_changes_nothing(
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("where", ["update", pytest.param("evaluation", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("where", ["update", "evaluation"])
 def test_ctrl_c_anywhere_loses_nothing(
     run: Path,
     data: Path,
@@ -443,6 +446,7 @@ def test_an_eval_that_fails_leaves_nothing(
     assert not list(folder.glob("eval/.writing*"))
 
 
+@pytest.mark.full
 def test_report_again(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "run"
     shutil.copytree(run, folder)
@@ -736,6 +740,7 @@ def test_a_log_has_no_control_characters(data: Path, tmp_path: Path) -> None:
     assert len(text.splitlines()) < 60
 
 
+@pytest.mark.slow
 @pytest.mark.full
 def test_a_terminal_of_80_columns(data: Path, tmp_path: Path) -> None:
     words = ["run", *TINY, "--data-dir", str(data), "--out", str(tmp_path / "r")]

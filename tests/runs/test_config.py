@@ -95,6 +95,7 @@ def configs(draw: st.DrawFn) -> RunConfig:
     return config
 
 
+@pytest.mark.full
 @for_all(configs())
 @hypothesis_settings(max_examples=150, deadline=None)
 def test_toml_round_trip_is_exact(tmp_path_factory: pytest.TempPathFactory, config: Any) -> None:

@@ -771,6 +771,7 @@ def test_from_a_checkpoint_equals_never_having_stopped(straight: Path, tmp_path:
     assert len(read_transitions(tmp_path / "again/transitions.bin")["masks"]) == 12
 
 
+@pytest.mark.slow
 @pytest.mark.full
 @pytest.mark.usefixtures("plane_tasks")
 def test_from_is_made_again_by_its_config(trained: Path, tmp_path: Path) -> None:

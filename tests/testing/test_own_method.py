@@ -117,6 +117,7 @@ def test_a_mistake_is_caught_and_named(torch, tmp_path, name):
     assert isinstance(caught.value, Mismatch)
 
 
+@pytest.mark.slow
 @needs_torch
 def test_a_method_derived_from_one_of_ours_is_checked_in_its_own_variations(torch):
     class Mine(VGF):

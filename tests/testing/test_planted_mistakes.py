@@ -13,7 +13,16 @@ def test_there_are_enough_of_them():
 
 # on JAX a whole update is compiled for each
 WHOLE = pytest.mark.heavy("jax")
-LARGE = ("update", "operate", "guided_sample", "denoised_gradient", "policy_loss")
+LARGE = (
+    "langevin",
+    "sequence_phi",
+    "decoding_scores",
+    "update",
+    "operate",
+    "guided_sample",
+    "denoised_gradient",
+    "policy_loss",
+)
 
 
 @pytest.mark.full

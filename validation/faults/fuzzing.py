@@ -25,6 +25,7 @@ import resource
 import shutil
 import signal
 import sys
+import tempfile
 import traceback
 import warnings
 import zlib
@@ -657,6 +658,8 @@ def _chunk(
 def _work(kind: str, first: int, stop: int, seed: int, folder: Path, told: int) -> None:
     what = KINDS[kind]
     os.environ["VGF_CACHE_DIR"] = str(folder / "cache")
+    tempfile.tempdir = str(folder / "scratch")
+    os.mkdir(tempfile.tempdir)
     warnings.simplefilter("ignore")
     sound = folder / "sound"
     sound.mkdir()
