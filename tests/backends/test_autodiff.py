@@ -67,7 +67,7 @@ class Jax:
         }[kind](x)
 
 
-@pytest.fixture(params=["torch", "jax"])
+@pytest.fixture(params=["torch", pytest.param("jax", marks=pytest.mark.full)])
 def fw(request):
     need(request.param)
     return {"torch": Torch, "jax": Jax}[request.param]()

@@ -19,7 +19,7 @@ LARGE = ("langevin", "policy_gradient", "gradient_ascent", "critic_transport")
         pytest.param(
             name,
             marks=[pytest.mark.heavy("jax")] * (name in WHOLE)
-            + [pytest.mark.full("jax")] * (name in LARGE),
+            + [pytest.mark.full("jax")] * (name in LARGE or name.endswith(("_gradient", "_loss"))),
         )
         for name in sorted(EQUATIONS)
     ],

@@ -17,11 +17,9 @@ SLOW = {name: ("jax", "numpy") if name in FULL else ("jax", "numpy", "torch") fo
 
 @pytest.mark.parametrize(
     "name",
-    [
-        pytest.param(n, marks=[] if n in QUICK else [pytest.mark.full, pytest.mark.heavy(*SLOW[n])])
-        for n in TRAININGS
-    ],
+    [pytest.param(n, marks=[] if n in QUICK else [pytest.mark.heavy(*SLOW[n])]) for n in TRAININGS],
 )
+@pytest.mark.full
 @pytest.mark.backend(dtypes=("float64",))
 def test_a_hundred_updates_agree_in_float64(backend, name):
     found = measure_drift(backend, name)

@@ -76,6 +76,7 @@ def test_theirs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert side.taken == 4 * 2 * 3
 
 
+@pytest.mark.full
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux counts a process's memory")
 def test_memory() -> None:
     found = {kind: memory.measure(100_000, 60, memory=kind) for kind in ("memory", "mapped")}

@@ -271,6 +271,7 @@ def test_actions_are_clipped(fields: dict[str, Any]) -> None:
     assert np.abs(dataset.actions.astype(np.float64)).max() <= 1 - 1e-5
 
 
+@pytest.mark.full
 @quick
 @given(files(), st.sampled_from(["antmaze-umaze-v2", "antmaze-large-diverse-v0"]))
 def test_antmazes_rewards_are_shifted(fields: dict[str, Any], env: str) -> None:

@@ -168,6 +168,7 @@ def test_requests_that_are_refused(env: str | None, options: dict[str, Any], wor
         make_task(env, **{"action_repeat": 1, **options})
 
 
+@pytest.mark.full
 def test_training_on_a_file_needs_no_gymnasium(tmp_path: Path) -> None:
     path = plain_file(tmp_path / "a.npz")
     words = [

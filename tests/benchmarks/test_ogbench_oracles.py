@@ -22,6 +22,7 @@ def contents(path: Path) -> dict[str, np.ndarray]:
         return dict(file)
 
 
+@pytest.mark.full
 def test_the_files_do_not_depend_on_the_processes(tmp_path: Path) -> None:
     outside = np.random.get_state()[1].tolist()
     calls: list[tuple[str, int, int]] = []
@@ -136,6 +137,7 @@ def test_wrong_requests(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.full
 def test_an_interruption_is_gone_on_from(tmp_path: Path) -> None:
     straight = generate_ogbench(MAZE, tmp_path / "straight" / "x.npz", 4, seed=3, workers=1)
 

@@ -126,6 +126,7 @@ def test_what_means_nothing_to_it_is_refused() -> None:
         make_task("line-short-v0", episodes=3)
 
 
+@pytest.mark.full
 def test_the_commands_know_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -130,6 +130,7 @@ def inputs_of_one_particle(function):
     return check_function(function, "follow", adapter, examples=15, dtype="float64")
 
 
+@pytest.mark.full
 def test_jax():
     need("jax")
     import jax.numpy as jnp
@@ -381,6 +382,7 @@ def in_place(a):
     return a
 
 
+@pytest.mark.full
 def test_in_place_random_shape_and_exceptions():
     assert "changes its argument a in place" in says(
         check_function(in_place, "project", examples=10)
@@ -420,6 +422,7 @@ def test_the_smallest_input_is_small():
 # --- adapting ------------------------------------------------------------------------------------
 
 
+@pytest.mark.full
 def test_layout_single_returns_constants_and_expressions():
     swapped = lambda x, score: np.swapaxes(
         phi(np.swapaxes(x, 0, 1), np.swapaxes(score, 0, 1), 1.0), 0, 1
@@ -636,6 +639,7 @@ def test_explains_needs_something_to_explain():
     assert not explains(tried, outcomes)
 
 
+@pytest.mark.full
 def test_results_become_json():
     result = check_function(lambda a: a, "project", examples=20)
     found = json.loads(json.dumps(result.as_dict()))

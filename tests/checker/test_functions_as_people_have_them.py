@@ -41,6 +41,7 @@ def test_a_function_that_draws_is_given_the_specifications_numbers(function):
     assert GENERATOR.standard_normal() != GENERATOR.standard_normal()  # it is given back
 
 
+@pytest.mark.full
 def test_other_draws_than_the_specifications_are_named():
     def uniform_noise(velocity, obs, actions):
         x0, t = np.random.rand(*actions.shape), np.random.rand(len(actions), 1)
@@ -215,11 +216,11 @@ def test_the_gradient_of_a_loss_that_agrees_is_compared_too():
     def none(velocity, obs, actions, noise, t):
         return loss(velocity, obs, actions, noise, t, jax.lax.stop_gradient)
 
-    result = check_function(right, "flow_matching_loss", examples=12)
+    result = check_function(right, "flow_matching_loss", examples=40)
     assert result.agrees, str(result)
     assert "its gradient of params is the specification's" in str(result)
     for function, says in ((some, "another gradient of its parameters"), (none, "no gradient")):
-        result = check_function(function, "flow_matching_loss", examples=12)
+        result = check_function(function, "flow_matching_loss", examples=40)
         assert [f.kind for f in result.findings] == ["gradient"], str(result)
         assert says in str(result)
 
@@ -232,12 +233,12 @@ def test_the_gradient_of_a_loss_that_agrees_is_compared_too():
         return -torch.distributions.Normal(mean(obs), deviation).log_prob(actions).sum(-1).mean()
 
     twice = Adapter({"params": "params"}, {"tanh": False}, closures={"mean": "network(s)"})
-    result = check_function(nll, "gaussian_loss", twice, examples=12)
+    result = check_function(nll, "gaussian_loss", twice, examples=40)
     assert result.agrees, str(result)
     assert "its gradient of params is the specification's" in str(result)
 
     closures = {"actor": "network", "critic": "critic"}
-    result = check_function(policy, "policy_loss", Adapter(closures=closures), examples=12)
+    result = check_function(policy, "policy_loss", Adapter(closures=closures), examples=40)
     assert result.agrees, str(result)
     assert "its gradient also reaches critic" in str(result)
 

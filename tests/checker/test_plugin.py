@@ -33,6 +33,7 @@ def test_a_fixture_without_an_import(pytester):
     result.stdout.fnmatch_lines(["*Your target ignores the mask*"])
 
 
+@pytest.mark.full
 def test_json_follows_its_schema(tmp_path, capsys):
     jsonschema = pytest.importorskip("jsonschema")
     file = tmp_path / "mine.py"

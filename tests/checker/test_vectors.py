@@ -33,6 +33,7 @@ def folder(tmp_path_factory):
     return place
 
 
+@pytest.mark.full
 def test_files_follow_their_schema_and_carry_the_version(folder):
     jsonschema = pytest.importorskip("jsonschema")
     jsonschema.Draft202012Validator.check_schema(SCHEMA)

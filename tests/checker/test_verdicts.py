@@ -120,6 +120,7 @@ def test_a_cast_to_float32_is_judged_in_float32():
         assert "something inside computes in float32" in str(result)
 
 
+@pytest.mark.full
 def test_products_in_bfloat16_agree_when_asked_for():
     need("torch")
     import torch
@@ -174,6 +175,7 @@ def test_a_result_of_several_parts():
     assert_matches(pick, "select", constants={"rule": "best"}, examples=40)
 
 
+@pytest.mark.full
 def test_fql_with_its_critic_as_a_function():
     def loss(actor, critic, obs, noise, target, alpha):
         a = actor(np.concatenate([obs, noise], -1))

@@ -417,6 +417,7 @@ def test_eval_on_another_backend(
         np.testing.assert_allclose(float(got["w2"] or 0), float(expected["w2"] or 0), atol=1e-6)
 
 
+@pytest.mark.full
 def test_eval_as_in_training_repeats_its_numbers(run: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     shutil.copytree(run, folder)
@@ -556,6 +557,7 @@ def test_a_missing_extra_is_named_before_anything_is_written(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.full
 def test_a_run_that_fails_before_its_first_update_leaves_nothing(
     data: Path, tmp_path: Path, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -585,6 +587,7 @@ def test_data_of_other_shapes(tmp_path: Path, data: Path, refused: Callable[...,
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.full
 def test_checkpoints_that_do_not_serve(
     run: Path, tmp_path: Path, refused: Callable[..., str]
 ) -> None:

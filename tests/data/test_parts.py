@@ -229,6 +229,7 @@ def test_a_killed_making_goes_on(tmp_path: Path) -> None:
     assert not any(map(_alive, workers))  # The processes did not outlive it.
 
 
+@pytest.mark.full
 def test_a_script_without_a_main_guard_is_told_so(tmp_path: Path) -> None:
     """Its processes come to the same call again, and wait for no one there."""
     root = Path(__file__).parents[2]

@@ -92,6 +92,7 @@ def test_its_seeds_train_side_by_side(backend, folder):
     assert not np.array_equal(*(end["actor"]["output"]["kernel"] for end in ends))
 
 
+@pytest.mark.full
 @pytest.mark.backend(names=("torch",), dtypes=("float32",))
 def test_its_kernel_is_felt(backend, folder):
     words = command("vgf run --kernel")

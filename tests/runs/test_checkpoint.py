@@ -72,6 +72,7 @@ def test_round_trip_of_an_agent(tmp_path: Path) -> None:
     assert again.random() == rng.random()
 
 
+@pytest.mark.full
 @given(st.data())
 @settings(max_examples=60, deadline=None)
 def test_round_trip_of_any_tree(tmp_path_factory: pytest.TempPathFactory, data: Any) -> None:

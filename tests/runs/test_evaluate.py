@@ -269,6 +269,7 @@ def test_a_process_that_dies_is_named() -> None:
         assert pool.reset({0: 1})[0].shape == (1,)  # in a fresh one
 
 
+@pytest.mark.full
 def test_on_ogbench() -> None:
     need("ogbench")
     task = make_task("pointmaze-medium-navigate-singletask-task1-v0", 8, with_dataset=False)

@@ -242,7 +242,7 @@ def test_growing_memory_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert resources.flat(tmp_path / "flat", "numpy", 20, 80)["wrong"] == ""
     leak = (
         "from vgf.runs.loop import _Loop; kept = []; real = _Loop._save\n"
-        "_Loop._save = lambda *rest: (kept.append(b'x' * (20 << 20)), real(*rest))[1]\n"
+        "_Loop._save = lambda *rest: (kept.append(b'x' * (60 << 20)), real(*rest))[1]\n"
     )
     monkeypatch.setattr(resources, "_FLAT", leak + resources._FLAT)
     assert resources.flat(tmp_path / "leak", "numpy", 20, 80)["wrong"] == "it grows"

@@ -539,6 +539,7 @@ def vgf(*words: Any) -> int:
     return cli.main([str(word) for word in words])
 
 
+@pytest.mark.full
 def test_the_text_of_a_preset_is_the_preset(tmp_path: Path) -> None:
     path = tmp_path / "shown.toml"
     for preset in ALL:

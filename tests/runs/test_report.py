@@ -82,6 +82,7 @@ def episode(rng: np.random.Generator, budget: Any, step: int, i: int) -> dict[st
     }
 
 
+@pytest.mark.full
 def test_where_a_run_goes_online(tmp_path: Path) -> None:
     """The figures mark it, offline runs have no mark, and the end of the run counts both parts."""
     config = RunConfig(

@@ -179,6 +179,7 @@ def test_seeds_together_are_the_seeds_one_by_one(file: Path, tmp_path: Path) -> 
     assert left(tmp_path / "together") == left(tmp_path / "apart")
 
 
+@pytest.mark.full
 def test_ctrl_c_stops_all_seeds_and_they_go_on_together(
     file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1106,12 +1106,13 @@ class Caller:
             if self._watch and _holds_arrays(value)
         }
         positional = [given.pop(n) for n in list(given) if n in self.reading.positional]
+        if self.draws is not None:
+            kinds = self.reading.subject.noise
+            self.draws.give([(n, kinds[n], named[n]) for n in self.reading.drawn])
         if self._differentiate:
             return self._gradients(positional, given)
         with contextlib.ExitStack() as stack:
             if self.draws is not None:
-                kinds = self.reading.subject.noise
-                self.draws.give([(n, kinds[n], named[n]) for n in self.reading.drawn])
                 stack.enter_context(self.draws)
             result = self._result(positional, given)
             if self.draws is not None:
