@@ -360,7 +360,7 @@ def many_seeds(folder: Path, backend: str, seeds: int) -> dict[str, str]:
 
 
 _FLAT = """
-import resource, sys
+import re, sys
 from pathlib import Path
 from validation.faults.killing import configuration
 from vgf.runs.loop import prepare, train
@@ -374,7 +374,9 @@ for steps in (few, many):
     train_settings = dataclasses.replace(config.train, steps=steps, **rare)
     run = dataclasses.replace(config, train=train_settings)
     train(run, folder / f"{backend}-{steps}", prepared=prepared, say=lambda line: None)
-    peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+    # getrusage would count the parent's memory too, from before exec
+    status = Path("/proc/self/status").read_text()
+    peaks.append(1024 * int(re.search(r"VmHWM:\\s+(\\d+)", status)[1]))
 print(*peaks)
 """
 
