@@ -360,9 +360,10 @@ def many_seeds(folder: Path, backend: str, seeds: int) -> dict[str, str]:
 
 
 _FLAT = """
-import re, sys
+import sys
 from pathlib import Path
 from validation.faults.killing import configuration
+from vgf.bench.worker import peak_memory
 from vgf.runs.loop import prepare, train
 import dataclasses
 folder, backend, few, many = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
@@ -374,9 +375,7 @@ for steps in (few, many):
     train_settings = dataclasses.replace(config.train, steps=steps, **rare)
     run = dataclasses.replace(config, train=train_settings)
     train(run, folder / f"{backend}-{steps}", prepared=prepared, say=lambda line: None)
-    # getrusage would count the parent's memory too, from before exec
-    status = Path("/proc/self/status").read_text()
-    peaks.append(1024 * int(re.search(r"VmHWM:\\s+(\\d+)", status)[1]))
+    peaks.append(peak_memory())
 print(*peaks)
 """
 
