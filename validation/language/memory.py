@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from vgf.bench.memory import process_memory
 from vgf.text import AlignSettings, align, pair
 from vgf.text.models import Models
 
@@ -94,12 +95,6 @@ def make_models(shape: Shape) -> Models:
     return pair(base, reward, own)
 
 
-def resident(name: str) -> int:
-    """Bytes of this process's memory by a name of /proc/self/status: VmRSS, or VmHWM, its peak."""
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if name in line)
-    return 1024 * int(line.split()[1])
-
-
 def peak(models: Models, prompt: str, settings: AlignSettings) -> dict[str, float]:
     """GiB that the process has before aligning, and how many more at most meanwhile."""
     models.language.prefixes.clear()
@@ -107,9 +102,9 @@ def peak(models: Models, prompt: str, settings: AlignSettings) -> dict[str, floa
     gc.collect()
     ctypes.CDLL("libc.so.6").malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
-    before = resident("VmRSS")
+    before = process_memory("VmRSS")
     align(models, [prompt], settings)
-    return {"before": before / GIB, "more": (resident("VmHWM") - before) / GIB}
+    return {"before": before / GIB, "more": (process_memory("VmHWM") - before) / GIB}
 
 
 def measure(setup: Setup) -> Data:

@@ -96,7 +96,7 @@ def child(path: str, memory: str, cache: str) -> None:
     from ..data.dataset import batch_at
     from ..data.scaling import Scaling
 
-    before = _status("RssAnon")
+    before = process_memory("RssAnon")
     with _Watch() as watch:
         task = make_task(None, data=path, data_memory=memory)
         assert task.dataset is not None
@@ -104,8 +104,8 @@ def child(path: str, memory: str, cache: str) -> None:
         for step in range(_BATCHES):
             batch_at(dataset, 0, step, 256)
     gc.collect()
-    found = {"before": before, "peak": watch.peak, "held": _status("RssAnon")}
-    print(json.dumps({**found, "resident": _status("VmHWM")}))
+    found = {"before": before, "peak": watch.peak, "held": process_memory("RssAnon")}
+    print(json.dumps({**found, "resident": process_memory("VmHWM")}))
 
 
 class _Watch:
@@ -118,7 +118,7 @@ class _Watch:
 
     def _look(self) -> None:
         while not self._over.wait(0.001):
-            self.peak = max(self.peak, _status("RssAnon"))
+            self.peak = max(self.peak, process_memory("RssAnon"))
 
     def __enter__(self) -> _Watch:
         self._thread.start()
@@ -129,7 +129,7 @@ class _Watch:
         self._thread.join()
 
 
-def _status(key: str) -> int:
-    """A number of bytes that Linux knows of this process."""
+def process_memory(key: str) -> int:
+    """Bytes of this process by a name of /proc/self/status: VmRSS, or VmHWM, its peak; on Linux."""
     with open("/proc/self/status", encoding="ascii") as file:
         return next(1024 * int(line.split()[1]) for line in file if line.startswith(f"{key}:"))
