@@ -21,9 +21,13 @@ from typing import Any
 
 import numpy as np
 
-from vgf.backends import get_backend
+from vgf.backends.base import Backend
+from vgf.bench import ours
+from vgf.bench.interleave import Timer, calibrate, take_turns
 from vgf.bench.limits import flops
 from vgf.bench.work import Work
+from vgf.data.dataset import check_dataset
+from vgf.runs.agent import make_backend
 from vgf.runs.presets import presets
 
 from .experiment import Data, Experiment, Verdict, main, read_record
@@ -40,20 +44,22 @@ class Setup:
     """What is measured.
 
     Args:
-        backend: that computes.
+        backend: that computes, as a worker of `vgf bench` is named.
         base: the sizes that are varied one at a time.
         particles, steps, batches, widths, transitions: their values.
-        seconds: of each measurement.
+        seconds: of each block of updates, about.
+        rounds: in each of which every size has one block.
     """
 
-    backend: str = "torch"
+    backend: str = "jax"
     base: Work = BASE
     particles: tuple[int, ...] = (1, 5, 10, 20)
     steps: tuple[int, ...] = (1, 3, 5)
     batches: tuple[int, ...] = (64, 256, 1024)
     widths: tuple[int, ...] = (64, 128, 256, 512)
     transitions: tuple[int, ...] = (10_000, 1_000_000)
-    seconds: float = 2.0
+    seconds: float = 0.5
+    rounds: int = 7
 
 
 def works(setup: Setup) -> Iterator[tuple[str, Work]]:
@@ -70,32 +76,39 @@ def works(setup: Setup) -> Iterator[tuple[str, Work]]:
 
 
 def measure(setup: Setup) -> Data:
-    """The median time of an update at each of the sizes, a batch sampled for each."""
-    backend = get_backend(setup.backend)
-    rows: list[dict[str, Any]] = []
-    for varied, work in works(setup):
-        settings, data = work.settings(), work.dataset()
-        state = backend.init_state(0, work.observation_dim, work.action_dim, settings)
-        rng = np.random.default_rng(0)
-        times: list[float] = []
-        start = time.perf_counter()
-        while len(times) < 4 or time.perf_counter() - start < setup.seconds:
-            before = time.perf_counter()
-            chosen = rng.integers(0, work.transitions, work.batch_size)
-            batch = {name: array[chosen] for name, array in data.items() if len(array) > 1}
-            state, metrics = backend.update(state, backend.asarray(batch), settings)
-            backend.to_numpy(metrics)
-            times.append(time.perf_counter() - before)
-        rows.append(
-            {
-                "varied": varied,
-                "work": dataclasses.asdict(work),
-                "flops": flops(work),
-                "seconds": float(np.median(times[2:])),  # the first two compile
-            }
-        )
-        print(f"{varied}: {work.name}, {1000 * rows[-1]['seconds']:.3g} ms", flush=True)
+    """The median time of an update at each of the sizes, in the loop of `vgf run`, in turns."""
+    backend = make_backend(ours.backend_settings(setup.backend, "cpu", "float32", "float32"))
+    varied = list(works(setup))
+    timers = {
+        str(work): _timer(backend, work) for work in dict.fromkeys(work for _, work in varied)
+    }
+    counts = {}
+    for name, timer in timers.items():
+        counts[name] = calibrate(timer, setup.seconds)
+        print(f"compiled {len(counts)} of {len(timers)} sizes", flush=True)
+    times = take_turns(timers, counts, setup.rounds)
+    rows = [
+        {
+            "varied": name,
+            "work": dataclasses.asdict(work),
+            "flops": flops(work),
+            "seconds": float(np.median(times[str(work)])),
+        }
+        for name, work in varied
+    ]
     return {"rows": rows, "load": os.getloadavg()[0], **_costs(rows)}
+
+
+def _timer(backend: Backend, work: Work) -> Timer:
+    """What makes so many updates of a new agent, and says how long they took."""
+    training = ours.Training(backend, work, check_dataset(work.dataset(), "the benchmark's data"))
+
+    def timer(count: int) -> float:
+        start = time.perf_counter()
+        training.run(count)
+        return time.perf_counter() - start
+
+    return timer
 
 
 def fit(rows: list[dict[str, Any]]) -> tuple[float, float]:
@@ -252,6 +265,7 @@ EXPERIMENT = Experiment(
         widths=(64,),
         transitions=(10_000,),
         seconds=0.2,
+        rounds=2,
     ),
     measure=measure,
     judge=judge,

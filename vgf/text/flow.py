@@ -143,7 +143,7 @@ def embed(models: Models, responses: Responses) -> Tensor:
 
 
 def _embed(models: Models, read: Sequence[Reading]) -> Tensor:
-    rows = [models.reward.embed(of.moving) for of in read]
+    rows = models.reward.embed_rows([of.moving for of in read])
     return pad_sequence(rows, True).to(models.reward.dtype)
 
 

@@ -284,7 +284,8 @@ def _without_its_defaults(model: Any) -> Iterator[None]:
 class _Picked(LogitsProcessor):
     """Some processors, and the base model's own log-probability of every token that they pick.
 
-    They are one, as transformers looks at the signature of each at every token.
+    What they are given in place of logits is log-probabilities. They are one, as transformers looks
+    at the signature of each at every token.
     """
 
     def __init__(self, pick: Sequence[Any]) -> None:
@@ -292,11 +293,10 @@ class _Picked(LogitsProcessor):
         self.log_p: list[Tensor] = []
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        own = scores.float()
+        own = scores = scores.float().log_softmax(-1)
         for one in self.pick:
             scores = one(input_ids, scores)
-        found = own.gather(1, scores.argmax(-1, keepdim=True))[:, 0]
-        self.log_p.append((found - own.logsumexp(-1)).double())
+        self.log_p.append(own.gather(1, scores.argmax(-1, keepdim=True))[:, 0].double())
         return scores
 
 
@@ -376,7 +376,7 @@ class _Decoding(LogitsProcessor):
             size = len(self.table)
             out[:, :size] = self.backend.decoding_scores(
                 self.u[:, self.t],
-                scores.to(self.u.dtype).log_softmax(-1)[:, :size],
+                scores.to(self.u.dtype)[:, :size],
                 self.table,
                 own.clamp(max=size - 1),
                 self.allowed,

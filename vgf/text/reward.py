@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from typing import Any
 
 import torch
@@ -81,7 +82,7 @@ class RewardModel:
                 rows.
         """
         at = [self.read_at(row) for row in rows]
-        return self._read([self.embed(row) for row in rows], at, prompts)
+        return self._read(self.embed_rows(rows), at, prompts)
 
     def gradients(
         self,
@@ -106,10 +107,10 @@ class RewardModel:
         own = self.model.get_input_embeddings().weight.dtype
         if tokens is None:
             tokens = [[_SOME_TOKEN] * len(row) for row in u]
-        parts = list(zip(prompts, free, ends, strict=True))
+        before, after = self.embed_rows(prompts), self.embed_rows(ends)
         rows = [
-            torch.cat([self.embed(prompt), row.to(own), self.embed(end)])
-            for prompt, row, end in parts
+            torch.cat([prompt, row.to(own), end])
+            for prompt, row, end in zip(before, free, after, strict=True)
         ]
         at = [
             self.read_at([*prompt, *row, *end])
@@ -135,11 +136,18 @@ class RewardModel:
             found: Tensor = self.model.get_input_embeddings()(ids)
         return found
 
+    def embed_rows(self, rows: Sequence[Sequence[int]]) -> list[Tensor]:
+        """The input embeddings of rows of tokens, each ``[T_i, d]``; equal rows share theirs."""
+        unique = list(dict.fromkeys(map(tuple, rows)))
+        found = self.embed(list(chain.from_iterable(unique))).split([len(row) for row in unique])
+        known = dict(zip(unique, found, strict=True))
+        return [known[tuple(row)] for row in rows]
+
     def _read(
         self, rows: list[Tensor], at: list[int], prompts: Sequence[list[int]] | None = None
     ) -> Tensor:
         """The rewards of rows of embeddings ``[L_i, d]``, read at a position of each."""
-        with _head_in_single(self.model):
+        with _in_single(self._half_head):
             found = None if prompts is None else self._after_prompts(rows, at, prompts)
             found = self._outputs(rows, at) if found is None else found
         found = found.to(device=self.device, dtype=self.dtype)
@@ -173,7 +181,7 @@ class RewardModel:
         if len(some) < 4:
             return False
         rows = [[*some, some[0]], [*some[:2], some[1], some[2]]]
-        embedded, at = [self.embed(row) for row in rows], [len(row) - 1 for row in rows]
+        embedded, at = self.embed_rows(rows), [len(row) - 1 for row in rows]
         with torch.no_grad():
             plain = self._outputs(embedded, at)
             cached = self._with_cache(embedded, at, [some, some[:2]])
@@ -184,6 +192,21 @@ class RewardModel:
         noise = 1e3 * eps * float(plain.abs().max())  # some layers are float32 in any model
         apart = 0.1 * float((plain[0] - plain[1]).abs().max())
         return float((plain - cached).abs().max()) <= min(noise, apart)
+
+    @cached_property
+    def _half_head(self) -> Any:
+        """The last layer where it is of half precision; None otherwise.
+
+        Rewards of bfloat16 have 8 bits, and different responses often get the same.
+        """
+        heads = [
+            module
+            for module in self.model.modules()
+            if isinstance(module, torch.nn.Linear)
+            and module.out_features == self.model.config.num_labels
+            and module.weight.dtype in (torch.bfloat16, torch.float16)
+        ]
+        return heads[-1] if heads else None
 
     def _after_prompts(
         self, rows: list[Tensor], at: list[int], prompts: Sequence[list[int]]
@@ -261,24 +284,14 @@ def position_limit(model: Any) -> int | None:
 
 
 @contextmanager
-def _head_in_single(model: Any) -> Iterator[None]:
-    """Compute the last layer of a half precision model in float32.
-
-    Rewards of bfloat16 have 8 bits, and different responses often get the same.
-    """
-    heads = [
-        module
-        for module in model.modules()
-        if isinstance(module, torch.nn.Linear)
-        and module.out_features == model.config.num_labels
-        and module.weight.dtype in (torch.bfloat16, torch.float16)
-    ]
+def _in_single(head: Any) -> Iterator[None]:
+    """Compute a linear layer of half precision, or None, in float32."""
 
     def again(module: Any, args: Any, _: Any) -> Tensor:
         bias = None if module.bias is None else module.bias.float()
         return torch.nn.functional.linear(args[0].float(), module.weight.float(), bias)
 
-    handle = heads[-1].register_forward_hook(again) if heads else None
+    handle = None if head is None else head.register_forward_hook(again)
     try:
         yield
     finally:
