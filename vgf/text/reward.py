@@ -139,7 +139,8 @@ class RewardModel:
     def embed_rows(self, rows: Sequence[Sequence[int]]) -> list[Tensor]:
         """The input embeddings of rows of tokens, each ``[T_i, d]``; equal rows share theirs."""
         unique = list(dict.fromkeys(map(tuple, rows)))
-        found = self.embed(list(chain.from_iterable(unique))).split([len(row) for row in unique])
+        every = self.embed(list(chain.from_iterable(unique)))
+        found = torch.split(every, [len(row) for row in unique])
         known = dict(zip(unique, found, strict=True))
         return [known[tuple(row)] for row in rows]
 
