@@ -27,9 +27,8 @@ def test_a_hundred_updates_agree_in_float64(backend, name):
 
 
 @pytest.mark.full
-@pytest.mark.parametrize(
-    "name", ["vgf flow squared", pytest.param("avgf flow squared", marks=pytest.mark.heavy("jax"))]
-)
+@pytest.mark.heavy("jax")
+@pytest.mark.parametrize("name", ["vgf flow squared", "avgf flow squared"])
 @pytest.mark.backend(dtypes=("float32",))
 def test_float32_stays_near_at_first(backend, name):
     """Later a rounding can flip a ReLU: the drift over 100 updates is for validation.parity."""

@@ -281,6 +281,7 @@ def get_config():
 """
 
 
+@pytest.mark.slow
 def test_evaluation(tmp_path, capsys):
     """Twelve days for a step of theirs: ours is faster, whatever the machine does meanwhile."""
     need("ogbench")

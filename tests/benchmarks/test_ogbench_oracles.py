@@ -76,7 +76,7 @@ def test_the_format_of_manipulation(name: str, tmp_path: Path) -> None:
     assert len(np.unique(rows["button_states"], axis=0)) > 1  # The oracle presses buttons.
 
 
-@pytest.mark.full
+@pytest.mark.slow
 def test_a_play_dataset_moves_the_cube(tmp_path: Path) -> None:
     rows = contents(generate_ogbench("cube-single-play-v0", tmp_path / "x.npz", 1, workers=1))
     assert np.ptp(rows["qpos"][:, 14:17], axis=0).min() > 0.05

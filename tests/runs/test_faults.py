@@ -29,6 +29,10 @@ from vgf.support.errors import VGFError
 from vgf.support.files import remove_left_behind
 
 
+# kinds of files of which a hundred take seconds to read
+SECONDS_LONG = ("tables of results, compared", "exported agent", "agent of other code")
+
+
 def quiet(line: str) -> None:
     pass
 
@@ -250,7 +254,14 @@ def test_growing_memory_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.full
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="each chunk is a process that is forked")
-@pytest.mark.parametrize("kind", [k for k in fuzzing.KINDS if "Minari" not in k])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param(kind, marks=[pytest.mark.slow] * (kind in SECONDS_LONG))
+        for kind in fuzzing.KINDS
+        if "Minari" not in kind
+    ],
+)
 def test_mutated_files_load_or_are_refused(tmp_path: Path, kind: str) -> None:
     found = fuzzing.fuzz(kind, 0, 100, 0, tmp_path / "fuzz")
     assert found["found"] == {}

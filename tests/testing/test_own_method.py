@@ -182,6 +182,7 @@ def test_a_specification_that_does_not_run_is_no_finding(tmp_path):
         check_method(f"{file}:MyMethod", **FEW)
 
 
+@pytest.mark.slow
 @needs_torch
 def test_a_kernel_is_checked_by_the_setting_that_names_it(torch, tmp_path):
     few = {"examples": 8, "updates": 2, "dtype": "float64"}
