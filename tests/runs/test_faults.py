@@ -28,7 +28,6 @@ from vgf.support import locks
 from vgf.support.errors import VGFError
 from vgf.support.files import remove_left_behind
 
-
 # kinds of files of which a hundred take seconds to read
 SECONDS_LONG = ("tables of results, compared", "exported agent", "agent of other code")
 
