@@ -34,13 +34,11 @@ import numpy as np
 from vgf import spec
 from vgf.checker.agents import AgentResult, check_agent
 from vgf.support.errors import VGFError
-from vgf.support.extras import need
+from vgf.support.toml import read_toml
 from vgf.testing import Adapter, check_function
 
 from .agents import AGENTS, Authors
 from .record import RESULTS, environment, markdown_table, write, write_json
-
-tomllib: Any = need("tomllib" if sys.version_info >= (3, 11) else "tomli", "run")
 
 Build = Callable[..., tuple[Any, Adapter]]
 
@@ -739,7 +737,7 @@ def convention(adapter: Adapter, result: Any) -> str:
 
 def deviations() -> dict[tuple[str, str], dict[str, str]]:
     """The differences that are known, by source and function."""
-    found = tomllib.loads((Path(__file__).parent / "deviations.toml").read_text(encoding="utf-8"))
+    found = read_toml(Path(__file__).parent / "deviations.toml")
     return {(d["source"], d["what"]): d for d in found["deviation"]}
 
 

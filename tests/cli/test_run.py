@@ -23,8 +23,11 @@ from vgf.backends import missing_packages
 from vgf.runs import agent, updates
 from vgf.runs import loop as train
 from vgf.runs.checkpoint import list_steps, load_checkpoint
+from vgf.runs.config import RunConfig
 from vgf.runs.resolve import load_config
+from vgf.support.errors import VGFError
 from vgf.support.rows import read_rows
+from vgf.support.settings_tree import override
 
 need("ogbench")
 
@@ -533,6 +536,20 @@ def test_bad_words(
     monkeypatch.chdir(tmp_path)
     assert message in refused(*words)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_nul_is_refused_wherever_it_comes_from(
+    tmp_path: Path, refused: Callable[..., str]
+) -> None:
+    for command in cli.COMMANDS:
+        assert "NUL" in refused(command, "--out", "a\0b")
+    for text in ('[task]\ndata = "a\\u0000b"\n', 'tasks = ["a\\u0000b"]\n', '"a\\u0000b" = 1\n'):
+        path = tmp_path / "odd.toml"
+        path.write_text(text)
+        for words in (["run", "--config"], ["sweep"], ["check", "--mapping"]):
+            assert f"{path}: 'a\\x00b' has a NUL" in refused(*words, path)
+    with pytest.raises(VGFError, match=r"out is 'a.x00b'; it must be text.* without a NUL"):
+        override(RunConfig(), {"out": "a\0b"}, "here")
 
 
 def test_places_that_cannot_be_made(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import itertools
 import json
 import os
 import signal
@@ -20,7 +22,8 @@ need("gymnasium")
 from validation.faults import environments, fuzzing, killing, resources
 from vgf.runs import loop
 from vgf.runs.agent import load_agent
-from vgf.runs.checkpoint import list_steps, load_checkpoint
+from vgf.runs.checkpoint import list_steps, load_checkpoint, remove_checkpoint, save_checkpoint
+from vgf.runs.folder import create_run_folder
 from vgf.runs.loop import train, train_together
 from vgf.runs.reading import read_run
 from vgf.runs.updates import FailedRuns
@@ -140,6 +143,85 @@ def test_an_edited_configuration_is_noticed_by_whatever_reads_the_run(tmp_path: 
                 read(folder)
 
 
+class _Dead(BaseException):
+    """The process was killed."""
+
+
+def _dying(patch: pytest.MonkeyPatch, at: int) -> None:
+    """Let nothing change on disk from a write on, as in a process that is killed before it."""
+    count = itertools.count(1)
+
+    def dying(real: Any) -> Any:
+        def call(*arguments: Any, **options: Any) -> Any:
+            if next(count) >= at:
+                raise _Dead
+            return real(*arguments, **options)
+
+        return call
+
+    for name in ("replace", "rename", "fsync", "mkdir", "unlink", "rmdir"):
+        patch.setattr(os, name, dying(getattr(os, name)))
+
+
+def _saved(folder: Path, step: int, due: bool) -> None:
+    tree = {"a": np.full(3, step)}
+    save_checkpoint(folder, step, tree, {"due": due}, task="t", settings=fuzzing.SMALL)
+
+
+@pytest.mark.parametrize("do", ["replace", "remove"])
+def test_a_kill_at_any_write_leaves_whole_checkpoints(
+    do: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    for at in range(1, 30):
+        folder = tmp_path / str(at)
+        folder.mkdir()
+        _saved(folder, 1, due=False)
+        _saved(folder, 2, due=True)
+        with monkeypatch.context() as patch, contextlib.suppress(_Dead):
+            _dying(patch, at)
+            if do == "replace":
+                _saved(folder, 2, due=False)
+            else:
+                remove_checkpoint(folder, 2)
+        found = [load_checkpoint(folder, step)[1].extra["due"] for step in list_steps(folder)]
+        if found not in seen:
+            seen.append(found)
+    assert seen == [[False, True], [False, False] if do == "replace" else [False]]
+
+
+def test_a_kill_at_any_write_leaves_a_whole_run_folder_or_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, seen = killing.configuration(tmp_path, "numpy", "offline"), []
+    for at in range(1, 30):
+        folder = tmp_path / str(at) / "run"
+        folder.parent.mkdir()
+        with monkeypatch.context() as patch, contextlib.suppress(_Dead):
+            _dying(patch, at)
+            create_run_folder(folder, config)
+        names = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+        if names not in seen:
+            seen.append(names)
+    assert seen == [[], ["config.toml", "environment.json"]]
+
+
+def test_another_place_side_by_side_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, ready = prepared(tmp_path)
+    runs = {tmp_path / f"s{s}": dataclasses.replace(config, seed=s) for s in range(2)}
+    train_together(runs, say=quiet, prepared=ready)
+    for matters in (False, True):
+        said: list[str] = []
+        monkeypatch.setattr(type(ready[1]), "rounds_by_place", matters)
+        train_together(runs, runs, say=said.append, prepared=ready)
+        assert not any("side by side" in line for line in said)
+        train(runs[tmp_path / "s1"], tmp_path / "s1", True, said.append, ready)
+        words = "s1 was 2 of 2 side by side, and goes on as 1 of 1"
+        assert any(words in line for line in said) == matters
+
+
 def test_what_killed_processes_left_is_removed(tmp_path: Path) -> None:
     import platform
 
@@ -163,29 +245,10 @@ def test_runs_that_are_stopped_go_on(tmp_path: Path, name: str, how: str) -> Non
 # --- that the checks can fail ---------------------------------------------------------------------
 
 
-def _rows_doubled(patch: pytest.MonkeyPatch) -> None:
-    real = loop.RunLog
-    patch.setattr(loop, "RunLog", lambda folder, config, *rest: real(folder, config))
-
-
-def _optimiser_forgotten(patch: pytest.MonkeyPatch) -> None:
-    real = loop.load_checkpoint
-
-    def load(*arguments: Any) -> Any:
-        tree, meta = real(*arguments)
-        for name, array in tree["optimiser"]["critic"]["m"]["output"].items():
-            tree["optimiser"]["critic"]["m"]["output"][name] = np.zeros_like(array)
-        return tree, meta
-
-    patch.setattr(loop, "load_checkpoint", load)
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("plant", [_rows_doubled, _optimiser_forgotten])
-def test_kills_catch(plant: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    plant(monkeypatch)
-    reference = killing.Reference(killing.Scenario("offline", "numpy", tmp_path / "s"))
-    assert any(killing.stopped(reference, i, 0, "write")["wrong"] for i in range(10))
+@pytest.mark.parametrize("mistake", list(killing.PLANTED))
+def test_kills_catch(mistake: str, tmp_path: Path) -> None:
+    assert killing.planted(mistake, tmp_path / "s")["wrong"] == ""
 
 
 _PLANTED = {

@@ -5,8 +5,9 @@
     python -m validation.faults page               the page again, from the record
 
 Parts: kills (kill -9 at random moments and at chosen writes), signals (SIGINT, SIGTERM, SIGHUP),
-fuzz (mutated files), environments (20 kinds of misbehaviour), resources (a full disk, few
-descriptors, little memory, two writers, memory over many updates). The record is written after each
+planted (mistakes that kills must catch), fuzz (mutated files), environments (20 kinds of
+misbehaviour), resources (a full disk, few descriptors, little memory, two writers, memory over many
+updates). The record is written after each
 few trials, so that a part that is stopped goes on where it was. The exit status is 1 where anything
 recorded is not as it must be. Files go to a temporary folder: with TMPDIR=/dev/shm, in memory, it
 takes a third of the time.
@@ -95,6 +96,7 @@ def _stops(record: Record, args: Any, folder: Path, keep: Callable[[], bool], ho
                 found = killing.stopped(references[name], number, args.seed, how)
                 row["trials"] += 1
                 row["stops"] += found["stops"]
+                row["checkpoints"] = row.get("checkpoints", 0) + found["checkpoints"]
                 row["at"] = dict(Counter(row["at"]) + found["at"])
                 if found["wrong"]:
                     row["wrong"][str(number)] = found["wrong"]
@@ -108,6 +110,14 @@ def _kills(record: Record, args: Any, folder: Path, keep: Callable[[], bool]) ->
 
 def _signals(record: Record, args: Any, folder: Path, keep: Callable[[], bool]) -> None:
     _stops(record, args, folder, keep, killing.SIGNALS)
+
+
+def _planted(record: Record, args: Any, folder: Path, keep: Callable[[], bool]) -> None:
+    for name in killing.PLANTED:
+        if args.only in name and name not in record:
+            record[name] = killing.planted(name, folder / name.replace(" ", "-"))
+            if not keep():
+                return
 
 
 def _fuzz(record: Record, args: Any, folder: Path, keep: Callable[[], bool]) -> None:
@@ -151,6 +161,7 @@ def _resources(record: Record, args: Any, folder: Path, keep: Callable[[], bool]
 PARTS = {
     "kills": _kills,
     "signals": _signals,
+    "planted": _planted,
     "fuzz": _fuzz,
     "environments": _environments,
     "resources": _resources,
@@ -167,7 +178,7 @@ def faults(record: Record) -> list[str]:
         lines += [f"fuzz: {kind}, iteration {i}: {what}" for i, what in row["found"].items()]
         if row["peak"] > fuzzing.MEMORY:
             lines.append(f"fuzz: {kind} took {row['peak']:,} bytes")
-    for part in ("environments", "resources"):
+    for part in ("planted", "environments", "resources"):
         for name, row in record.get(part, {}).items():
             lines += [f"{part}: {name}: {row['wrong']}"] if row["wrong"] else []
     return lines
@@ -192,24 +203,35 @@ def page(record: Record) -> list[Block]:
             Text(
                 f"{total:,} of {WANTED[part]:,} wanted; in {wrong:,} trials something was not as "
                 "in the run that nobody stopped: weights, optimiser, rows, episodes, transitions, "
-                "bit for bit. Processes are forked from one that has imported everything; JAX "
-                "takes its compiled programs from its cache."
+                "bit for bit. After each stop the checkpoints that were there were read; one that "
+                "did not load, or had gone, counts too. Processes are forked from one that has "
+                "imported everything; JAX takes its compiled programs from its cache."
             ),
             Table(
                 "",
-                ["scenario: how", "trials", "stops", "in the middle of", "unequal"],
+                ["scenario: how", "trials", "stops", "in the middle of", "read", "unequal"],
                 [
                     [
                         name,
                         f"{row['trials']:,}",
                         f"{row['stops']:,}",
                         ", ".join(f"{at} {count:,}" for at, count in sorted(row["at"].items())),
+                        f"{row.get('checkpoints', 0):,}",
                         str(len(row["wrong"])),
                     ]
                     for name, row in rows.items()
                 ],
             ),
         ]
+    blocks += [
+        Heading("Planted mistakes"),
+        Text("What kills make of the same run with a mistake in it: each must be caught."),
+        Table(
+            "",
+            ["mistake", "caught", "not as it must be"],
+            [[name, row["found"], row["wrong"]] for name, row in record.get("planted", {}).items()],
+        ),
+    ]
     rows = record.get("fuzz", {})
     total = sum(row["iterations"] for row in rows.values())
     wrong = sum(len(row["found"]) for row in rows.values())

@@ -13,7 +13,9 @@ starts, a minute of a processor's time for one, nor open a file outside its fold
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
+import importlib.metadata
 import io
 import itertools
 import json
@@ -36,6 +38,7 @@ from typing import Any
 
 import numpy as np
 
+from vgf.bench.worker import peak_memory
 from vgf.comparison import as_json, compare, read_log, read_table, tables
 from vgf.data import to_dataset
 from vgf.data.hdf5 import read_hdf5
@@ -58,7 +61,13 @@ from vgf.sweep.folder import states, summary, write_cells
 from vgf.sweep.spec import read_spec
 from vgf.sweep.worker import fail
 
-_CALLS = ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "socket.connect")
+_CALLS = ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.fork", "socket.connect")
+# What changes names, and which of its arguments may be the folder that they are relative to.
+_CHANGES = {
+    "os.link": 2, "os.mkdir": 2, "os.remove": 1, "os.rename": 2, "os.rmdir": 1, "os.symlink": 2,
+    "os.truncate": None, "shutil.rmtree": None,
+}  # fmt: skip
+_WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 MEMORY = 1 << 30
 SECONDS = 60
 CHUNK = 250
@@ -67,10 +76,14 @@ _ODD_NUMBERS = (
     "0", "-1", "1", "255", "256", "65536", "2147483648", "-9223372036854775809", "1e308", "1e999",
     "NaN", "Infinity", "0.1", "99999999999999999999", "9" * 5000,
 )  # fmt: skip
+_ODD_TEXTS = (
+    "", "none", "nan", "/", "~", "..", "../../etc/passwd", "/etc/passwd", "a:b", "\\u0000",
+    "\\u0007\\n", "\\ud800", "\ufeff", "\u202e", "x" * 5000,
+)  # fmt: skip
 _ODD_VALUES: tuple[Any, ...] = (
     None, True, False, 0, -1, 1,
     2**31, 2**63, 10**40, 1e308, float("nan"), float("inf"), 0.5, "",
-    "x", "NaN", "\ud800", "../../etc/passwd", "none", [], {}, [[]], [1, "x"], {"a": {}},
+    "x", "NaN", "\ud800", "a\0b", "../../etc/passwd", "none", [], {}, [[]], [1, "x"], {"a": {}},
     "a" * 10_000,
 )  # fmt: skip
 
@@ -101,7 +114,8 @@ def mutated(data: bytes, rng: random.Random, text: bool) -> bytes:
             return changed
     found = bytearray(data)
     for _ in range(rng.choice((1, 1, 1, 2, 4, 16))):
-        kinds = [_flip, _set, _cut, _drop, _copy, _insert, *([_number] * 3 if text else [_integer])]
+        own = [_number, _number, _string] if text else [_integer]
+        kinds = [_flip, _set, _cut, _drop, _copy, _insert, *own]
         rng.choice(kinds)(found, rng)
     return bytes(found)
 
@@ -156,6 +170,14 @@ def _number(data: bytearray, rng: random.Random) -> None:
     if spots:
         spot = rng.choice(spots)
         data[spot.start() : spot.end()] = rng.choice(_ODD_NUMBERS).encode()
+
+
+def _string(data: bytearray, rng: random.Random) -> None:
+    """What stands between quotation marks."""
+    spots = list(re.finditer(rb'"([^"\n]*)"', bytes(data[:20_000])))
+    if spots:
+        spot = rng.choice(spots)
+        data[spot.start(1) : spot.end(1)] = rng.choice(_ODD_TEXTS).encode()
 
 
 def _structure(data: bytes, rng: random.Random) -> bytes | None:
@@ -661,25 +683,37 @@ def _work(kind: str, first: int, stop: int, seed: int, folder: Path, told: int) 
     tempfile.tempdir = str(folder / "scratch")
     os.mkdir(tempfile.tempdir)
     warnings.simplefilter("ignore")
+    # what a run records of its installation is the same each time, and half of what it takes
+    importlib.metadata.version = functools.cache(importlib.metadata.version)
     sound = folder / "sound"
     sound.mkdir()
     files = [path.relative_to(sound) for path in what.make(sound)]
     what.read(sound)  # a sound file is read
     outside: list[str] = []
     system = (sys.prefix, sys.base_prefix, "/proc", "/sys", "/dev", "/usr", os.getcwd())
-    places = (str(folder), *system)
+    places = tuple(f"{place}/" for place in (folder, *system))
 
     def audit(event: str, arguments: tuple[Any, ...]) -> None:
-        if event == "open" and isinstance(arguments[0], str):
-            path = os.path.abspath(arguments[0])
-            writing = isinstance(arguments[1], str) and set(arguments[1]) & set("wax+")
-            if not path.startswith(places[:1] if writing else places):
-                outside.append(path)
+        if event == "open":
+            mode, flags = arguments[1:3]
+            writing = set(mode or "") & set("wax+") or (flags or 0) & _WRITING
+            look(arguments[:1], places[:1] if writing else places)
+        elif event in _CHANGES:
+            within = _CHANGES[event]
+            if within is None or arguments[within] == -1:
+                look(arguments[:2], places[:1])
         elif event in _CALLS:
             outside.append(event)
 
+    def look(paths: tuple[Any, ...], allowed: tuple[str, ...]) -> None:
+        for path in paths:
+            if isinstance(path, str | bytes | os.PathLike):
+                place = os.path.abspath(os.fsdecode(path))
+                if not f"{place}/".startswith(allowed):
+                    outside.append(place)
+
     sys.addaudithook(audit)
-    before = _peak()
+    before = peak_memory()
     pages = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (pages + MEMORY, pages + MEMORY))
     place = folder / "changed"
@@ -708,8 +742,4 @@ def _work(kind: str, first: int, stop: int, seed: int, folder: Path, told: int) 
             found = f"opened {outside[0]}"
             outside.clear()
         os.write(told, (json.dumps([number, found]) + "\n").encode())
-    os.write(told, (json.dumps(["peak", _peak() - before]) + "\n").encode())
-
-
-def _peak() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    os.write(told, (json.dumps(["peak", peak_memory() - before]) + "\n").encode())

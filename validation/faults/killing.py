@@ -3,9 +3,14 @@
 A run is made once to its end. Then it is made again by a process of its own, which is killed (or
 gets a signal) and continued until it is finished: its weights, episodes, metrics and transitions
 must be those of the run that nobody stopped, bit for bit, and nothing half written may be left.
-(The file of a lock may: who held it is gone, and so is the lock.) Moments are drawn from the time
-that the whole run takes. A chosen write is the k-th call by which anything becomes visible on disk:
-an `os.replace`, `os.fsync`, `os.mkdir` or unbuffered write; k is drawn from their number.
+(The file of a lock may: who held it is gone, and so is the lock.) After each stop, before the run
+goes on, every checkpoint that is there must load, and none may have gone: a run falls back to the
+one before a damaged one, and would become equal all the same. Moments are drawn from the time
+that the whole run takes. A chosen write is the k-th call by which anything on disk changes: an
+`os.replace`, `os.fsync`, `os.mkdir`, `os.unlink`, `os.rmdir` or unbuffered write; k is drawn from
+their number.
+
+`PLANTED` are mistakes that all of this must catch.
 
 Processes are forked from one that has imported everything; NumPy and torch have also read the data
 there. JAX, whose threads do not survive a fork, is only imported: each process starts it anew, and
@@ -25,9 +30,11 @@ import os
 import random
 import shutil
 import signal
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +47,7 @@ from vgf.recording.collect import Collection, collect
 from vgf.recording.formats import parse_output
 from vgf.recording.policies import parse_policy
 from vgf.runs import loop, updates
+from vgf.runs.checkpoint import checkpoint_path, list_steps, load_checkpoint
 from vgf.runs.config import (
     BackendSettings,
     EvaluationSettings,
@@ -52,6 +60,7 @@ from vgf.runs.folder import CONFIG
 from vgf.runs.loop import finished, prepare, train_together
 from vgf.spec.settings import Budget, Network, Settings
 from vgf.spec.theory import wasserstein2
+from vgf.support.errors import VGFError
 from vgf.support.interrupts import Interrupted, ending_signals, exit_status
 from vgf.support.rows import RowLog, read_rows
 
@@ -148,8 +157,6 @@ class Scenario:
             for seed, one in enumerate(self.places(place))
         }
         begun = {one for one in runs if (one / CONFIG).is_file()}
-        for one in runs.keys() - begun:
-            shutil.rmtree(one, ignore_errors=True)  # without its configuration, not yet begun
         over = {one for one in begun if finished(runs[one], one)}
         if over != runs.keys():
             said = io.StringIO()
@@ -256,7 +263,7 @@ def _waited(process: int) -> int:
     return -999
 
 
-_VISIBLE = ("replace", "fsync", "mkdir", "write")
+_VISIBLE = ("replace", "rename", "fsync", "mkdir", "unlink", "rmdir", "write")
 
 
 def _counting(at: int | None, told: int | None) -> Callable[[], None]:
@@ -325,15 +332,16 @@ def stopped(reference: Reference, number: int, seed: int, how: str) -> dict[str,
         how: "moment" or "write" (killed there), "write K" (at that one), or a signal's name.
 
     Returns:
-        "stops" (how many took effect), "at" (what the process was at in each), "wrong" (what was
-        not as it must be; empty if nothing).
+        "stops" (how many took effect), "at" (what the process was at in each), "checkpoints" (how
+        many were read after stops), "wrong" (what was not as it must be; empty if nothing).
     """
     scenario = reference.scenario
     rng = random.Random(f"{seed} {scenario.name} {scenario.backend} {how} {number}")
     place = scenario.folder / f"stopped-{os.getpid()}"
     shutil.rmtree(place, ignore_errors=True)
     (place.parent / f"{place.name}.log").unlink(missing_ok=True)
-    stops, at, wrong = 0, Counter[str](), ""
+    stops, at, wrong, read = 0, Counter[str](), "", 0
+    kept: set[Path] = set()
     for _ in range(rng.choice((1, 1, 2, MOST_STOPS))):
         if how.startswith("write"):
             at_write = int(how[5:] or rng.randint(1, reference.writes))
@@ -358,6 +366,13 @@ def stopped(reference: Reference, number: int, seed: int, how: str) -> dict[str,
                 wrong = f"status {status} after {how}"
         elif how not in SIGNALS and status != -signal.SIGKILL:
             wrong = f"status {status} after SIGKILL"
+        for one in [] if scenario.name == "generation" else scenario.places(place):
+            found, unsound = checkpoints(one)
+            read += len(list_steps(one))
+            wrong = wrong or unsound
+            gone = {path for path in kept - found if path.is_relative_to(one)}
+            wrong = wrong or (f"after a stop: {min(gone)} has gone" if gone else "")
+            kept |= found
     status = _waited(_child(scenario, place, lambda: None))
     if status:
         log = place.parent / f"{place.name}.log"
@@ -365,7 +380,24 @@ def stopped(reference: Reference, number: int, seed: int, how: str) -> dict[str,
     else:
         wrong = wrong or difference(reference.result, scenario.result(place))
     shutil.rmtree(place, ignore_errors=True)
-    return {"stops": stops, "at": at, "wrong": wrong}
+    return {"stops": stops, "at": at, "checkpoints": read, "wrong": wrong}
+
+
+def checkpoints(folder: Path) -> tuple[set[Path], str]:
+    """The checkpoints of a run that stay, and what is wrong with the first that does not load.
+
+    One whose evaluation is due may be removed after it.
+    """
+    kept, wrong = set(), ""
+    for step in list_steps(folder):
+        try:
+            _, meta = load_checkpoint(folder, step)
+        except VGFError as error:
+            wrong = wrong or f"after a stop: {error}"
+            continue
+        if not meta.extra["evaluation_due"]:
+            kept.add(checkpoint_path(folder, step))
+    return kept, wrong
 
 
 def difference(one: dict[str, Any], other: dict[str, Any]) -> str:
@@ -394,3 +426,72 @@ def scenarios(folder: Path, backends: tuple[str, ...]) -> Iterator[Scenario]:
         for name in ("offline", "online", "side by side"):
             yield Scenario(name, backend, folder / f"{name.replace(' ', '-')}-{backend}")
     yield Scenario("generation", "", folder / "generation")
+
+
+# --- mistakes that must be caught -----------------------------------------------------------------
+
+
+@contextmanager
+def _replaced(owner: Any, name: str, make: Callable[[Any], Any]) -> Iterator[None]:
+    real = getattr(owner, name)
+    setattr(owner, name, make(real))
+    try:
+        yield
+    finally:
+        setattr(owner, name, real)
+
+
+def _in_place(real: Callable[..., Any]) -> Callable[..., Any]:
+    def save(folder: Path, step: int, *rest: Any, **options: Any) -> Path:
+        place = checkpoint_path(folder, step)
+        with tempfile.TemporaryDirectory() as other:
+            made = real(Path(other), step, *rest, **options)
+            place.mkdir(parents=True, exist_ok=True)
+            for path in sorted(made.iterdir()):
+                with open(place / path.name, "wb") as file:
+                    file.write(path.read_bytes())
+                    file.flush()
+                    os.fsync(file.fileno())
+        return place
+
+    return save
+
+
+def _file_by_file(real: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda folder, step: shutil.rmtree(checkpoint_path(folder, step))
+
+
+def _from_the_start(real: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda folder, config, *rest: real(folder, config)
+
+
+def _without_moments(real: Callable[..., Any]) -> Callable[..., Any]:
+    def load(*arguments: Any) -> Any:
+        tree, meta = real(*arguments)
+        for name, array in tree["optimiser"]["critic"]["m"]["output"].items():
+            tree["optimiser"]["critic"]["m"]["output"][name] = np.zeros_like(array)
+        return tree, meta
+
+    return load
+
+
+PLANTED: dict[str, Callable[[], AbstractContextManager[None]]] = {
+    "checkpoints written in place": lambda: _replaced(loop, "save_checkpoint", _in_place),
+    "checkpoints removed file by file": lambda: _replaced(loop, "remove_checkpoint", _file_by_file),
+    "rows not cut back when continued": lambda: _replaced(loop, "RunLog", _from_the_start),
+    "an optimiser's moments not restored": lambda: _replaced(
+        loop, "load_checkpoint", _without_moments
+    ),
+}
+
+
+def planted(name: str, folder: Path, most: int = 40) -> dict[str, str]:
+    """Kill a run with a mistake at chosen writes until one shows it."""
+    with PLANTED[name]():
+        reference = Reference(Scenario("offline", "numpy", folder))
+        for number in range(most):
+            wrong = str(stopped(reference, number, 0, "write")["wrong"])
+            if wrong:
+                said = wrong.replace(f"{folder}/stopped-{os.getpid()}/", "").partition(";")[0]
+                return {"found": f"in trial {number + 1}: {said}", "wrong": ""}
+    return {"found": "nothing", "wrong": f"not caught in {most} trials"}

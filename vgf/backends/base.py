@@ -53,12 +53,15 @@ class Backend(Equations):
         dtype: "float32" or "float64".
         matmul_precision: of matrix products: "float32" (full: as precise as the dtype), "tf32" or
             "bf16" (operands rounded to bfloat16, and in torch the result too; sums in float32).
+        rounds_by_place: whether the last bits of what an agent becomes depend on its place among
+            those computed side by side, and on their number.
     """
 
     name: str
     device: str
     dtype: str
     matmul_precision: str
+    rounds_by_place: bool = False
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

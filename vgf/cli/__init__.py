@@ -50,6 +50,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
     words = list(sys.argv[1:] if argv is None else argv)
     try:
+        odd = next((word for word in words if "\0" in word), None)
+        if odd is not None:  # which no shell can give, and no path can have
+            raise VGFError(f"vgf: {odd!r} has a NUL character in it; leave it out")
         if not words or words[0] in ("-h", "--help"):
             _top().print_help()
             return 0

@@ -255,8 +255,9 @@ def _check_all(args: Any) -> int:
     """Every check of a file of them."""
     from ..checker.checking import as_json
     from ..support.files import write_atomically
+    from ..support.toml import read_toml
 
-    checks = _read_toml(args.mapping).get("check")
+    checks = read_toml(args.mapping).get("check")
     if not isinstance(checks, list) or not all(isinstance(c, dict) for c in checks):
         raise VGFError(
             f"{args.mapping}: name a function, or write a [[check]] with its target for each"
@@ -469,21 +470,9 @@ _KEYS = (
 def _mapping(path: Path | None) -> tuple[Any, str | None, dict[str, Any]]:
     """An adapter from a TOML file, what the function is checked as, and the search's settings."""
     from ..checker.adapter import Adapter
+    from ..support.toml import read_toml
 
-    return (Adapter(), None, {}) if path is None else _adapter_of(_read_toml(path), path)
-
-
-def _read_toml(path: Path) -> dict[str, Any]:
-    from ..support.extras import need
-
-    tomllib = need("tomllib" if sys.version_info >= (3, 11) else "tomli", "run")
-    if not path.is_file():
-        raise VGFError(f"{path}: no such file")
-    try:
-        found: dict[str, Any] = tomllib.loads(path.read_text())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise VGFError(f"{path}: not a TOML file: {error}") from error
-    return found
+    return (Adapter(), None, {}) if path is None else _adapter_of(read_toml(path), path)
 
 
 def _adapter_of(found: dict[str, Any], path: Path) -> tuple[Any, str | None, dict[str, Any]]:

@@ -5,7 +5,8 @@
         state.json         step, task, shapes, checksum, and what else the run needs to continue
 
 A checkpoint folder is written next to its final place under a hidden name and renamed when
-complete: whatever has a checkpoint's name is a checkpoint. Nothing is ever pickled.
+complete, and renamed before it is removed: whatever has a checkpoint's name is a checkpoint, at any
+moment. Nothing is ever pickled.
 """
 
 from __future__ import annotations
@@ -100,8 +101,12 @@ def save_checkpoint(
         with scratch_folder(place.parent) as scratch:
             fresh = scratch / "fresh"
             fresh.mkdir()
-            write_durably(fresh / ARRAYS, data)
             write_durably(fresh / SIDECAR, sidecar)
+            if _holds(place / ARRAYS, data):  # what else is stored may have changed
+                os.replace(fresh / SIDECAR, place / SIDECAR)
+                sync_folder(place)
+                return place
+            write_durably(fresh / ARRAYS, data)
             sync_folder(fresh)
             if place.exists():
                 os.replace(place, scratch / "old")
@@ -110,6 +115,27 @@ def save_checkpoint(
     except OSError as error:
         raise VGFError(f"{place}: cannot be written: {error.strerror or error}") from error
     return place
+
+
+def _holds(path: Path, data: bytes) -> bool:
+    try:
+        return path.stat().st_size == len(data) and path.read_bytes() == data
+    except OSError:
+        return False
+
+
+def remove_checkpoint(folder: Path | str, step: int) -> None:
+    """Remove a checkpoint, completely or, if the process is killed meanwhile, not at all.
+
+    Raises:
+        VGFError: it cannot be removed.
+    """
+    place = checkpoint_path(folder, step)
+    try:
+        with scratch_folder(place.parent) as scratch:
+            os.replace(place, scratch / "old")
+    except OSError as error:
+        raise VGFError(f"{place}: cannot be removed: {error.strerror or error}") from error
 
 
 def load_checkpoint(

@@ -16,7 +16,6 @@ import importlib.metadata
 import json
 import os
 import platform
-import shutil
 import subprocess
 import sys
 import time
@@ -25,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from ..support.errors import VGFError
-from ..support.files import read_json, write_atomically
+from ..support.files import read_json, scratch_folder, write_atomically
 from ..support.settings_tree import short_hash, to_dict
 from ..support.toml import read_toml
 from .config import RunConfig, save_config
@@ -82,19 +81,23 @@ def create_run_folder(
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.mkdir()
+        with scratch_folder(path.parent) as scratch:
+            fresh = scratch / path.name
+            fresh.mkdir()
+            try:
+                save_config(config, fresh / CONFIG)
+                record_environment(fresh, config, facts)
+            except VGFError as error:
+                raise VGFError(str(error).replace(str(fresh), str(path))) from error
+            if os.path.lexists(path):
+                raise FileExistsError
+            os.rename(fresh, path)  # not over one that another process has made meanwhile
     except OSError as error:
-        if path.exists():
+        if os.path.lexists(path):
             raise VGFError(
                 f"{path} exists; continue it with --resume {path}, or choose another --out"
             ) from error
         raise VGFError(f"{path}: cannot be made: {error.strerror}") from error
-    try:
-        save_config(config, path / CONFIG)
-        record_environment(path, config, facts)
-    except BaseException:
-        shutil.rmtree(path, ignore_errors=True)
-        raise
     return path
 
 

@@ -52,6 +52,7 @@ from .checkpoint import (
     latest_step,
     list_steps,
     load_checkpoint,
+    remove_checkpoint,
     save_checkpoint,
 )
 from .config import RunConfig, deciding
@@ -181,9 +182,16 @@ def train_together(
                 None
                 if folder in over
                 else _training(
-                    config, folder, folder in resume, say, prepared, pool, check_interrupt
+                    config,
+                    folder,
+                    folder in resume,
+                    say,
+                    prepared,
+                    pool,
+                    check_interrupt,
+                    f"{number} of {len(runs)}",
                 )
-                for folder, config in runs.items()
+                for number, (folder, config) in enumerate(runs.items(), 1)
             ],
         )
 
@@ -196,8 +204,12 @@ def _training(
     prepared: tuple[RunConfig, Backend, Task],
     pool: EnvironmentPool | None,
     check_interrupt: Callable[[], None],
+    place: str,
 ) -> Training:
-    """The training of one run, from start to end; see :mod:`vgf.runs.updates`."""
+    """The training of one run, from start to end; see :mod:`vgf.runs.updates`.
+
+    `place` is which it is of those computed side by side, such as "1 of 4".
+    """
     settled, backend, task = prepared
     config = dataclasses.replace(config, backend=settled.backend)
     with ExitStack() as stack:
@@ -209,7 +221,7 @@ def _training(
             config = dataclasses.replace(config, start=starting_point(config, config.seed))
         going_on = resume and latest_step(folder) is not None
         point, scaling = (
-            _continue(config, folder, backend, task, say)
+            _continue(config, folder, backend, task, say, place)
             if going_on
             else _begin(config, backend, task)
         )
@@ -238,7 +250,7 @@ def _training(
                 folder, config, point.step if resume else None, point.due, point.environment_steps
             ) as log:
                 yield from _Loop(
-                    config, folder, backend, task, scaling, log, say, pool, check_interrupt
+                    config, folder, backend, task, scaling, log, say, pool, check_interrupt, place
                 ).run(point)
         except BaseException:
             if not resume and latest_step(folder) is None and not _has_rows(folder):
@@ -337,7 +349,7 @@ def _begin(config: RunConfig, backend: Backend, task: Task) -> tuple[_Point, Sca
 
 
 def _continue(
-    config: RunConfig, folder: Path, backend: Backend, task: Task, say: Say
+    config: RunConfig, folder: Path, backend: Backend, task: Task, say: Say, place: str
 ) -> tuple[_Point, Scaling]:
     """The last checkpoint of a run that is not damaged, and its agent's scaling."""
     tree, meta = _load(config, folder, None, backend, task, say)
@@ -361,6 +373,13 @@ def _continue(
             "or start a new run with --from"
         )
     check_settings(folder, config, meta)
+    before = meta.extra.get("side_by_side", place)  # not in checkpoints of version 0.1
+    if backend.rounds_by_place and before != place:
+        say(
+            f"warning: {folder} was {before} side by side, and goes on as {place}: {backend.name} "
+            "rounds otherwise then, so its last bits will not be those of a run that went on as it "
+            "began"
+        )
     point = _Point(backend.asarray(tree), meta.step, taken, meta.extra["evaluation_due"])
     return point, Scaling.from_json(meta.extra["scaling"])
 
@@ -408,7 +427,9 @@ class _Loop:
         say: Say,
         pool: EnvironmentPool | None,
         check_interrupt: Callable[[], None],
+        place: str,
     ) -> None:
+        self.place = place
         self.config, self.folder, self.backend, self.task = config, folder, backend, task
         self.scaling, self.log, self.say = scaling, log, say
         self.pool, self.check_interrupt = pool, check_interrupt
@@ -449,10 +470,10 @@ class _Loop:
                         self.complete = dataclasses.replace(point)
                     keep = keep or self._now(point, settings.checkpoint_every)
                     if point.due and self.pool is not None:
-                        provisional = self._save(point, collector)
+                        self._save(point, collector)
                         self._evaluate(point, self.pool, bar.write)
                         if not keep:
-                            shutil.rmtree(provisional)
+                            remove_checkpoint(self.folder, point.step)
                     point.due = False
                     self.complete = dataclasses.replace(point)
                     if keep:
@@ -597,8 +618,8 @@ class _Loop:
         taken = f"  {point.environment_steps:,} steps" if point.environment_steps else ""
         write(f"{point.step:>9,} updates{taken}  {self.task.score_name}  {scores}")
 
-    def _save(self, point: _Point, collector: Collector | None) -> Path:
-        """Save a point; returns the checkpoint's folder.
+    def _save(self, point: _Point, collector: Collector | None) -> None:
+        """Save a point.
 
         Raises:
             VGFError: something in it is not finite, or it cannot be written.
@@ -611,7 +632,7 @@ class _Loop:
         with completing():
             if collector is not None:
                 collector.sync()
-            return save_checkpoint(
+            save_checkpoint(
                 self.folder,
                 point.step,
                 tree,
@@ -624,6 +645,7 @@ class _Loop:
                     "observation_dim": self.task.observation_dim,
                     "action_dim": self.task.action_dim,
                     "config": deciding(self.config),
+                    "side_by_side": self.place,
                 },
                 task=self.config.task.env or self.task.name,
                 settings=self.config.agent,

@@ -127,6 +127,7 @@ def convert(value: Any, hint: Any) -> Any:
         check(isinstance(value, hint), "of another type")
         if hint is str:
             value.encode()  # a UnicodeEncodeError is a ValueError: text that no file can hold
+            check("\0" not in value, "with a NUL character, which no path can have")
     return hint(value)
 
 
@@ -162,6 +163,8 @@ def _override(config: T, values: Mapping[str, Any], source: str, prefix: str, ro
             changes[name] = convert(value, hints[name])
         except (ValueError, OverflowError) as error:
             message = f"{source}: {key} is {value!r}; it must be {describe(hints[name])}"
+            if isinstance(value, str) and str in (hints[name], *get_args(hints[name])):
+                message = f"{message}, in UTF-8 and without a NUL character"
             raise VGFError(message) from error
     try:
         return replace(config, **changes)  # type: ignore[type-var]

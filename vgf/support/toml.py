@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ def read_toml(path: Path | str) -> dict[str, Any]:
     """Read a TOML file.
 
     Raises:
-        VGFError: a file that is missing, unreadable or not TOML; the message says where.
+        VGFError: a file that is missing, unreadable or not TOML, or a text in it with a NUL
+            character, which no path can have; the message says where.
     """
     toml = need("tomllib", "run") if sys.version_info >= (3, 11) else need("tomli", "run")
     try:
@@ -29,4 +31,20 @@ def read_toml(path: Path | str) -> dict[str, Any]:
         raise VGFError(f"{path}: not valid TOML: it is nested too deeply") from error
     except ValueError as error:  # TOMLDecodeError, and numbers of too many digits
         raise VGFError(f"{path}: not valid TOML: {error}") from error
+    for text in _texts(values):
+        if "\0" in text:
+            raise VGFError(f"{path}: {text!r} has a NUL character in it; leave it out")
     return values
+
+
+def _texts(values: dict[str, Any]) -> Iterator[str]:
+    """Every text in what a TOML file holds, keys too."""
+    rest: list[Any] = [values]
+    while rest:
+        value = rest.pop()
+        if isinstance(value, str):
+            yield value
+        elif isinstance(value, dict):
+            rest += [*value, *value.values()]
+        elif isinstance(value, list):
+            rest += value

@@ -34,6 +34,10 @@ _SLOTS = {"particles": 0, "reference_start": 1, "reference_time": 2}
 class JaxUpdates(JaxDevice):
     """The agent: updates, acting, and their random numbers."""
 
+    @property
+    def rounds_by_place(self) -> bool:  # type: ignore[override]  # it is only read
+        return bool(self.jit)
+
     @compiled("settings")
     def update(self, state, batch, settings, noise):
         return ComposedBackend.update(self, state, batch, settings, noise)
