@@ -137,6 +137,15 @@ def test_flags_under_any_name_mean_the_same(
         ({"dones": _DONE}, "dones alone, which do not say"),
         ({"terminals": _DONE, "terminated": _CUT}, "terminals and terminated, which mean the same"),
         ({"dones": _CUT, "terminals": _DONE}, "terminals and dones contradict"),
+        ({"dones": _DONE.astype("U"), "terminals": _DONE}, "dones has dtype .*must be numbers"),
+        (
+            {"dones": _DONE, "terminated": np.zeros(len(_DONE), [("a", "f4")])},
+            "terminals has dtype .*must be numbers",
+        ),
+        (
+            {"terminals": _DONE, "terminated": _DONE.astype(object)},
+            "terminated has dtype object; it must be numbers",
+        ),
     ],
 )
 def test_flags_that_contradict_are_refused(flags: dict[str, Any], words: str) -> None:

@@ -31,7 +31,7 @@ import tempfile
 import traceback
 import warnings
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -232,9 +232,12 @@ def _look(raw: Any) -> None:
     to_dataset(raw)
 
 
-def _npz(save: Callable[..., None]) -> Callable[[Path], list[Path]]:
+def _npz(
+    save: Callable[..., None], names: Mapping[str, str] | None = None
+) -> Callable[[Path], list[Path]]:
     def make(folder: Path) -> list[Path]:
-        save(folder / "data.npz", **_arrays())
+        arrays = {(names or {}).get(key, key): array for key, array in _arrays().items()}
+        save(folder / "data.npz", **arrays)
         return [folder / "data.npz"]
 
     return make
@@ -585,7 +588,9 @@ KINDS = {
     "preset in a file": Kind(_preset, lambda folder: resolve({}, folder / "mine.toml")),
     "npz": Kind(_npz(np.savez), lambda f: _look(read_npz(f / "data.npz")), _data_again),
     "npz, compressed": Kind(
-        _npz(np.savez_compressed), lambda f: _look(read_npz(f / "data.npz")), _data_again
+        _npz(np.savez_compressed, {"terminals": "terminated", "timeouts": "truncations"}),
+        lambda f: _look(read_npz(f / "data.npz")),
+        _data_again,
     ),
     "npz, mapped": Kind(
         _npz(np.savez), lambda f: _look(read_npz(f / "data.npz", MAPPED)), _data_again

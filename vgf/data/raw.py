@@ -247,7 +247,9 @@ def _named(
     for key, others in SYNONYMS.items():
         names = [name for name in (key, *others) if name in fields]
         for name in names[1:]:
-            if not _equal(fields[names[0]], fields.pop(name)):
+            one, other = (_numbers(fields, of, source) for of in (names[0], name))
+            del fields[name]
+            if one.shape != other.shape or (one != other).any():
                 raise VGFError(
                     f"{source} has {names[0]} and {name}, which mean the same and differ; keep one"
                 )
@@ -267,7 +269,8 @@ def _told_apart(fields: dict[str, Any], said: str, source: str) -> list[tuple[st
     Raises:
         VGFError: nothing says which of the two, or a flag contradicts it.
     """
-    dones = np.asarray(fields.pop("dones"))
+    dones = _numbers(fields, "dones", source)
+    del fields["dones"]
     other = next((key for key in ("terminals", "timeouts", "masks") if key in fields), None)
     if other is None:
         raise VGFError(
@@ -277,7 +280,7 @@ def _told_apart(fields: dict[str, Any], said: str, source: str) -> list[tuple[st
     if other == "masks":
         fields["terminals"] = dones
         return [("terminals", said)]
-    flag = np.asarray(fields[other])
+    flag = _numbers(fields, other, source)
     if flag.shape != dones.shape or (other == "terminals" and ((flag != 0) & (dones == 0)).any()):
         raise VGFError(f"{source}: {other} and {said} contradict each other; keep one")
     missing = "timeouts" if other == "terminals" else "terminals"
@@ -287,8 +290,16 @@ def _told_apart(fields: dict[str, Any], said: str, source: str) -> list[tuple[st
     return [(missing, f"{said} without {other}")]
 
 
-def _equal(one: Any, other: Any) -> bool:
-    return np.shape(one) == np.shape(other) and bool(np.all(np.asarray(one) == np.asarray(other)))
+def _numbers(fields: Mapping[str, Any], name: str, source: str) -> Array:
+    """A flag that is to be compared with another.
+
+    Raises:
+        VGFError: it is not of numbers.
+    """
+    array = np.asarray(fields[name])
+    if array.dtype.kind not in "biuf":
+        raise VGFError(f"{source}: {name} has dtype {array.dtype}; it must be numbers")
+    return array
 
 
 def no_ends(raw: RawData) -> tuple[str, ...]:
