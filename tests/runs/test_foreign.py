@@ -5,6 +5,7 @@ import itertools
 import json
 import os
 import pickle
+import re
 import sys
 import types
 
@@ -408,6 +409,15 @@ def test_the_hub_in_and_out(checkpoint, tmp_path, monkeypatch):
         export_run(run, "hf://theirs/agent")
     with pytest.raises(VGFError, match="names no repository"):
         import_run("hf://me", tmp_path / "none")
+    (tmp_path / "theirs.py").write_text("raise SystemExit('it ran')")
+    config = tmp_path / "hub" / "me" / "agent" / "config.toml"
+    text, count = re.subn(
+        'method = "[a-z]*"', f'method = "{tmp_path}/theirs.py:M"', config.read_text()
+    )
+    assert count == 1
+    config.write_text(text)
+    with pytest.raises(VGFError, match=r"hf://me/agent: its config.toml names code, .*M"):
+        import_run("hf://me/agent", tmp_path / "none")
 
 
 def test_layer_norm_but_for_the_last_layer():

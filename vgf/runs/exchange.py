@@ -29,6 +29,7 @@ from ..spec.types import Params
 from ..support.errors import VGFError
 from ..support.extras import need
 from ..support.files import make_folder, read_json, write_atomically
+from ..support.toml import read_toml
 from .agent import load_agent
 from .checkpoint import flatten, load_checkpoint, save_checkpoint, unflatten
 from .config import EvaluationSettings, RunConfig, TaskSettings, TrainSettings, save_config
@@ -91,6 +92,8 @@ def import_run(
     with tempfile.TemporaryDirectory() as scratch:
         path = fetched(place, Path(scratch))
         if path.is_dir() and (path / ARRAYS).exists():
+            if place.startswith(HUB):
+                _check_no_code(path / CONFIG, place)
             tree, facts, config = _exported(path)
             if env is not None:
                 config = replace(config, task=replace(config.task, env=env))
@@ -119,6 +122,26 @@ _EXTRA = (
     "observation_dim",
     "action_dim",
 )
+
+
+def _check_no_code(path: Path, place: str) -> None:
+    """Check that a downloaded agent's settings name no code, such as a method's, to be imported.
+
+    Raises:
+        VGFError: they do.
+    """
+    rest = [read_toml(path).get("agent")]
+    while rest:
+        value = rest.pop()
+        if isinstance(value, dict):
+            rest += value.values()
+        elif isinstance(value, list):
+            rest += value
+        elif isinstance(value, str) and ":" in value:
+            raise VGFError(
+                f"{place}: its {path.name} names code, {value!r}, which a download may not have "
+                "run; read that code, and then import the repository from a folder of your own"
+            )
 
 
 def _exported(path: Path) -> tuple[Params, dict[str, Any], RunConfig]:
