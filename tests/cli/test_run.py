@@ -552,6 +552,22 @@ def test_a_nul_is_refused_wherever_it_comes_from(
         override(RunConfig(), {"out": "a\0b"}, "here")
 
 
+def test_a_library_that_cannot_be_loaded_is_named(
+    refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(name: str) -> Callable[..., None]:
+        def load(*words: str) -> None:
+            raise ImportError("libx.so: failed to map segment\nfrom shared object", name=name)
+
+        return load
+
+    monkeypatch.setattr(cli.importlib, "import_module", fails("PIL"))
+    assert "loaded: libx.so: failed to map segment from shared object" in refused("backends")
+    monkeypatch.setattr(cli.importlib, "import_module", fails("vgf.runs"))
+    with pytest.raises(ImportError):  # a fault of this package
+        cli.main(["backends"])
+
+
 def test_places_that_cannot_be_made(
     data: Path, tmp_path: Path, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

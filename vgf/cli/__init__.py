@@ -83,6 +83,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except MemoryError:
         complain("error: out of memory; use smaller data or networks, or a machine with more")
         return 2
+    except ImportError as error:  # a library that is there and cannot be loaded
+        if str(error.name).partition(".")[0] == "vgf":
+            raise
+        reason = " ".join(str(error).split())
+        complain(
+            f"error: a library cannot be loaded: {reason}; install it again, or give it memory"
+        )
+        return 2
     except BrokenPipeError:  # the reader of a pipe went away; there is nobody left to write to
         _drop_output()
         return 1
