@@ -76,6 +76,14 @@ def test_hdf5_links_within_the_file_are_read(tmp_path: Path, h5py: Any) -> None:
     assert read_hdf5(path).arrays["rewards"].tolist() == list(range(ROWS))
 
 
+def test_hdf5_elements_of_varying_length_are_not_read(tmp_path: Path, h5py: Any) -> None:
+    path = write(h5py, tmp_path / "data.hdf5", arrays(rewards=None) | {"infos": ["any", "text"]})
+    with h5py.File(path, "a") as file:
+        file.create_dataset("rewards", (ROWS,), h5py.vlen_dtype(np.float32))
+    with pytest.raises(VGFError, match="rewards has elements of varying length, not numbers"):
+        read_hdf5(path)
+
+
 def test_what_a_file_declares_must_be_stored_and_fit(
     tmp_path: Path, h5py: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -28,7 +28,7 @@ def read_hdf5(path: str | Path) -> RawData:
 
     Raises:
         VGFError: no such file, not a complete HDF5 file, one whose contents are in other files
-            (:func:`check_contained`), or arrays that do not fit into memory.
+            (:func:`check_contained`), or arrays that do not fit into memory, or are not of numbers.
     """
     h5py = need("h5py", "d4rl")
     path = Path(path)
@@ -36,6 +36,9 @@ def read_hdf5(path: str | Path) -> RawData:
         check_contained(file, path)
         is_array = {key: isinstance(file.get(key), h5py.Dataset) for key in file}
         wanted = [key for key in NAMES if is_array.get(key)]
+        for key in wanted:  # whose elements may be of any size, however little is stored
+            if file[key].dtype.hasobject:
+                raise VGFError(f"{path}: {key} has elements of varying length, not numbers")
         check_fits(sum(file[key].nbytes for key in wanted), str(path))
         arrays = {key: np.asarray(file[key][()]) for key in wanted}
     found = tuple(key if there else f"{key} (no array)" for key, there in is_array.items())
