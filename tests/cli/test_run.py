@@ -552,6 +552,11 @@ def test_a_nul_is_refused_wherever_it_comes_from(
         override(RunConfig(), {"out": "a\0b"}, "here")
 
 
+def test_what_is_not_printable_is_spelled_out(capsys: pytest.CaptureFixture[str]) -> None:
+    cli.complain("error: a\x1b[31mb\ud800\u202e é\nnext")
+    assert capsys.readouterr().err == "error: a\\x1b[31mb\\ud800\\u202e é\nnext\n"
+
+
 def test_a_library_that_cannot_be_loaded_is_named(
     refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,7 +14,7 @@ need("gymnasium")
 
 from validation.faults import misbehaving
 from vgf.benchmarks.tasks import Task
-from vgf.environments.pool import EnvironmentFault
+from vgf.environments.pool import EnvironmentFault, tried
 from vgf.recording.collect import Collection, collect
 from vgf.recording.formats import parse_output
 from vgf.recording.policies import parse_policy
@@ -69,6 +69,24 @@ def test_a_fault_is_named(kind: str, capsys: pytest.CaptureFixture[str]) -> None
 @pytest.mark.parametrize("kind", misbehaving.KINDS)
 def test_a_fault_in_a_process_is_named(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
     check_kind(kind, 2, capsys)
+
+
+class _Odd(BaseException):
+    def __str__(self) -> str:
+        raise ValueError
+
+
+def test_whatever_is_raised_is_a_fault() -> None:
+    def raising(error: BaseException) -> Any:
+        def call() -> None:
+            raise error
+
+        return tried(call)
+
+    assert raising(_Odd()).reason.startswith("raised _Odd: its message cannot be read (test_mis")
+    assert raising(GeneratorExit("a\nb")).reason.startswith("raised GeneratorExit: a b (test_mis")
+    with pytest.raises(KeyboardInterrupt):  # Ctrl-C
+        raising(KeyboardInterrupt())
 
 
 def check_recording(kind: str, place: Path, workers: int) -> None:

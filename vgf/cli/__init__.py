@@ -108,9 +108,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def complain(line: str) -> None:
-    """Print a line on standard error, unless that is gone."""
+    """Print a line on standard error, unless that is gone.
+
+    What a file or an environment made part of it does not reach the terminal as a command to it.
+    """
+    shown = (
+        one if one.isprintable() or one == "\n" else one.encode("unicode_escape").decode()
+        for one in line
+    )
     with contextlib.suppress(OSError):
-        print(line, file=sys.stderr, flush=True)
+        print("".join(shown), file=sys.stderr, flush=True)
 
 
 def _drop_output() -> None:

@@ -601,9 +601,15 @@ def tried(call: Callable[..., Any], *arguments: Any) -> Any:
         return Failure(str(error), whole=True)
     except StopRunError:
         raise
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
+        # in a process of its own, which hears no signals, nobody else can have raised it
+        if isinstance(error, KeyboardInterrupt) and multiprocessing.parent_process() is None:
+            raise
         at = traceback.extract_tb(error.__traceback__)[-1]
-        text = " ".join(str(error).split())[:300]
+        try:
+            text = " ".join(str(error).split())[:300]
+        except Exception:
+            text = "its message cannot be read"
         place = f"{os.path.basename(at.filename)}, line {at.lineno}"
         return Failure(f"raised {type(error).__name__}{f': {text}' if text else ''} ({place})")
 
