@@ -35,7 +35,7 @@ class JaxUpdates(JaxDevice):
     """The agent: updates, acting, and their random numbers."""
 
     @property
-    def rounds_by_place(self) -> bool:  # type: ignore[override]  # it is only read
+    def rounds_by_place(self) -> bool:
         return bool(self.jit)
 
     @compiled("settings")
