@@ -7,7 +7,8 @@ Each code, in a process of its own, makes an agent of its own, moves its network
 so that none is 0, trains it by its own `update` on made-up transitions, saves it by its own
 `save_agent`, and acts on random states with noise that its own random keys give. The checkpoint is
 read by `vgf.runs.foreign`, and this package acts with that noise, in JAX in float32.
-What would refute the claim: an action that differs by more than 2e-5.
+What would refute the claim: an action that differs by more than 2e-5. At bc44a67, BPTT of
+zhouzypaul/qgf calls a function that it does not have, the rest of its sampler; it is given one here.
 
 Each agent's row is kept in the folder that VGF_VALIDATION_RUNS names (runs/imports): a run that was
 stopped goes on there.
@@ -60,6 +61,14 @@ o, d, b = 5, 3, 4
 rng = np.random.default_rng(0)
 s = rng.standard_normal((b, o)).astype(np.float32)
 kind = getattr(module, case["agent"])
+def rest_of_sampler(self, observations, a, start):
+    n = self.config["denoise_steps"]
+    for i in range(n):
+        v = self.policy(observations, a, jnp.full(a.shape[:1], i / n))
+        a = jnp.where((i >= start)[:, None], a + v / n, a)
+    return a
+if case["agent"] == "BPTTAgent" and not hasattr(kind, "_bc_flow_from"):
+    kind._bc_flow_from = rest_of_sampler  # their code calls it and does not have it
 one = case["style"] == "qam"  # its example is one row, the others' a batch
 agent = kind.create(
     0, jnp.asarray(s[0] if one else s), jnp.zeros(d if one else (b, d), jnp.float32), config)
@@ -209,7 +218,7 @@ CASES = (
                 1,
             ),
             (
-                "BPTT",
+                "BPTT, with the function that it lacks",
                 "agents.bptt",
                 "BPTTAgent",
                 BPTT(weight=0.7),
