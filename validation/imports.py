@@ -8,7 +8,7 @@ so that none is 0, trains it by its own `update` on made-up transitions, saves i
 `save_agent`, and acts on random states with noise that its own random keys give. The checkpoint is
 read by `vgf.runs.foreign`, and this package acts with that noise, in JAX in float32.
 What would refute the claim: an action that differs by more than 2e-5. At bc44a67, BPTT of
-zhouzypaul/qgf calls a function that it does not have, the rest of its sampler; it is given one here.
+zhouzypaul/qgf calls a function that it does not have, the rest of its sampler; it is given one.
 
 Each agent's row is kept in the folder that VGF_VALIDATION_RUNS names (runs/imports): a run that was
 stopped goes on there.
