@@ -31,7 +31,7 @@ import tempfile
 import traceback
 import warnings
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -71,6 +71,7 @@ _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 MEMORY = 1 << 30
 SECONDS = 60
 CHUNK = 250
+SOUND = "sound"
 SMALL = Settings(critic=Network((3,)), reference=Network((3,)), particles=2)
 _ODD_NUMBERS = (
     "0", "-1", "1", "255", "256", "65536", "2147483648", "-9223372036854775809", "1e308", "1e999",
@@ -466,8 +467,19 @@ def _table(folder: Path) -> list[Path]:
     return sorted(folder.glob("table.*"))
 
 
+def _changed(paths: Iterable[Path]) -> list[Path]:
+    """Those that are not as the sound ones in the folder beside; all, if that one is read."""
+    found = []
+    for path in sorted(paths):
+        sound = path.parent.parent / SOUND / path.name
+        same = sound.exists() and sound.read_bytes() == path.read_bytes()
+        if not same or path == sound:
+            found.append(path)
+    return found
+
+
 def _read_tables(folder: Path) -> None:
-    for path in sorted(folder.glob("table.*")):
+    for path in _changed(folder.glob("table.*")):
         found = compare(read_table(path), resamples=5, figures=False)
         tables(found), as_json(found)
 
@@ -560,7 +572,8 @@ def _imported(place: Path, **options: Any) -> None:
 
 
 def _read_foreign(folder: Path) -> None:
-    for path in sorted(folder.glob("params_*")):
+    parameters = list(folder.glob("params_*"))
+    for path in _changed(parameters) or parameters:  # if their flags are changed, both
         _imported(path, flags=folder / "flags.json")
 
 
@@ -690,7 +703,7 @@ def _work(kind: str, first: int, stop: int, seed: int, folder: Path, told: int) 
     warnings.simplefilter("ignore")
     # what a run records of its installation is the same each time, and half of what it takes
     importlib.metadata.version = functools.cache(importlib.metadata.version)
-    sound = folder / "sound"
+    sound = folder / SOUND
     sound.mkdir()
     files = [path.relative_to(sound) for path in what.make(sound)]
     what.read(sound)  # a sound file is read
