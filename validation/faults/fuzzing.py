@@ -45,7 +45,7 @@ from vgf.data.hdf5 import read_hdf5
 from vgf.data.inspect import inspect
 from vgf.data.npz import MAPPED, read_npz
 from vgf.data.replay import TransitionFile, read_transitions
-from vgf.runs import agent, reading, report
+from vgf.runs import agent, config, reading, report
 from vgf.runs.checkpoint import _digest, check_checkpoint, load_checkpoint, save_checkpoint
 from vgf.runs.config import RunConfig, save_config
 from vgf.runs.exchange import export_run, import_run
@@ -701,8 +701,9 @@ def _work(kind: str, first: int, stop: int, seed: int, folder: Path, told: int) 
     tempfile.tempdir = str(folder / "scratch")
     os.mkdir(tempfile.tempdir)
     warnings.simplefilter("ignore")
-    # what a run records of its installation is the same each time, and half of what it takes
+    # what is the same each time, and half of what it takes: of the installation, of defaults
     importlib.metadata.version = functools.cache(importlib.metadata.version)
+    config.demo_agent = functools.cache(config.demo_agent)
     sound = folder / SOUND
     sound.mkdir()
     files = [path.relative_to(sound) for path in what.make(sound)]
