@@ -22,6 +22,7 @@ from ..backends import get_backend, missing_packages
 from ..spec.optimiser import tree_map
 from ..support.errors import VGFError
 from ..testing.compare import named_leaves
+from .code import filled
 from .draws import GENERATORS, Draws, numpy_generator
 from .subjects import STEP_FROM_SCORE, Linear, Subject, choices
 
@@ -586,7 +587,7 @@ def _collect(function: Any, used: set[str], depth: int) -> None:
     for code in codes:
         codes += [c for c in code.co_consts if hasattr(c, "co_names")]
     names = {name for code in codes for name in code.co_names}
-    cells = [c.cell_contents for c in function.__closure__ or () if _filled(c)]
+    cells = [c.cell_contents for c in function.__closure__ or () if filled(c)]
     for value in [function.__globals__.get(name) for name in names] + cells:
         package = (getattr(value, "__module__", "") or "").partition(".")[0]
         if inspect.ismodule(value):
@@ -597,14 +598,6 @@ def _collect(function: Any, used: set[str], depth: int) -> None:
             _collect(value, used, depth + 1)
     for name in names & {"torch", "jax"}:  # imported inside the function
         used.add(name)
-
-
-def _filled(cell: Any) -> bool:
-    try:
-        cell.cell_contents  # noqa: B018
-    except ValueError:
-        return False
-    return True
 
 
 # --- binding -------------------------------------------------------------------------------------

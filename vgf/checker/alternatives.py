@@ -132,48 +132,48 @@ def _(b: Any, original: Any, a: Any) -> Any:
 
 
 def _scaled(name: str, says: str, factor: Any) -> None:
-    """The bandwidth times a factor of N, with its floor after that."""
+    """The median times a factor of N and d, with the floor after that."""
 
     def replacement(b: Any, original: Any, a: Any) -> Any:
-        n = a.shape[-2]
-        median = np.median(all_distances(b, a), axis=-1)
-        return floored(b, factor(n) * median / (2 * math.log(n + 1)))
+        return floored(b, factor(*a.shape[-2:]) * np.median(all_distances(b, a), axis=-1))
 
     alternative(name, "bandwidth_squared", says)(replacement)
 
 
 _scaled(
-    "bandwidth without the two", "your sigma^2 is median / log(N + 1), without the 2", lambda n: 2.0
+    "bandwidth without the two",
+    "your sigma^2 is median / log(N + 1), without the 2",
+    lambda n, d: 1 / math.log(n + 1),
 )
 _scaled(
     "kernel and its gradient without the two",
     "your kernel is exp(-d^2 / sigma^2), without the 2 of 2 sigma^2",
-    lambda n: 0.5,
+    lambda n, d: 1 / (4 * math.log(n + 1)),
 )
 _scaled(
     "bandwidth without the logarithm",
-    "your bandwidth lacks the log(N + 1)",
-    lambda n: math.log(n + 1),
+    "your sigma^2 is half the median: it lacks the log(N + 1)",
+    lambda n, d: 1 / 2,
 )
 _scaled(
     "bandwidth is the median",
     "your sigma^2 is the median, not divided by 2 log(N + 1)",
-    lambda n: 2 * math.log(n + 1),
+    lambda n, d: 1.0,
 )
 _scaled(
     "logarithm to the base 2",
     "your bandwidth takes the logarithm to the base 2",
-    lambda n: math.log(2),
+    lambda n, d: 1 / (2 * math.log2(n + 1)),
 )
 _scaled(
     "logarithm to the base 10",
     "your bandwidth takes the logarithm to the base 10",
-    lambda n: math.log(10),
+    lambda n, d: 1 / (2 * math.log10(n + 1)),
 )
 _scaled(
     "log N plus one",
     "your bandwidth divides by log(N) + 1, not by log(N + 1)",
-    lambda n: math.log(n + 1) / (math.log(n) + 1),
+    lambda n, d: 1 / (2 * (math.log(n) + 1)),
 )
 
 
@@ -200,7 +200,7 @@ def _(b: Any, original: Any, a: Any) -> Any:
     return np.ones(a.shape[:-2])
 
 
-for _small in (1e-3, 1e-4, 1e-5, 1e-6, 1e-8, 1e-10):
+for _small in (1.0, 0.1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8, 1e-10, 1e-16, 1e-24):
 
     @alternative(
         f"floor of {_small:g}",
@@ -209,6 +209,9 @@ for _small in (1e-3, 1e-4, 1e-5, 1e-6, 1e-8, 1e-10):
     )
     def _(b: Any, original: Any, small: float = _small) -> Any:
         return small
+
+
+for _small in (1e-3, 1e-4, 1e-5, 1e-6, 1e-8, 1e-10):
 
     @alternative(
         f"{_small:g} added to the bandwidth", "bandwidth_squared", f"you add {_small:g} to sigma^2"
@@ -350,6 +353,16 @@ def _(b: Any, original: Any, a: Any, sigma_squared: Any) -> Any:
     return (a - np.mean(a, axis=-2, keepdims=True)) / sigma_squared[..., None, None]
 
 
+def _pair(a: Any, distances: Any, place: int) -> tuple[Any, Any, Any]:
+    """The pair (p, q) whose distance has a place in their order: where p and q are, a_p - a_q."""
+    n = a.shape[-2]
+    order = np.argsort(distances.reshape(*a.shape[:-2], n * n), axis=-1, kind="stable")
+    p, q = np.divmod(order[..., place], n)
+    at_p, at_q = ((np.arange(n) == i[..., None])[..., None] for i in (p, q))
+    away = np.sum(a * at_p, axis=-2) - np.sum(a * at_q, axis=-2)
+    return at_p, at_q, away[..., None, :]
+
+
 @alternative(
     "both arguments and the bandwidth differentiated",
     "repulsion",
@@ -360,13 +373,10 @@ def _(b: Any, original: Any, a: Any, sigma_squared: Any) -> Any:
     distances = b.squared_distances(a, a)
     k = np.exp(-distances / (2 * sigma_squared[..., None, None]))
     weight = np.sum(k * distances, axis=(-2, -1)) / (2 * sigma_squared**2)
-    order = np.argsort(distances.reshape(*a.shape[:-2], n * n), axis=-1, kind="stable")
     slope = np.zeros_like(a)
     for middle in ((n * n - 1) // 2, n * n // 2):  # the pair's both ends move its distance
-        p, q = np.divmod(order[..., middle], n)
-        at_p, at_q = ((np.arange(n) == i[..., None])[..., None] for i in (p, q))
-        pair = np.sum(a * at_p, axis=-2) - np.sum(a * at_q, axis=-2)
-        slope = slope + (at_p * 1.0 - at_q * 1.0) * pair[..., None, :] / (2 * math.log(n + 1))
+        at_p, at_q, away = _pair(a, distances, middle)
+        slope = slope + (at_p * 1.0 - at_q * 1.0) * away / (2 * math.log(n + 1))
     free = (sigma_squared > 1e-12)[..., None, None]
     return 2 * original(a, sigma_squared) - np.where(free, weight[..., None, None] * slope / n, 0.0)
 
@@ -683,7 +693,7 @@ def _(b: Any, original: Any) -> Any:
     return 1e-5
 
 
-for _small in (1e-3, 1e-8, 1e-12, 0.0):
+for _small in (1e-3, 1e-4, 1e-7, 1e-8, 1e-10, 1e-12, 0.0):
 
     @alternative(
         f"LayerNorm epsilon {_small:g}",
@@ -870,7 +880,7 @@ _flow_matching(
 
 
 def _sampler(name: str, says: str, walk: Any) -> None:
-    """Another walk from noise to action: walk(v, x0, K, clip) with v(x, t)."""
+    """Another walk from noise to action: walk(v, x0, K, clip) with v(x, t), see `_euler`."""
 
     def replacement(
         b: Any,
@@ -1409,7 +1419,7 @@ _adam(
     "your Adam ascends: it adds the step",
     lambda o, p, g, s, lr: _with_state(o(p, g, s, -lr), o(p, g, s, lr)),
 )
-for _small in (1e-5, 1e-6, 1e-7, 1e-4, 1e-3, 1e-10, 0.0):
+for _small in (1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-9, 1e-10, 1e-12, 1e-16, 0.0):
     _adam(
         f"Adam's epsilon {_small:g}",
         f"your Adam's epsilon is {_small:g}, not 1e-8",

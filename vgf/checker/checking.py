@@ -24,7 +24,7 @@ from ..testing.variants import Variant
 from .adapter import Adapter, Arrays, Reading, bind, guess_frameworks, parameters_of
 from .code import Lines, in_words, numbers_in, says_somewhere
 from .diagnosis import EXTREME, Finding, diagnose, explains, finite, is_variant
-from .gradients import compare_gradients
+from .gradients import compare_gradients, more_ordinary
 from .modules import NetworkCall
 from .subjects import CHOICES, SIZES, Sizes, Subject, choices, find_subject
 from .trial import (
@@ -225,7 +225,7 @@ def check_function(
     trial = _most_telling(pilot.trials, pilot.dtypes[0], seed)
     lines = Lines(function)
     outcomes: list[Outcome] = []
-    tried, notes = [], list(pilot.notes)
+    notes = list(pilot.notes)
     for kind in pilot.dtypes:
         these = _try_all(trial, kind, examples, seed, numbers, lines, first=kind == pilot.dtypes[0])
         if kind == "float64" and tolerance == "cancellation":
@@ -236,13 +236,15 @@ def check_function(
                     "something inside computes in float32, and the results of float64 are judged "
                     "as float32's (--tolerance strict rejects that)"
                 )
-        tried.append(_tally(kind, these))
         outcomes += these
     findings = [*_random(trial, outcomes), *_drawn_otherwise(trial, outcomes)]
     findings += _in_place(outcomes)
     if not findings and all(o.agrees for o in outcomes):
+        outcomes += more_ordinary(trial, outcomes, seed)
+    if not findings and all(o.agrees for o in outcomes):
         own, more = compare_gradients(trial, outcomes)
         findings, notes = [*findings, *own], [*notes, *more]
+    tried = [_tally(kind, [o for o in outcomes if o.dtype == kind]) for kind in pilot.dtypes]
     notes += _unseen(trial, outcomes, function)
     wrong = [o for o in outcomes if not o.agrees]
     if unreached := lines.unreached():

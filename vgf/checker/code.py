@@ -50,7 +50,7 @@ def own_functions(function: Any) -> list[Any]:
         owner = getattr(value, "__self__", None)
         others = [plain.__globals__.get(name) for name in names]
         others += [getattr(type(owner), name, None) for name in names] if owner is not None else []
-        others += [cell.cell_contents for cell in plain.__closure__ or () if _filled(cell)]
+        others += [cell.cell_contents for cell in plain.__closure__ or () if filled(cell)]
         for other in others:
             if callable(other) and getattr(other, "__module__", None) == plain.__module__:
                 visit(other, depth + 1)
@@ -59,7 +59,8 @@ def own_functions(function: Any) -> list[Any]:
     return list(found.values())
 
 
-def _filled(cell: Any) -> bool:
+def filled(cell: Any) -> bool:
+    """Whether a cell of a closure holds a value yet."""
     try:
         cell.cell_contents  # noqa: B018
     except ValueError:

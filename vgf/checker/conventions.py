@@ -11,20 +11,24 @@ import numpy as np
 from ..spec.kernel import SIGMA_SQUARED_MIN
 from ..spec.networks import hidden_layers
 from ..spec.optimiser import tree_map
-from ..testing.variants import all_distances, floored
-from .alternatives import _attraction, _flow_matching, _sampler, _statistic, alternative
+from ..testing.variants import VARIANTS, all_distances, normalised
+from .alternatives import (
+    _attraction,
+    _budget,
+    _euler,
+    _flow_matching,
+    _huber,
+    _loss,
+    _pair,
+    _phi,
+    _sampler,
+    _scaled,
+    _statistic,
+    _target,
+    alternative,
+)
 
 # --- bandwidth -----------------------------------------------------------------------------------
-
-
-@alternative(
-    "log of the dimensions",
-    "bandwidth_squared",
-    "your bandwidth divides by log(d + 1), not by log(N + 1)",
-)
-def _(b: Any, original: Any, a: Any) -> Any:
-    median = np.median(all_distances(b, a), axis=-1)
-    return floored(b, median / (2 * math.log(a.shape[-1] + 1)))
 
 
 def _upper(x: Any, n: int) -> Any:
@@ -76,65 +80,50 @@ def _median_above_zero(x: Any) -> Any:
             return np.nanmedian(np.where(x > 0, x, np.nan), axis=-1)
 
 
-def _rescaled(name: str, says: str, factor: Any) -> None:
-    def replacement(b: Any, original: Any, a: Any) -> Any:
-        n, d = a.shape[-2:]
-        return floored(b, np.median(all_distances(b, a), axis=-1) * factor(n, d))
-
-    alternative(name, "bandwidth_squared", says)(replacement)
-
-
-_rescaled(
-    "bandwidth of log N, without the two",
-    "your sigma^2 is median / log N: no 2, and log N for log(N + 1)",
-    lambda n, d: 1 / math.log(max(n, 2)),
-)
-_rescaled(
-    "bandwidth by d",
-    "your bandwidth divides by the dimensions too",
-    lambda n, d: 1 / (2 * d * math.log(n + 1)),
-)
-_rescaled(
-    "half the median", "your sigma^2 is half the median, without the log(N + 1)", lambda n, d: 0.5
-)
-_rescaled("median by N", "your sigma^2 is median / N", lambda n, d: 1 / n)
-_rescaled(
-    "log of N squared",
-    "your bandwidth divides by 2 log(N^2 + 1)",
-    lambda n, d: 1 / (2 * math.log(n * n + 1)),
-)
-_rescaled(
-    "log(N) plus the two left out",
-    "your sigma^2 is median / (log(N) + 1)",
-    lambda n, d: 1 / (math.log(n) + 1),
-)
-_rescaled(
-    "bandwidth quartered",
-    "your sigma^2 is a quarter of what it should be",
-    lambda n, d: 1 / (8 * math.log(n + 1)),
-)
-_rescaled(
-    "bandwidth four times",
-    "your sigma^2 is four times what it should be",
-    lambda n, d: 2 / math.log(n + 1),
-)
-for _floor in (1e-2, 1e-1, 1.0, 1e-7, 1e-16, 1e-24):
-
-    @alternative(
-        f"floor of {_floor:g}",
-        "SIGMA_SQUARED_MIN",
-        f"your sigma^2 has a floor of {_floor:g}, not of 1e-12",
-    )
-    def _(b: Any, original: Any, floor: float = _floor) -> Any:
-        return floor
-
-
 @alternative(
     "floor on the median", "bandwidth_squared", "your floor of 1e-12 is the median's, not sigma^2's"
 )
 def _(b: Any, original: Any, a: Any) -> Any:
     median = np.maximum(np.median(all_distances(b, a), axis=-1), 1e-12)
     return median / (2 * math.log(a.shape[-2] + 1))
+
+
+_scaled(
+    "log of the dimensions",
+    "your bandwidth divides by log(d + 1), not by log(N + 1)",
+    lambda n, d: 1 / (2 * math.log(d + 1)),
+)
+_scaled(
+    "bandwidth of log N, without the two",
+    "your sigma^2 is median / log N: no 2, and log N for log(N + 1)",
+    lambda n, d: 1 / math.log(max(n, 2)),
+)
+_scaled(
+    "bandwidth by d",
+    "your bandwidth divides by the dimensions too",
+    lambda n, d: 1 / (2 * d * math.log(n + 1)),
+)
+_scaled("median by N", "your sigma^2 is median / N", lambda n, d: 1 / n)
+_scaled(
+    "log of N squared",
+    "your bandwidth divides by 2 log(N^2 + 1)",
+    lambda n, d: 1 / (2 * math.log(n * n + 1)),
+)
+_scaled(
+    "log(N) plus the two left out",
+    "your sigma^2 is median / (log(N) + 1)",
+    lambda n, d: 1 / (math.log(n) + 1),
+)
+_scaled(
+    "bandwidth quartered",
+    "your sigma^2 is a quarter of what it should be",
+    lambda n, d: 1 / (8 * math.log(n + 1)),
+)
+_scaled(
+    "bandwidth four times",
+    "your sigma^2 is four times what it should be",
+    lambda n, d: 2 / math.log(n + 1),
+)
 
 
 # --- kernel --------------------------------------------------------------------------------------
@@ -249,8 +238,8 @@ def _rows_of(b: Any, a: Any, bandwidth: Any) -> Any:
     return np.sum(b.rbf_kernel(a, a, s), axis=-1, keepdims=True)
 
 
-def _terms(name: str, says: str, change: Any) -> None:
-    """phi from its two terms, with N, alpha (or 1), the kernel's row sums, a and g."""
+def _by_rows(name: str, says: str, change: Any) -> None:
+    """phi from its two terms, N and the kernel's row sums."""
 
     def replacement(
         b: Any,
@@ -262,65 +251,60 @@ def _terms(name: str, says: str, change: Any) -> None:
         *rest: Any,
     ) -> Any:
         t, r = _attraction(b, original, a, g, temperature, (bandwidth, *rest))
-        alpha = 1.0 if temperature is None else temperature
-        return change(t, r, a.shape[-2], alpha, _rows_of(b, a, bandwidth), g)
+        return change(t, r, a.shape[-2], _rows_of(b, a, bandwidth))
 
     alternative(name, "phi", says)(replacement)
 
 
-_terms(
+_by_rows(
     "score's rows sum to one",
     "your score's term is divided by sum_j k, as a softmax's, and not by N",
-    lambda t, r, n, alpha, k, g: n * t / k + r,
+    lambda t, r, n, k: n * t / k + r,
 )
-_terms(
+_by_rows(
     "score's rows sum to one, over N",
     "your score's kernel is made to sum to one over j, and then divided by N",
-    lambda t, r, n, alpha, k, g: t / k + r,
+    lambda t, r, n, k: t / k + r,
 )
-_terms(
+_by_rows(
     "phi divided by the kernel's sum",
     "your phi is divided by sum_j k, and not by N",
-    lambda t, r, n, alpha, k, g: n * (t + r) / k,
+    lambda t, r, n, k: n * (t + r) / k,
 )
-_terms(
+_by_rows(
     "repulsion's rows sum to one",
     "your repulsion is divided by sum_j k, and not by N",
-    lambda t, r, n, alpha, k, g: t + n * r / k,
+    lambda t, r, n, k: t + n * r / k,
 )
-_terms(
+
+
+_phi(
     "temperature's root",
     "your score is divided by the root of the temperature",
-    lambda t, r, n, alpha, k, g: t * math.sqrt(alpha) + r,
+    lambda t, r, n, g, alpha: t * math.sqrt(alpha) + r,
 )
-_terms(
-    "temperature multiplies both terms' balance",
-    "your temperature multiplies the repulsion as well as dividing the score",
-    lambda t, r, n, alpha, k, g: t + alpha * r,
-)
-_terms(
+_phi(
     "repulsion's 1/N twice",
     "your repulsion is divided by N twice",
-    lambda t, r, n, alpha, k, g: t + r / n,
+    lambda t, r, n, g, alpha: t + r / n,
 )
-_terms(
+_phi(
     "attraction's 1/N twice",
     "your score's term is divided by N twice",
-    lambda t, r, n, alpha, k, g: t / n + r,
+    lambda t, r, n, g, alpha: t / n + r,
 )
-_terms(
+_phi(
     "own score added",
     "your phi adds the particle's own score once more",
-    lambda t, r, n, alpha, k, g: t + r + g / alpha,
+    lambda t, r, n, g, alpha: t + r + g / alpha,
 )
-_terms(
+_phi(
     "phi of unit length",
     "your phi is scaled to length 1, each particle's by itself",
-    lambda t, r, n, alpha, k, g: (
+    lambda t, r, n, g, alpha: (
         (t + r) / np.maximum(np.linalg.norm(t + r, axis=-1, keepdims=True), 1e-300)
     ),
 )
-_terms("entropy term only", "your phi leaves the score out", lambda t, r, n, alpha, k, g: r + 0 * t)
 
 
 @alternative("scores of unit length", "phi", "your scores are scaled to length 1 before the kernel")
@@ -372,14 +356,11 @@ def _(b: Any, original: Any, a: Any, velocity: Any, *rest: Any) -> Any:
     return original(a, velocity / np.where(norm > 0, norm, 1.0), *rest)
 
 
-@alternative("step without its size", "flow_step", "your step leaves out the step size")
-def _(b: Any, original: Any, a: Any, velocity: Any, state: Any, budget: Any) -> Any:
-    return original(a, velocity, state, dataclasses.replace(budget, step_size=1.0))
-
-
-@alternative("velocity added twice", "flow_step", "your step is twice as long")
-def _(b: Any, original: Any, a: Any, velocity: Any, state: Any, budget: Any) -> Any:
-    return original(a, velocity, state, dataclasses.replace(budget, step_size=2 * budget.step_size))
+_budget(
+    "velocity added twice",
+    "your step is twice as long",
+    step_size=lambda budget: 2 * budget.step_size,
+)
 
 
 @alternative("projected on the ball", "project", "you project on the unit ball, not on the box")
@@ -502,34 +483,13 @@ def _(b: Any, original: Any, params: Any, x: Any, activation: str = "relu") -> A
     return x @ params["output"]["kernel"] + params["output"]["bias"]
 
 
-def _normalised(name: str, says: str, epsilon: Any, ddof: int = 0) -> None:
-    def replacement(b: Any, original: Any, x: Any) -> Any:
-        centred = x - np.mean(x, axis=-1, keepdims=True)
-        n = x.shape[-1]
-        variance = np.sum(centred**2, axis=-1, keepdims=True) / max(n - ddof, 1)
-        return centred / np.sqrt(variance + epsilon)
-
-    alternative(name, "_normalise", says)(replacement)
-
-
-_normalised(
-    "variance by n - 1",
-    "your LayerNorm divides its variance by n - 1 (torch.var's default)",
-    1e-6,
-    1,
-)
-_normalised(
+@alternative(
     "variance by n - 1, epsilon 1e-5",
+    "_normalise",
     "your LayerNorm divides its variance by n - 1 and adds 1e-5",
-    1e-5,
-    1,
 )
-for _epsilon in (1e-4, 1e-7, 1e-10):
-    _normalised(
-        f"LayerNorm epsilon {_epsilon:g}",
-        f"your LayerNorm's epsilon is {_epsilon:g}, not 1e-6",
-        _epsilon,
-    )
+def _(b: Any, original: Any, x: Any) -> Any:
+    return normalised(x, 1e-5, lost=1)
 
 
 # --- reference -----------------------------------------------------------------------------------
@@ -562,7 +522,7 @@ for _times in (10, 100, 999, 1000):
     _sampler(
         f"sampler's time times {_times}",
         f"your sampler gives the network {_times} t, not t",
-        lambda v, x, k, clip, c=_times: clip(_walk(lambda y, t: v(y, c * t), x, k)),
+        lambda v, x, k, clip, c=_times: clip(_euler(v, x, k, lambda i: c * i / k)),
     )
 _flow_matching(
     "time left out",
@@ -585,12 +545,6 @@ _flow_matching(
     lambda x0, a, t: ((1 - t) * x0 + t * a, a - x0, t),
     lambda e, w: (np.mean(w * e**2) / 2, w * e / e.size),
 )
-
-
-def _walk(v: Any, x: Any, k: int) -> Any:
-    for i in range(k):
-        x = x + v(x, i / k) / k
-    return x
 
 
 def _gaussian(name: str, says: str, change: Any, edge: float = 1 - 2.0**-20) -> None:
@@ -640,52 +594,6 @@ for _edge in (1e-2, 1e-3, 1e-4, 1e-5, 1e-7, 1e-8):
 # --- critic --------------------------------------------------------------------------------------
 
 
-def _target(name: str, says: str, change: Any) -> None:
-    """The target from its parts: change(r, mask, discount, value of the next particles)."""
-
-    def replacement(
-        b: Any,
-        original: Any,
-        q: Any,
-        r: Any,
-        mask: Any,
-        discount: float,
-        how: str = "min",
-        particles: str = "mean",
-        *rest: Any,
-    ) -> Any:
-        value = original(q, 0 * r, np.ones_like(r), 1.0, how, particles, *rest)
-        return change(r, mask.astype(value.dtype), discount, value)
-
-    alternative(name, "td_target", says)(replacement)
-
-
-_target("mask left out", "your target leaves out the mask", lambda r, m, g, v: r + g * v)
-_target("discount left out", "your target leaves out the discount", lambda r, m, g, v: r + m * v)
-_target("discount squared", "your target discounts twice", lambda r, m, g, v: r + g * g * m * v)
-_target(
-    "reward where done only",
-    "your target takes the reward only where the task is done",
-    lambda r, m, g, v: (1 - m) * r + g * m * v,
-)
-_target("bootstrap left out", "your target is the reward alone", lambda r, m, g, v: r + 0 * v)
-_target(
-    "targets averaged over the batch",
-    "your target mixes the states of the batch by broadcasting",
-    lambda r, m, g, v: r + g * m * np.mean(v),
-)
-_target(
-    "reward scaled by one minus discount",
-    "your reward is multiplied by 1 - discount",
-    lambda r, m, g, v: (1 - g) * r + g * m * v,
-)
-_target(
-    "value not below zero",
-    "your bootstrap value is cut at 0",
-    lambda r, m, g, v: r + g * m * np.maximum(v, 0),
-)
-
-
 @alternative(
     "first two of the ensemble", "aggregate", "your ensemble counts its first two members only"
 )
@@ -693,61 +601,43 @@ def _(b: Any, original: Any, q: Any, *rest: Any) -> Any:
     return original(q[:2], *rest)
 
 
-@alternative("first of the ensemble", "aggregate", "your ensemble counts its first member only")
-def _(b: Any, original: Any, q: Any, *rest: Any) -> Any:
-    return original(q[:1], *rest)
+_target(
+    "discount squared",
+    "your target discounts twice",
+    lambda o, q, r, m, c, how, ps: o(q, r, m, c * c, how, ps),
+)
+_target(
+    "reward where done only",
+    "your target takes the reward only where the task is done",
+    lambda o, q, r, m, c, how, ps: o(q, (1 - m) * r, m, c, how, ps),
+)
+_target(
+    "reward scaled by one minus discount",
+    "your reward is multiplied by 1 - discount",
+    lambda o, q, r, m, c, how, ps: o(q, (1 - c) * r, m, c, how, ps),
+)
+_target(
+    "value not below zero",
+    "your bootstrap value is cut at 0",
+    lambda o, q, r, m, c, how, ps: (
+        r + c * m * np.maximum(o(q, 0 * r, np.ones_like(r), 1.0, how, ps), 0)
+    ),
+)
+_loss(
+    "Huber's loss, doubled",
+    "your loss is twice Huber's (smooth L1), not the square",
+    lambda o, q, y, loss, t: np.mean(np.sum(2 * _huber(y - q), 0)),
+)
+_loss(
+    "log-cosh",
+    "your loss is log cosh, not the square",
+    lambda o, q, y, loss, t: np.mean(np.sum(np.logaddexp(y - q, q - y) - math.log(2), 0)),
+)
 
 
 @alternative("median of the ensemble", "aggregate", "your ensemble takes the median")
 def _(b: Any, original: Any, q: Any, *rest: Any) -> Any:
     return np.median(q, axis=0)
-
-
-@alternative(
-    "mean over the ensemble", "critic_loss", "your loss is the mean over the ensemble, not the sum"
-)
-def _(b: Any, original: Any, q: Any, *rest: Any) -> Any:
-    return original(q, *rest) / len(q)
-
-
-@alternative("half the critic's loss", "critic_loss", "your loss is half the square")
-def _(b: Any, original: Any, *args: Any) -> Any:
-    return original(*args) / 2
-
-
-def _critic_loss(name: str, says: str, value: Any) -> None:
-    """The critic's loss with another function of x = y - Q."""
-
-    def replacement(
-        b: Any,
-        original: Any,
-        q: Any,
-        y: Any,
-        loss: str = "squared",
-        expectile: float = 0.9,
-        *rest: Any,
-    ) -> Any:
-        return np.mean(np.sum(value(y - q, expectile), axis=0))
-
-    alternative(name, "critic_loss", says)(replacement)
-
-
-_critic_loss(
-    "expectile on the other side",
-    "your expectile weighs the wrong side: tau where Q is above y",
-    lambda x, t: np.where(x > 0, 1 - t, t) * x**2,
-)
-_critic_loss(
-    "Huber's loss, doubled",
-    "your loss is twice Huber's (smooth L1), not the square",
-    lambda x, t: np.where(np.abs(x) < 1, x**2, 2 * np.abs(x) - 1),
-)
-_critic_loss(
-    "log-cosh",
-    "your loss is log cosh, not the square",
-    lambda x, t: np.logaddexp(x, -x) - math.log(2),
-)
-_critic_loss("root mean square", "your loss is |y - Q|, not the square", lambda x, t: np.abs(x))
 
 
 # --- baselines -----------------------------------------------------------------------------------
@@ -800,11 +690,6 @@ _weights(
     "baseline of the batch",
     "your baseline is the mean over the batch",
     lambda q, own, t, m: _bounded(q - own.mean(), t, m),
-)
-_weights(
-    "temperature multiplies the advantage",
-    "your weights multiply by beta, and should divide",
-    lambda q, own, t, m: _bounded((q - own.mean(-1)) * t * t, t, m),
 )
 _weights(
     "exponent clipped at the maximum",
@@ -959,7 +844,7 @@ _policy(
 # --- optimiser and selection ---------------------------------------------------------------------
 
 
-def _adam(name: str, says: str, step: Any) -> None:
+def _adam_step(name: str, says: str, step: Any) -> None:
     """Adam with another step: step(theta, m, v, g, t, learning rate) on new moments."""
 
     def replacement(
@@ -995,43 +880,37 @@ def _v(v: Any, t: int) -> Any:
     return v / (1 - 0.999**t)
 
 
-_adam(
+_adam_step(
     "first moment not corrected",
     "your Adam corrects the second moment only",
     lambda p, m, v, g, t, lr: p - lr * m / (np.sqrt(_v(v, t)) + 1e-8),
 )
-_adam(
+_adam_step(
     "second moment not corrected",
     "your Adam corrects the first moment only",
     lambda p, m, v, g, t, lr: p - lr * _m(m, t) / (np.sqrt(v) + 1e-8),
 )
-_adam(
+_adam_step(
     "epsilon before the correction",
     "your Adam adds its epsilon before the correction (epsilon-hat)",
     lambda p, m, v, g, t, lr: (
         p - lr * math.sqrt(1 - 0.999**t) / (1 - 0.9**t) * m / (np.sqrt(v) + 1e-8)
     ),
 )
-_adam(
+_adam_step(
     "root left out",
     "your Adam leaves out the root of the second moment",
     lambda p, m, v, g, t, lr: p - lr * _m(m, t) / (_v(v, t) + 1e-8),
 )
 for _decay in (1e-4, 1e-3, 1e-2, 0.1):
-    _adam(
+    _adam_step(
         f"weight decay {_decay:g}",
         f"your Adam decays the weights by {_decay:g} (AdamW)",
         lambda p, m, v, g, t, lr, w=_decay: (
             p * (1 - lr * w) - lr * _m(m, t) / (np.sqrt(_v(v, t)) + 1e-8)
         ),
     )
-for _eps in (1e-9, 1e-12, 1e-16):
-    _adam(
-        f"Adam's epsilon {_eps:g}",
-        f"your Adam's epsilon is {_eps:g}, not 1e-8",
-        lambda p, m, v, g, t, lr, e=_eps: p - lr * _m(m, t) / (np.sqrt(_v(v, t)) + e),
-    )
-_adam(
+_adam_step(
     "Nesterov's Adam",
     "your Adam is Nesterov's (NAdam)",
     lambda p, m, v, g, t, lr: (
@@ -1083,20 +962,6 @@ _norm_of(
     lambda k: not k.startswith("norm"),
 )
 _norm_of("norm of the biases", "your norm is the biases' only", lambda k: k == "bias")
-
-
-@alternative("worst of the particles", "select", "you pick the worst particle: argmin for argmax")
-def _(b: Any, original: Any, a: Any, q: Any, *rest: Any) -> Any:
-    return original(a, -q, *rest)
-
-
-@alternative(
-    "softmax times the temperature", "select", "your softmax multiplies by the temperature"
-)
-def _(
-    b: Any, original: Any, a: Any, q: Any, u: Any, rule: str = "best", temperature: float = 1.0
-) -> Any:
-    return original(a, q, u, rule, 1 / temperature)
 
 
 @alternative(
@@ -1154,34 +1019,12 @@ def _(
     return np.mean((b.normalise_rows(f) - b.normalise_rows(g)) ** 2)
 
 
-@alternative("score of the sum", "action_gradient", "your score is of the critics' sum")
-def _(b: Any, original: Any, params: Any, s: Any, a: Any, how: str = "mean", *rest: Any) -> Any:
-    members = len(params["output"]["bias"])
-    return original(params, s, a, "mean", *rest) * members
-
-
 @alternative("score's sign, of the critic", "action_gradient", "your score descends the critic")
 def _(b: Any, original: Any, *args: Any) -> Any:
     return -original(*args)
 
 
-@alternative(
-    "score of unit length", "action_gradient", "your score is scaled to length 1 (norm + 1e-8)"
-)
-def _(b: Any, original: Any, *args: Any) -> Any:
-    g = original(*args)
-    return g / (np.linalg.norm(g, axis=-1, keepdims=True) + 1e-8)
-
-
 # --- seen in code of others ----------------------------------------------------------------------
-
-
-def _lower_median(b: Any, original: Any, a: Any) -> Any:
-    """torch.median: the lower of the two middle values."""
-    n = a.shape[-2]
-    return floored(
-        b, np.sort(all_distances(b, a), -1)[..., (n * n - 1) // 2] / (2 * math.log(n + 1))
-    )
 
 
 @alternative(
@@ -1201,22 +1044,16 @@ def _(
 ) -> Any:
     if bandwidth is not None:
         return original(a, g, temperature, bandwidth, *rest)
-    n, lead = a.shape[-2], a.shape[:-2]
-    s = _lower_median(b, None, a)
+    n = a.shape[-2]
+    s = VARIANTS["lower median"].replacement(b, None, a)
     k = b.rbf_kernel(a, a, s)
     attraction = k @ g / n
     if temperature is None:
         return attraction
     distances = b.squared_distances(a, a)
     weight = np.sum(k * distances, axis=(-2, -1)) / (2 * s**2)
-    flat = distances.reshape(*lead, n * n)
-    place = np.argsort(flat, axis=-1, kind="stable")[..., (n * n - 1) // 2]
-    p, q = np.divmod(place, n)
-    pair = np.take_along_axis(a, p[..., None, None], -2) - np.take_along_axis(
-        a, q[..., None, None], -2
-    )
-    is_p = (np.arange(n) == p[..., None])[..., None]
-    slope = np.where((s > SIGMA_SQUARED_MIN)[..., None, None], is_p * pair, 0.0) / math.log(n + 1)
+    at_p, _, away = _pair(a, distances, (n * n - 1) // 2)
+    slope = np.where((s > SIGMA_SQUARED_MIN)[..., None, None], at_p * away, 0.0) / math.log(n + 1)
     return attraction / temperature + b.repulsion(a, s) - weight[..., None, None] * slope / n
 
 

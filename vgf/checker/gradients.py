@@ -7,15 +7,16 @@ of them), it is differentiated by its own framework and compared with the specif
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from ..support.objects import short_error
 from ..testing.compare import named_leaves
 from ..testing.equations import EQUATIONS
 from .diagnosis import EXTREME, Finding
-from .trial import SPECIFICATION, Outcome, Trial
+from .trial import SPECIFICATION, Outcome, Trial, draw_many
 
 # Losses, the functions that give their gradients, and whose parameters those are of.
 GRADIENTS = {
@@ -26,25 +27,47 @@ GRADIENTS = {
     "value_loss": "value_gradient",
 }
 _TRIED = 4
+# Inputs drawn beside those of the search where it has none that are away from ties.
+_DRAWN = 300
 # Where the slope of a clip or of a ReLU is a convention.
 _TIES = {*EXTREME, "bounds", "ends"}
+
+
+def has_gradient(trial: Trial) -> bool:
+    """Whether theirs is a loss that its framework can differentiate."""
+    return trial.subject.name in GRADIENTS and trial.arrays.name != "numpy"
+
+
+def more_ordinary(trial: Trial, outcomes: Sequence[Outcome], seed: int) -> list[Outcome]:
+    """Inputs away from edges and ties, tried beside those of the search where that has none."""
+    if not has_gradient(trial) or trial.reading.single or _ordinary(outcomes):
+        return []
+    found: list[Outcome] = []
+    for arguments, chosen in draw_many(trial.subject, _DRAWN, seed + 2, trial.sizes):
+        if not _tied(chosen):
+            found.append(trial.run(arguments, chosen, outcomes[0].dtype))
+            if not found[-1].agrees or _ordinary(found):
+                break
+    return found
 
 
 def compare_gradients(trial: Trial, outcomes: Sequence[Outcome]) -> tuple[list[Finding], list[str]]:
     """What is wrong with the gradient of a loss that agrees, and what is to be known of it."""
     name = trial.subject.name
-    if name not in GRADIENTS or trial.arrays.name == "numpy" or trial.reading.single:
+    if not has_gradient(trial):
         return [], []
+    if trial.reading.single:
+        return [], ["its gradient was not compared, as it is called for one state at a time"]
     pairs, also = [], set[str]()
     for o in _ordinary(outcomes)[:_TRIED]:
         try:
             found = trial.caller.gradients(o.named, o.dtype)
-        except Exception:  # what cannot be differentiated says nothing of its value
-            return [], []
+        except Exception as error:  # what cannot be differentiated says nothing of its value
+            return [], [f"its gradient was not compared: {short_error(error)}"]
         if found is None:
             return [], ["it runs without gradients, so none was compared"]
         if "params" not in found:
-            return [], []
+            return [], ["its gradient was not compared, as it is given no parameters"]
         also |= {
             key
             for key, tree in found.items()
@@ -53,7 +76,7 @@ def compare_gradients(trial: Trial, outcomes: Sequence[Outcome]) -> tuple[list[F
         expected = EQUATIONS[GRADIENTS[name]].run(SPECIFICATION, *o.arguments)[1]
         pairs.append((o, found["params"], expected))
     if not pairs:
-        return [], []
+        return [], ["its gradient was not compared: no input was away from edges and ties"]
     wrong = [leaf for o, got, want in pairs for leaf in _different(got, want, o.dtype)]
     notes = []
     if also:
@@ -84,10 +107,14 @@ def _ordinary(outcomes: Sequence[Outcome]) -> list[Outcome]:
         o
         for o in outcomes
         if o.agrees
-        and not any(str(value) in _TIES for value in o.chosen.values())
+        and not _tied(o.chosen)
         and float(np.max(np.abs(np.asarray(o.expected)), initial=0.0)) < 1e4
     ]
     return sorted(kept, key=lambda o: (o.dtype != "float64", -float(o.chosen.get("B", 0))))
+
+
+def _tied(chosen: Mapping[str, Any]) -> bool:
+    return any(str(value) in _TIES for value in chosen.values())
 
 
 def _different(got: Any, want: Any, dtype: str) -> list[str]:

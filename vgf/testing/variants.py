@@ -244,10 +244,12 @@ def _(b: Any, original: Any, params: Any, x: Any, activation: str) -> Any:
     return original(_renamed(params, "norm", "post"), x, activation)
 
 
-def _normalised(
+def normalised(
     x: Any, epsilon: float, scale: Any = 1.0, offset: Any = 0.0, *, lost: int = 0
 ) -> Any:
-    """LayerNorm's normalisation; torch's backend has the scale and the offset done with it."""
+    """LayerNorm's normalisation, `lost` fewer in its variance's count; torch's backend has the
+    scale and the offset done with it.
+    """
     centred = x - x.mean(-1)[..., None]
     variance = (centred**2).sum(-1)[..., None] / (x.shape[-1] - lost)
     return scale * centred / (variance + epsilon) ** 0.5 + offset
@@ -260,14 +262,14 @@ def _normalised(
     "layer_norm",
 )
 def _(b: Any, original: Any, x: Any, *affine: Any) -> Any:
-    return _normalised(x, 1e-5, *affine)
+    return normalised(x, 1e-5, *affine)
 
 
 @variant(
     "LayerNorm with N - 1", "_normalise", "your LayerNorm's variance divides by N - 1", "layer_norm"
 )
 def _(b: Any, original: Any, x: Any, *affine: Any) -> Any:
-    return _normalised(x, 1e-6, *affine, lost=1)
+    return normalised(x, 1e-6, *affine, lost=1)
 
 
 @variant(
