@@ -9,7 +9,10 @@ from test_checker import phi
 
 pytest.importorskip("hypothesis")
 
+from vgf.checker.gradients import tied
 from vgf.checker.loading import load_checked
+from vgf.checker.subjects import find_subject
+from vgf.checker.trial import draw_many
 from vgf.cli.check import main
 from vgf.support.errors import VGFError
 from vgf.testing import Adapter, assert_matches, check_function
@@ -241,6 +244,39 @@ def test_the_gradient_of_a_loss_that_agrees_is_compared_too():
     result = check_function(policy, "policy_loss", Adapter(closures=closures), examples=40)
     assert result.agrees, str(result)
     assert "its gradient also reaches critic" in str(result)
+
+
+def test_a_gradient_is_compared_where_the_search_met_ties_only():
+    torch = pytest.importorskip("torch")
+    subject = find_subject("flow_matching_loss")
+    seed = next(s for s in range(50) if tied(draw_many(subject, 1, s)[0][1]))
+
+    def right(velocity, obs, actions, noise, t):
+        v = velocity(obs, torch.lerp(noise, actions, t), t)
+        return (v - (actions - noise)).square().mean()
+
+    def detached(velocity, obs, actions, noise, t):
+        v = velocity(obs, torch.lerp(noise, actions, t), t).detach()
+        return (v - (actions - noise)).square().mean()
+
+    given = {"examples": 1, "seed": seed, "dtype": "float64"}
+    result = check_function(right, "flow_matching_loss", **given)
+    assert result.agrees, str(result)
+    assert "its gradient of params is the specification's, on" in str(result)
+    result = check_function(detached, "flow_matching_loss", **given)
+    assert [f.kind for f in result.findings] == ["gradient"], str(result)
+
+
+def test_why_no_gradient_was_compared_is_said():
+    torch = pytest.importorskip("torch")
+
+    @torch.no_grad()
+    def loss(velocity, obs, actions, noise, t):
+        v = velocity(obs, torch.lerp(noise, actions, t), t)
+        return (v - (actions - noise)).square().mean()
+
+    result = check_function(loss, "flow_matching_loss", examples=10, dtype="float64")
+    assert "it runs without gradients, so none was compared" in str(result)
 
 
 def test_suggestions_are_written_and_run(tmp_path, capsys, monkeypatch):

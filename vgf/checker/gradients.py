@@ -44,7 +44,7 @@ def more_ordinary(trial: Trial, outcomes: Sequence[Outcome], seed: int) -> list[
         return []
     found: list[Outcome] = []
     for arguments, chosen in draw_many(trial.subject, _DRAWN, seed + 2, trial.sizes):
-        if not _tied(chosen):
+        if not tied(chosen):
             found.append(trial.run(arguments, chosen, outcomes[0].dtype))
             if not found[-1].agrees or _ordinary(found):
                 break
@@ -107,13 +107,14 @@ def _ordinary(outcomes: Sequence[Outcome]) -> list[Outcome]:
         o
         for o in outcomes
         if o.agrees
-        and not _tied(o.chosen)
+        and not tied(o.chosen)
         and float(np.max(np.abs(np.asarray(o.expected)), initial=0.0)) < 1e4
     ]
     return sorted(kept, key=lambda o: (o.dtype != "float64", -float(o.chosen.get("B", 0))))
 
 
-def _tied(chosen: Mapping[str, Any]) -> bool:
+def tied(chosen: Mapping[str, Any]) -> bool:
+    """Whether an input may lie on an edge or a tie, by what was chosen for it."""
     return any(str(value) in _TIES for value in chosen.values())
 
 
