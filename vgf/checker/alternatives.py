@@ -579,6 +579,19 @@ def _(b: Any, original: Any, a: Any, velocity: Any, state: Any, budget: Any) -> 
 
 
 @alternative(
+    "moments of the velocity",
+    "flow_step",
+    "your Adam's first moment is the velocity's, where the specification's is of its negative, "
+    "the gradient that Adam descends (--arg m=\"-state['m']\", if that is meant)",
+)
+def _(b: Any, original: Any, a: Any, velocity: Any, state: Any, budget: Any) -> Any:
+    if state is None:
+        return original(a, velocity, state, budget)
+    moved, new = original(a, velocity, {**state, "m": -state["m"]}, budget)
+    return moved, {**new, "m": -new["m"]}
+
+
+@alternative(
     "clipped after the step", "flow_step", "you clip the movement, and should clip the velocity"
 )
 def _(b: Any, original: Any, a: Any, velocity: Any, state: Any, budget: Any) -> Any:
