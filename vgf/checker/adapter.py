@@ -13,7 +13,7 @@ import functools
 import inspect
 import operator
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -1054,6 +1054,15 @@ class Caller:
     def slow(self) -> bool:
         """Whether a call takes milliseconds: JAX, one operation at a time."""
         return self.arrays.name == "jax" and self.eager
+
+    @contextlib.contextmanager
+    def afresh(self) -> Iterator[None]:
+        """Run theirs itself meanwhile, and nothing that was compiled of it before."""
+        before, self._compiled = self._compiled, {}
+        try:
+            yield
+        finally:
+            self._compiled = before
 
     def __call__(self, named: Mapping[str, Any], dtype: str) -> Any:
         """The result for drawn arguments; :attr:`changed` names what was changed in place."""
