@@ -923,7 +923,7 @@ def _by_alias(plain: str, subject: Subject, taken: set[str]) -> list[Source]:
             options.append(Source("closure", kind))
     for table in (own, _ALIASES):
         for ours, names in table.items():
-            if plain not in names:
+            if not _spellings(plain) & set(names):
                 continue
             expression = Expression(ours)
             roots = {name.partition(".")[0] for name in expression.names}
@@ -940,6 +940,12 @@ def _by_alias(plain: str, subject: Subject, taken: set[str]) -> list[Source]:
     if not options and plain in _CLOSURE_NAMES["score"] and "g" in subject.parameters:
         options.append(Source("ours", Expression("g")))
     return options[:3]
+
+
+def _spellings(plain: str) -> set[str]:
+    """A name, and what it is in the singular or the plural."""
+    words = {plain, f"{plain}s"}
+    return words | {plain.removesuffix("s")} if len(plain) > 2 else words
 
 
 def _combinations(candidates: Mapping[str, list[Source]]) -> list[dict[str, Source]]:

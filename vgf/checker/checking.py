@@ -313,26 +313,35 @@ def _sizes(given: Mapping[str, int], numbers: Sequence[float]) -> Sizes:
 
 
 def _fitting(function: NetworkCall, subject: Subject, sizes: Sizes, seed: int) -> Sizes:
-    """The number of critics, and the place of LayerNorm, that a class of networks has.
+    """The number of critics, the place of LayerNorm and the widths that a class of networks has.
 
     Raises:
         VGFError: its layers are others than the specification's whichever they are.
     """
     members = dict.fromkeys((*sizes.members, 1, 2, 3, 4, 10))
     fault: Exception | None = None
-    for norm, count in itertools.product((None, "before", "inner"), members):
+    norms = (None, "before", "inner")
+    for count, own_widths, norm in itertools.product(members, (False, True), norms):
         own = dataclasses.replace(sizes.held(E=count), norms=(norm,))
-        arguments, _ = draw_many(subject, 1, seed, own)[0]
-        named = subject.named(arguments)
-        data = [named[name] for name in subject.axes if name in named]
+        params, data = _network_and_data(subject, own, seed)
         try:
-            function.fit(named["params"], data)
+            if own_widths:
+                own = dataclasses.replace(own, hidden=function.hidden(params, data) or None)
+                params, data = _network_and_data(subject, own, seed)
+            function.fit(params, data)
         except VGFError as error:
             fault = fault or error
             continue
         return own
     assert fault is not None
     raise fault
+
+
+def _network_and_data(subject: Subject, sizes: Sizes, seed: int) -> tuple[Any, list[Any]]:
+    """The parameters of a network, and the arrays that it is called with."""
+    arguments, _ = draw_many(subject, 1, seed, sizes)[0]
+    named = subject.named(arguments)
+    return named["params"], [named[name] for name in subject.axes if name in named]
 
 
 def _effort(trial: Trial, dtype: str, examples: int | None, first: bool) -> int:

@@ -14,7 +14,7 @@ from ..support.objects import short_error
 from .layers import natural, places_of, shapes_of
 
 # Sizes that an argument of the class may name: those of one input.
-SIZES = ("B", "N", "d", "o", "E", "hidden", "layers")
+SIZES = ("B", "N", "d", "o", "E", "in", "out", "hidden", "layers")
 
 
 def is_torch(found: Any) -> bool:
@@ -77,6 +77,23 @@ class NetworkCall:
             else:
                 self._variables(params, arrays, {})
 
+    def hidden(self, params: Any, arrays: list[Any]) -> tuple[int, ...]:
+        """The widths of the hidden layers that the class has whatever ours are."""
+        given = self._arguments(params, {}, [np.asarray(x, np.float32) for x in arrays])
+        module = _made(self.cls, given, self.label)
+        if self.framework == "torch":
+            outputs = [int(p.shape[0]) for p in module.parameters() if p.ndim == 2]
+        else:
+            import jax
+
+            tree = jax.eval_shape(lambda: module.init(jax.random.PRNGKey(0), *arrays))["params"]
+            flat = jax.tree_util.tree_flatten_with_path(tree)[0]
+            named = [(".".join(str(getattr(k, "key", k)) for k in path), x) for path, x in flat]
+            named.sort(key=lambda item: natural(item[0]))
+            outputs = [int(x.shape[-1]) for name, x in named if name.endswith("kernel")]
+        members = 1 if self.framework == "jax" else int(given.get("E", 1))
+        return tuple(outputs[: len(outputs) // members][:-1])
+
     def _arguments(self, params: Any, named: Mapping[str, Any], args: Any) -> dict[str, Any]:
         from .adapter import Expression
 
@@ -90,11 +107,14 @@ class NetworkCall:
         first = arrays[0] if arrays else np.zeros((1, 1))
         sizes["o"], sizes["B"] = int(np.shape(first)[-1]), int(np.shape(first)[0])
         inputs = int(np.shape(kernels[0])[-2])
+        sizes |= {"in": inputs, "out": widths[-1]}
         if "E" in sizes and len(arrays) > 1:  # critics: their inputs are (s, a)
             sizes["d"] = inputs - sizes["o"]
         found = {}
         for name, value in self.construct.items():
-            if isinstance(value, str) and any(size in value for size in SIZES):
+            if isinstance(value, str) and value in sizes:  # "in" alone is no expression
+                value = sizes[value]
+            elif isinstance(value, str) and any(size in value for size in SIZES):
                 expression = Expression(value)
                 if expression.names and expression.names <= set(sizes):
                     value = expression(sizes)

@@ -413,11 +413,13 @@ class Sizes:
         shapes: (B, N, d), each tried as often as the others.
         members: E, of ensembles of critics.
         norms: where networks have LayerNorm: of None, "before", "after", "inner"; () is all.
+        hidden: the widths of networks' hidden layers, where those of one's own are given.
     """
 
     shapes: tuple[tuple[int, int, int], ...] = (*SHAPES, *LARGE)
     members: tuple[int, ...] = MEMBERS
     norms: tuple[str | None, ...] = ()
+    hidden: tuple[int, ...] | None = None
 
     def held(self, **fixed: int) -> Sizes:
         """The same with B, N, d or E held at a value."""
@@ -428,7 +430,8 @@ class Sizes:
                 for shape in shapes:
                     shape[place[name]] = value
         kept = tuple(dict.fromkeys((s[0], s[1], s[2]) for s in shapes))
-        return Sizes(kept, (fixed["E"],) if "E" in fixed else self.members, self.norms)
+        members = (fixed["E"],) if "E" in fixed else self.members
+        return dataclasses.replace(self, shapes=kept, members=members)
 
     def __str__(self) -> str:
         texts = []
@@ -478,6 +481,9 @@ class NamedMaker(Maker):
         # what has no LayerNorm in agents may have one where only one place is tried
         where = None if len(self.given.norms) == 1 else layer_norm
         return super().network(inputs, outputs, members, where, activation)
+
+    def hidden(self, where: str | None) -> tuple[int, ...]:
+        return super().hidden(where) if self.given.hidden is None else self.given.hidden
 
     def sizes(self) -> tuple[int, int, int]:
         b, n, d = self._one_of("sizes", self.given.shapes)

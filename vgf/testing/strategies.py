@@ -136,6 +136,12 @@ class Maker:
             return self.rng.choice([-1.0, 1.0], shape)
         return self.rng.uniform(-1, 1, shape)
 
+    def hidden(self, where: str | None) -> tuple[int, ...]:
+        """The widths of a network's hidden layers, with LayerNorm at a place."""
+        # LayerNorm after a ReLU of which one feature alone is active does not depend on it: its
+        # gradient is rounding, which is not tested on
+        return (8, 4) if where in (None, "before") else (16, 16)
+
     def network(
         self,
         inputs: int,
@@ -144,7 +150,7 @@ class Maker:
         layer_norm: bool | None = None,
         activation: str = "",
     ) -> dict[str, Any]:
-        """Parameters of a network of two hidden layers, or of an ensemble.
+        """Parameters of a network of two hidden layers (or of :meth:`hidden`), or of an ensemble.
 
         LayerNorm, unless it is given, is picked: none, before or after the activation. Widths are
         powers of two, so that the mean of equal features is exact and LayerNorm's epsilon, which
@@ -160,18 +166,17 @@ class Maker:
         kind = self.pick("weights", fit, compiled=False)
         scale = {"random": 1.0, "small": 1e-3, "large": 3.0, "zero": 0.0}[kind]
         lead = () if members is None else (members,)
-        # LayerNorm after a ReLU of which one feature alone is active does not depend on it: its
-        # gradient is rounding, which is not tested on
-        widths = (inputs, *((8, 4) if where in (None, "before") else (16, 16)), outputs)
+        hidden = self.hidden(where)
+        widths = (inputs, *hidden, outputs)
         params: dict[str, Any] = {}
         for i, (fan_in, fan_out) in enumerate(itertools.pairwise(widths)):
             layer = {
                 "kernel": scale * self.normal(*lead, fan_in, fan_out) / np.sqrt(fan_in),
                 "bias": scale * self.normal(*lead, fan_out),
             }
-            if where is not None and i < (1 if where == "inner" else 2):
+            if where is not None and i < len(hidden) - (where == "inner"):
                 norm = "norm" if where == "before" else "post"
                 layer[f"{norm}_scale"] = 1 + 0.5 * self.normal(*lead, fan_out)
                 layer[f"{norm}_offset"] = 0.5 * self.normal(*lead, fan_out)
-            params["output" if i == 2 else f"hidden_{i}"] = layer
+            params["output" if i == len(hidden) else f"hidden_{i}"] = layer
         return params
