@@ -488,7 +488,7 @@ class Arrays:
         return self._backends[dtype]
 
     def make(self, value: Any, dtype: str) -> Any:
-        """NumPy arrays, in dicts and tuples too, as arrays of the framework."""
+        """NumPy arrays, in dicts and tuples too, as arrays that the framework's functions take."""
         if isinstance(value, dict):
             return type(value)((key, self.make(item, dtype)) for key, item in value.items())
         if isinstance(value, (tuple, list)) and not isinstance(value, str):
@@ -509,12 +509,8 @@ class Arrays:
             )
         if self.name == "jax":
             self.backend("float64")  # switches x64 on
-            import jax.numpy as jnp
-
             _register_config()
-
-            return jnp.asarray(array)
-        return array
+        return array  # JAX's programs take NumPy's arrays sooner than its own
 
 
 def to_numpy(value: Any) -> Any:
@@ -1141,9 +1137,10 @@ class Caller:
 
     def _result(self, positional: list[Any], given: dict[str, Any]) -> Any:
         def eagerly() -> Any:
-            return self.function(
-                *map(_opened, positional), **{k: _opened(v) for k, v in given.items()}
-            )
+            words, named = positional, given
+            if self.arrays.name == "jax":
+                words, named = _as_jax(positional), _as_jax(given)
+            return self.function(*map(_opened, words), **{k: _opened(v) for k, v in named.items()})
 
         if self.eager:
             return eagerly()
@@ -1302,6 +1299,17 @@ class Caller:
         activation = named.get("critic_activation" if critic else "activation", "relu")
         params = self.arrays.make(named["critic" if critic else "params"], dtype)
         return _Closure(kind, params, place, activation, self.arrays.backend(dtype))
+
+
+def _as_jax(value: Any) -> Any:
+    """NumPy's arrays inside dicts and sequences as JAX's."""
+    import jax.numpy as jnp
+
+    if isinstance(value, dict):
+        return type(value)((key, _as_jax(item)) for key, item in value.items())
+    if isinstance(value, (tuple, list)) and type(value) in (tuple, list):
+        return type(value)(_as_jax(item) for item in value)
+    return jnp.asarray(value) if isinstance(value, np.ndarray) else value
 
 
 def _of_tracing(error: Exception) -> bool:

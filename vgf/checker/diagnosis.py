@@ -927,7 +927,54 @@ def _terms(trial: Trial, numeric: Sequence[Outcome]) -> list[Finding]:
 def _where(outcomes: Sequence[Outcome], only_exact: bool = False) -> list[Finding]:
     """The choices that part the inputs on which theirs agrees from the others."""
     texts = _separators([(_features(o), o.agrees) for o in outcomes], only_exact)
+    if not only_exact and not any("exactly" in text for text in texts):
+        texts = _thresholds(outcomes) or texts
     return [Finding("where", "; ".join(texts))] if texts else []
+
+
+# Of inputs on either side of a number, how many there must be, and the share of those beyond it on
+# which theirs differs, before it is said to part them.
+_WRONG, _RIGHT, _SHARE = 5, 20, 0.5
+
+
+def _thresholds(outcomes: Sequence[Outcome]) -> list[str]:
+    """The number, a setting or the size of an array, beyond which alone theirs differs."""
+    rows = [(_numbers(o), o.agrees) for o in outcomes if o.dtype == outcomes[0].dtype]
+    found: list[tuple[float, str]] = []
+    for name in dict.fromkeys(name for numbers, _ in rows for name in numbers):
+        own = [(n[name], agrees) for n, agrees in rows if name in n]
+        bad = [x for x, agrees in own if not agrees]
+        if len(bad) < _WRONG:
+            continue
+        for edge, sign, words in ((min(bad), 1, "or more"), (max(bad), -1, "or less")):
+            beyond = [agrees for x, agrees in own if sign * x >= sign * edge]
+            share = len(bad) / len(beyond)
+            if len(own) - len(beyond) >= _RIGHT and share >= _SHARE:
+                text = f"it differs only where {name} is {edge:.3g} {words}"
+                if len(bad) < len(beyond):
+                    text += f", on {len(bad)} of {len(beyond)} such inputs"
+                found.append((share, text))
+    return [max(found)[1]] if found else []
+
+
+def _numbers(outcome: Outcome) -> dict[str, float]:
+    """What a condition may compare with a number: settings, the largest and smallest of arrays."""
+    found: dict[str, float] = {}
+    named = {**outcome.named, "result": outcome.expected}
+    for name, value in named.items():
+        if isinstance(value, float):
+            found[name] = value
+        elif isinstance(value, np.ndarray) and value.dtype.kind == "f" and value.size:
+            shown = "the expected result" if name == "result" else name
+            found[f"the largest |{shown}|"] = float(np.max(np.abs(value)))
+            found[f"the smallest {shown}"] = float(np.min(value))
+        elif hasattr(value, "step_size"):
+            found |= {
+                f"budget.{field}": float(getattr(value, field))
+                for field in _FIELDS
+                if getattr(value, field) is not None
+            }
+    return {name: number for name, number in found.items() if math.isfinite(number)}
 
 
 def _separators(rows: Sequence[tuple[dict[str, Any], bool]], only_exact: bool = False) -> list[str]:
@@ -959,7 +1006,7 @@ def _separators(rows: Sequence[tuple[dict[str, Any], bool]], only_exact: bool = 
         elif only_good and count >= 3:
             found.append((count, f"it agrees wherever {name} is {_either(only_good)}"))
     found.sort(key=lambda f: -f[0])
-    texts = [text for weight, text in found if weight >= 10**5][:2]
+    texts = [text for weight, text in found if weight >= (10**6 if only_exact else 10**5)][:2]
     if not texts and not only_exact:
         texts = [text for _, text in found[:2]]
     return texts
