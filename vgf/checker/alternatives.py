@@ -54,11 +54,7 @@ def library_for(*functions: str) -> dict[str, Variant]:
 def _statistic(name: str, says: str, pick: Any) -> None:
     """Another statistic of the distances in the place of the median."""
 
-    def replacement(b: Any, original: Any, a: Any) -> Any:
-        n = a.shape[-2]
-        return floored(b, pick(all_distances(b, a), n) / (2 * math.log(n + 1)))
-
-    alternative(name, "bandwidth_squared", says)(replacement)
+    alternative(name, "_statistic", says)(lambda b, original, distances, n: pick(distances, n))
 
 
 def _sorted_off_diagonal(x: Any, n: int) -> Any:
@@ -66,6 +62,17 @@ def _sorted_off_diagonal(x: Any, n: int) -> Any:
     return np.sort(x, axis=-1)[..., n if n > 1 else 0 :]
 
 
+# these two and the logarithm of N are planted in every backend too; here they go with others
+_statistic(
+    "lower median",
+    "your median is the lower of the two middle values",
+    lambda x, n: np.sort(x, axis=-1)[..., (n * n - 1) // 2],
+)
+_statistic(
+    "median off the diagonal",
+    "your median leaves out the diagonal",
+    lambda x, n: np.median(_sorted_off_diagonal(x, n), axis=-1),
+)
 _statistic(
     "upper median",
     "your median is the upper of the two middle values",
@@ -132,14 +139,16 @@ def _(b: Any, original: Any, a: Any) -> Any:
 
 
 def _scaled(name: str, says: str, factor: Any) -> None:
-    """The median times a factor of N and d, with the floor after that."""
+    """The median times another factor of N and d, with the floor after that."""
 
-    def replacement(b: Any, original: Any, a: Any) -> Any:
-        return floored(b, factor(*a.shape[-2:]) * np.median(all_distances(b, a), axis=-1))
-
-    alternative(name, "bandwidth_squared", says)(replacement)
+    alternative(name, "_factor", says)(lambda b, original, n, d: factor(n, d))
 
 
+_scaled(
+    "log N",
+    "your bandwidth divides by log N, not by log(N + 1)",
+    lambda n, d: 1 / (2 * math.log(max(n, 2))),
+)
 _scaled(
     "bandwidth without the two",
     "your sigma^2 is median / log(N + 1), without the 2",
@@ -689,6 +698,37 @@ def _(b: Any, original: Any, velocity: Any, a: Any, budget: Any, trajectory: boo
     return np.stack(path) if trajectory else a
 
 
+def _momentum(name: str, says: str, decay: float, share: float) -> None:
+    """Steps along a decaying sum of the velocities, the newest with a share."""
+
+    @alternative(name, "follow", says)
+    def _(
+        b: Any, original: Any, velocity: Any, a: Any, budget: Any, trajectory: bool = False
+    ) -> Any:
+        total, path = np.zeros_like(a), [a]
+        for _step in range(budget.steps):
+            total = decay * total + share * velocity(a)
+            a = b.project(a + budget.step_size * total, budget.low, budget.high)
+            path.append(a)
+        return np.stack(path) if trajectory else a
+
+
+for _decay in (0.5, 0.9, 0.99):
+    _momentum(
+        f"momentum {_decay:g}",
+        f"your steps have a momentum of {_decay:g} (heavy ball) where plain ascent is asked for",
+        _decay,
+        1.0,
+    )
+    _momentum(
+        f"momentum {_decay:g}, averaged",
+        f"your steps follow a running mean of the velocities (decay {_decay:g}) where plain ascent "
+        "is asked for",
+        _decay,
+        1 - _decay,
+    )
+
+
 @alternative("score without phi", "phi", "your particles follow the score itself, not phi")
 def _(b: Any, original: Any, a: Any, g: Any, *rest: Any) -> Any:
     return g
@@ -1004,6 +1044,21 @@ def _heun(v: Any, x: Any, k: int) -> Any:
     return x
 
 
+def _runge_kutta(v: Any, x: Any, k: int) -> Any:
+    for i in range(k):
+        first = v(x, i / k)
+        second = v(x + first / (2 * k), (i + 0.5) / k)
+        third = v(x + second / (2 * k), (i + 0.5) / k)
+        last = v(x + third / k, (i + 1) / k)
+        x = x + (first + 2 * second + 2 * third + last) / (6 * k)
+    return x
+
+
+_sampler(
+    "Runge and Kutta's rule",
+    "your sampler is Runge and Kutta's rule of order 4, not Euler's",
+    lambda v, x, k, clip: clip(_runge_kutta(v, x, k)),
+)
 _sampler(
     "midpoint rule",
     "your sampler is the midpoint rule, not Euler's",

@@ -696,6 +696,17 @@ _weights(
     "your maximum bounds the exponent, not the weight",
     lambda q, own, t, m: np.exp(np.minimum((q - own.mean(-1)) / t, m)),
 )
+for _guard in (0.0, 1e-8, 1e-6, 1e-5):
+    _weights(
+        f"advantage standardised (and {_guard:g})",
+        "your advantage is standardised over the batch",
+        lambda q, own, t, m, guard=_guard: _bounded(
+            (q - own.mean(-1) - np.mean(q - own.mean(-1)))
+            / np.maximum(np.std(q - own.mean(-1)) + guard, 1e-300),
+            t,
+            m,
+        ),
+    )
 _weights(
     "binary weights",
     "your weights are 1 where the advantage is positive and 0 elsewhere",

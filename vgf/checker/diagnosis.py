@@ -25,9 +25,12 @@ from ..testing.compare import Difference, difference, largest_in_set, named_leav
 from ..testing.rewired import reached_from
 from ..testing.variants import Variant
 from .alternatives import library_for
+from .code import numbers_in
 from .subjects import CHOICES, Subject
 from .trial import PARTS, Outcome, Trial, as_dtype
 
+# The numbers of a budget.
+_FIELDS = ("step_size", "temperature", "bandwidth", "clip_norm")
 # How many combinations of variants are tried, times the square of how many functions of the
 # specification are reached, to which the time of one try is about proportional.
 TRIES = 2_000_000
@@ -99,7 +102,12 @@ def diagnose(
         sound = _sound(numeric)
         if all(o.agrees for o in sound):
             return [*findings, *_where(outcomes)]
-        answer = _variants(trial, sound, more) or _general(trial, sound)
+        answer = (
+            _alone(trial, sound, more)
+            or _general(trial, sound)
+            or _together(trial, sound, more)
+            or _loosely(trial, sound)
+        )
         if not answer and trial.tolerance == "cancellation":
             answer = _in_single_precision(trial, sound, more)
         findings = [*findings[:-1], *answer, *findings[-1:]] if lost else [*findings, *answer]
@@ -128,7 +136,7 @@ def _in_single_precision(
         return []
     return [
         dataclasses.replace(f, says=f"{f.says}. Something inside computes in float32")
-        for f in _variants(coarse, again, more)
+        for f in _alone(coarse, again, more) or _together(coarse, again, more)
     ]
 
 
@@ -351,14 +359,21 @@ def _telling(outcomes: Sequence[Outcome]) -> list[Outcome]:
     return sorted((o for o in outcomes if not o.agrees), key=key)
 
 
-def _variants(
-    trial: Trial, numeric: Sequence[Outcome], more: tuple[Variant, ...] = ()
-) -> list[Finding]:
+def _known(trial: Trial, more: tuple[Variant, ...]) -> dict[str, Variant]:
+    return {**library_for(*trial.subject.functions), **{v.name: v for v in more}}
+
+
+def _alone(trial: Trial, numeric: Sequence[Outcome], more: tuple[Variant, ...]) -> list[Finding]:
+    """One variant that explains all."""
     wrong = _telling(numeric)
-    known = {**library_for(*trial.subject.functions), **{v.name: v for v in more}}
-    alone = [v for v in known.values() if _explains_all(trial, wrong, numeric, (v,))]
-    if alone:
-        return [_named(trial, [(v,) for v in alone], numeric)]
+    variants = _known(trial, more).values()
+    alone = [v for v in variants if _explains_all(trial, wrong, numeric, (v,))]
+    return [_named(trial, [(v,) for v in alone], numeric)] if alone else []
+
+
+def _together(trial: Trial, numeric: Sequence[Outcome], more: tuple[Variant, ...]) -> list[Finding]:
+    """Two or three variants that explain all."""
+    wrong, known = _telling(numeric), _known(trial, more)
     if _only_rounding(wrong):
         return []
     probe, relevant = _probes(trial, wrong, known)
@@ -441,9 +456,18 @@ def _named(
 # --- other relations to the right result ---------------------------------------------------------
 
 
+def _loosely(trial: Trial, numeric: Sequence[Outcome]) -> list[Finding]:
+    """What holds on every input and names no cause."""
+    for question in (_multiple, _states):
+        found = question(trial, numeric)
+        if found is not None:
+            return [found]
+    return []
+
+
 def _general(trial: Trial, numeric: Sequence[Outcome]) -> list[Finding]:
-    questions = (_rounding, _zero, _returned, _factor, _argument, _order, _states, _shift)
-    for question in questions:
+    exact = (_rounding, _zero, _returned, _factor, _shift, _argument, _changed_result, _order)
+    for question in exact:
         found = question(trial, numeric)
         if found is not None:
             return [found]
@@ -649,18 +673,8 @@ def _factor(trial: Trial, numeric: Sequence[Outcome]) -> Finding | None:
         label = f"{values[0]:.6g}"
     elif simple:
         label = simple[0]
-    elif sum(np.size(o.got) > 2 for o, _ in ratios) < 5:
-        return None  # any two numbers are multiples of each other
     else:
-        ratios = [(o, c) for o, c in ratios if np.size(o.got) > 2]
-        values = [c for _, c in ratios]
-        return Finding(
-            "factor",
-            f"your {name} is a multiple of the specification's on each "
-            f"input, by a factor between {min(values):.4g} and {max(values):.4g}",
-            matched=len(ratios),
-            of=len(numeric),
-        )
+        return None
     if label == "-1":
         return Finding(
             "factor",
@@ -677,18 +691,87 @@ def _factor(trial: Trial, numeric: Sequence[Outcome]) -> Finding | None:
     )
 
 
-# What somebody takes for an argument.
+# What somebody takes for an argument, or does to a result. A word and a function of an array.
 _INSTEAD: dict[str, Any] = {
     "{}^2": lambda x: x * x,
     "{} / 2": lambda x: x / 2,
     "2 {}": lambda x: 2 * x,
     "sqrt({})": lambda x: np.sqrt(np.abs(x)),
     "1 - {}": lambda x: 1 - x,
+    "1 + {}": lambda x: 1 + x,
     "1 / {}": lambda x: 1 / x if np.ndim(x) or x else x,
     "-{}": lambda x: -x,
+    "|{}|": np.abs,
+    "exp({})": np.exp,
+    "log({})": lambda x: np.log(np.abs(x)) if np.all(x) else x,
+    "tanh({})": np.tanh,
+    "log(softplus({}))": lambda x: np.log(np.logaddexp(0, x)),
+    "log(softplus({}) + 1e-3)": lambda x: np.log(np.logaddexp(0, x) + 1e-3),
+    "log(softplus({}) + 1e-6)": lambda x: np.log(np.logaddexp(0, x) + 1e-6),
+    "the sign of {}": np.sign,
+    "{} above 0": lambda x: np.maximum(x, 0),
+    "{} clipped to [-1, 1]": lambda x: np.clip(x, -1, 1),
+    "{} clipped to [0, 1]": lambda x: np.clip(x, 0, 1),
 }
-_FIELDS = ("step_size", "temperature", "bandwidth", "clip_norm")
-_ARRAYS = ("mask", "t", "sigma_squared", "r", "noise", "x0", "baseline")
+# Added to what an array is divided by.
+_GUARDS = (0.0, 1e-8, 1e-6, 1e-5)
+
+
+def _scaled_over(axis: int | None, guard: float, kind: str) -> Any:
+    """An array without its mean over an axis, and divided by its deviation or its length."""
+
+    def change(x: Any) -> Any:
+        if axis is not None and np.ndim(x) < abs(axis) + (axis >= 0):
+            return x
+        mean = 0.0 if kind == "length" else np.mean(x, axis=axis, keepdims=True)
+        if kind == "mean":
+            return x - mean
+        size = {
+            "length": lambda: np.sqrt(np.sum(x * x, axis=axis, keepdims=True)),
+            "deviation": lambda: np.std(x, axis=axis, keepdims=True),
+            "deviation by n - 1": lambda: np.std(
+                x, axis=axis, ddof=int(x.shape[axis or 0] > 1), keepdims=True
+            ),
+        }[kind]()
+        return (x - mean) / np.where(size + guard > 0, size + guard, 1.0)
+
+    return change
+
+
+def _ways(numbers: tuple[float, ...], axes: tuple[str, ...] | None) -> dict[str, Any]:
+    """What may be done to a number or an array, some of it with the numbers of their code.
+
+    Args:
+        axes: the names of an array's axes; None is a number.
+    """
+    found = dict(_INSTEAD)
+    for c in numbers:
+        found |= {
+            f"{c:g} {{}}": lambda x, c=c: c * x,
+            f"{{}} + {c:g}": lambda x, c=c: x + c,
+            f"{{}} - {c:g}": lambda x, c=c: x - c,
+            f"max({{}}, {c:g})": lambda x, c=c: np.maximum(x, c),
+            f"min({{}}, {c:g})": lambda x, c=c: np.minimum(x, c),
+            f"{{}} clipped to [-{abs(c):g}, {abs(c):g}]": lambda x, c=c: np.clip(
+                x, -abs(c), abs(c)
+            ),
+        }
+    if axes is not None:
+        over: dict[str, int | None] = {name: i - len(axes) for i, name in enumerate(axes)}
+        for where, axis in {**over, "all of it": None}.items():
+            found[f"{{}} minus its mean over {where}"] = _scaled_over(axis, 0.0, "mean")
+            for guard in _GUARDS:
+                more = f" (and {guard:g})" if guard else ""
+                found |= {
+                    f"{{}} divided by its length{more} over {where}": _scaled_over(
+                        axis, guard, "length"
+                    ),
+                    f"{{}} standardised{more} over {where}": _scaled_over(axis, guard, "deviation"),
+                    f"{{}} standardised{more} by n - 1 over {where}": _scaled_over(
+                        axis, guard, "deviation by n - 1"
+                    ),
+                }
+    return found
 
 
 def _argument(trial: Trial, numeric: Sequence[Outcome]) -> Finding | None:
@@ -696,17 +779,20 @@ def _argument(trial: Trial, numeric: Sequence[Outcome]) -> Finding | None:
     wrong = _telling(numeric)
     if len(wrong) < 5:
         return None
+    numbers = numbers_in(trial.function)
     for place, name, field in _numbers_of(trial, wrong[0]):
-        for label, change in _INSTEAD.items():
+        value = _within(wrong[0].arguments[place], field)
+        axes = trial.subject.axes.get(name, ()) if isinstance(value, np.ndarray) else None
+        for label, change in _ways(numbers, axes).items():
 
             def changed(o: Outcome, i: int = place, f: str = field, c: Any = change) -> Any:
-                new = list(o.arguments)
-                value = getattr(new[i], f) if f else new[i]
+                value = _within(o.arguments[i], f)
                 if value is None:
                     return o.arguments
                 with np.errstate(all="ignore"):
                     value = c(np.asarray(value, float) if isinstance(value, np.ndarray) else value)
-                new[i] = dataclasses.replace(new[i], **{f: value}) if f else value
+                new = list(o.arguments)
+                new[i] = _replaced(new[i], f, value)
                 return tuple(new)
 
             if all(_right_for(trial, o, changed) for o in wrong) and all(
@@ -722,16 +808,63 @@ def _argument(trial: Trial, numeric: Sequence[Outcome]) -> Finding | None:
     return None
 
 
+def _within(value: Any, field: str) -> Any:
+    """An argument, or a field of a bundle, or an array of a tree."""
+    if not field:
+        return value
+    return value[field] if isinstance(value, dict) else getattr(value, field)
+
+
+def _replaced(value: Any, field: str, new: Any) -> Any:
+    if not field:
+        return new
+    if isinstance(value, dict):
+        return {**value, field: new}
+    return dataclasses.replace(value, **{field: float(new)})
+
+
 def _numbers_of(trial: Trial, outcome: Outcome) -> Iterator[tuple[int, str, str]]:
-    """Arguments that are numbers: their place, name, and the field of a budget."""
+    """Arguments that are numbers: their place, name, and the field of a budget or of a tree."""
     for i, (name, value) in enumerate(
         zip(trial.subject.drawn_names, outcome.arguments, strict=True)
     ):
-        if name in _ARRAYS or (isinstance(value, float) and name in CHOICES):
+        array = isinstance(value, np.ndarray) and value.dtype.kind == "f"
+        if array or (isinstance(value, float) and name in CHOICES):
             yield i, name, ""
         elif name == "budget":
             for field in _FIELDS:
                 yield i, field, field
+        elif isinstance(value, dict) and "log_std" in value:
+            yield i, "log_std", "log_std"
+
+
+def _changed_result(trial: Trial, numeric: Sequence[Outcome]) -> Finding | None:
+    """Whether theirs is what the specification gives, and something done to that."""
+    if not _single_array(numeric) or not all(o.got.shape == o.expected.shape for o in numeric):
+        return None
+    wrong = _telling(numeric)
+    ordered = [*wrong, *(o for o in numeric if o.agrees)]
+    if len(wrong) < 5 or any(o.expected.dtype.kind != "f" for o in wrong[:1]):
+        return None
+    axes = trial.subject.axes.get("result", ())
+    for label, change in _ways(numbers_in(trial.function), axes).items():
+        with np.errstate(all="ignore"):
+            if all(_is_changed(trial, o, change) for o in ordered):
+                says = label.format("the specification's result")
+                return Finding(
+                    "factor",
+                    f"your {trial.subject.name} is {says}, on all {len(numeric)} inputs",
+                    matched=len(numeric),
+                    of=len(numeric),
+                )
+    return None
+
+
+def _is_changed(trial: Trial, outcome: Outcome, change: Any) -> bool:
+    want = np.asarray(change(np.asarray(outcome.expected, float)))
+    if want.shape != outcome.got.shape:
+        return False
+    return trial.differ(outcome, want, trial.moves(outcome)).agrees
 
 
 def _right_for(trial: Trial, outcome: Outcome, changed: Any) -> bool:
@@ -743,6 +876,24 @@ def _right_for(trial: Trial, outcome: Outcome, changed: Any) -> bool:
     except (VGFError, ValueError, TypeError, ZeroDivisionError):
         return False
     return trial.differ(outcome, expected, trial.moves(outcome)).agrees
+
+
+def _multiple(trial: Trial, numeric: Sequence[Outcome]) -> Finding | None:
+    """Whether theirs is some multiple of the specification's, another on each input."""
+    pairs = [(o, _ratio(o)) for o in numeric]
+    if any(c is None for _, c in pairs):
+        return None
+    # any two numbers are multiples of each other
+    values = [c for o, c in pairs if c is not None and not math.isnan(c) and np.size(o.got) > 2]
+    if len(values) < 5:
+        return None
+    return Finding(
+        "factor",
+        f"your {trial.subject.name} is a multiple of the specification's on each input, by a "
+        f"factor between {min(values):.4g} and {max(values):.4g}",
+        matched=len(values),
+        of=len(numeric),
+    )
 
 
 def _is_number(label: str) -> bool:

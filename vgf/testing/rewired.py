@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -52,7 +53,13 @@ def _of_methods() -> list[FunctionType]:
 
 
 # Names under which variants replace a part of a function, and the function.
-_INSIDE = {"_network": "mlp", "_normalise": "layer_norm", "update_from_noise": "update"}
+_INSIDE = {
+    "_network": "mlp",
+    "_normalise": "layer_norm",
+    "_statistic": "bandwidth_squared",
+    "_factor": "bandwidth_squared",
+    "update_from_noise": "update",
+}
 
 
 class Rewired(NumpyBackend):
@@ -72,10 +79,11 @@ class Rewired(NumpyBackend):
         names["update_from_noise"] = lambda state, batch, noise, settings: whole(
             state, batch, settings, noise
         )
-        # the repulsion last: the differentiated one is made of all the others' work
-        for variant in sorted(variants, key=lambda v: v.method == "repulsion"):
+        for variant in variants:
             if variant.method in _SEAMS:
                 _SEAMS[variant.method](names)
+        # the repulsion last: the differentiated one is made of all the others' work
+        for variant in sorted(variants, key=lambda v: v.method == "repulsion"):
             original = names[variant.method]
             if variant.method == "repulsion" and isinstance(original, FunctionType):
                 # the differentiated one is built on the right one
@@ -167,7 +175,25 @@ def _own_normalise(names: dict[str, Any]) -> None:
     names["layer_norm"] = lambda x, scale, offset: scale * names["_normalise"](x) + offset
 
 
+def _own_bandwidth(names: dict[str, Any]) -> None:
+    """Let variants take the place of the median of the squared distances, and of its factor."""
+    if "_statistic" in names:
+        return
+    names["_statistic"] = lambda distances, n: np.median(distances, axis=-1)
+    names["_factor"] = lambda n, d: 1 / (2 * math.log(n + 1))
+
+    def bandwidth_squared(a: Any) -> Any:
+        n, d = a.shape[-2:]
+        distances = names["squared_distances"](a, a).reshape(*a.shape[:-2], n * n)
+        width = names["_factor"](n, d) * names["_statistic"](distances, n)
+        return np.maximum(width, names["SIGMA_SQUARED_MIN"])
+
+    names["bandwidth_squared"] = bandwidth_squared
+
+
 _SEAMS: dict[str, Callable[[dict[str, Any]], None]] = {
+    "_statistic": _own_bandwidth,
+    "_factor": _own_bandwidth,
     "_network": _own_network,
     "_normalise": _own_normalise,
 }
