@@ -220,6 +220,8 @@ def trial_of(subject):
 def equation_of(variant):
     own = {
         "_network": "mlp",
+        "_statistic": "bandwidth_squared",
+        "_factor": "bandwidth_squared",
         "_normalise": "layer_norm",
         "LAYER_NORM_EPSILON": "layer_norm",
         "SIGMA_SQUARED_MIN": "bandwidth_squared",

@@ -267,6 +267,24 @@ def test_a_gradient_is_compared_where_the_search_met_ties_only():
     assert [f.kind for f in result.findings] == ["gradient"], str(result)
 
 
+def test_a_network_of_its_own_widths_is_given_parameters_of_them(tmp_path):
+    pytest.importorskip("torch")
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "import torch\n"
+        "class Net(torch.nn.Module):\n"
+        "    def __init__(self, inputs, outputs):\n"
+        "        super().__init__()\n"
+        "        self.first = torch.nn.Linear(inputs, 6)\n"
+        "        self.second = torch.nn.Linear(6, outputs)\n"
+        "    def forward(self, x):\n"
+        "        return self.second(torch.relu(self.first(x)))\n"
+    )
+    net = load_checked(f"{file}:Net", {"inputs": "in", "outputs": "out"}, network=True)
+    result = check_function(net, "mlp", examples=20, dtype="float64")
+    assert result.agrees, str(result)
+
+
 def test_why_no_gradient_was_compared_is_said():
     torch = pytest.importorskip("torch")
 

@@ -1,6 +1,7 @@
 """What a verdict may say: a cause only if it explains every input, and what it holds for."""
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from vgf.checker.loading import load_variants
 from vgf.cli import main
 from vgf.spec import repulsion
 from vgf.support.errors import VGFError
-from vgf.testing import assert_matches, check_function
+from vgf.testing import Adapter, assert_matches, check_function
 
 
 def bandwidth(x, log=lambda n: math.log(n + 1)):
@@ -350,3 +351,49 @@ def test_junit(file, tmp_path):
     assert (suite.get("tests"), suite.get("failures")) == ("1", "1")
     assert "mask" in suite.find("testcase/failure").get("message")
     assert junit([]).count("testcase") == 0
+
+
+def clipped_target(q, r, mask, discount):
+    return np.clip(r + discount * mask * q.min(0).mean(-1), -100.0, 100.0)
+
+
+def scale_plus_one(x, scale, offset):
+    centred = x - x.mean(-1, keepdims=True)
+    deviation = np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-6)
+    return centred / deviation * (1 + scale) + offset
+
+
+def lower_median_of_log_n(a):
+    n = a.shape[-2]
+    distances = ((a[..., :, None, :] - a[..., None, :, :]) ** 2).sum(-1)
+    middle = np.sort(distances.reshape(*a.shape[:-2], -1))[..., (n * n - 1) // 2]
+    return np.maximum(middle / (2 * np.log(max(n, 2))), 1e-12)
+
+
+@pytest.mark.parametrize(
+    ("function", "name", "says"),
+    [
+        (clipped_target, "td_target", "is the specification's result clipped to [-100, 100]"),
+        (scale_plus_one, "layer_norm", "takes 1 + scale where scale belongs"),
+        (lower_median_of_log_n, "bandwidth_squared", "'lower median' and 'log N'"),
+    ],
+)
+def test_what_is_done_to_an_argument_or_a_result_is_named(function, name, says):
+    held = {"how": "min", "particles": "mean"} if name == "td_target" else {}
+    adapter = Adapter(constants=held)
+    result = check_function(function, name, adapter, examples=150, dtype="float64")
+    assert not result.agrees
+    assert says in " ".join(str(result).split()), str(result)
+
+
+def test_the_number_beyond_which_it_differs_is_told():
+    def step(a, velocity, step_size):
+        largest = np.abs(velocity).max()
+        if largest > 10:
+            velocity = velocity * (10 / largest)
+        return np.clip(a + step_size * velocity, -1, 1)
+
+    plain = Adapter(constants={"optimiser": "plain", "clip_norm": None})
+    result = check_function(step, "flow_step", plain, examples=200, dtype="float64")
+    where = next(f.says for f in result.findings if f.kind == "where")
+    assert re.match(r"it differs only where the largest \|velocity\| is 1\d(\.\d)? or more", where)

@@ -376,10 +376,12 @@ def _together(trial: Trial, numeric: Sequence[Outcome], more: tuple[Variant, ...
     wrong, known = _telling(numeric), _known(trial, more)
     if _only_rounding(wrong):
         return []
-    probe, relevant = _probes(trial, wrong, known)
+    probe, there, relevant = _probes(trial, wrong, known)
     for count in (2, 3):
         found, tries = [], _tries(trial, 1 if count == 2 else 4)
         for combination in _orders(relevant, count):
+            if there.isdisjoint(v.name for v in combination):
+                continue
             tries -= 1
             if tries < 0:
                 break
@@ -399,8 +401,8 @@ def _together(trial: Trial, numeric: Sequence[Outcome], more: tuple[Variant, ...
 
 def _probes(
     trial: Trial, wrong: Sequence[Outcome], known: dict[str, Variant]
-) -> tuple[Outcome, list[Variant]]:
-    """The failing input that tells most variants apart, and the variants that matter to it."""
+) -> tuple[Outcome, set[str], list[Variant]]:
+    """The failing input that tells most variants apart, which matter to it, and which anywhere."""
     few: dict[str, Outcome] = {}
     for outcome in wrong:
         few.setdefault(str(sorted(outcome.chosen.items(), key=str)), outcome)
@@ -411,7 +413,9 @@ def _probes(
     most = max(len(variants) for _, variants in scored)
     # an ordinary input tells enough of them apart, and no rounding interferes
     scored.sort(key=lambda p: (len(p[1]) < 0.7 * most, _extremes(p[0]), -len(p[1])))
-    return scored[0]
+    outcome, there = scored[0]
+    anywhere = {v.name: v for _, variants in scored for v in variants}
+    return outcome, {v.name for v in there}, list(anywhere.values())
 
 
 def _tries(trial: Trial, share: int = 1) -> int:
