@@ -414,8 +414,9 @@ def _probes(
     # an ordinary input tells enough of them apart, and no rounding interferes
     scored.sort(key=lambda p: (len(p[1]) < 0.7 * most, _extremes(p[0]), -len(p[1])))
     outcome, there = scored[0]
-    anywhere = {v.name: v for _, variants in scored for v in variants}
-    return outcome, {v.name for v in there}, list(anywhere.values())
+    anywhere = {v.name for _, variants in scored for v in variants}
+    relevant = [v for v in known.values() if v.name in anywhere]
+    return outcome, {v.name for v in there}, relevant
 
 
 def _tries(trial: Trial, share: int = 1) -> int:
