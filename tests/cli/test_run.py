@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -555,6 +556,24 @@ def test_a_nul_is_refused_wherever_it_comes_from(
 def test_what_is_not_printable_is_spelled_out(capsys: pytest.CaptureFixture[str]) -> None:
     cli.complain("error: a\x1b[31mb\ud800\u202e é\nnext")
     assert capsys.readouterr().err == "error: a\\x1b[31mb\\ud800\\u202e é\nnext\n"
+
+
+def test_a_process_that_a_signal_stopped_is_not_torn_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Left(BaseException):
+        pass
+
+    def stopped(words: list[str]) -> int:
+        raise KeyboardInterrupt
+
+    def leave(status: int) -> None:
+        raise Left(status)
+
+    monkeypatch.setattr(cli.importlib, "import_module", lambda *_: SimpleNamespace(main=stopped))
+    monkeypatch.setattr(os, "_exit", leave)
+    monkeypatch.setattr(sys, "argv", ["vgf", "backends"])
+    with pytest.raises(Left, match="130"):
+        cli.main()
+    assert cli.main(["backends"]) == 130
 
 
 def test_a_library_that_cannot_be_loaded_is_named(

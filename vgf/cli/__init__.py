@@ -44,11 +44,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status.
 
     2 for a user's mistake, 128 + n where signal n stopped it: 130 for Ctrl-C, 143 for SIGTERM.
+    Where `argv` is None, a process that a signal stopped ends here: torn down after an exception in
+    the middle of a compiler, JAX crashes, and the status would be that of the crash.
     """
+    status = _status(list(sys.argv[1:] if argv is None else argv))
+    if argv is None and status > 128:
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(status)
+    return status
+
+
+def _status(words: list[str]) -> int:
+    """What :func:`main` returns."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed, as by >&-
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
-    words = list(sys.argv[1:] if argv is None else argv)
     try:
         odd = next((word for word in words if "\0" in word), None)
         if odd is not None:  # which no shell can give, and no path can have
