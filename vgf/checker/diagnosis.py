@@ -704,6 +704,7 @@ _INSTEAD: dict[str, Any] = {
     "sqrt({})": lambda x: np.sqrt(np.abs(x)),
     "1 - {}": lambda x: 1 - x,
     "1 + {}": lambda x: 1 + x,
+    "{} - 1": lambda x: x - 1,
     "1 / {}": lambda x: 1 / x if np.ndim(x) or x else x,
     "-{}": lambda x: -x,
     "|{}|": np.abs,
