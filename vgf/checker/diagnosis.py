@@ -1117,14 +1117,13 @@ def _thresholds(outcomes: Sequence[Outcome]) -> list[str]:
 def _numbers(outcome: Outcome) -> dict[str, float]:
     """What a condition may compare with a number: settings, the largest and smallest of arrays."""
     found: dict[str, float] = {}
-    named = {**outcome.named, "result": outcome.expected}
+    named = {**outcome.named, "the expected result": outcome.expected}
     for name, value in named.items():
         if isinstance(value, float):
-            found[name] = value
+            found[name] = float(value)
         elif isinstance(value, np.ndarray) and value.dtype.kind == "f" and value.size:
-            shown = "the expected result" if name == "result" else name
-            found[f"the largest |{shown}|"] = float(np.max(np.abs(value)))
-            found[f"the smallest {shown}"] = float(np.min(value))
+            found[f"the largest |{name}|"] = float(np.max(np.abs(value)))
+            found[f"the smallest {name}"] = float(np.min(value))
         elif hasattr(value, "step_size"):
             found |= {
                 f"budget.{field}": float(getattr(value, field))

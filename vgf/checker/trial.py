@@ -441,12 +441,25 @@ def _rough_repulsion(u: float, rng: Any) -> Any:
     """(a_i sum_j k_ij - sum_j k_ij a_j) / sigma^2."""
 
     def replacement(b: Any, original: Any, a: Any, sigma_squared: Any) -> Any:
-        r = original(a, sigma_squared)
-        row = b.rbf_kernel(a, a, sigma_squared).mean(-1)[..., None]
-        size = np.max(np.abs(a), axis=-2, keepdims=True) * row / sigma_squared[..., None, None]
-        return r + 4 * u * size * rng.choice([-1.0, 1.0], r.shape)
+        return _row_sums(b, original(a, sigma_squared), a, sigma_squared, u, rng)
 
     return replacement
+
+
+def _rough_repulsion_through_bandwidth(u: float, rng: Any) -> Any:
+    """The same, where the bandwidth is differentiated too."""
+
+    def replacement(b: Any, original: Any, a: Any, guard: float = 0.0) -> Any:
+        return _row_sums(b, original(a, guard), a, b.bandwidth_squared(a) + guard / 2, u, rng)
+
+    return replacement
+
+
+def _row_sums(b: Any, r: Any, a: Any, sigma_squared: Any, u: float, rng: Any) -> Any:
+    """A repulsion with the rounding of its row sums."""
+    row = b.rbf_kernel(a, a, sigma_squared).mean(-1)[..., None]
+    size = np.max(np.abs(a), axis=-2, keepdims=True) * row / sigma_squared[..., None, None]
+    return r + 4 * u * size * rng.choice([-1.0, 1.0], r.shape)
 
 
 def _rough_normalise(u: float, rng: Any) -> Any:
@@ -465,6 +478,7 @@ def _rough_normalise(u: float, rng: Any) -> Any:
 ROUGH = {
     "squared_distances": _rough_distances,
     "repulsion": _rough_repulsion,
+    "repulsion_through_bandwidth": _rough_repulsion_through_bandwidth,
     "_normalise": _rough_normalise,
 }
 
