@@ -698,6 +698,7 @@ def _factor(trial: Trial, numeric: Sequence[Outcome]) -> Finding | None:
 
 # What somebody takes for an argument, or does to a result. A word and a function of an array.
 _INSTEAD: dict[str, Any] = {
+    "|{}|": np.abs,
     "{}^2": lambda x: x * x,
     "{} / 2": lambda x: x / 2,
     "2 {}": lambda x: 2 * x,
@@ -707,7 +708,6 @@ _INSTEAD: dict[str, Any] = {
     "{} - 1": lambda x: x - 1,
     "1 / {}": lambda x: 1 / x if np.ndim(x) or x else x,
     "-{}": lambda x: -x,
-    "|{}|": np.abs,
     "exp({})": np.exp,
     "log({})": lambda x: np.log(np.abs(x)) if np.all(x) else x,
     "tanh({})": np.tanh,
@@ -789,6 +789,7 @@ def _argument(trial: Trial, numeric: Sequence[Outcome]) -> Finding | None:
     for place, name, field in _numbers_of(trial, wrong[0]):
         value = _within(wrong[0].arguments[place], field)
         axes = trial.subject.axes.get(name, ()) if isinstance(value, np.ndarray) else None
+        fitting = []
         for label, change in _ways(numbers, axes).items():
 
             def changed(o: Outcome, i: int = place, f: str = field, c: Any = change) -> Any:
@@ -804,14 +805,22 @@ def _argument(trial: Trial, numeric: Sequence[Outcome]) -> Finding | None:
             if all(_right_for(trial, o, changed) for o in wrong) and all(
                 _right_for(trial, o, changed) for o in numeric if o.agrees
             ):
-                return Finding(
-                    "factor",
-                    f"your {trial.subject.name} takes {label.format(name)} where {name} belongs: "
-                    f"given that, the specification equals it on all {len(numeric)} inputs",
-                    matched=len(numeric),
-                    of=len(numeric),
-                )
+                fitting.append(label.format(name))
+        if fitting:
+            return Finding(
+                "factor",
+                f"your {trial.subject.name} takes {fitting[0]} where {name} belongs: given that, "
+                f"the specification equals it on all {len(numeric)} inputs{_others(fitting)}",
+                matched=len(numeric),
+                of=len(numeric),
+            )
     return None
+
+
+def _others(fitting: Sequence[str]) -> str:
+    """What explains all as well as the first does."""
+    same = ", or with ".join(fitting[1:4])
+    return f" (so it does with {same}: on these inputs they are one)" if same else ""
 
 
 def _within(value: Any, field: str) -> Any:
@@ -853,17 +862,21 @@ def _changed_result(trial: Trial, numeric: Sequence[Outcome]) -> Finding | None:
     if len(wrong) < 5 or any(o.expected.dtype.kind != "f" for o in wrong[:1]):
         return None
     axes = trial.subject.axes.get("result", ())
-    for label, change in _ways(numbers_in(trial.function), axes).items():
-        with np.errstate(all="ignore"):
-            if all(_is_changed(trial, o, change) for o in ordered):
-                says = label.format("the specification's result")
-                return Finding(
-                    "factor",
-                    f"your {trial.subject.name} is {says}, on all {len(numeric)} inputs",
-                    matched=len(numeric),
-                    of=len(numeric),
-                )
-    return None
+    with np.errstate(all="ignore"):
+        fitting = [
+            label.format("the specification's result")
+            for label, change in _ways(numbers_in(trial.function), axes).items()
+            if all(_is_changed(trial, o, change) for o in ordered)
+        ]
+    if not fitting:
+        return None
+    return Finding(
+        "factor",
+        f"your {trial.subject.name} is {fitting[0]}, on all {len(numeric)} inputs"
+        f"{_others(fitting)}",
+        matched=len(numeric),
+        of=len(numeric),
+    )
 
 
 def _is_changed(trial: Trial, outcome: Outcome, change: Any) -> bool:
