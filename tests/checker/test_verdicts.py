@@ -14,7 +14,7 @@ from test_checker import kernel, phi, says
 from vgf.checker.junit import junit
 from vgf.checker.loading import load_variants
 from vgf.cli import main
-from vgf.spec import repulsion
+from vgf.spec import repulsion, repulsion_through_bandwidth
 from vgf.support.errors import VGFError
 from vgf.testing import Adapter, assert_matches, check_function
 
@@ -397,3 +397,20 @@ def test_the_number_beyond_which_it_differs_is_told():
     result = check_function(step, "flow_step", plain, examples=200, dtype="float64")
     where = next(f.says for f in result.findings if f.kind == "where")
     assert re.match(r"it differs only where the largest \|velocity\| is 1\d(\.\d)? or more", where)
+
+
+def test_row_sums_pass_where_the_bandwidth_is_differentiated_too():
+    def differentiated(x, score, alpha):
+        s, n = bandwidth(x), x.shape[-2]
+        k = kernel(x, s)
+        apart = (x * k.sum(-1, keepdims=True) - k @ x) / s[..., None, None] / n
+        through = repulsion_through_bandwidth(x) - repulsion(x, s)
+        return (k @ score / (alpha * n) + apart + through).astype(x.dtype)
+
+    held = Adapter(constants={"bandwidth_gradient": True, "bandwidth": None, "kernel_guard": 0.0})
+    result = check_function(differentiated, "phi", held, examples=100, dtype="float32")
+    assert result.verdict == "agrees up to cancellation", str(result)
+    result = check_function(
+        differentiated, "phi", held, examples=100, dtype="float32", tolerance="strict"
+    )
+    assert not result.agrees
