@@ -1102,9 +1102,9 @@ def _where(outcomes: Sequence[Outcome], only_exact: bool = False) -> list[Findin
     return [Finding("where", "; ".join(texts))] if texts else []
 
 
-# Of inputs on either side of a number, how many there must be, and the share of those beyond it on
-# which theirs differs, before it is said to part them.
-_WRONG, _RIGHT, _SHARE = 5, 20, 0.5
+# Of inputs on either side of a number, how many there must be, the share of those beyond it on
+# which theirs differs, and how near two of the others must come, before it is said to part them.
+_WRONG, _RIGHT, _SHARE, _NEAR = 5, 20, 0.5, 0.25
 
 
 def _thresholds(outcomes: Sequence[Outcome]) -> list[str]:
@@ -1118,8 +1118,10 @@ def _thresholds(outcomes: Sequence[Outcome]) -> list[str]:
             continue
         for edge, sign, words in ((min(bad), 1, "or more"), (max(bad), -1, "or less")):
             beyond = [agrees for x, agrees in own if sign * x >= sign * edge]
+            before = [abs(edge - x) for x, _ in own if sign * x < sign * edge]
             share = len(bad) / len(beyond)
-            if len(own) - len(beyond) >= _RIGHT and share >= _SHARE:
+            near = sum(x <= _NEAR * abs(edge) for x in before)
+            if len(before) >= _RIGHT and near >= 2 and share >= _SHARE:
                 text = f"it differs only where {name} is {edge:.3g} {words}"
                 if len(bad) < len(beyond):
                     text += f", on {len(bad)} of {len(beyond)} such inputs"

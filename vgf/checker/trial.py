@@ -209,7 +209,7 @@ class Trial:
     ) -> Any:
         """The sensitivity where distances and sums may be taken as differences of larger ones."""
         equation = self.subject.equation
-        if not reached_from(equation.name) & set(ROUGH):
+        if all(reached_from(name).isdisjoint(ROUGH) for name in self.subject.functions):
             return moves
         base = [np.asarray(x, float) for _, x in named_leaves(expected)]
         most = [np.asarray(x) for _, x in named_leaves(moves)]
