@@ -153,7 +153,10 @@ def _environments(record: Record, args: Any, folder: Path, keep: Callable[[], bo
 def _resources(record: Record, args: Any, folder: Path, keep: Callable[[], bool]) -> None:
     for name, trial in resources.trials(folder, tuple(args.backends.split(","))):
         if args.only in name and name not in record:
-            record[name] = trial()
+            found = trial()
+            for place in (folder, sys.prefix):  # of this machine
+                found = {key: text.replace(f"{place}/", "") for key, text in found.items()}
+            record[name] = found
             if not keep():
                 return
 
