@@ -188,12 +188,13 @@ def to_dataset(raw: RawData) -> Dataset:
         states, here, there = linked(observations, fields["next_observations"], raw.folder)
     else:
         keep = done | ~ends
-        states, here = observations, np.arange(len(ends))
-        there = np.where(ends, here, here + 1)
+        # in 32 bits, as they stay: of a mapped file, these are the most of what is in memory
+        states, here = observations, np.flatnonzero(keep).astype(np.int32)
+        there = here + ~ends[here]
     columns = {
         "actions": _actions(raw, fields["actions"]),
         "rewards": rewards * np.float32(scale),
-        "masks": 1.0 - done,
+        "masks": np.float32(1.0) - done,
         # where the last row is dropped, the one before it becomes the last
         "terminals": ends | ~np.append(keep[1:], True),
     }
@@ -203,8 +204,8 @@ def to_dataset(raw: RawData) -> Dataset:
             "needs two rows"
         )
     if not keep.all():
-        here, there = here[keep], there[keep]
-        columns = {key: array[keep] for key, array in columns.items()}
+        for key in columns:  # one after the other, for the memory
+            columns[key] = columns[key][keep]
     dataset = assemble(states, here, there, columns, raw.source)
     return dataclasses.replace(dataset, reward_shift=raw.reward_shift, reward_scale=scale)
 
