@@ -214,8 +214,18 @@ variant("kernel guard on sigma^2", "phi", "your guard is added to sigma^2, not t
 
 
 @variant("kernel kept", "phi", "your flow has a kernel where there is to be none")
-def _(b: Any, original: Any, a: Any, g: Any, *args: Any) -> Any:
-    return original(a, g, *args[:3], "rbf", *args[4:])
+def _(
+    b: Any,
+    original: Any,
+    a: Any,
+    g: Any,
+    temperature: Any = None,
+    bandwidth: Any = None,
+    through: bool = False,
+    kernel: Any = "rbf",
+    *guard: Any,
+) -> Any:
+    return original(a, g, temperature, bandwidth, through, "rbf", *guard)
 
 
 @variant("velocity clipped over the batch", "clip_velocity", "your clip mixes the states")
