@@ -414,3 +414,15 @@ def test_row_sums_pass_where_the_bandwidth_is_differentiated_too():
         differentiated, "phi", held, examples=100, dtype="float32", tolerance="strict"
     )
     assert not result.agrees
+
+
+def test_what_it_does_not_take_is_held_at_the_specifications_default():
+    def sparse(q, y, expectile):
+        x = y - q
+        w = x / (2 * expectile) + 1
+        return np.mean(np.sum(np.where(w > 0, expectile * w**2, 0.0) - x, axis=0))
+
+    held = Adapter(constants={"loss": "sparse"})
+    result = check_function(sparse, "critic_loss", held, examples=100, dtype="float64")
+    assert result.agrees, str(result)
+    assert "sparse_alpha = None" in str(result)

@@ -821,11 +821,10 @@ def _in_place(outcomes: Sequence[Outcome]) -> list[Finding]:
 def _unseen(trial: Trial, outcomes: Sequence[Outcome], function: Any) -> list[str]:
     """What was not compared, and what was held fixed."""
     notes = []
+    given = {name.rpartition(".")[2] for name in trial.adapter.constants}
     fixed = [
-        f"{k} = {v}" for k, v in trial.reading.fixed.items() if k not in trial.adapter.constants
+        f"{k} = {v}" for k, v in trial.reading.fixed.items() if k.rpartition(".")[2] not in given
     ]
-    whole = {name.partition(".")[2]: v for name, v in trial.adapter.constants.items()}
-    fixed = [text for text in fixed if text.partition(" ")[0].partition(".")[2] not in whole]
     if fixed:
         notes.append(f"yours does not take, so held fixed: {', '.join(fixed)}")
     reading = trial.reading

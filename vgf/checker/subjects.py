@@ -201,7 +201,16 @@ def choices(subject: Subject, name: str, used: set[str]) -> tuple[Any, ...]:
         return ("squared",)  # half of the square is an expectile loss too, and no one means that
     if name == "rule" and "u" not in used:
         return ("best",)
-    return _OWN_CHOICES.get(subject.name, CHOICES).get(name, CHOICES.get(name, ()))
+    found = _OWN_CHOICES.get(subject.name, CHOICES).get(name, CHOICES.get(name))
+    return _default(subject, name) if found is None else found
+
+
+def _default(subject: Subject, name: str) -> tuple[Any, ...]:
+    """What the specification takes where an argument is not given, random numbers apart."""
+    parameter = inspect.signature(getattr(spec, subject.name)).parameters.get(name)
+    if parameter is None or parameter.default is parameter.empty or name == "noise":
+        return ()
+    return (parameter.default,)
 
 
 # Fields of a budget that a function's result depends on.
