@@ -367,6 +367,15 @@ def test_what_a_run_folder_needs(checkpoint, tmp_path):
         export_run(tmp_path / "run", str(tmp_path))
 
 
+@pytest.mark.parametrize("name", ["\ud800", "a\0b"])
+def test_a_task_that_no_file_can_name(checkpoint, tmp_path, name):
+    flags = checkpoint / "flags.json"
+    flags.write_text(json.dumps(json.loads(flags.read_text()) | {"env_name": name}))
+    with pytest.raises(VGFError, match=r"flags\.json: task\.env is .* in UTF-8 and without a NUL"):
+        import_run(str(checkpoint), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 class Hub(types.ModuleType):
     """The three calls of huggingface_hub, on a folder."""
 

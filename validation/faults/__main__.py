@@ -206,8 +206,9 @@ def page(record: Record) -> list[Block]:
             Text(
                 f"{total:,} of {WANTED[part]:,} wanted; in {wrong:,} trials something was not as "
                 "in the run that nobody stopped: weights, optimiser, rows, episodes, transitions, "
-                "bit for bit. After each stop the checkpoints that were there were read; one that "
-                "did not load, or had gone, counts too. Processes are forked from one that has "
+                "bit for bit. In the latest trials the checkpoints that were there after a stop "
+                "were read too, as many as the table says; one that did not load, or had gone, "
+                "counts as unequal. Processes are forked from one that has "
                 "imported everything; JAX takes its compiled programs from its cache."
             ),
             Table(

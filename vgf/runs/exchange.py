@@ -29,6 +29,7 @@ from ..spec.types import Params
 from ..support.errors import VGFError
 from ..support.extras import need
 from ..support.files import make_folder, read_json, write_atomically
+from ..support.settings_tree import override
 from ..support.toml import read_toml
 from .agent import load_agent
 from .checkpoint import flatten, load_checkpoint, save_checkpoint, unflatten
@@ -186,11 +187,13 @@ def _trained_elsewhere(
             f"{path}: no {FLAGS} beside it says which task the agent is for; name it, --env NAME"
         )
     config = RunConfig(
-        task=TaskSettings(env=env, action_repeat=1, standardise=False, action_chunk=found.chunk),
+        task=TaskSettings(action_repeat=1, standardise=False),
         agent=found.settings,
         train=TrainSettings(steps=0),
         evaluation=EvaluationSettings(),
     )
+    task = {"env": env, "action_chunk": found.chunk}
+    config = override(config, {"task": task}, str(said or path))
     digits = re.sub("[^0-9]", "", path.stem)
     facts = {
         "step": int(digits[:15] or 0),
