@@ -20,7 +20,7 @@ import numpy as np
 from ..comparison.groups import unlike
 from ..support.errors import VGFError
 from ..support.extras import need
-from ..support.figures import COLOURS, DASHES, draw_once, figure, line_look
+from ..support.figures import COLOURS, DASHES, figure, line_look
 from ..support.files import read_json, write_atomically
 from ..support.pages import html_figure, html_page, html_table
 from ..support.rows import Row, Scalar
@@ -312,29 +312,23 @@ def report(folder: Path | str) -> Path:
     flow = runs[0].folder / FLOW
     if flow.exists():
         found = read_json(flow, dict)
-        draw_once(_pictures(folder / PICTURE), save_flow, (found, folder / PICTURE), found)
+        save_flow(found, folder / PICTURE)
         figures.append((f"{PICTURE}.svg", flow_caption(found)))
-        if found.get("maze") is not None:
-            draw_once([folder / EPISODE], save_episode, (found, folder / EPISODE), found)
+        if save_episode(found, folder / EPISODE):
             figures.append((EPISODE, episode_caption(found)))
-    rows = [(run.folder.name, run.config_text, run.metrics, run.evaluations) for run in runs]
     if last:
-        draw_once(_pictures(folder / LEARNING), save_learning, (runs, folder / LEARNING), rows)
-        draw_once(_pictures(folder / SCALING), save_scaling, (last, folder / SCALING), last)
+        save_learning(runs, folder / LEARNING)
+        save_scaling(last, folder / SCALING)
         bars = "bars: 95 % confidence intervals"
         figures += [
             (f"{SCALING}.svg", f"Test-time scaling at the last evaluation; {bars}."),
             (f"{LEARNING}.svg", f"Score against training updates, by test budget; {bars}."),
         ]
     if any(run.metrics for run in runs):
-        draw_once(_pictures(folder / LOSSES), save_losses, (runs, folder / LOSSES), rows)
+        save_losses(runs, folder / LOSSES)
         figures.append((f"{LOSSES}.svg", "Training."))
     write_atomically(folder / REPORT, _page(folder, runs, last, figures))
     return folder / REPORT
-
-
-def _pictures(stem: Path) -> list[Path]:
-    return [stem.with_name(f"{stem.name}.{kind}") for kind in ("png", "svg")]
 
 
 class Without(NamedTuple):

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
-import struct
-import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from importlib import metadata
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -64,57 +60,6 @@ def figure(
             data = io.BytesIO()
             drawing.savefig(data, format=kind, dpi=dpi, metadata=_METADATA.get(kind, {}))
             write_atomically(stem.with_name(f"{stem.name}.{kind}"), data.getvalue())
-
-
-def draw_once(
-    files: Sequence[Path], draw: Callable[..., Any], arguments: Sequence[Any], given: Any
-) -> None:
-    """Draw figures, unless they are there whole, drawn from the same by the same code.
-
-    Each file ends with a mark of its content and of what it was drawn from, so that neither a
-    damaged nor an older one is kept.
-
-    Args:
-        files: what is written: .png, .svg or .gif.
-        draw: writes them, called with the arguments.
-        given: all that they show, compared by its `repr`.
-    """
-    sources = [Path(path) for path in (__file__, draw.__code__.co_filename)]
-    with suppress(metadata.PackageNotFoundError):
-        given = (given, metadata.version("matplotlib"))
-    key = b"".join(source.read_bytes() for source in sources if source.is_file())
-    key += repr(given).encode()
-    if all(_is_marked(path, key) for path in files):
-        return
-    draw(*arguments)
-    for path in files:
-        write_atomically(path, _marked(path.read_bytes(), path.suffix, key))
-
-
-def _marked(data: bytes, suffix: str, key: bytes) -> bytes:
-    """The file with a comment at its end: a digest of it and of the key."""
-    word = hashlib.sha256(key + data).hexdigest().encode()
-    if suffix == ".svg":
-        return data + b"<!-- " + word + b" -->\n"
-    if suffix == ".gif":  # a comment block before the trailer
-        return data[:-1] + b"\x21\xfe\x40" + word + b"\0" + data[-1:]
-    chunk = b"tEXtDrawn from\0" + word  # before IEND, the last 12 bytes
-    size, check = struct.pack(">I", len(chunk) - 4), struct.pack(">I", zlib.crc32(chunk))
-    return data[:-12] + size + chunk + check + data[-12:]
-
-
-# What a mark adds, and the bytes of the file that follow it.
-_MARKS = {".svg": (74, 0), ".gif": (68, 1), ".png": (87, 12)}
-
-
-def _is_marked(path: Path, key: bytes) -> bool:
-    if not path.is_file():
-        return False
-    data = path.read_bytes()
-    size, after = _MARKS[path.suffix]
-    end = len(data) - after
-    plain = data[: end - size] + data[end:]
-    return len(plain) > after and _marked(plain, path.suffix, key) == data
 
 
 def line_look(
