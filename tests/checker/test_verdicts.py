@@ -374,8 +374,14 @@ def lower_median_of_log_n(a):
     ("function", "name", "says"),
     [
         (clipped_target, "td_target", "is the specification's result clipped to [-100, 100]"),
-        (scale_plus_one, "layer_norm", "takes 1 + scale where scale belongs"),
-        (lower_median_of_log_n, "bandwidth_squared", "'lower median' and 'log N'"),
+        pytest.param(
+            *(scale_plus_one, "layer_norm", "takes 1 + scale where scale belongs"),
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            *(lower_median_of_log_n, "bandwidth_squared", "'lower median' and 'log N'"),
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_what_is_done_to_an_argument_or_a_result_is_named(function, name, says):
@@ -386,6 +392,7 @@ def test_what_is_done_to_an_argument_or_a_result_is_named(function, name, says):
     assert says in " ".join(str(result).split()), str(result)
 
 
+@pytest.mark.slow
 def test_the_number_beyond_which_it_differs_is_told():
     def step(a, velocity, step_size):
         largest = np.abs(velocity).max()
@@ -399,6 +406,7 @@ def test_the_number_beyond_which_it_differs_is_told():
     assert re.match(r"it differs only where the largest \|velocity\| is 1\d(\.\d)? or more", where)
 
 
+@pytest.mark.slow
 def test_row_sums_pass_where_the_bandwidth_is_differentiated_too():
     def differentiated(x, score, alpha):
         s, n = bandwidth(x), x.shape[-2]

@@ -120,7 +120,7 @@ def test_a_fault_of_a_recording_process_is_named(kind: str, tmp_path: Path) -> N
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("kind", ["HangsStep", "Crashes"])
+@pytest.mark.parametrize("kind", [pytest.param("HangsStep", marks=pytest.mark.slow), "Crashes"])
 def test_a_lost_episode_is_repeated(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
