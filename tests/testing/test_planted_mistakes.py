@@ -53,7 +53,7 @@ CONTROLS = [
     control("adam_step", lambda b, _, *args: variants._adam(b, *args, correct=True, inside=False)),
     control("bandwidth_squared", lambda b, _, a: right_bandwidth(b, a)),
     control(
-        "_normalise", lambda b, _, x, *affine: variants._normalised(x, 1e-6, *affine), "layer_norm"
+        "_normalise", lambda b, _, x, *affine: variants.normalised(x, 1e-6, *affine), "layer_norm"
     ),
     control("td_target", lambda b, original, q, r, *args: original(q, r * 1, *args)),
     control("clip_by_global_norm", lambda b, original, *args: original(*args)),
