@@ -17,6 +17,7 @@ from validation import budget, mistakes, parity, published, runs, scaling, toy
 from validation import report as reports
 from validation.claims import CLAIMS, best_of_n, distance
 from validation.experiment import choose, main, run
+from validation.faults import __main__ as faults
 from validation.pages import Heading, Picture, Points, Table, Text, to_html, to_markdown
 from validation.record import RESULTS
 from vgf.runs.config import RunConfig
@@ -374,6 +375,7 @@ MAINS = {
     "parity": parity.main,
     "mistakes": mistakes.main,
     "runs": runs.main,
+    "faults": faults.main,
 }
 
 

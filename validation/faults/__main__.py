@@ -35,19 +35,20 @@ WANTED = {"kills": 500, "signals": 100, "fuzz": 200_000}
 Record = dict[str, Any]
 
 
-def main() -> int:
+def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m validation.faults", description=(__doc__ or "").partition("\n")[0]
     )
     parts = [*PARTS, "page"]
-    parser.add_argument("part", nargs="?", choices=parts, help="default: all of them")
+    every = f"{', '.join(parts)}; default: all of them"
+    parser.add_argument("part", nargs="?", choices=parts, metavar="part", help=every)
     parser.add_argument("--count", type=int, help="trials in all, with those that are recorded")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="stop after so many")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--backends", default="numpy,torch,jax")
     parser.add_argument("--only", default="", help="scenarios or kinds whose name contains this")
     parser.add_argument("--out", type=Path, default=RESULTS)
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     place = args.out / "faults.json"
     record: Record = read_json(place, dict) if place.exists() else {}
     until = time.monotonic() + args.seconds
