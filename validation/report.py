@@ -21,7 +21,7 @@ from vgf.support.files import write_atomically
 
 from .claims import CLAIMS
 from .experiment import Data, answer, blocks, exit_status, made_by, read_record
-from .faults.__main__ import faults
+from .faults.reading import faults
 from .methods import EXPERIMENTS as METHODS
 from .pages import Block, Heading, Picture, Points, Table, Text, to_html, to_markdown
 from .record import RESULTS

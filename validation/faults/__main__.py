@@ -30,9 +30,9 @@ from vgf.support.files import read_json
 from ..pages import Block, Heading, Points, Table, Text, to_markdown
 from ..record import RESULTS, environment, write, write_json
 from . import environments, fuzzing, killing, resources
+from .reading import Record, faults
 
 WANTED = {"kills": 500, "signals": 100, "fuzz": 200_000}
-Record = dict[str, Any]
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -170,22 +170,6 @@ PARTS = {
     "environments": _environments,
     "resources": _resources,
 }
-
-
-def faults(record: Record) -> list[str]:
-    """Everything recorded that is not as it must be, one line each."""
-    lines = []
-    for part in ("kills", "signals"):
-        for name, row in record.get(part, {}).items():
-            lines += [f"{part}: {name}, trial {i}: {what}" for i, what in row["wrong"].items()]
-    for kind, row in record.get("fuzz", {}).items():
-        lines += [f"fuzz: {kind}, iteration {i}: {what}" for i, what in row["found"].items()]
-        if row["peak"] > fuzzing.MEMORY:
-            lines.append(f"fuzz: {kind} took {row['peak']:,} bytes")
-    for part in ("planted", "environments", "resources"):
-        for name, row in record.get(part, {}).items():
-            lines += [f"{part}: {name}: {row['wrong']}"] if row["wrong"] else []
-    return lines
 
 
 def page(record: Record) -> list[Block]:

@@ -61,6 +61,8 @@ from vgf.sweep.folder import states, summary, write_cells
 from vgf.sweep.spec import read_spec
 from vgf.sweep.worker import fail
 
+from .reading import MEMORY
+
 _CALLS = ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.fork", "socket.connect")
 # What changes names, and which of its arguments may be the folder that they are relative to.
 _CHANGES = {
@@ -68,7 +70,6 @@ _CHANGES = {
     "os.truncate": None, "shutil.rmtree": None,
 }  # fmt: skip
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
-MEMORY = 1 << 30
 SECONDS = 60
 CHUNK = 250
 SOUND = "sound"
