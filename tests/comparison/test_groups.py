@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from runs_made_up import save_run
 
@@ -279,6 +280,16 @@ def test_what_is_not_there_cannot_be_chosen(tmp_path: Path) -> None:
         compare(read_table(path), budget=[1, 7])
     with pytest.raises(VGFError, match="did you mean episodes"):
         combine([Record("r", "a", "x", 0, protocol={"episodes": 3})], allow=["episods"])
+
+
+def test_a_name_stands_on_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text('task,method,seed,score\na,"x\ny",0,1\n')
+    with pytest.raises(VGFError, match=r"line 2: 'x.ny' has a control character"):
+        read_table(path)
+    np.savez(tmp_path / "table.npz", **{"a|x\ny": np.ones((2, 3))})
+    with pytest.raises(VGFError, match="has a control character"):
+        read_table(tmp_path / "table.npz")
 
 
 def test_names_do_not_break_a_table(tmp_path: Path) -> None:

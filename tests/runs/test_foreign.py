@@ -349,6 +349,12 @@ def test_a_run_folder_and_back(checkpoint, tmp_path, capsys):
     same(load_checkpoint(back)[0], tree)
     assert again.agent == config.agent
     assert load_checkpoint(back)[1].step == 500
+    text = (out / "config.toml").read_text()
+    for width in (1 << 40, 1 << 62):  # no memory holds it; no array has it
+        (out / "config.toml").write_text(re.sub(r"hidden = \[\s*\d+", f"hidden = [{width}", text))
+        with pytest.raises(VGFError, match="an agent of these settings cannot be made"):
+            import_run(str(out), tmp_path / "giant")
+        assert not (tmp_path / "giant").exists()
 
 
 def test_what_a_run_folder_needs(checkpoint, tmp_path):

@@ -84,8 +84,8 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
             if named.get(key) in (None, ""):
                 raise VGFError(f"{place}: no {key}; a row needs {', '.join(_NEEDED)}")
         yield {
-            "task": str(named["task"]),
-            "method": str(named["method"]),
+            "task": _name(place, named["task"]),
+            "method": _name(place, named["method"]),
             "budget": _budget(named.get("budget")),
             "seed": _number(place, "seed", named["seed"], whole=True),
             "step": _number(place, "step", named.get("step") or 0, whole=True),
@@ -104,6 +104,14 @@ def _lines(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise VGFError(f"{path}: cannot be read: {reason}") from error
+
+
+def _name(place: Path | str, given: Any) -> str:
+    """The name of a task or method, which stands on one line."""
+    name = str(given)
+    if not name.isprintable():
+        raise VGFError(f"{place}: {name!r} has a control character; it is no task or method")
+    return name
 
 
 def _number(place: str, name: str, value: Any, whole: bool = False) -> Any:
@@ -137,7 +145,7 @@ def _read_npz(path: Path, every: int | None) -> tuple[tuple[Series, ...], tuple[
     steps = np.arange(1, longest + 1) * (every or 1) if given is None else np.asarray(given)
     series, short = [], {}
     for key, array in arrays.items():
-        task, _, method = key.rpartition("|")
+        task, _, method = _name(path, key).rpartition("|")
         if not task or not method:
             raise VGFError(f"{path}: key {key!r}; it must be TASK|METHOD")
         if array.ndim != 2 or array.dtype.kind not in "biuf":
@@ -180,8 +188,8 @@ def read_log(folder: Path | str) -> Record:
     agent = flags.get("agent")
     agent = agent if isinstance(agent, dict) else {}
     try:
-        task = str(flags["env_name"]).partition(":")[2] or str(flags["env_name"])
-        method, seed = str(agent["agent_name"]), int(flags["seed"])
+        env, method = (_name(folder / FLAGS, x) for x in (flags["env_name"], agent["agent_name"]))
+        task, seed = env.partition(":")[2] or env, int(flags["seed"])
         offline, online = (int(flags.get(f"{part}_steps") or 0) for part in ("offline", "online"))
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise VGFError(

@@ -28,7 +28,7 @@ from .checkpoint import (
 )
 from .config import BackendSettings, EvaluationSettings, RunConfig
 from .evaluation import Evaluation, Policy, evaluate
-from .folder import open_run_folder
+from .folder import CONFIG, open_run_folder
 
 BEHAVIOUR_CLONING = "bc"
 # What a checkpoint stores besides the agent.
@@ -81,7 +81,12 @@ def load_agent(
     tree, meta = load_checkpoint(folder, step)
     check_agent_checkpoint(folder, meta)
     sizes = meta.extra["observation_dim"], meta.extra["action_dim"]
-    expected = backend.to_numpy(backend.init_state(0, *sizes, config.agent))
+    try:
+        expected = backend.to_numpy(backend.init_state(0, *sizes, config.agent))
+    except (MemoryError, ValueError) as error:
+        raise VGFError(
+            f"{folder / CONFIG}: an agent of these settings cannot be made: {error}"
+        ) from error
     check_checkpoint(meta, tree, expected, config.task.env)
     check_settings(folder, config, meta)
     return backend.asarray(tree), Scaling.from_json(meta.extra["scaling"]), config, meta.step

@@ -538,5 +538,6 @@ def _interval_note(results: Sequence[Score]) -> str:
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> str:
-    cells = [[escape(str(row.get(name, ""))) for name in rows[0]] for row in rows]
-    return html_table(list(map(escape, rows[0])), cells)
+    names = list(rows[0]) if rows else []
+    cells = [[escape(str(row.get(name, ""))) for name in names] for row in rows]
+    return html_table(list(map(escape, names)), cells)

@@ -15,8 +15,9 @@ def read_toml(path: Path | str) -> dict[str, Any]:
     """Read a TOML file.
 
     Raises:
-        VGFError: a file that is missing, unreadable or not TOML, or a text in it with a NUL
-            character, which no path can have; the message says where.
+        VGFError: a file that is missing, unreadable or not TOML, a text in it with a NUL
+            character, which no path can have, or a key with a line break or the like; the message
+            says where.
     """
     toml = need("tomllib", "run") if sys.version_info >= (3, 11) else need("tomli", "run")
     try:
@@ -31,20 +32,22 @@ def read_toml(path: Path | str) -> dict[str, Any]:
         raise VGFError(f"{path}: not valid TOML: it is nested too deeply") from error
     except ValueError as error:  # TOMLDecodeError, and numbers of too many digits
         raise VGFError(f"{path}: not valid TOML: {error}") from error
-    for text in _texts(values):
-        if "\0" in text:
-            raise VGFError(f"{path}: {text!r} has a NUL character in it; leave it out")
+    for text, named in _texts(values):
+        if "\0" in text or (named and not text.isprintable()):
+            kind = "NUL" if "\0" in text else "control"
+            raise VGFError(f"{path}: {text!r} has a {kind} character in it; leave it out")
     return values
 
 
-def _texts(values: dict[str, Any]) -> Iterator[str]:
-    """Every text in what a TOML file holds, keys too."""
+def _texts(values: dict[str, Any]) -> Iterator[tuple[str, bool]]:
+    """Every text in what a TOML file holds, and whether it is a key."""
     rest: list[Any] = [values]
     while rest:
         value = rest.pop()
         if isinstance(value, str):
-            yield value
+            yield value, False
         elif isinstance(value, dict):
-            rest += [*value, *value.values()]
+            yield from ((key, True) for key in value)
+            rest += value.values()
         elif isinstance(value, list):
             rest += value
