@@ -126,6 +126,15 @@ def _fuzz(record: Record, args: Any, folder: Path, keep: Callable[[], bool]) -> 
     each = -(-(args.count or WANTED["fuzz"]) // len(fuzzing.KINDS))
     blank = {"iterations": 0, "loaded": 0, "refused": 0, "found": {}, "peak": 0}
     more = True
+    for kind in kinds:  # what was found is tried again: it may have been mended
+        row = record.get(kind, blank)
+        for i in list(map(int, row["found"])):
+            again = fuzzing.fuzz(kind, i, i + 1, args.seed, folder / "fuzz")
+            if not again["found"]:
+                del row["found"][str(i)]
+                row["loaded"] += again["loaded"]
+                row["refused"] += again["refused"]
+                more = keep()
     while more and any(record.get(kind, blank)["iterations"] < each for kind in kinds):
         for kind in kinds:
             row = record.setdefault(kind, {**blank, "found": {}})
