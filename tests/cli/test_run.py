@@ -551,6 +551,8 @@ def test_a_nul_is_refused_wherever_it_comes_from(
             assert f"{path}: 'a\\x00b' has a NUL" in refused(*words, path)
     path.write_text('"a\\nb" = 1\n')
     assert r"'a\nb' has a control character" in refused("sweep", path)
+    path.write_text('methods = "vgf"\nseeds = 1\ntasks = ["a\\nb"]\n')
+    assert r"tasks: 'a\nb' has a control character" in refused("sweep", path)
     with pytest.raises(VGFError, match=r"out is 'a.x00b'; it must be text.* without a NUL"):
         override(RunConfig(), {"out": "a\0b"}, "here")
 

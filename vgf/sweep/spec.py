@@ -162,6 +162,9 @@ def _list(spec: Mapping[str, Any], key: str, kind: type, path: Path) -> list[Any
     value = [value] if isinstance(value, kind) else value
     if not isinstance(value, list) or not value or not all(isinstance(x, kind) for x in value):
         raise VGFError(f"{path}: {key} is {spec[key]!r}; it must be a list of names")
+    for name in value:
+        if not str(name).isprintable():
+            raise VGFError(f"{path}: {key}: {name!r} has a control character; it is no name")
     return value
 
 
