@@ -232,6 +232,8 @@ def test_what_killed_processes_left_is_removed(tmp_path: Path) -> None:
         place.mkdir()
     remove_left_behind(tmp_path)
     assert sorted(tmp_path.iterdir()) == sorted([alive, other, own])
+    remove_left_behind(tmp_path, alone=True)
+    assert list(tmp_path.iterdir()) == [alive]
 
 
 @pytest.mark.slow

@@ -45,6 +45,7 @@ from ..support.locks import only_writer
 from ..support.progress import progress, say_line
 from .agent import check_agent_checkpoint, evaluate_agent, make_backend
 from .checkpoint import (
+    CHECKPOINTS,
     CheckpointMeta,
     check_checkpoint,
     check_settings,
@@ -216,6 +217,7 @@ def _training(
         if resume:
             stack.enter_context(only_writer(folder))
             remove_left_behind(folder)
+            remove_left_behind(folder / CHECKPOINTS, alone=True)  # the writer of the run is
         else:
             check_start(config)
             config = dataclasses.replace(config, start=starting_point(config, config.seed))

@@ -121,9 +121,18 @@ def scratch_folder(beside: Path) -> Iterator[Path]:
         yield Path(made)
 
 
-def remove_left_behind(folder: Path) -> None:
-    """Remove what processes of this machine left in a folder when they were killed."""
+def remove_left_behind(folder: Path, alone: bool = False) -> None:
+    """Remove what processes left in a folder when they were killed.
+
+    Args:
+        folder: that may not be there.
+        alone: nobody else writes there. Otherwise what may be another's work stays: that of other
+            machines, and of numbers of processes that run, which may be new ones.
+    """
     for place in folder.glob(f"{_PREFIX}*"):
+        if alone:
+            shutil.rmtree(place, ignore_errors=True)
+            continue
         owner, _, rest = place.name.removeprefix(_PREFIX).partition("@")
         if not (owner.isdigit() and rest.startswith(f"{platform.node()}-")):
             if not rest:  # of version 0.1, which did not say whose it is
