@@ -535,14 +535,14 @@ def _close(outcome: Outcome, got: Any, want: Any) -> bool:
     return found.fault == "" and found.ratio < 10
 
 
+def _on_all(numeric: Sequence[Outcome], kind: str, says: str) -> Finding:
+    """What holds on every input."""
+    return Finding(kind, says, matched=len(numeric), of=len(numeric))
+
+
 def _zero(trial: Trial, numeric: Sequence[Outcome]) -> Finding | None:
     if all(not np.any(np.asarray(x)) for o in numeric for _, x in named_leaves(o.got)):
-        return Finding(
-            "returned",
-            "your function returns zeros on every input",
-            matched=len(numeric),
-            of=len(numeric),
-        )
+        return _on_all(numeric, "returned", "your function returns zeros on every input")
     return None
 
 
@@ -557,25 +557,18 @@ def _returned(trial: Trial, numeric: Sequence[Outcome]) -> Finding | None:
         if not all(isinstance(x, np.ndarray) and x.shape == o.got.shape for o, x in pairs):
             continue
         if all(_close(o, o.got, x) for o, x in pairs):
-            return Finding(
-                "returned",
-                f"your function returns its argument {name} unchanged",
-                matched=len(numeric),
-                of=len(numeric),
+            return _on_all(
+                numeric, "returned", f"your function returns its argument {name} unchanged"
             )
         if all(_close(o, o.got, o.expected - x) for o, x in pairs):
-            return Finding(
+            return _on_all(
+                numeric,
                 "returned",
                 f"your function returns the change of {name}, not the new {name}",
-                matched=len(numeric),
-                of=len(numeric),
             )
         if all(_close(o, o.got, 2 * x - o.expected) for o, x in pairs):
-            return Finding(
-                "returned",
-                f"your function moves {name} in the opposite direction",
-                matched=len(numeric),
-                of=len(numeric),
+            return _on_all(
+                numeric, "returned", f"your function moves {name} in the opposite direction"
             )
     return None
 
@@ -687,12 +680,11 @@ def _factor(trial: Trial, numeric: Sequence[Outcome]) -> Finding | None:
             matched=len(ratios),
             of=len(numeric),
         )
-    return Finding(
+    return _on_all(
+        numeric,
         "factor",
         f"your {name} is {label} times the specification's, on all "
         f"{len(ratios)} inputs where that is not 0",
-        matched=len(numeric),
-        of=len(numeric),
     )
 
 
@@ -786,10 +778,10 @@ def _argument(trial: Trial, numeric: Sequence[Outcome]) -> Finding | None:
     if len(wrong) < 5:
         return None
     numbers = numbers_in(trial.function)
-    for place, name, field in _numbers_of(trial, wrong[0]):
-        value = _within(wrong[0].arguments[place], field)
-        axes = trial.subject.axes.get(name, ()) if isinstance(value, np.ndarray) else None
-        fitting = []
+    fitting: list[str] = []
+    # a number is halved more often than each of an array's
+    for place, name, field, array in sorted(_numbers_of(trial, wrong[0]), key=lambda p: p[3]):
+        axes = trial.subject.axes.get(name, ()) if array else None
         for label, change in _ways(numbers, axes).items():
 
             def changed(o: Outcome, i: int = place, f: str = field, c: Any = change) -> Any:
@@ -805,16 +797,15 @@ def _argument(trial: Trial, numeric: Sequence[Outcome]) -> Finding | None:
             if all(_right_for(trial, o, changed) for o in wrong) and all(
                 _right_for(trial, o, changed) for o in numeric if o.agrees
             ):
-                fitting.append(label.format(name))
-        if fitting:
-            return Finding(
-                "factor",
-                f"your {trial.subject.name} takes {fitting[0]} where {name} belongs: given that, "
-                f"the specification equals it on all {len(numeric)} inputs{_others(fitting)}",
-                matched=len(numeric),
-                of=len(numeric),
-            )
-    return None
+                fitting.append(f"{label.format(name)} where {name} belongs")
+    if not fitting:
+        return None
+    return _on_all(
+        numeric,
+        "factor",
+        f"your {trial.subject.name} takes {fitting[0]}: given that, the specification equals it on "
+        f"all {len(numeric)} inputs{_others(fitting)}",
+    )
 
 
 def _others(fitting: Sequence[str]) -> str:
@@ -838,19 +829,19 @@ def _replaced(value: Any, field: str, new: Any) -> Any:
     return dataclasses.replace(value, **{field: float(new)})
 
 
-def _numbers_of(trial: Trial, outcome: Outcome) -> Iterator[tuple[int, str, str]]:
-    """Arguments that are numbers: their place, name, and the field of a budget or of a tree."""
+def _numbers_of(trial: Trial, outcome: Outcome) -> Iterator[tuple[int, str, str, bool]]:
+    """Arguments that are numbers: their place, name, the field of a bundle, whether an array."""
     for i, (name, value) in enumerate(
         zip(trial.subject.drawn_names, outcome.arguments, strict=True)
     ):
         array = isinstance(value, np.ndarray) and value.dtype.kind == "f"
         if array or (isinstance(value, float) and name in CHOICES):
-            yield i, name, ""
+            yield i, name, "", array
         elif name == "budget":
             for field in _FIELDS:
-                yield i, field, field
+                yield i, field, field, False
         elif isinstance(value, dict) and "log_std" in value:
-            yield i, "log_std", "log_std"
+            yield i, "log_std", "log_std", True
 
 
 def _changed_result(trial: Trial, numeric: Sequence[Outcome]) -> Finding | None:
@@ -870,12 +861,11 @@ def _changed_result(trial: Trial, numeric: Sequence[Outcome]) -> Finding | None:
         ]
     if not fitting:
         return None
-    return Finding(
+    return _on_all(
+        numeric,
         "factor",
         f"your {trial.subject.name} is {fitting[0]}, on all {len(numeric)} inputs"
         f"{_others(fitting)}",
-        matched=len(numeric),
-        of=len(numeric),
     )
 
 
@@ -930,20 +920,13 @@ def _order(trial: Trial, numeric: Sequence[Outcome]) -> Finding | None:
 
     if all(o.got.ndim >= 1 and o.got.shape == o.expected.shape and o.got.size for o in numeric):
         if all(_close(o, rows(o.got), rows(o.expected)) for o in numeric):
-            return Finding(
-                "order",
-                "your result is right up to the order of its rows",
-                matched=len(numeric),
-                of=len(numeric),
-            )
+            return _on_all(numeric, "order", "your result is right up to the order of its rows")
         square = [o for o in numeric if o.got.ndim >= 2]
         if len(square) == len(numeric) and all(
             o.got.shape[-1] == o.got.shape[-2] and _close(o, np.swapaxes(o.got, -1, -2), o.expected)
             for o in numeric
         ):
-            return Finding(
-                "order", "your result is transposed", matched=len(numeric), of=len(numeric)
-            )
+            return _on_all(numeric, "order", "your result is transposed")
     return None
 
 
@@ -1009,11 +992,8 @@ def _shift(trial: Trial, numeric: Sequence[Outcome]) -> Finding | None:
         return None
     first = float(gaps[0][0])
     if first and all(np.all(np.abs(g - first) <= 1e-6 * abs(first)) for g in gaps):
-        return Finding(
-            "factor",
-            f"your {trial.subject.name} is the specification's plus {first:.6g}",
-            matched=len(numeric),
-            of=len(numeric),
+        return _on_all(
+            numeric, "factor", f"your {trial.subject.name} is the specification's plus {first:.6g}"
         )
     return None
 
