@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from ..data.npz import load_arrays, names_in, readable
+from ..support.checks import check_name
 from ..support.errors import VGFError
 from ..support.files import read_json
 from ..support.rows import Scalar, read_lines
@@ -107,10 +108,8 @@ def _lines(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 
 def _name(place: Path | str, given: Any) -> str:
-    """The name of a task or method, which stands on one line."""
     name = str(given)
-    if not name.isprintable():
-        raise VGFError(f"{place}: {name!r} has a control character; it is no task or method")
+    check_name(place, name)
     return name
 
 

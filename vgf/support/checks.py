@@ -1,7 +1,10 @@
-"""Checks of settings: each raises ValueError, with the setting's name and the way out."""
+"""Checks of settings: each raises ValueError, with the setting's name and the way out; of names."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from .errors import VGFError
 from .suggestions import did_you_mean, nearest
 
 
@@ -22,3 +25,13 @@ def check_choice(name: str, value: str | None, choices: tuple[str, ...]) -> None
         near = nearest(value, choices)
         hint = did_you_mean(near and repr(near), f"choose one of {', '.join(choices)}")
         raise ValueError(f"{name} is {value!r}; {hint}")
+
+
+def check_name(place: Path | str, name: str) -> None:
+    """Check a name that is shown in messages and tables: it stands on one line.
+
+    Raises:
+        VGFError: it has a line break or another control character; the message has the place.
+    """
+    if not name.isprintable():
+        raise VGFError(f"{place}: {name!r} has a control character in it; leave it out")

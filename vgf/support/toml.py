@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from .checks import check_name
 from .errors import VGFError
 from .extras import need
 
@@ -32,10 +33,11 @@ def read_toml(path: Path | str) -> dict[str, Any]:
         raise VGFError(f"{path}: not valid TOML: it is nested too deeply") from error
     except ValueError as error:  # TOMLDecodeError, and numbers of too many digits
         raise VGFError(f"{path}: not valid TOML: {error}") from error
-    for text, named in _texts(values):
-        if "\0" in text or (named and not text.isprintable()):
-            kind = "NUL" if "\0" in text else "control"
-            raise VGFError(f"{path}: {text!r} has a {kind} character in it; leave it out")
+    for text, is_key in _texts(values):
+        if "\0" in text:
+            raise VGFError(f"{path}: {text!r} has a NUL character in it; leave it out")
+        if is_key:
+            check_name(path, text)
     return values
 
 

@@ -26,6 +26,7 @@ from ..runs.config import DEMO_METHOD, RunConfig
 from ..runs.presets import FAMILIES, find_preset, presets
 from ..runs.resolve import known_method, read_settings
 from ..runs.start import configuration
+from ..support.checks import check_name
 from ..support.errors import VGFError
 from ..support.objects import absolute_name
 from ..support.suggestions import did_you_mean, nearest
@@ -163,8 +164,7 @@ def _list(spec: Mapping[str, Any], key: str, kind: type, path: Path) -> list[Any
     if not isinstance(value, list) or not value or not all(isinstance(x, kind) for x in value):
         raise VGFError(f"{path}: {key} is {spec[key]!r}; it must be a list of names")
     for name in value:
-        if not str(name).isprintable():
-            raise VGFError(f"{path}: {key}: {name!r} has a control character; it is no name")
+        check_name(f"{path}: {key}", str(name))
     return value
 
 
