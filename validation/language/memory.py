@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from vgf.bench.memory import process_memory
+from vgf.bench.worker import process_memory
 from vgf.text import AlignSettings, align, pair
 from vgf.text.models import Models
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from ..support.errors import VGFError
+from .worker import process_memory
 
 ROWS = (100_000, 500_000, 1_000_000, 3_000_000)
 _EPISODE = 1_000
@@ -127,9 +128,3 @@ class _Watch:
     def __exit__(self, *_: object) -> None:
         self._over.set()
         self._thread.join()
-
-
-def process_memory(key: str) -> int:
-    """Bytes of this process by a name of /proc/self/status: VmRSS, or VmHWM, its peak; on Linux."""
-    with open("/proc/self/status", encoding="ascii") as file:
-        return next(1024 * int(line.split()[1]) for line in file if line.startswith(f"{key}:"))

@@ -40,19 +40,21 @@ def load(place: str) -> Any:
     return module
 
 
+def process_memory(key: str) -> int:
+    """Bytes of this process by a name of /proc/self/status: VmRSS, or VmHWM, its peak; on Linux."""
+    with open("/proc/self/status", encoding="ascii") as file:
+        return next(1024 * int(line.split()[1]) for line in file if line.startswith(f"{key}:"))
+
+
 def peak_memory() -> int:
     """The most memory that this process has held, in bytes.
 
     Linux says it of this program alone; the count that is portable starts at the parent's.
     """
     try:
-        with open("/proc/self/status", encoding="ascii") as file:
-            for line in file:
-                if line.startswith("VmHWM:"):
-                    return 1024 * int(line.split()[1])
-    except OSError:
-        pass
-    import resource
+        return process_memory("VmHWM")
+    except (OSError, StopIteration):
+        import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else 1024 * peak
