@@ -188,8 +188,8 @@ def _(b: Any, original: Any, a: Any, *args: Any) -> Any:
     return a
 
 
-def _guarded(guard: Callable[[float], float]) -> Callable[..., Any]:
-    """phi with another guard than it is given."""
+def _phi_with(change: Callable[[Any, float], tuple[Any, float]]) -> Callable[..., Any]:
+    """phi with another kernel and guard than it is given."""
 
     def planted(
         b: Any,
@@ -202,30 +202,20 @@ def _guarded(guard: Callable[[float], float]) -> Callable[..., Any]:
         kernel: Any = "rbf",
         kernel_guard: float = 0.0,
     ) -> Any:
-        return original(a, g, temperature, bandwidth, through, kernel, guard(kernel_guard))
+        return original(a, g, temperature, bandwidth, through, *change(kernel, kernel_guard))
 
     return planted
 
 
-variant("kernel guard left out", "phi", "your kernel has no guard")(_guarded(lambda guard: 0.0))
-variant("kernel guard on sigma^2", "phi", "your guard is added to sigma^2, not to 2 sigma^2")(
-    _guarded(lambda guard: 2 * guard)
+variant("kernel guard left out", "phi", "your kernel has no guard")(
+    _phi_with(lambda kernel, guard: (kernel, 0.0))
 )
-
-
-@variant("kernel kept", "phi", "your flow has a kernel where there is to be none")
-def _(
-    b: Any,
-    original: Any,
-    a: Any,
-    g: Any,
-    temperature: Any = None,
-    bandwidth: Any = None,
-    through: bool = False,
-    kernel: Any = "rbf",
-    *guard: Any,
-) -> Any:
-    return original(a, g, temperature, bandwidth, through, "rbf", *guard)
+variant("kernel guard on sigma^2", "phi", "your guard is added to sigma^2, not to 2 sigma^2")(
+    _phi_with(lambda kernel, guard: (kernel, 2 * guard))
+)
+variant("kernel kept", "phi", "your flow has a kernel where there is to be none")(
+    _phi_with(lambda kernel, guard: ("rbf", guard))
+)
 
 
 @variant("velocity clipped over the batch", "clip_velocity", "your clip mixes the states")
