@@ -97,7 +97,7 @@ def configs(draw: st.DrawFn) -> RunConfig:
 
 @pytest.mark.full
 @for_all(configs())
-@hypothesis_settings(max_examples=50, deadline=None)
+@hypothesis_settings(max_examples=150, deadline=None)
 def test_toml_round_trip_is_exact(tmp_path_factory: pytest.TempPathFactory, config: Any) -> None:
     path = tmp_path_factory.mktemp("config") / "config.toml"
     save_config(config, path)
