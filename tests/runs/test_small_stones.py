@@ -43,6 +43,11 @@ def test_a_method_brings_its_own_defaults(tmp_path: Path) -> None:
         resolve({"agent": {"method": "fql", "budget": {"steps": 2}}}, path)
     assert resolve({"agent": {"method": "VGF"}}).agent.method == "vgf"
     assert resolve({"agent": {"method": "FQL"}}, path).agent.method == "fql"
+    mine = Path(__file__).parents[1] / "own" / "mine.py"  # settings that nobody else has
+    save_config(resolve({"agent": {"method": f"{mine}:MyMethod", "beta": 2.0}}), path)
+    assert "beta = 2.0" in path.read_text()
+    assert resolve({"agent": {"method": "fql"}}, path).agent.method == "fql"
+    save_config(RunConfig(), path)
     kept = resolve({"agent": {"method": "vgf", "discount": 0.5}}, path)
     assert kept.agent == resolve({"agent": {"discount": 0.5}}, path).agent
 

@@ -85,7 +85,13 @@ def _for_method(file: Mapping[str, Any], flags: Mapping[str, Any]) -> Mapping[st
     before, now = (asked_for("agent.method", (layer,), None) for layer in (file, flags))
     if before is None or now is None or before == now or known_method(now) != now:
         return file
-    return {**file, "agent": without_own(file["agent"], now)}
+    other, own = (vars(method_settings(known_method(name))) for name in (before, now))
+    agent = {
+        key: value
+        for key, value in without_own(file["agent"], now).items()
+        if key in own or key not in other
+    }
+    return {**file, "agent": agent}
 
 
 def _followed(
