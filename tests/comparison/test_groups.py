@@ -126,11 +126,13 @@ def test_absent_runs_are_shown(tmp_path: Path) -> None:
         Record("x", "t", "m", 0, end=5, failure="training diverged"),
         Record("y", "t", "n", 0, end=5, rows=[{"step": 5, "budget": None, "score": 1.0}]),
         Record("z", "t", "o", 0, end=5),
+        Record("w", "t", "p", 0, end=5, trained=3),
     ]
     for form in ("terminal", "md", "tex"):
         text = tables(compare(combine(failed), resamples=20), form)
         assert "failed: m on t, seed 0: training diverged" in text.replace("\n% ", " ")
         assert "not started" in text
+        assert "not evaluated: p on t, seed 0: 3 of 5 updates made" in text.replace("\n% ", " ")
 
 
 @pytest.mark.full

@@ -34,6 +34,7 @@ class Record:
         rows: with step, budget and score: the mean over an evaluation's episodes.
         training: its training budget, if it has several.
         end: the updates after which it is finished.
+        trained: the updates made, where that is known.
         failure: why it failed, one line; None if it did not.
         paired: whether its seed means the same as that of other runs with paired seeds.
     """
@@ -48,6 +49,7 @@ class Record:
     rows: Sequence[Mapping[str, Any]] = ()
     training: Scalar = None
     end: int = 0
+    trained: int = 0
     failure: str | None = None
     paired: bool = True
 
@@ -114,11 +116,15 @@ def combine(
         name = names[id(one)]
         if one.failure is not None or not one.reached(at):
             done = max((row["step"] for row in one.rows), default=0)
-            state = "failed" if one.failure else "unfinished" if one.rows else "not started"
-            why = one.failure or f"{done:,} of {one.end:,} updates evaluated"
-            absent.append(
-                Absent(one.task, name, one.seed, state, why if one.rows or one.failure else "")
-            )
+            if one.failure:
+                state, why = "failed", one.failure
+            elif one.rows:
+                state, why = "unfinished", f"{done:,} of {one.end:,} updates evaluated"
+            elif one.trained:
+                state, why = "not evaluated", f"{one.trained:,} of {one.end:,} updates made"
+            else:
+                state, why = "not started", ""
+            absent.append(Absent(one.task, name, one.seed, state, why))
             continue
         rows += [{**row, "task": one.task, "method": name, "seed": one.seed} for row in one.rows]
         if one.training is not None:

@@ -63,7 +63,7 @@ class Absent:
 
     Args:
         task, method, seed: which run.
-        state: "failed", "unfinished" or "not started".
+        state: "failed", "unfinished", "not evaluated" or "not started".
         why: one line; may be empty.
     """
 

@@ -98,6 +98,7 @@ def record_of(run: Run) -> Record:
         str(run.folder),
         config,
         rows=rows,
+        trained=run.updates,
         kind=start.get("score"),
         transitions=_transitions(run.folder),
         versions=start.get("versions", {}),
@@ -119,6 +120,7 @@ def _record(
     transitions: int | None = None,
     versions: Mapping[str, str] | None = None,
     failure: str | None = None,
+    trained: int = 0,
 ) -> Record:
     tree = to_dict(config)
     task, online = tree["task"], tree["online"]
@@ -159,6 +161,7 @@ def _record(
         rows=rows,
         training=training,
         end=config.updates,
+        trained=trained,
         failure=failure,
     )
 

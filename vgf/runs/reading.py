@@ -17,6 +17,7 @@ from .checkpoint import check_settings, last_meta
 from .folder import CONFIG, ENVIRONMENT
 from .log import EVALUATIONS, METRICS, read_log
 from .resolve import load_config
+from .scores import step_of
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,11 @@ class Run:
     starts: list[dict[str, Any]]
     metrics: list[Row]
     evaluations: list[Row]
+
+    @property
+    def updates(self) -> int:
+        """The updates made, as its logs tell."""
+        return max((step_of(row) for row in [*self.metrics, *self.evaluations]), default=0)
 
 
 def find_runs(folder: Path | str) -> list[Run]:

@@ -387,7 +387,7 @@ def run_table(
     rows = []
     for run in runs:
         record, config = record_of(run), _config(run)
-        done = max((step_of(row) for row in [*run.metrics, *run.evaluations]), default=0)
+        done = run.updates
         last = last_scores([run])
         score = _headline_score(run, last) if last else None
         rows.append(
@@ -524,9 +524,8 @@ def _warnings(runs: Sequence[Run]) -> list[str]:
     lines = [QUICK] if runs[0].config.get("quick") else []
     for run in runs:
         steps = _config(run).updates
-        done = max((step_of(row) for row in [*run.metrics, *run.evaluations]), default=0)
-        if done < steps:
-            lines.append(f"{run.folder.name}: unfinished, {done:,} of {steps:,} updates.")
+        if run.updates < steps:
+            lines.append(f"{run.folder.name}: unfinished, {run.updates:,} of {steps:,} updates.")
     return lines
 
 
