@@ -21,6 +21,7 @@ from needs import SECONDS, need
 
 from vgf import cli
 from vgf.backends import missing_packages
+from vgf.benchmarks import ogbench
 from vgf.runs import agent, updates
 from vgf.runs import loop as train
 from vgf.runs.checkpoint import list_steps, load_checkpoint
@@ -74,9 +75,11 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny finished run; not to be changed."""
+    """A tiny finished run; not to be changed. Its data are made, whatever the home folder has."""
     folder = tmp_path_factory.mktemp("runs") / "straight"
-    assert vgf("run", *TINY, "--data-dir", str(data), "--out", str(folder)) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ogbench, "DEFAULT_FOLDER", data)
+        assert vgf("run", *TINY, "--data-dir", str(data), "--out", str(folder)) == 0
     return folder
 
 
