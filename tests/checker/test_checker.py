@@ -18,6 +18,7 @@ from vgf.checker import checking, diagnosis
 from vgf.checker.adapter import Arrays, Expression, Reading, to_numpy
 from vgf.checker.alternatives import ALTERNATIVES, library, library_for
 from vgf.checker.diagnosis import explains
+from vgf.checker.subjects import STEP_FROM_SCORE
 from vgf.checker.trial import SPECIFICATION, Outcome, Trial, draw_many
 from vgf.support.errors import VGFError
 from vgf.support.objects import load_function
@@ -590,6 +591,52 @@ def test_rewired_without_a_variant_is_the_specification(name):
         right = subject.equation.run(SPECIFICATION, *arguments)
         found = subject.equation.run(plain, *arguments)
         assert np.array_equal(flat(right), flat(found), equal_nan=True)
+
+
+OTHERWISE = {
+    "budget.steps": (0, 2),
+    "budget.step_size": (0.02, 0.5),
+    "budget.temperature": (None, 0.3),
+    "budget.bandwidth": (0.2, 1.5),
+    "budget.bandwidth_gradient": (False, True),
+    "budget.optimiser": ("plain", "adam"),
+    "budget.clip_norm": (None, 1e-3),
+    "budget.clip_scope": ("state", "batch"),
+    "budget.low": (None, -1e-3),
+    "budget.high": (None, 1e-3),
+    "budget.kernel": ("rbf", None),
+    "budget.kernel_guard": (0.0, 2.0),
+}
+
+
+@pytest.mark.parametrize(
+    ("subject", "field"),
+    [
+        pytest.param(subject, field, id=f"{subject.form}: {field}")
+        for subject in (*SUBJECTS.values(), STEP_FROM_SCORE)
+        for field in subject.fields
+    ],
+)
+def test_every_setting_that_a_function_may_take_is_heard(subject, field):
+    for arguments, _ in draw_many(subject, 40, seed=0):
+        results = []
+        for value in OTHERWISE[field]:
+            fixed = {field: value}
+            if field == "budget.bandwidth_gradient":
+                fixed |= {"budget.bandwidth": None, "budget.kernel": "rbf"}
+            elif field.startswith(("budget.bandwidth", "budget.kernel")):
+                fixed |= {"budget.bandwidth_gradient": False, "budget.kernel": "rbf"} | fixed
+                fixed |= {} if field == "budget.bandwidth" else {"budget.bandwidth": None}
+            elif field == "budget.clip_scope":
+                fixed |= {"budget.clip_norm": 1e-3}
+            elif field in ("budget.low", "budget.high"):
+                fixed |= {"budget.low": None, "budget.high": None} | fixed
+            results.append(
+                flat(subject.equation.run(SPECIFICATION, *subject.fix(arguments, fixed)))
+            )
+        if len(results[0]) != len(results[1]) or not np.allclose(*results, equal_nan=True):
+            return
+    pytest.fail(f"{subject.form} gives the same for {field} = {OTHERWISE[field]}")
 
 
 def test_planting_leaves_the_specification_alone():

@@ -250,15 +250,7 @@ class ComposedBackend(ComposedOperators):
 
     def transport(self, score, a, budget, trajectory):
         def velocity(a: Array) -> Array:
-            return self.phi(
-                a,
-                score(a),
-                budget.temperature,
-                budget.bandwidth,
-                budget.bandwidth_gradient,
-                budget.kernel,
-                budget.kernel_guard,
-            )
+            return self.phi(a, score(a), *budget.phi_settings)
 
         return self.follow(velocity, a, budget, trajectory)
 

@@ -213,11 +213,11 @@ def _default(subject: Subject, name: str) -> tuple[Any, ...]:
     return (parameter.default,)
 
 
-# Fields of a budget that a function's result depends on.
-_BUDGET_FIELDS = {
-    "flow_step": ("step_size", "optimiser", "clip_norm", "clip_scope", "low", "high"),
-    "follow": ("steps", "step_size", "optimiser", "clip_norm", "clip_scope", "low", "high"),
-}
+# Fields of a budget that a function's result depends on, where it has no kernel.
+_STEPS = ("steps", "step_size", "optimiser", "clip_norm", "clip_scope", "low", "high")
+_BUDGET_FIELDS = dict.fromkeys(
+    ("flow_step", "follow", "amortised_transport", "gradient_ascent"), _STEPS
+)
 _ALL_FIELDS = tuple(field.name for field in dataclasses.fields(Budget))
 
 
@@ -363,8 +363,7 @@ def _subject(form: str, equation: Equation) -> Subject:
 
 
 def _from_score(b: Backend, a: Any, g: Any, state: Any, budget: Budget) -> Any:
-    velocity = b.phi(a, g, budget.temperature, budget.bandwidth, budget.bandwidth_gradient)
-    return b.flow_step(a, velocity, state, budget)
+    return b.flow_step(a, b.phi(a, g, *budget.phi_settings), state, budget)
 
 
 def _draw_from_score(make: Maker) -> Arguments:

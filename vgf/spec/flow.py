@@ -218,15 +218,6 @@ def transport(score: VectorField, a: Array, budget: Budget, trajectory: bool = F
     """
 
     def velocity(a: Array) -> Array:
-        g = score(a)
-        return phi(
-            a,
-            g,
-            budget.temperature,
-            budget.bandwidth,
-            budget.bandwidth_gradient,
-            budget.kernel,
-            budget.kernel_guard,
-        )
+        return phi(a, score(a), *budget.phi_settings)
 
     return follow(velocity, a, budget, trajectory)

@@ -148,6 +148,12 @@ class Budget:
         if self.low is not None and self.high is not None and self.low >= self.high:
             raise ValueError(f"budget.low {self.low} must lie below budget.high {self.high}")
 
+    @property
+    def phi_settings(self) -> tuple[float | None, float | None, bool, str | None, float]:
+        """What :func:`vgf.spec.phi` takes after a and g, in its order."""
+        through = self.bandwidth_gradient
+        return self.temperature, self.bandwidth, through, self.kernel, self.kernel_guard
+
 
 @dataclass(frozen=True)
 class Network:
