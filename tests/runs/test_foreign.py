@@ -1,6 +1,7 @@
 """Checkpoints of other codes: arrays and nothing else, and what their networks compute."""
 
 import collections
+import errno
 import itertools
 import json
 import os
@@ -15,6 +16,7 @@ from needs import need
 
 from vgf import Network, method_settings, spec
 from vgf.cli import main
+from vgf.runs import exchange
 from vgf.runs.checkpoint import flatten, load_checkpoint
 from vgf.runs.exchange import export_run, import_run
 from vgf.runs.folder import open_run_folder
@@ -355,6 +357,18 @@ def test_a_run_folder_and_back(checkpoint, tmp_path, capsys):
         with pytest.raises(VGFError, match="an agent of these settings cannot be made"):
             import_run(str(out), tmp_path / "giant")
         assert not (tmp_path / "giant").exists()
+
+
+def test_an_export_is_whole_or_not_there(checkpoint, tmp_path, monkeypatch):
+    import_run(str(checkpoint), tmp_path / "run", env=ENV)
+
+    def fail(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(exchange, "save_config", fail)
+    with pytest.raises(VGFError, match="cannot write .*new: No space left on device"):
+        export_run(tmp_path / "run", str(tmp_path / "deep" / "new"))
+    assert not list((tmp_path / "deep").iterdir())
 
 
 def test_what_a_run_folder_needs(checkpoint, tmp_path):

@@ -28,7 +28,7 @@ from ..data.scaling import Scaling
 from ..spec.types import Params
 from ..support.errors import VGFError
 from ..support.extras import need
-from ..support.files import make_folder, read_json, write_atomically
+from ..support.files import make_folder, read_json, scratch_folder, write_atomically
 from ..support.settings_tree import override
 from ..support.toml import read_toml
 from .agent import load_agent
@@ -229,12 +229,18 @@ def export_run(folder: Path | str, place: str, step: int | None = None) -> str:
         target = Path(place)
         if target.exists():
             raise VGFError(f"{target} exists; name a new folder")
-        _write(target, config, tree, meta.step, meta.task, meta.extra)
+        make_folder(target.parent)
+        try:
+            with scratch_folder(target.parent) as scratch:
+                _write(scratch / "agent", config, tree, meta.step, meta.task, meta.extra)
+                (scratch / "agent").rename(target)  # whole, or not there
+        except OSError as error:
+            raise VGFError(f"cannot write {target}: {error.strerror or error}") from error
         return str(target)
     hub = need("huggingface_hub", "agents")
     repository = place.removeprefix(HUB)
-    with tempfile.TemporaryDirectory() as scratch:
-        whole = Path(scratch) / "agent"
+    with tempfile.TemporaryDirectory() as temporary:
+        whole = Path(temporary) / "agent"
         _write(whole, config, tree, meta.step, meta.task, meta.extra)
         try:
             hub.create_repo(repository, exist_ok=True)
