@@ -366,7 +366,7 @@ def test_an_export_is_whole_or_not_there(checkpoint, tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(exchange, "save_config", fail)
-    with pytest.raises(VGFError, match="cannot write .*new: No space left on device"):
+    with pytest.raises(VGFError, match=r"cannot write .*new: No space left on device"):
         export_run(tmp_path / "run", str(tmp_path / "deep" / "new"))
     assert not list((tmp_path / "deep").iterdir())
 
