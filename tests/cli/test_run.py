@@ -637,6 +637,18 @@ def test_a_run_that_fails_before_its_first_update_leaves_nothing(
         assert not list(tmp_path.iterdir())
 
 
+def test_threads_of_others_do_not_keep_a_command_alive():
+    code = (
+        "import sys, threading; from vgf import cli; cli.THREAD_SECONDS = 0.2; "
+        "threading.Thread(target=threading.Event().wait, name='simulator').start(); "
+        "sys.argv = ['vgf', '--version']; sys.exit(cli.main())"
+    )
+    words = [sys.executable, "-c", code]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=SECONDS, check=True)
+    assert done.stdout.startswith("vgf ")
+    assert done.stderr == "vgf is done; not waiting for simulator, still running\n"
+
+
 @pytest.mark.usefixtures("run")  # the run makes the data
 def test_data_of_other_shapes(tmp_path: Path, data: Path, refused: Callable[..., str]) -> None:
     file = next(path for path in (data / "generated").glob("*.npz") if "-val" not in path.name)

@@ -12,6 +12,7 @@ import importlib
 import keyword
 import os
 import sys
+import threading
 from collections.abc import Sequence
 
 from ..support.errors import VGFError
@@ -38,6 +39,8 @@ COMMANDS = {
 }
 
 _COMPUTING = ("run", "sweep", "eval")
+# How long the threads that others started, an environment's say, may outlive the command.
+THREAD_SECONDS = 20.0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -49,11 +52,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     status = _status(list(sys.argv[1:] if argv is None else argv))
     if argv is None and status > 128:
-        for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(OSError, ValueError):
-                stream.flush()
-        os._exit(status)
+        _end(status)
+    if argv is None:
+        timer = threading.Timer(THREAD_SECONDS, _leave, [status])
+        timer.daemon = True
+        timer.start()
     return status
+
+
+def _leave(status: int) -> None:
+    """End a process that Python keeps alive for threads that do not end, a simulator's say."""
+    left = [t for t in threading.enumerate() if not t.daemon and t is not threading.main_thread()]
+    if left:
+        complain(f"vgf is done; not waiting for {', '.join(t.name for t in left)}, still running")
+        _end(status)
+
+
+def _end(status: int) -> None:
+    """End this process now, with nothing of Python's torn down."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(status)
 
 
 def _status(words: list[str]) -> int:
