@@ -637,6 +637,23 @@ def test_a_run_that_fails_before_its_first_update_leaves_nothing(
         assert not list(tmp_path.iterdir())
 
 
+def test_what_eager_would_give_is_said_before_compiling(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    need("torch")
+    from vgf.backends.torch import TorchBackend
+
+    words = ["run", *TINY, "--backend", "torch", "--eager", "--steps", "4", "--data-dir", data]
+    assert vgf(*words, "--out", tmp_path / "plain") == 0
+    assert "compiling" not in capsys.readouterr().out
+    monkeypatch.setattr(TorchBackend, "compiles_first", True)
+    assert vgf(*words, "--out", tmp_path / "said") == 0
+    said = re.findall("compiling .* --eager .* ([0-9.e+]+) updates a", capsys.readouterr().out)
+    assert len(said) == 1
+    assert float(said[0]) > 0
+    assert arrays(tmp_path / "said", 4) == arrays(tmp_path / "plain", 4)
+
+
 def test_threads_of_others_do_not_keep_a_command_alive():
     code = (
         "import sys, threading; from vgf import cli; cli.THREAD_SECONDS = 0.2; "

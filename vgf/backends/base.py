@@ -55,6 +55,7 @@ class Backend(Equations):
             "bf16" (operands rounded to bfloat16, and in torch the result too; sums in float32).
         rounds_by_place: whether the last bits of what an agent becomes depend on its place among
             those computed side by side, and on their number.
+        compiles_first: whether the next update will be compiled first, for tens of seconds.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Backend(Equations):
     dtype: str
     matmul_precision: str
     rounds_by_place: bool = False
+    compiles_first: bool = False
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

@@ -17,6 +17,7 @@ from __future__ import annotations
 import dataclasses
 import shutil
 import sys
+import time
 from collections.abc import Callable, Container, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
@@ -26,7 +27,7 @@ import numpy as np
 
 from ..backends.base import Backend, Tree
 from ..benchmarks.tasks import Task
-from ..data.dataset import Dataset
+from ..data.dataset import Dataset, batch_rows, gather
 from ..data.scaling import Scaling
 from ..environments.pool import EnvironmentFault, EnvironmentPool
 from ..support.callbacks import Say
@@ -443,6 +444,8 @@ class _Loop:
         done = (
             point.environment_steps + min(point.step - self.config.offline_end, 0) + settings.steps
         )
+        if self.backend.compiles_first and point.step < self.config.offline_end:
+            self.say(self._about_compiling(point))
         with (
             self._collector(point) as collector,
             last_resort(lambda: self._save(self.complete, collector)),
@@ -490,6 +493,22 @@ class _Loop:
                     f"stopped after {_done(self.config, self.complete)}; continue with: "
                     f"vgf run --resume {self.folder}"
                 ) from None
+
+    def _about_compiling(self, point: _Point) -> str:
+        """What the first update waits for, and what there would be without."""
+        assert self.dataset is not None  # as in _update_offline
+        eager = make_backend(dataclasses.replace(self.config.backend, eager=True))
+        size, settings = self.config.train.batch_size, self.config.agent
+        rows = batch_rows(self.config.seed, point.step, len(self.dataset), size)
+        batch = eager.asarray(gather(self.dataset.arrays(), rows))
+        eager.synchronise(eager.update(point.state, batch, settings))  # to warm up
+        start = time.perf_counter()
+        eager.synchronise(eager.update(point.state, batch, settings))
+        rate = 1 / (time.perf_counter() - start)
+        return (
+            "compiling the update, half a minute or more the first time and some seconds later; "
+            f"--eager starts at once, with about {rate:.3g} updates a second"
+        )
 
     def _collector(self, point: _Point) -> AbstractContextManager[Collector | None]:
         if not self.config.online.steps:

@@ -83,6 +83,7 @@ class TorchDevice(ComposedBackend):
                     "PATH; install one, or compile = False (--eager)"
                 )
             self._update = torch.compile(self._update, dynamic=False)
+            self.compiles_first = True
 
     # --- arrays ---------------------------------------------------------------------------------
 

@@ -21,7 +21,9 @@ class TorchUpdates(TorchDevice):
     def update_from_noise(
         self, state: Tree, batch: Tree, noise: Tree, settings: Settings
     ) -> tuple[Tree, Tree]:
-        return self._update(state, batch, noise, settings)
+        done: tuple[Tree, Tree] = self._update(state, batch, noise, settings)
+        self.compiles_first = False
+        return done
 
     @with_precision
     def act_from_noise(
