@@ -93,6 +93,18 @@ def test_a_method_with_two_settings_is_two_methods(tmp_path: Path) -> None:
     assert read_runs([tmp_path / "other", tmp_path / "first"]).methods == ["vgf"]
 
 
+def test_methods_of_ones_own_have_short_names(tmp_path: Path) -> None:
+    save_run(tmp_path / "run", RunConfig())
+    (record,) = records(tmp_path / "run")
+
+    def names(*methods: str) -> list[str]:
+        return combine([dataclasses.replace(record, method=name) for name in methods]).methods
+
+    assert names("/a/l1.py:L1", "vgf", "pkg.mine:Mine") == ["L1", "vgf", "Mine"]
+    assert names("/a/l1.py:L1", "/a/l2.py:L1") == ["l1.py:L1", "l2.py:L1"]
+    assert names("/a/l.py:L1", "/b/l.py:L1", "vgf") == ["/a/l.py:L1", "/b/l.py:L1", "vgf"]
+
+
 @pytest.mark.full
 def test_budgets_and_hindsight(tmp_path: Path) -> None:
     """Budgets are a dimension of their own, and the best one is never the headline."""
