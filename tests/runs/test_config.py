@@ -149,6 +149,8 @@ def refusal(source: str | dict[str, Any], tmp_path: Path) -> str:
         ("[train]\nstepz = 3", ["unknown key train.stepz", "train.steps"]),
         ("[train]\nstep_size = 3", ["unknown key train.step_size", "agent.budget.step_size"]),
         ("[budget]\nsteps = 3", ["unknown key budget", "agent.budget"]),
+        ("[evaluation]\nevery = 3", ["mean train.evaluate_every?"]),
+        ("[agent]\nlr = 1e-3", ["mean agent.learning_rate?"]),
         ("[agent.critic]\nhiden = [3]", ["agent.critic.hiden", "agent.critic.hidden"]),
         ("qwertyuiop = 1", ["unknown key qwertyuiop", "tables"]),
         ("agent = 3", ["agent is 3", "[agent]"]),

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple, TypeVar, get_args, get_origin, get_type_hint
 
 from .checks import check
 from .errors import VGFError
-from .suggestions import did_you_mean, nearest
+from .suggestions import did_you_mean, meant_setting
 
 NONE = "none"
 
@@ -85,7 +85,7 @@ def _unknown(key: str, source: str, root: Any) -> VGFError:
     keys = [setting.key for setting in settings_of(root)]
     tables = {key.rpartition(".")[0] for key in keys if "." in key}
     there = f"the {'tables' if tables else 'settings'} are {', '.join(sorted(tables) or keys)}"
-    hint = did_you_mean(nearest(key, [*keys, *sorted(tables)]), there)
+    hint = did_you_mean(meant_setting(key, [*keys, *sorted(tables)]), there)
     return VGFError(f"{source}: unknown key {key}; {hint}")
 
 

@@ -53,6 +53,23 @@ _ALSO = {
 }
 
 
+def meant_setting(key: str, candidates: Iterable[str]) -> str | None:
+    """The setting that a mistyped key most likely meant, as :func:`meant` finds a flag.
+
+    Args:
+        key: ``table.name``, not one of the candidates.
+        candidates: settings and tables; those that the key lies in are not meant.
+    """
+    known = [name for name in candidates if not key.startswith(f"{name}.")]
+    called = _ALSO.get("--" + key.rpartition(".")[2].replace("_", "-"), "").lstrip("-")
+    same = [name for name in known if name.rpartition(".")[2] == called.replace("-", "_")]
+    words = {*key.rpartition(".")[2].split("_")}
+    same = same or [name for name in known if words <= {*name.rpartition(".")[2].split("_")}]
+    if not same:
+        return nearest(key, known)
+    return max(same, key=lambda name: difflib.SequenceMatcher(None, key, name).ratio())
+
+
 def meant(word: str, candidates: Iterable[str]) -> str | None:
     """The flag or command that a person most likely meant: by what else it is called, or nearest.
 
