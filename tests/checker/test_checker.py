@@ -358,6 +358,16 @@ def test_what_is_no_variant_is_said_to_be_none_and_where_it_agrees():
     assert result.findings[-1].kind == "where"
 
 
+def test_arguments_that_the_specification_cannot_take_are_no_failure_of_the_check():
+    """u + 2, tried in its place, has no particle."""
+
+    def pick(a, q, u, rule="best", temperature=1.0):
+        i = spec.select(a, q, u, rule, temperature)[1] // (2 if rule == "uniform" else 1)
+        return np.take_along_axis(a, i[..., None, None], -2)[..., 0, :], i
+
+    assert "no named variant" in says(check_function(pick, "select", dtype="float64"))
+
+
 @pytest.mark.slow
 def test_states_that_affect_each_other():
     shared = lambda a, sigma_squared: (

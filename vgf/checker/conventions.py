@@ -70,6 +70,15 @@ _statistic(
     lambda x, n: np.quantile(x, 0.75, axis=-1),
 )
 
+for _fallback in (1.0, 1e-3, 1e-6):
+    _statistic(
+        f"bandwidth {_fallback:g} where the median is 0",
+        f"your sigma^2 is {_fallback:g} where the median is 0, and should have the floor there",
+        lambda x, n, instead=_fallback: np.where(
+            np.median(x, axis=-1) > 0, np.median(x, axis=-1), instead * 2 * math.log(n + 1)
+        ),
+    )
+
 
 def _median_above_zero(x: Any) -> Any:
     with np.errstate(all="ignore"):
@@ -373,6 +382,17 @@ def _(b: Any, original: Any, a: Any, *rest: Any) -> Any:
     return (a + 1) % 2 - 1
 
 
+for _then in ("", " before you clip"):
+
+    @alternative(f"reflected{_then}", "project", f"you reflect at the box's faces{_then}")
+    def _(
+        b: Any, original: Any, a: Any, low: Any = -1.0, high: Any = 1.0, clips: bool = bool(_then)
+    ) -> Any:
+        new = a if high is None else np.where(a > high, 2 * high - a, a)
+        new = new if low is None else np.where(new < low, 2 * low - new, new)
+        return original(new, low, high) if clips else new
+
+
 for _inside in (1e-5, 1e-6, 1e-3):
 
     @alternative(
@@ -382,6 +402,53 @@ for _inside in (1e-5, 1e-6, 1e-3):
         b: Any, original: Any, a: Any, low: Any = -1.0, high: Any = 1.0, by: float = _inside
     ) -> Any:
         return original(a, None if low is None else low + by, None if high is None else high - by)
+
+
+def _annealed(name: str, says: str, share: Any) -> None:
+    """Steps whose size changes: share(l, L) of it in step l = 0 .. L - 1."""
+
+    @alternative(name, "follow", says)
+    def _(
+        b: Any, original: Any, velocity: Any, a: Any, budget: Any, trajectory: bool = False
+    ) -> Any:
+        state, path = b.adam_init(a) if budget.optimiser == "adam" else None, [a]
+        for i in range(budget.steps):
+            now = dataclasses.replace(budget, step_size=budget.step_size * share(i, budget.steps))
+            a, state = b.flow_step(a, velocity(a), state, now)
+            path.append(a)
+        return np.stack(path) if trajectory else a
+
+
+_annealed(
+    "steps annealed",
+    "your step size falls linearly, epsilon (1 - l / L), and should stay",
+    lambda i, steps: 1 - i / steps,
+)
+_annealed(
+    "steps annealed from the first",
+    "your step size falls linearly, epsilon (1 - (l + 1) / (L + 1)), and should stay",
+    lambda i, steps: 1 - (i + 1) / (steps + 1),
+)
+_annealed(
+    "steps on a cosine",
+    "your step size falls as a cosine from epsilon to 0, and should stay",
+    lambda i, steps: (1 + math.cos(math.pi * i / steps)) / 2,
+)
+_annealed(
+    "steps that shrink as 1 / l",
+    "your step size falls as epsilon / (l + 1), and should stay",
+    lambda i, steps: 1 / (i + 1),
+)
+_annealed(
+    "steps that shrink as the root",
+    "your step size falls as epsilon / sqrt(l + 1), and should stay",
+    lambda i, steps: 1 / math.sqrt(i + 1),
+)
+_annealed(
+    "step size over L",
+    "your step size is divided by the number of steps",
+    lambda i, steps: 1 / steps,
+)
 
 
 @alternative(
@@ -547,6 +614,26 @@ _flow_matching(
 )
 
 
+_flow_matching(
+    "loss over the sum of the weights",
+    "your loss is divided by the sum of the weights, and should be by the batch",
+    lambda x0, a, t: ((1 - t) * x0 + t * a, a - x0, t),
+    lambda e, w: _weighted_mean(e, w + 0 * e),
+)
+
+
+def _weighted_mean(error: Any, w: Any) -> Any:
+    whole = max(float(np.sum(w)), 1e-300)
+    return np.sum(w * error**2) / whole, 2 * w * error / whole
+
+
+_sampler(
+    "network sees clipped actions",
+    "your sampler gives the network the clipped action, and should give it the action",
+    lambda v, x, k, clip: clip(_euler(lambda y, t: v(clip(y), t), x, k, lambda i: i / k)),
+)
+
+
 def _gaussian(name: str, says: str, change: Any, edge: float = 1 - 2.0**-20) -> None:
     """The likelihood of changed means and log-stds, with other edges of tanh's inverse."""
 
@@ -623,6 +710,50 @@ _target(
         r + c * m * np.maximum(o(q, 0 * r, np.ones_like(r), 1.0, how, ps), 0)
     ),
 )
+for _low, _high, _range in (
+    (-1, 1, "+-1 / (1 - discount)"),
+    (-1, 0, "[-1 / (1 - discount), 0]"),
+    (0, 1, "[0, 1 / (1 - discount)]"),
+):
+    _target(
+        f"target clipped to {_range}",
+        f"your target is clipped to {_range}, the range of returns",
+        lambda o, q, r, m, c, how, ps, low=_low, high=_high: np.clip(
+            o(q, r, m, c, how, ps), low / max(1 - c, 1e-300), high / max(1 - c, 1e-300)
+        ),
+    )
+_loss(
+    "one side for all critics",
+    "your expectile's side is that of the mean critic's error, and should be each critic's own",
+    lambda o, q, y, loss, t: (
+        np.mean(np.sum(np.where(y - q.mean(0) >= 0, t, 1 - t) * (y - q) ** 2, 0))
+        if loss == "expectile"
+        else o(q, y, loss, t)
+    ),
+)
+
+
+@alternative(
+    "sparse loss of 0 below its threshold",
+    "critic_loss",
+    "your sparse loss is 0 where w is at most 0, and should keep its linear term there",
+)
+def _(
+    b: Any,
+    original: Any,
+    q: Any,
+    y: Any,
+    loss: str = "squared",
+    expectile: float = 0.9,
+    sparse_alpha: float | None = None,
+) -> Any:
+    left_out = 0.0
+    if loss == "sparse":
+        x, alpha = y - q, expectile if sparse_alpha is None else sparse_alpha
+        left_out = np.mean(np.sum(np.where(x / (2 * alpha) + 1 > 0, 0, -x), 0))
+    return original(q, y, loss, expectile, sparse_alpha) - left_out
+
+
 _loss(
     "Huber's loss, doubled",
     "your loss is twice Huber's (smooth L1), not the square",
@@ -722,6 +853,23 @@ _weights(
     "your weights are divided by their mean over the batch",
     lambda q, own, t, m: _bounded(q - own.mean(-1), t, m) / _bounded(q - own.mean(-1), t, m).mean(),
 )
+
+
+@alternative(
+    "worst advantage of the critics",
+    "advantage_weights",
+    "you aggregate the critics' advantages, and should subtract aggregated values",
+)
+def _(
+    b: Any,
+    original: Any,
+    q: Any,
+    baseline: Any,
+    how: str = "mean",
+    temperature: float = 1.0,
+    maximum: float = 20.0,
+) -> Any:
+    return _bounded(b.aggregate(q - baseline.mean(-1), how), temperature, maximum)
 
 
 def _policy(name: str, says: str, change: Any) -> None:
@@ -930,7 +1078,38 @@ _adam_step(
 )
 
 
-def _leaves_mixed(name: str, says: str, part: str, copied: bool) -> None:
+for _share, _words in ((0.1, "1 - b1"), (1.0, "1")):
+
+    @alternative(
+        f"second moment's share {_words}",
+        "adam_step",
+        f"your second moment adds {_words} of the square, and should add 1 - b2",
+    )
+    def _(
+        b: Any,
+        original: Any,
+        params: Any,
+        gradient: Any,
+        state: Any,
+        learning_rate: float,
+        *rest: Any,
+        root: float = math.sqrt(_share / 0.001),
+    ) -> Any:
+        scaled = tree_map(lambda g: root * g, gradient)
+        _, first = original(params, gradient, state, learning_rate, *rest)
+        _, second = original(params, scaled, state, learning_rate, *rest)
+        new = {**first, "v": second["v"]}
+        t = int(new["count"])
+        moved = tree_map(
+            lambda p, m, v: p - learning_rate * _m(m, t) / (np.sqrt(_v(v, t)) + 1e-8),
+            params,
+            new["m"],
+            new["v"],
+        )
+        return moved, new
+
+
+def _leaves_mixed(name: str, says: str, part: str | tuple[str, ...], copied: bool) -> None:
     """Polyak on some leaves only: the others are copied, or left as they are."""
 
     def mix(online: Any, target: Any, tau: float, key: str = "") -> Any:
@@ -945,7 +1124,12 @@ def _leaves_mixed(name: str, says: str, part: str, copied: bool) -> None:
     )
 
 
-for _part, _word in (("bias", "biases"), ("norm", "LayerNorm's parameters"), ("kernel", "kernels")):
+for _part, _word in (
+    ("bias", "biases"),
+    ("norm", "LayerNorm's parameters"),
+    ("kernel", "kernels"),
+    (("bias", "norm"), "biases and LayerNorm's parameters"),
+):
     _leaves_mixed(f"{_word} copied", f"your target copies the {_word} outright", _part, True)
     _leaves_mixed(f"{_word} left", f"your target leaves the {_word} as they are", _part, False)
 
@@ -994,6 +1178,74 @@ def _(
         p = q / np.sum(q, axis=-1, keepdims=True)
     index = np.minimum(np.sum(np.cumsum(p, axis=-1) <= u[..., None], axis=-1), a.shape[-2] - 1)
     return np.take_along_axis(a, index[..., None, None], axis=-2)[..., 0, :], index
+
+
+def _index(name: str, says: str, rule: str, index: Any) -> None:
+    """Another index under one rule: index(q, u, temperature)."""
+
+    def replacement(
+        b: Any, original: Any, a: Any, q: Any, u: Any, own: str = "best", temperature: float = 1.0
+    ) -> Any:
+        if own != rule:
+            return original(a, q, u, own, temperature)
+        picked = np.clip(index(q, u, temperature), 0, a.shape[-2] - 1).astype(int)
+        return np.take_along_axis(a, picked[..., None, None], axis=-2)[..., 0, :], picked
+
+    alternative(name, "select", says)(replacement)
+
+
+def _inverse(p: Any, u: Any) -> Any:
+    return np.sum(np.cumsum(p, axis=-1) <= u[..., None], axis=-1)
+
+
+def _softmax(q: Any, temperature: float) -> Any:
+    p = np.exp((q - np.max(q, axis=-1, keepdims=True)) / temperature)
+    return p / np.sum(p, axis=-1, keepdims=True)
+
+
+_index(
+    "uniform without the last",
+    "your uniform rule never picks the last particle: it takes floor(u (N - 1))",
+    "uniform",
+    lambda q, u, t: np.floor(u * (q.shape[-1] - 1)),
+)
+_index(
+    "uniform by rounding",
+    "your uniform rule rounds u (N - 1): the first and the last are picked half as often",
+    "uniform",
+    lambda q, u, t: np.round(u * (q.shape[-1] - 1)),
+)
+_index(
+    "softmax of the ranks, not mapped back",
+    "your softmax picks a place in the order of the values, and takes it for the particle's",
+    "softmax",
+    lambda q, u, t: _inverse(-np.sort(-_softmax(q, t), axis=-1), u),
+)
+_index(
+    "softmax of the ranks",
+    "your softmax counts through the particles from the best to the worst",
+    "softmax",
+    lambda q, u, t: np.take_along_axis(
+        np.argsort(-q, axis=-1, kind="stable"),
+        _inverse(-np.sort(-_softmax(q, t), axis=-1), u)[..., None].clip(max=q.shape[-1] - 1),
+        axis=-1,
+    )[..., 0],
+)
+_index(
+    "softmax picks the worst",
+    "your softmax has the wrong sign: low values are likely",
+    "softmax",
+    lambda q, u, t: _inverse(_softmax(-q, t), u),
+)
+
+
+@alternative(
+    "gradients normalised over the batch",
+    "normalise_rows",
+    "your gradients are scaled to length 1 over the batch, dimension by dimension, not row by row",
+)
+def _(b: Any, original: Any, g: Any) -> Any:
+    return original(g.T).T
 
 
 # --- amortised gradient --------------------------------------------------------------------------

@@ -882,7 +882,7 @@ def _right_for(trial: Trial, outcome: Outcome, changed: Any) -> bool:
         arguments = changed(outcome)
         with np.errstate(all="ignore"):
             expected = trial.aligned(outcome, trial.expect(arguments))
-    except (VGFError, ValueError, TypeError, ZeroDivisionError):
+    except (VGFError, ValueError, TypeError, ArithmeticError, LookupError):
         return False
     return trial.differ(outcome, expected, trial.moves(outcome)).agrees
 
