@@ -191,7 +191,7 @@ def main(words: list[str]) -> int:
     need("hypothesis", "testing")
     try:
         return _run(args, parser)
-    except (VGFError, KeyboardInterrupt, OSError):  # as of every command
+    except (VGFError, KeyboardInterrupt, BrokenPipeError):
         raise
     except Exception as error:
         import traceback
