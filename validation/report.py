@@ -22,6 +22,7 @@ from vgf.support.files import write_atomically
 from .claims import CLAIMS
 from .experiment import Data, answer, blocks, exit_status, made_by, read_record
 from .faults.reading import faults
+from .learning import TASKS as LEARNING
 from .methods import EXPERIMENTS as METHODS
 from .pages import Block, Heading, Picture, Points, Table, Text, to_html, to_markdown
 from .record import RESULTS
@@ -38,6 +39,10 @@ EXPERIMENTS = {
     "online": "python -m validation.online",
     "regimes": "python -m validation.regimes",
     "authors": "python -m validation.authors --checkout NAME=PATH",
+    **{
+        f"learning-{task}": f"python -m validation.learning {task} --checkout NAME=PATH"
+        for task in LEARNING
+    },
     "sources": "python -m validation.sources",
     "language": "python -m validation.language",
     "smollm2": "python -m validation.language.smollm2",
