@@ -355,7 +355,7 @@ def experiment(setup: Setup, checkouts: Mapping[str, str] | None = None) -> Expe
         tables=tables,
         remarks=remarks,
         draw=draw,
-        caption="Success of the last evaluation against the test budget: means, and each seed, pale.",
+        caption="Success of the last evaluation against the test budget: means; pale, each seed.",
     )
 
 
