@@ -13,6 +13,7 @@ import keyword
 import os
 import sys
 import threading
+import time
 from collections.abc import Sequence
 
 from ..support.errors import VGFError
@@ -39,8 +40,9 @@ COMMANDS = {
 }
 
 _COMPUTING = ("run", "sweep", "eval")
-# How long the threads that others started, an environment's say, may outlive the command.
-THREAD_SECONDS = 20.0
+# How long the threads that others started, a simulator's or an upload's, may outlive the command:
+# until that is said, and from then on.
+THREAD_SECONDS = 20.0, 280.0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -54,17 +56,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     if argv is None and status > 128:
         _end(status)
     if argv is None:
-        timer = threading.Timer(THREAD_SECONDS, _leave, [status])
+        timer = threading.Timer(THREAD_SECONDS[0], _leave, [status])
         timer.daemon = True
         timer.start()
     return status
 
 
 def _leave(status: int) -> None:
-    """End a process that Python keeps alive for threads that do not end, a simulator's say."""
-    left = [t for t in threading.enumerate() if not t.daemon and t is not threading.main_thread()]
-    if left:
-        complain(f"vgf is done; not waiting for {', '.join(t.name for t in left)}, still running")
+    """End a process that Python keeps alive for threads that do not end."""
+
+    def left() -> str:
+        return ", ".join(t.name for t in threading.enumerate() if not t.daemon and t is not own)
+
+    own, patience = threading.main_thread(), THREAD_SECONDS[1]
+    if names := left():
+        complain(f"done; waiting for threads that still run, at most {patience:.0f} s: {names}")
+        time.sleep(patience)
+    if left():
         _end(status)
 
 
