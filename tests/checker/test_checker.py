@@ -617,6 +617,16 @@ OTHERWISE = {
     "budget.kernel": ("rbf", None),
     "budget.kernel_guard": (0.0, 2.0),
 }
+# What has to stand beside a setting for it to matter.
+_RBF = {"budget.bandwidth": None, "budget.bandwidth_gradient": False, "budget.kernel": "rbf"}
+_NO_BOX = {"budget.low": None, "budget.high": None}
+WITH = {
+    **dict.fromkeys(("budget.bandwidth", "budget.bandwidth_gradient", "budget.kernel"), _RBF),
+    "budget.kernel_guard": _RBF,
+    "budget.clip_scope": {"budget.clip_norm": 1e-3},
+    "budget.low": _NO_BOX,
+    "budget.high": _NO_BOX,
+}
 
 
 @pytest.mark.parametrize(
@@ -631,16 +641,7 @@ def test_every_setting_that_a_function_may_take_is_heard(subject, field):
     for arguments, _ in draw_many(subject, 40, seed=0):
         results = []
         for value in OTHERWISE[field]:
-            fixed = {field: value}
-            if field == "budget.bandwidth_gradient":
-                fixed |= {"budget.bandwidth": None, "budget.kernel": "rbf"}
-            elif field.startswith(("budget.bandwidth", "budget.kernel")):
-                fixed |= {"budget.bandwidth_gradient": False, "budget.kernel": "rbf"} | fixed
-                fixed |= {} if field == "budget.bandwidth" else {"budget.bandwidth": None}
-            elif field == "budget.clip_scope":
-                fixed |= {"budget.clip_norm": 1e-3}
-            elif field in ("budget.low", "budget.high"):
-                fixed |= {"budget.low": None, "budget.high": None} | fixed
+            fixed = {**WITH.get(field, {}), field: value}
             results.append(
                 flat(subject.equation.run(SPECIFICATION, *subject.fix(arguments, fixed)))
             )

@@ -117,6 +117,16 @@ def test_the_papers_groups(tmp_path: Path) -> None:
     ]
 
 
+def test_methods_of_one_class_name_are_told_apart(tmp_path: Path) -> None:
+    for name in ("a.py", "b.py"):
+        (tmp_path / name).write_text("from vgf.methods.bc import BC\nclass Mine(BC): pass\n")
+    path = tmp_path / "spec.toml"
+    path.write_text(f'tasks = ["a-v0"]\nmethods = ["{tmp_path}/a.py:Mine", "{tmp_path}/b.py:Mine"]')
+    assert list(read_spec(path)) == ["a-v0-a.py-Mine-seed-0", "a-v0-b.py-Mine-seed-0"]
+    path.write_text(f'tasks = ["a-v0"]\nmethods = ["{tmp_path}/a.py:Mine"]')
+    assert list(read_spec(path)) == ["a-v0-Mine-seed-0"]
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [

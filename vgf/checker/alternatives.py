@@ -1264,7 +1264,7 @@ _target(
 
 
 def _loss(name: str, says: str, value: Any) -> None:
-    """Another critic loss: value(original, q, y, loss, expectile)."""
+    """Another critic loss: value(original, q, y, loss, expectile, or the sparse loss's alpha)."""
 
     def replacement(
         b: Any,
@@ -1278,7 +1278,8 @@ def _loss(name: str, says: str, value: Any) -> None:
         def given(q: Any, y: Any, loss: str, expectile: float) -> Any:
             return original(q, y, loss, expectile, sparse_alpha)
 
-        return value(given, q, y, loss, expectile)
+        sparse = loss == "sparse" and sparse_alpha is not None
+        return value(given, q, y, loss, sparse_alpha if sparse else expectile)
 
     alternative(name, "critic_loss", says)(replacement)
 

@@ -8,11 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from ..spec.flow import step_state
 from ..spec.kernel import SIGMA_SQUARED_MIN
 from ..spec.networks import hidden_layers
 from ..spec.optimiser import tree_map
+from ..spec.selection import selection_probabilities
 from ..testing.variants import VARIANTS, all_distances, normalised
 from .alternatives import (
+    _adam,
     _attraction,
     _budget,
     _euler,
@@ -411,7 +414,7 @@ def _annealed(name: str, says: str, share: Any) -> None:
     def _(
         b: Any, original: Any, velocity: Any, a: Any, budget: Any, trajectory: bool = False
     ) -> Any:
-        state, path = b.adam_init(a) if budget.optimiser == "adam" else None, [a]
+        state, path = step_state(a, budget), [a]
         for i in range(budget.steps):
             now = dataclasses.replace(budget, step_size=budget.step_size * share(i, budget.steps))
             a, state = b.flow_step(a, velocity(a), state, now)
@@ -733,27 +736,15 @@ _loss(
 )
 
 
-@alternative(
+_loss(
     "sparse loss of 0 below its threshold",
-    "critic_loss",
     "your sparse loss is 0 where w is at most 0, and should keep its linear term there",
+    lambda o, q, y, loss, t: (
+        np.mean(np.sum(np.where(y - q > -2 * t, t * ((y - q) / (2 * t) + 1) ** 2 - (y - q), 0), 0))
+        if loss == "sparse"
+        else o(q, y, loss, t)
+    ),
 )
-def _(
-    b: Any,
-    original: Any,
-    q: Any,
-    y: Any,
-    loss: str = "squared",
-    expectile: float = 0.9,
-    sparse_alpha: float | None = None,
-) -> Any:
-    left_out = 0.0
-    if loss == "sparse":
-        x, alpha = y - q, expectile if sparse_alpha is None else sparse_alpha
-        left_out = np.mean(np.sum(np.where(x / (2 * alpha) + 1 > 0, 0, -x), 0))
-    return original(q, y, loss, expectile, sparse_alpha) - left_out
-
-
 _loss(
     "Huber's loss, doubled",
     "your loss is twice Huber's (smooth L1), not the square",
@@ -860,16 +851,8 @@ _weights(
     "advantage_weights",
     "you aggregate the critics' advantages, and should subtract aggregated values",
 )
-def _(
-    b: Any,
-    original: Any,
-    q: Any,
-    baseline: Any,
-    how: str = "mean",
-    temperature: float = 1.0,
-    maximum: float = 20.0,
-) -> Any:
-    return _bounded(b.aggregate(q - baseline.mean(-1), how), temperature, maximum)
+def _(b: Any, original: Any, q: Any, baseline: Any, *args: Any) -> Any:
+    return original(q - baseline.mean(-1), 0 * baseline, *args)
 
 
 def _policy(name: str, says: str, change: Any) -> None:
@@ -1078,35 +1061,20 @@ _adam_step(
 )
 
 
-for _share, _words in ((0.1, "1 - b1"), (1.0, "1")):
+def _second_share(o: Any, p: Any, g: Any, s: Any, rate: float, share: float) -> Any:
+    """Adam on gradients root times as large, so that v gets a larger share; undone for m."""
+    root = math.sqrt(share / 0.001)
+    larger = {**s, "m": tree_map(lambda m: root * m, s["m"])}
+    moved, new = o(p, tree_map(lambda g: root * g, g), larger, rate / root)
+    return moved, {**new, "m": tree_map(lambda m: m / root, new["m"])}
 
-    @alternative(
+
+for _share, _words in ((0.1, "1 - b1"), (1.0, "1")):
+    _adam(
         f"second moment's share {_words}",
-        "adam_step",
         f"your second moment adds {_words} of the square, and should add 1 - b2",
+        lambda o, p, g, s, lr, share=_share: _second_share(o, p, g, s, lr, share),
     )
-    def _(
-        b: Any,
-        original: Any,
-        params: Any,
-        gradient: Any,
-        state: Any,
-        learning_rate: float,
-        *rest: Any,
-        root: float = math.sqrt(_share / 0.001),
-    ) -> Any:
-        scaled = tree_map(lambda g: root * g, gradient)
-        _, first = original(params, gradient, state, learning_rate, *rest)
-        _, second = original(params, scaled, state, learning_rate, *rest)
-        new = {**first, "v": second["v"]}
-        t = int(new["count"])
-        moved = tree_map(
-            lambda p, m, v: p - learning_rate * _m(m, t) / (np.sqrt(_v(v, t)) + 1e-8),
-            params,
-            new["m"],
-            new["v"],
-        )
-        return moved, new
 
 
 def _leaves_mixed(name: str, says: str, part: str | tuple[str, ...], copied: bool) -> None:
@@ -1168,18 +1136,6 @@ def _(b: Any, original: Any, a: Any, q: Any, u: Any, *rest: Any) -> Any:
     return original(a, q, 1 - u, *rest)
 
 
-@alternative("probabilities from the values", "select", "you pick in proportion to the values")
-def _(
-    b: Any, original: Any, a: Any, q: Any, u: Any, rule: str = "best", temperature: float = 1.0
-) -> Any:
-    if rule != "softmax":
-        return original(a, q, u, rule, temperature)
-    with np.errstate(all="ignore"):
-        p = q / np.sum(q, axis=-1, keepdims=True)
-    index = np.minimum(np.sum(np.cumsum(p, axis=-1) <= u[..., None], axis=-1), a.shape[-2] - 1)
-    return np.take_along_axis(a, index[..., None, None], axis=-2)[..., 0, :], index
-
-
 def _index(name: str, says: str, rule: str, index: Any) -> None:
     """Another index under one rule: index(q, u, temperature)."""
 
@@ -1198,11 +1154,21 @@ def _inverse(p: Any, u: Any) -> Any:
     return np.sum(np.cumsum(p, axis=-1) <= u[..., None], axis=-1)
 
 
-def _softmax(q: Any, temperature: float) -> Any:
-    p = np.exp((q - np.max(q, axis=-1, keepdims=True)) / temperature)
-    return p / np.sum(p, axis=-1, keepdims=True)
+def _in_proportion(q: Any, u: Any, temperature: float) -> Any:
+    with np.errstate(all="ignore"):
+        return _inverse(q / np.sum(q, axis=-1, keepdims=True), u)
 
 
+def _likely(q: Any, temperature: float) -> Any:
+    return selection_probabilities(q, "softmax", temperature)
+
+
+_index(
+    "probabilities from the values",
+    "you pick in proportion to the values",
+    "softmax",
+    _in_proportion,
+)
 _index(
     "uniform without the last",
     "your uniform rule never picks the last particle: it takes floor(u (N - 1))",
@@ -1219,7 +1185,7 @@ _index(
     "softmax of the ranks, not mapped back",
     "your softmax picks a place in the order of the values, and takes it for the particle's",
     "softmax",
-    lambda q, u, t: _inverse(-np.sort(-_softmax(q, t), axis=-1), u),
+    lambda q, u, t: _inverse(-np.sort(-_likely(q, t), axis=-1), u),
 )
 _index(
     "softmax of the ranks",
@@ -1227,7 +1193,7 @@ _index(
     "softmax",
     lambda q, u, t: np.take_along_axis(
         np.argsort(-q, axis=-1, kind="stable"),
-        _inverse(-np.sort(-_softmax(q, t), axis=-1), u)[..., None].clip(max=q.shape[-1] - 1),
+        _inverse(-np.sort(-_likely(q, t), axis=-1), u)[..., None].clip(max=q.shape[-1] - 1),
         axis=-1,
     )[..., 0],
 )
@@ -1235,7 +1201,7 @@ _index(
     "softmax picks the worst",
     "your softmax has the wrong sign: low values are likely",
     "softmax",
-    lambda q, u, t: _inverse(_softmax(-q, t), u),
+    lambda q, u, t: _inverse(_likely(-q, t), u),
 )
 
 

@@ -198,10 +198,11 @@ def _check_tasks(cells: Mapping[str, RunConfig], spec: Path) -> None:
 
 
 def _show(cells: Mapping[str, RunConfig]) -> None:
+    from ..support.objects import short_names
     from ..support.tables import counted
 
     tasks = list(dict.fromkeys(str(c.task.env) for c in cells.values()))
-    methods = list(dict.fromkeys(c.agent.method.rpartition("/")[2] for c in cells.values()))
+    methods = short_names(list(dict.fromkeys(c.agent.method for c in cells.values())))
     seeds = sorted({c.seed for c in cells.values()})
     updates = sorted({c.updates for c in cells.values()})
     some = [*tasks[:6], *([f"and {len(tasks) - 6} more"] if len(tasks) > 6 else [])]
@@ -209,7 +210,7 @@ def _show(cells: Mapping[str, RunConfig]) -> None:
         f"{counted(len(cells), 'run')}: {counted(len(tasks), 'task')}, "
         f"{counted(len(methods), 'method')}, {counted(len(seeds), 'seed')}",
         f"tasks: {', '.join(some)}",
-        f"methods: {', '.join(methods)}",
+        f"methods: {', '.join(methods.values())}",
         f"seeds: {', '.join(map(str, seeds))}; updates: {', '.join(f'{n:,}' for n in updates)}",
     ):
         print(textwrap.fill(line, 79, subsequent_indent="  ", break_on_hyphens=False))

@@ -7,13 +7,13 @@ difference. Of each of these, a seed counts once.
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from ..support.errors import VGFError
+from ..support.objects import short_names
 from ..support.rows import Scalar
 from ..support.suggestions import did_you_mean, nearest
 from .results import Absent, Results, gather
@@ -177,7 +177,7 @@ def _check_protocols(records: Sequence[Record], passed: Collection[str]) -> list
 def _names(records: Sequence[Record]) -> dict[int, str]:
     """A method's name for each run: with the settings in which it differs on one task."""
     names = {}
-    short = _short({one.method for one in records})
+    short = short_names({one.method for one in records})
     for method in dict.fromkeys(one.method for one in records):
         runs = [one for one in records if one.method == method]
         keys: dict[str, None] = {}
@@ -192,15 +192,6 @@ def _names(records: Sequence[Record]) -> dict[int, str]:
             parts = [f"{key.rpartition('.')[2]}={_words(one.settings.get(key))}" for key in keys]
             names[id(one)] = " ".join([short[method], *parts])
     return names
-
-
-def _short(methods: Collection[str]) -> dict[str, str]:
-    """Names that tell methods apart: of path/to/file.py:Class the class, or file.py:Class."""
-    for count in (1, 2):
-        names = {method: ":".join(re.split("[:/]", method)[-count:]) for method in methods}
-        if len(set(names.values())) == len(methods):
-            return names
-    return {method: method for method in methods}
 
 
 def _once(records: Sequence[Record], names: Mapping[int, str]) -> tuple[list[Record], list[str]]:

@@ -27,7 +27,7 @@ import numpy as np
 
 from ..backends.base import Backend, Tree
 from ..benchmarks.tasks import Task
-from ..data.dataset import Dataset, batch_rows, gather
+from ..data.dataset import Dataset, batch_at
 from ..data.scaling import Scaling
 from ..environments.pool import EnvironmentFault, EnvironmentPool
 from ..support.callbacks import Say
@@ -499,8 +499,7 @@ class _Loop:
         assert self.dataset is not None  # as in _update_offline
         eager = make_backend(dataclasses.replace(self.config.backend, eager=True))
         size, settings = self.config.train.batch_size, self.config.agent
-        rows = batch_rows(self.config.seed, point.step, len(self.dataset), size)
-        batch = eager.asarray(gather(self.dataset.arrays(), rows))
+        batch = eager.asarray(batch_at(self.dataset, self.config.seed, point.step, size))
         eager.synchronise(eager.update(point.state, batch, settings))  # to warm up
         start = time.perf_counter()
         eager.synchronise(eager.update(point.state, batch, settings))

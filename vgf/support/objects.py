@@ -5,9 +5,10 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
+import re
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,18 @@ def absolute_name(name: str) -> str:
     if not colon or not place.endswith(".py") or not path.isidentifier():
         return name
     return f"{os.path.abspath(os.path.expanduser(place))}:{path}"
+
+
+def short_names(names: Collection[str]) -> dict[str, str]:
+    """Names that tell objects apart: of path/to/file.py:Class the class, or file.py:Class.
+
+    Names without a colon, such as those of this package's methods, are short already.
+    """
+    for count in (1, 2):
+        short = {name: ":".join(re.split("[:/]", name)[-count:]) for name in names}
+        if len({*short.values()}) == len({*names}):
+            return short
+    return {name: name for name in names}
 
 
 def load_function(target: str) -> Callable[..., Any]:

@@ -28,7 +28,7 @@ from ..runs.resolve import known_method, read_settings
 from ..runs.start import configuration
 from ..support.checks import check_name
 from ..support.errors import VGFError
-from ..support.objects import absolute_name
+from ..support.objects import absolute_name, short_names
 from ..support.suggestions import did_you_mean, nearest
 
 MOST = 10_000  # runs of a sweep
@@ -81,7 +81,9 @@ def _expand(spec: Mapping[str, Any], path: Path) -> Iterator[tuple[str, dict[str
         if "presets" in spec
         else [({"task": {"env": name}}, name) for name in _list(spec, "tasks", str, path)]
     )
-    methods = _list(spec, "methods", str, path) if "methods" in spec else [None]
+    named = _list(spec, "methods", str, path) if "methods" in spec else []
+    named = [_method(name, path) for name in named]
+    short, methods = short_names(named), named or [None]
     seeds = _seeds(spec, path)
     cells = math.prod(map(len, (starts, methods, seeds, *grid.values())))
     _check_count(cells, path)
@@ -90,7 +92,7 @@ def _expand(spec: Mapping[str, Any], path: Path) -> Iterator[tuple[str, dict[str
             chosen = dict(zip(grid, values, strict=True))
             flags = _merged(settings, start)
             if method is not None:
-                flags = _merged(flags, {"agent": {"method": _method(method, path)}})
+                flags = _merged(flags, {"agent": {"method": method}})
             for key, value in chosen.items():
                 *tables, last = key.split(".")
                 change: Any = {last: value}
@@ -98,15 +100,13 @@ def _expand(spec: Mapping[str, Any], path: Path) -> Iterator[tuple[str, dict[str
                     change = {table: change}
                 flags = _merged(flags, change)
             parts = [f"{key.rpartition('.')[2]}={value}" for key, value in chosen.items()]
+            usual = DEMO_METHOD
             if "preset" in start:
-                of_preset = find_preset(start["preset"]).method
-                task = re.sub(rf"-{of_preset}\b", "", task)
-                title = method or of_preset
-            else:
-                title = method or DEMO_METHOD
-            last = str(title).rpartition(":")[2]
+                usual = find_preset(start["preset"]).method
+                task = re.sub(rf"-{usual}\b", "", task)
+            title = short[method] if method else usual
             for seed in seeds:
-                name = _slug("-".join([task, last, *parts, f"seed-{seed}"]))
+                name = _slug("-".join([task, title, *parts, f"seed-{seed}"]))
                 yield name, _merged(flags, {"seed": seed}), task
 
 
