@@ -36,7 +36,7 @@ methods = ["bc"]
 seeds = {seeds}
 [settings]
 train = {{ steps = {steps}, batch_size = 8, log_every = 10, evaluate_every = {steps}, \
-checkpoint_every = 20 }}
+checkpoint_every = {every} }}
 task = {{ data_episodes = 2, data_dir = "{data}", action_repeat = 8 }}
 evaluation = {{ episodes = 1, steps = [0], workers = 0 }}
 agent = {{ critic = {{ hidden = [8] }}, reference = {{ hidden = [8] }} }}
@@ -51,10 +51,10 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def write_spec(
-    folder: Path, data: Path, seeds: object = 2, steps: int = 100, more: str = ""
+    folder: Path, data: Path, seeds: object = 2, steps: int = 100, more: str = "", every: int = 20
 ) -> Path:
     path = folder / "spec.toml"
-    path.write_text(SPEC.format(seeds=seeds, steps=steps, data=data, more=more))
+    path.write_text(SPEC.format(seeds=seeds, steps=steps, data=data, more=more, every=every))
     return path
 
 
@@ -347,15 +347,18 @@ def lose_nodes(tmp_path: Path, data: Path) -> None:
     from ray.cluster_utils import Cluster
 
     spec = write_spec(tmp_path, data, 4, 1_500)
-    assert sweep(spec, tmp_path / "straight") == 0
-    out, sent = tmp_path / "ray", tmp_path / "sent"
-    for folder in (out, sent):
-        write_cells(folder, read_spec(spec))
+    straight, out = tmp_path / "straight", tmp_path / "ray"
+    assert sweep(spec, straight) == 0
+    write_cells(out, read_spec(spec))
+    # seconds of work, for nodes to be lost in; a folder is sent between two checkpoints
+    updates, alone, sent = 9_000, tmp_path / "alone", tmp_path / "sent"
+    assert sweep(write_spec(tmp_path, data, 1, updates, every=250), alone) == 0
+    write_cells(sent, read_spec(write_spec(tmp_path, data, 4, updates, every=250)))
     jobs = [[name] for name in cell_names(out)]
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
     nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
     killed: list[int] = []
-    killed_sending: list[int | None] = []
+    killed_sending: list[int] = []
 
     def kill_nodes() -> None:
         at_work = [(latest_step(place) or 0) for place in (out / "runs").glob("*")]
@@ -368,12 +371,19 @@ def lose_nodes(tmp_path: Path, data: Path) -> None:
             killed.append(max(at_work))
             nodes.insert(0, cluster.add_node(num_cpus=1))
 
+    (name,) = jobs[0]
+    log = sent / "logs" / f"{name}.log"
+
     def kill_all() -> None:
-        if latest_step(sent / "runs" / jobs[0][0]) and not killed_sending:
+        """Once something came; then what comes until the run goes on, from the last of it."""
+        step = latest_step(sent / "runs" / name)
+        if not step or (log.exists() and "continuing after" in log.read_text()):
+            return
+        if nodes:
             while nodes:
                 cluster.remove_node(nodes.pop(), allow_graceful=False)
-            killed_sending.append(latest_step(sent / "runs" / jobs[0][0]))
             cluster.add_node(num_cpus=1)
+        killed_sending[:] = [step]
 
     try:
         ray.init(address=cluster.address, log_to_driver=False)
@@ -384,15 +394,14 @@ def lose_nodes(tmp_path: Path, data: Path) -> None:
         cluster.shutdown()
     assert killed
     assert summary(states(out)) == "4 runs: 4 finished"
-    assert last_arrays(out) == last_arrays(tmp_path / "straight")
+    assert last_arrays(out) == last_arrays(straight)
     assert summary(states(sent)) == "4 runs: 1 finished, 3 not started"
     (step,) = killed_sending
-    assert 0 < (step or 0) < 1_500
-    assert f"continuing after {step:,}" in (sent / "logs" / f"{jobs[0][0]}.log").read_text()
-    (name,) = jobs[0]
-    one, other = (last_arrays(folder) for folder in (sent, tmp_path / "straight"))
+    assert 0 < step < updates
+    assert f"continuing after {step:,}" in log.read_text()
+    one, other = (last_arrays(folder) for folder in (sent, alone))
     assert {key: one[key] for key in (name, f"{name} evaluations")}.items() <= other.items()
-    assert files_of(sent / "runs" / name) == files_of(tmp_path / "straight/runs" / name)
+    assert files_of(sent / "runs" / name) == files_of(alone / "runs" / name)
 
 
 @pytest.mark.slow
