@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from validation import edge, regimes, toy
+from validation import edge, operators, regimes, toy
 from validation.claims import (
     CLAIMS,
     best_of_n,
@@ -24,8 +24,9 @@ from validation.claims import (
 from validation.experiment import estimate, redraw, rounded, run
 from validation.figures import COLOURS, SUFFIXES, figure, line
 from validation.problems import Mixture, clipped, ring
-from vgf import Budget, spec
+from vgf import Budget, Settings, spec
 from vgf.backends.numpy import NumpyBackend
+from vgf.runs.operators import read_operator
 
 CELLS = {claim.name: claim for claim in CLAIMS}
 
@@ -256,12 +257,49 @@ def test_the_expected_best_of_tries():
 
 def test_every_operator_has_the_same_number_of_tries_and_of_passes():
     settings = regimes.agent_settings()
-    for name, operators in regimes.grids(8).items():
-        assert len(operators) == (1 if name == regimes.PICKED else 4)
-        for operator in operators:
+    for name, grid in regimes.grids(8).items():
+        assert len(grid) == (1 if name == regimes.PICKED else 4)
+        for operator in grid:
             paid = regimes.paid(operator, 704, settings)
             one_more = replace(paid, particles=paid.particles + 1)
             assert paid.total(settings).passes <= 704 < one_more.total(settings).passes
+
+
+def operator_rows(rates, tuned):
+    """Made-up successes of each operator on the final seeds, and of its tries on the first."""
+    rng, tuning, rows = np.random.default_rng(0), [], []
+    for critic, (name, texts) in itertools.product(operators.CRITICS, operators.TRIES.items()):
+        row = {"critic": critic, "operator": name, "text": name, "milliseconds": 1.0, "w2": 0.1}
+        row |= dict.fromkeys(("reference", "evaluated", "gradient", "reference_gradient"), 1)
+        for i in range(len(texts)):
+            tuning.append({**row, "success": [tuned.get(name, 0.0) * (i == 1)] * 4})
+        for seed, budget in itertools.product((1, 2), (32, 96)):
+            success = (rng.random(30) < rates.get(name, 0.4)).astype(float).tolist()
+            rows.append({**row, "seed": seed, "budget": budget, "passes": 30, "success": success})
+    return {"env": "a", "updates": 1, "passes": 32, "tuning": tuning, "rows": rows}
+
+
+def test_an_operator_is_judged_by_its_tuning_and_its_interval():
+    """Not the best of the final seeds, and not by its mean alone."""
+    tuned = {"VGF": 1.0, "QGF": 0.5}
+    assert verdicts(operators, operator_rows({"VGF": 0.95}, tuned)) == [True] * 3
+    assert verdicts(operators, operator_rows({"QGF": 0.95}, tuned)) == [False] * 3
+    assert verdicts(operators, operator_rows({"VGF": 0.1}, tuned)) == [False] * 3
+    data = operator_rows({"VGF": 0.95, "BPTT": 0.0}, tuned)
+    above, below = operators.remarks(data)[2:]
+    assert above.count("VGF with") == below.count("BPTT with") == 3
+    assert operators.choices(data["tuning"], "td")["VGF"] == 1
+    assert [len(table.rows) for table in operators.tables(data)] == [12, 12, 12, 36]
+
+
+def test_every_try_of_an_operator_costs_what_was_asked():
+    agent = Settings(sampling_steps=5)
+    for name, texts in operators.TRIES.items():
+        assert len(texts) == (1 if name in (operators.SAMPLE, operators.PICKED) else 4)
+        for text in texts:
+            found = read_operator(operators.priced(text, 96, agent), agent)
+            assert found.total(agent).passes <= 96
+    assert operators.priced("best_of_n", 96, agent) == "best_of_n:particles=16"
 
 
 BOLTZMANN = boltzmann.Setup(seeds=6, particles=(10, 60), steps=(0, 10, 100), samples=100)
