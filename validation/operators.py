@@ -403,6 +403,8 @@ SETUPS = (
         (*_COMMON, "--discount", "0.98", "--budget-steps", "1", "--step-size", "0.05"),
         updates=12_500,
         data_episodes=200,
+        episodes=15,
+        budgets=(),
     ),
     Setup(
         "puzzle-3x3-play-singletask-task1-v0",

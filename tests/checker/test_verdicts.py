@@ -12,9 +12,9 @@ pytest.importorskip("hypothesis")
 from test_checker import kernel, phi, says
 
 from vgf.checker.junit import junit
-from vgf.checker.loading import load_variants
+from vgf.checker.loading import load_checked, load_variants
 from vgf.cli import main
-from vgf.spec import repulsion, repulsion_through_bandwidth
+from vgf.spec import langevin, repulsion, repulsion_through_bandwidth
 from vgf.support.errors import VGFError
 from vgf.testing import Adapter, assert_matches, check_function
 
@@ -434,3 +434,57 @@ def test_what_it_does_not_take_is_held_at_the_specifications_default():
     result = check_function(sparse, "critic_loss", held, examples=100, dtype="float64")
     assert result.agrees, str(result)
     assert "sparse_alpha = None" in str(result)
+
+
+def test_an_argument_that_may_not_be_none_there_is_mapped_like_any():
+    def by_distances(x, logp, table, old, legal, lam, k):
+        far = ((x[:, None] - table) ** 2).sum(-1)
+        score = ((x**2).sum(-1)[:, None] - far) / 2 / (table**2).sum(-1).mean() + lam * logp
+        legal = np.where(legal, logp, -np.inf)
+        least = np.sort(legal, -1)[:, -min(k, legal.shape[1]), None]
+        kept = np.isfinite(legal) & (legal >= least)
+        return np.where(kept | (np.arange(len(table)) == old[:, None]), score, -np.inf)
+
+    names = {"x": "u", "logp": "log_p", "table": "embeddings", "old": "original"}
+    names |= {"legal": "allowed", "lam": "decoding_weight", "k": "decoding_top"}
+    result = check_function(by_distances, "decoding_scores", Adapter(names), examples=60)
+    assert result.verdict == "agrees up to cancellation", str(result)
+
+    def steps(params, s, a, noise, step_size, alpha, how, activation):
+        return langevin(params, s, a, noise, step_size, alpha, how, activation)
+
+    result = check_function(
+        steps, "langevin", Adapter({"alpha": "temperature"}), examples=30, dtype="float64"
+    )
+    assert result.agrees, str(result)
+
+
+def test_a_layout_with_states_is_not_tried_for_one_state():
+    def fails(p, y):
+        raise RuntimeError("not mine")
+
+    held = Adapter({"p": "q"}, layout={"q": "B E"}, constants={"loss": "squared"})
+    result = check_function(fails, "critic_loss", held, examples=10, dtype="float64", explain=False)
+    assert not result.agrees
+    assert "RuntimeError: not mine" in str(result)
+
+
+def test_a_method_that_a_decorator_wrapped_is_of_an_instance(tmp_path):
+    need("jax")
+    file = tmp_path / "wrapped.py"
+    file.write_text(
+        "import functools, jax\n"
+        "class Target:\n"
+        "    def __init__(self, gamma): self.gamma = gamma\n"
+        "    @functools.partial(jax.jit, static_argnums=0)\n"
+        "    def compiled(self, r): return self.gamma * r\n"
+        "    @functools.lru_cache\n"
+        "    def cached(self, r): return self.gamma * r\n"
+        "    @staticmethod\n"
+        "    def plain(r): return r\n"
+    )
+    for name in ("compiled", "cached"):
+        assert load_checked(f"{file}:Target.{name}", {"gamma": 0.5})(2.0) == 1.0
+    assert load_checked(f"{file}:Target.plain", {})(2.0) == 2.0
+    with pytest.raises(VGFError, match="--construct is for a class"):
+        load_checked(f"{file}:Target.plain", {"gamma": 0.5})

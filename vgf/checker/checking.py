@@ -548,7 +548,9 @@ def _ways(
         for with_gradient in (False, True) if framework == "torch" else (False,):
             arrays = Arrays(framework, with_gradient)
             ways = list(readings)
-            if not adapter.single and any("B" in x for x in readings[0].subject.axes.values()):
+            batches = any("B" in axes.split() for axes in adapter.layout.values())
+            states = any("B" in axes for axes in readings[0].subject.axes.values())
+            if states and not (adapter.single or batches):
                 ways += [dataclasses.replace(r, single=True) for r in readings]
             for reading in ways:
                 batched = any(w.score[:2] == (0, 0) and not w.trial.reading.single for w in found)
@@ -658,13 +660,16 @@ def _numbers_only(trial: Trial, drawn: Sequence[Drawn], dtype: str) -> Trial:
         if name == "weight" or (None not in optional and name not in _BOUNDS):
             continue
         tries = []
-        for value in (None, 0.5):
+        for value in (None, trial.subject.number(name)):
             fixed = {**trial.reading.fixed, name: value}
             reading = dataclasses.replace(trial.reading, fixed=fixed)
             other = dataclasses.replace(trial, reading=reading)
-            outcomes = [other.run(*one, dtype) for one in drawn]
+            try:
+                outcomes = [other.run(*one, dtype) for one in drawn]
+            except VGFError:  # the specification does not take this value here
+                break
             tries.append(sum(bool(o.error) or not finite(o.got) for o in outcomes))
-        if tries[0] > tries[1]:
+        if len(tries) == 2 and tries[0] > tries[1]:
             cannot.add(name)
     return dataclasses.replace(
         trial, reading=dataclasses.replace(trial.reading, numbers=frozenset(cannot))

@@ -39,8 +39,7 @@ def load_checked(
         found = _make(found, construct or {}, target)
     elif owner:
         cls = load_object(f"{place}:{owner}")
-        plain = inspect.isclass(cls) and inspect.isfunction(inspect.getattr_static(cls, name))
-        if plain:
+        if inspect.isclass(cls) and _binds(inspect.getattr_static(cls, name)):
             found = getattr(_make(cls, construct or {}, target), name)
         elif construct:
             raise VGFError(f"{target}: --construct is for a class, and {owner} is none")
@@ -50,6 +49,13 @@ def load_checked(
         raise VGFError(f"{target} is a {type(found).__name__}, not a function")
     function: Callable[..., Any] = found
     return function
+
+
+def _binds(attribute: Any) -> bool:
+    """Whether what a class holds is a method of its instances: a function, or one that jit or
+    another decorator has wrapped."""
+    unbound = isinstance(attribute, staticmethod | classmethod)
+    return callable(attribute) and hasattr(attribute, "__get__") and not unbound
 
 
 def _make(cls: type, construct: Mapping[str, Any], target: str) -> Any:

@@ -190,6 +190,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
 _OWN_CHOICES: dict[str, dict[str, tuple[Any, ...]]] = {
     "phi": {"kernel": ("rbf",)},
     "select": {"temperature": (1.0, 0.1)},
+    "langevin": {"temperature": (0.1, 1.0, 0.0), "step_size": (0.1,)},
     "advantage_weights": {"temperature": (1.0,), "how": ("mean", "min")},
     "td_target": {"how": ("min", "mean")},
 }
@@ -328,6 +329,10 @@ class Subject:
             if name == "budget":
                 found |= {f for f in self.fields if getattr(value, f.partition(".")[2]) is None}
         return found - {"kernel", "budget.kernel"}  # a name
+
+    def number(self, name: str) -> Any:
+        """What an argument that may be None is held at where theirs takes a number only."""
+        return next((x for x in choices(self, name, set()) if x is not None), 0.5)
 
     @property
     def drawn_names(self) -> tuple[str, ...]:

@@ -132,7 +132,7 @@ class Trial:
         subject = self.subject
         arguments = subject.fix(drawn, self.reading.fixed)
         absent = subject.absent(arguments) & self.reading.numbers
-        arguments = subject.fix(arguments, dict.fromkeys(absent, 0.5))
+        arguments = subject.fix(arguments, {name: subject.number(name) for name in absent})
         kinds = {
             s.value.partition("(")[0].strip()
             for s in self.reading.sources.values()
@@ -378,7 +378,9 @@ def _near(got: Any, expected: Any, dtype: str, floor: float) -> Difference | Non
         if name != other or x.shape != y.shape or (x.dtype != wanted if wanted else True):
             return None
     flat = np.concatenate([np.ravel(x) for _, x in mine]).astype(np.float64)
-    error = float(np.max(np.abs(flat - np.concatenate([np.ravel(y) for _, y in want])), initial=0))
+    with np.errstate(invalid="ignore"):  # infinities of one sign are for the closer look
+        off = np.abs(flat - np.concatenate([np.ravel(y) for _, y in want]))
+    error = float(np.max(off, initial=0))
     allowed = FACTOR * MACHINE_EPSILON[dtype] * floor
     if not error <= allowed:
         return None
@@ -475,11 +477,24 @@ def _rough_normalise(u: float, rng: Any) -> Any:
     return replacement
 
 
+def _rough_decoding_scores(u: float, rng: Any) -> Any:
+    """(|u|^2 - |u - e_c|^2) / 2 over the mean of |e_c|^2, for the first term."""
+
+    def replacement(b: Any, original: Any, x: Any, log_p: Any, embeddings: Any, *rest: Any) -> Any:
+        norms = np.sum(embeddings**2, -1)
+        size = (np.sum(x**2, -1)[:, None] + norms) / np.mean(norms)
+        noise = rng.choice([-1.0, 1.0], size.shape)
+        return original(x, log_p, embeddings, *rest) + 4 * u * size * noise
+
+    return replacement
+
+
 ROUGH = {
     "squared_distances": _rough_distances,
     "repulsion": _rough_repulsion,
     "repulsion_through_bandwidth": _rough_repulsion_through_bandwidth,
     "_normalise": _rough_normalise,
+    "decoding_scores": _rough_decoding_scores,
 }
 
 

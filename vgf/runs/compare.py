@@ -15,7 +15,7 @@ from ..support.files import read_json
 from ..support.settings_tree import NONE, to_dict
 from .checkpoint import SIDECAR, checkpoint_path, latest_step
 from .config import RunConfig
-from .folder import CELLS, CONFIG, FAILED, RUNS
+from .folder import CELLS, FAILED, RUNS
 from .log import METRICS
 from .reading import Run, find_places, read_run
 from .resolve import load_config
@@ -87,7 +87,7 @@ def record_of(run: Run) -> Record:
     Raises:
         VGFError: a damaged config.toml or checkpoint.
     """
-    config = load_config(run.folder / CONFIG)
+    config = run.resolved
     start: Mapping[str, Any] = run.starts[-1] if run.starts else {}
     rows = [
         {"step": step, "budget": budget, "score": mean(group, _column(group))}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from ..support.files import read_json
 from ..support.rows import Row
 from ..support.toml import read_toml
 from .checkpoint import check_settings, last_meta
+from .config import RunConfig
 from .folder import CONFIG, ENVIRONMENT
 from .log import EVALUATIONS, METRICS, read_log
 from .resolve import load_config
@@ -42,6 +44,15 @@ class Run:
     def updates(self) -> int:
         """The updates made, as its logs tell."""
         return max((step_of(row) for row in [*self.metrics, *self.evaluations]), default=0)
+
+    @functools.cached_property
+    def resolved(self) -> RunConfig:
+        """Its configuration as settings.
+
+        Raises:
+            VGFError: a setting that is unknown or out of its range.
+        """
+        return load_config(self.folder / CONFIG)
 
 
 def find_runs(folder: Path | str) -> list[Run]:

@@ -26,14 +26,12 @@ from ..support.pages import html_figure, html_page, html_table
 from ..support.rows import Row, Scalar
 from ..support.statistics import NORMALISED, RETURN, SUCCESS
 from .compare import record_of
-from .config import RunConfig
-from .folder import CELLS, CONFIG, FAILED, RUNS
+from .folder import CELLS, FAILED, RUNS
 from .look import FLOW
 from .picture import caption as flow_caption
 from .picture import episode_caption, save_episode, save_flow
 from .reading import Run, find_places, read_run
 from .reading import find_runs as find_runs
-from .resolve import load_config
 from .scores import Score, policy_titles, scores, step_of
 
 REPORT, LEARNING, LOSSES, SCALING = "report.html", "learning", "losses", "scaling"
@@ -157,7 +155,7 @@ def save_learning(runs: Sequence[Run], stem: Path | str) -> None:
             axes.vlines(x, low, high, color=look["color"], linewidth=1, alpha=0.6)
             _label_score(axes, curve[0].kind)
         axes.set_xlabel("updates")
-        start = min(_config(run).start.checkpoint or 0 for run in runs)
+        start = min(run.resolved.start.checkpoint or 0 for run in runs)
         axes.set_xlim(left=None if start else 0)
         _mark_online(axes, runs, start)
         axes.xaxis.set_major_formatter(_thousands)
@@ -166,7 +164,7 @@ def save_learning(runs: Sequence[Run], stem: Path | str) -> None:
 
 def _mark_online(axes: Any, runs: Sequence[Run], start: int) -> None:
     """A labelled line where offline training ends and online training begins."""
-    for end in sorted({_config(run).offline_end for run in runs if _config(run).online.steps}):
+    for end in sorted({run.resolved.offline_end for run in runs if run.resolved.online.steps}):
         axes.axvline(end, color="#555555", linestyle=":", linewidth=1.2)
         words = {
             "xycoords": axes.get_xaxis_transform(),
@@ -178,10 +176,6 @@ def _mark_online(axes: Any, runs: Sequence[Run], start: int) -> None:
         axes.annotate("online", (end, 1.0), (4, 2), ha="left", **words)
         if end > start:
             axes.annotate("offline", (end, 1.0), (-4, 2), ha="right", **words)
-
-
-def _config(run: Run) -> RunConfig:
-    return load_config(run.folder / CONFIG)
 
 
 def save_losses(runs: Sequence[Run], stem: Path | str) -> None:
@@ -203,7 +197,7 @@ def save_losses(runs: Sequence[Run], stem: Path | str) -> None:
                 ]
                 x, y = zip(*points, strict=True) if points else ((), ())
                 panel.plot(x, y, **{**line_look(i), "marker": "", "label": run.folder.name})
-            for end in {_config(run).offline_end for run in runs if _config(run).online.steps}:
+            for end in {run.resolved.offline_end for run in runs if run.resolved.online.steps}:
                 panel.axvline(end, color="#555555", linestyle=":", linewidth=1)
             panel.set_title(name.replace("_", " "), fontsize=10)
             panel.xaxis.set_major_formatter(_thousands)
@@ -386,7 +380,7 @@ def run_table(
     """A row for each of several runs, whatever they are: what it is, and its headline's score."""
     rows = []
     for run in runs:
-        record, config = record_of(run), _config(run)
+        record, config = record_of(run), run.resolved
         done = run.updates
         last = last_scores([run])
         score = _headline_score(run, last) if last else None
@@ -408,7 +402,7 @@ def run_table(
 
 
 def _headline_score(run: Run, last: Sequence[Score]) -> Score:
-    train = _config(run).agent.budget.steps
+    train = run.resolved.agent.budget.steps
     counted = [score for score in last if not isinstance(score.budget, str)]
     return next((score for score in counted if score.budget == train), [*counted, *last][0])
 
@@ -461,7 +455,7 @@ def headline(runs: Sequence[Run], last: Sequence[Score]) -> str:
 def _page(
     folder: Path, runs: Sequence[Run], last: Sequence[Score], figures: Sequence[tuple[str, str]]
 ) -> str:
-    settings = _config(runs[0]).task
+    settings = runs[0].resolved.task
     task = settings.env or Path(settings.data or "data").name
     body = [f"<h1>{escape(task)}</h1>", f"<p class=headline>{escape(headline(runs, last))}.</p>"]
     body += [f"<p class=warning>{escape(line)}</p>" for line in _warnings(runs)]
@@ -523,7 +517,7 @@ def _facts(start: Mapping[str, Any]) -> dict[str, Any]:
 def _warnings(runs: Sequence[Run]) -> list[str]:
     lines = [QUICK] if runs[0].config.get("quick") else []
     for run in runs:
-        steps = _config(run).updates
+        steps = run.resolved.updates
         if run.updates < steps:
             lines.append(f"{run.folder.name}: unfinished, {run.updates:,} of {steps:,} updates.")
     return lines

@@ -59,6 +59,7 @@ def figure(
         for kind in kinds:
             data = io.BytesIO()
             drawing.savefig(data, format=kind, dpi=dpi, metadata=_METADATA.get(kind, {}))
+            drawing.set_layout_engine("none")  # what the first found serves all kinds
             write_atomically(stem.with_name(f"{stem.name}.{kind}"), data.getvalue())
 
 
