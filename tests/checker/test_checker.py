@@ -225,6 +225,7 @@ def equation_of(variant):
         "_factor": "bandwidth_squared",
         "_normalise": "layer_norm",
         "LAYER_NORM_EPSILON": "layer_norm",
+        "layer_norm_vjp": "mlp_vjp",
         "SIGMA_SQUARED_MIN": "bandwidth_squared",
         "LOG_STD_MIN": "gaussian_loss",
         "LOG_STD_MAX": "gaussian_loss",
@@ -246,6 +247,19 @@ def test_variants_that_a_function_cannot_depend_on_are_not_tried():
     assert {"update_from_noise", "td_target", "_normalise", "LAYER_NORM_EPSILON"} <= {
         v.method for v in library_for("update").values()
     }
+
+
+def test_a_variant_of_phi_divides_the_score_by_the_temperature_unless_it_says_otherwise():
+    """Else another cause would be told beside it: one that makes up for the temperature."""
+    rng = np.random.default_rng(0)
+    a, g = rng.uniform(-1, 1, (2, 4, 3)), 1e-3 * rng.standard_normal((2, 4, 3))
+    otherwise = {"score without phi", "phi of unit length"}
+    for name, variant in library().items():
+        if variant.method != "phi" or "temperature" in name + variant.says or name in otherwise:
+            continue
+        b = Rewired((variant,))
+        one, half = (b.phi(a, g, alpha) - b.phi(a, 0 * g, alpha) for alpha in (1.0, 2.0))
+        assert np.allclose(one, 2 * half, rtol=1e-2), name
 
 
 # One for each equation in the default tier.

@@ -37,8 +37,8 @@ def alternative(name: str, method: str, says: str) -> Callable[[Replacement], Re
 
 def library() -> dict[str, Variant]:
     """All that a failing function is compared with: the planted mistakes and the alternatives."""
-    importlib.import_module(f"{__package__}.conventions")  # it registers more of them
-
+    for more in ("conventions", "operators"):  # which register more of them
+        importlib.import_module(f"{__package__}.{more}")
     return {**VARIANTS, **ALTERNATIVES}
 
 
@@ -613,6 +613,20 @@ def _(b: Any, original: Any, a: Any, velocity: Any, state: Any, budget: Any) -> 
 
 
 @alternative(
+    "clipped after Adam",
+    "flow_step",
+    "you clip what Adam makes of the velocity, and should clip the velocity",
+)
+def _(b: Any, original: Any, a: Any, velocity: Any, state: Any, budget: Any) -> Any:
+    if budget.clip_norm is None:
+        return original(a, velocity, state, budget)
+    free = dataclasses.replace(budget, clip_norm=None, low=None, high=None, step_size=1.0)
+    moved, state = original(a, velocity, state, free)
+    step = b.clip_velocity(moved - a, budget.clip_norm, budget.clip_scope)
+    return b.project(a + budget.step_size * step, budget.low, budget.high), state
+
+
+@alternative(
     "norm per particle",
     "clip_velocity",
     "your clip takes the norm of each particle, not of all particles of a state",
@@ -788,6 +802,34 @@ def _(b: Any, original: Any, x: Any, scale: Any, offset: Any) -> Any:
 @alternative("LayerNorm left out", "layer_norm", "your network leaves out its LayerNorm")
 def _(b: Any, original: Any, x: Any, scale: Any, offset: Any) -> Any:
     return x
+
+
+def _held(name: str, says: str, mean: float, spread: float) -> None:
+    """LayerNorm's derivative with its mean, or its spread, taken for constants."""
+
+    def replacement(b: Any, original: Any, x: Any, scale: Any, cotangent: Any) -> Any:
+        _, dscale, doffset = original(x, scale, cotangent)
+        centred = x - np.mean(x, axis=-1, keepdims=True)
+        std = np.sqrt(np.mean(centred**2, axis=-1, keepdims=True) + 1e-6)
+        c, unit = scale * cotangent, centred / std
+        through = mean * np.mean(c, axis=-1, keepdims=True)
+        through = through + spread * unit * np.mean(c * unit, axis=-1, keepdims=True)
+        return (c - through) / std, dscale, doffset
+
+    alternative(name, "layer_norm_vjp", says)(replacement)
+
+
+_held(
+    "LayerNorm's spread held",
+    "your derivative takes LayerNorm's standard deviation for a constant",
+    *(1.0, 0.0),
+)
+_held("LayerNorm's mean held", "your derivative takes LayerNorm's mean for a constant", 0.0, 1.0)
+_held(
+    "LayerNorm's statistics held",
+    "your derivative takes LayerNorm's mean and standard deviation for constants",
+    *(0.0, 0.0),
+)
 
 
 @alternative("exact GELU", "activate", "your GELU is the exact one where tanh's form is asked for")

@@ -1316,3 +1316,96 @@ _flow_matching(
     "your path takes sqrt(t) for t",
     lambda x0, a, t: ((1 - np.sqrt(t)) * x0 + np.sqrt(t) * a, a - x0, t),
 )
+
+
+@alternative(
+    "norm of each token",
+    "rescale_sequences",
+    "your norm is each token's own, not the whole response's",
+)
+def _(b: Any, original: Any, v: Any, lengths: Any, like: Any = None) -> Any:
+    def unit(u: Any) -> Any:
+        return u / np.maximum(np.sqrt(np.sum(u**2, axis=-1, keepdims=True)), 1e-12)
+
+    size = np.sqrt(np.asarray(lengths, v.dtype))[:, None, None]
+    if like is not None:
+        size = np.sqrt(np.sum(like**2, axis=-1, keepdims=True))
+    return unit(v) * size
+
+
+@alternative(
+    "by all responses at a position",
+    "sequence_phi",
+    "your phi at a position divides by all N responses, not by those that have a token there",
+)
+def _(
+    b: Any,
+    original: Any,
+    u: Any,
+    g: Any,
+    lengths: Any,
+    kernel: str | None = "sequence",
+    *rest: Any,
+) -> Any:
+    moved = original(u, g, lengths, kernel, *rest)
+    if kernel != "position":
+        return moved
+    there = np.arange(u.shape[1]) < np.asarray(lengths)[:, None]
+    return moved * np.sum(there, axis=0)[:, None] / len(u)
+
+
+@alternative(
+    "likeliest of all tokens",
+    "decoding_scores",
+    "your likeliest tokens are taken among all, and should be among the allowed ones",
+)
+def _(
+    b: Any,
+    original: Any,
+    u: Any,
+    log_p: Any,
+    embeddings: Any,
+    own: Any,
+    allowed: Any,
+    weight: float = 0.2,
+    top: int | None = 50,
+) -> Any:
+    score = original(u, log_p, embeddings, own, np.ones_like(allowed), weight, top)
+    kept = allowed | (np.arange(len(allowed)) == own[:, None])
+    return np.where(kept, score, -np.inf)
+
+
+@alternative(
+    "value's scale not detached",
+    "policy_gradient",
+    "your 1 / mean |Q| is not detached: the gradient runs through it",
+)
+def _(
+    b: Any,
+    original: Any,
+    params: Any,
+    critic: Any,
+    s: Any,
+    noise: Any,
+    target: Any,
+    distillation: float = 10.0,
+    normalise: bool = False,
+    activation: str = "relu",
+    critic_activation: str = "relu",
+) -> Any:
+    rest = (distillation, normalise, activation, critic_activation)
+    loss, gradient = original(params, critic, s, noise, target, *rest)
+    if not normalise:
+        return loss, gradient
+    a = b.policy_actions(params, s, noise, activation)
+    q = b.critic_values(critic, s, b.project(a), critic_activation).mean(0)
+    size = np.mean(np.abs(q))
+    if size < 1e-8:
+        return loss, gradient
+    # d( mean q / mean |q| ) / da_i also has -(mean q) sign(q_i) / size^2 of grad q_i / B
+    g = b.action_gradient(critic, s, b.project(a), "mean", critic_activation)
+    inside = (np.abs(a) <= 1).astype(a.dtype)
+    slope = np.mean(q) / size**2 * np.sign(q)[:, None] * inside * g / len(a)
+    x = np.concatenate([s, noise], axis=-1)
+    through, _ = b.mlp_vjp(params, x, slope.astype(a.dtype), activation)
+    return loss, tree_map(lambda one, other: one + other, gradient, through)

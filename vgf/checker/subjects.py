@@ -151,6 +151,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "particles": ("mean", "max"),
     "loss": CRITIC_LOSSES,
     "expectile": (0.9,),
+    "sparse_alpha": (None, 1.0),
     "tanh": (False, True),
     "activation": ACTIVATIONS,
     "normalise": (False, True),

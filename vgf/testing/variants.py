@@ -179,8 +179,8 @@ def _(b: Any, original: Any, a: Any, g: Any, temperature: Any = None, *args: Any
 
 @variant("own score", "phi", "your phi weights a particle's own score, not its neighbours'")
 def _(b: Any, original: Any, a: Any, g: Any, *args: Any) -> Any:
-    mixed, alone = original(a, g * 0, *args), b.rbf_kernel(a, a, b.bandwidth_squared(a)).mean(-1)
-    return mixed + alone[..., None] * g
+    repelled = original(a, g * 0, *args)
+    return repelled + (original(a, g * 0 + 1, *args) - repelled) * g
 
 
 @variant("clip missing", "project", "you do not clip to the box", "flow_step")
