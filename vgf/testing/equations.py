@@ -496,7 +496,7 @@ def gaussian_network(make: Maker, d: int) -> dict[str, Any]:
     """A network of means and a log_std inside, on and beyond its bounds."""
     params = make.network(OBSERVATION_DIM, d, layer_norm=False)
     kind = make.pick("log_std", ("inside", "bounds", "beyond"), compiled=False)
-    options = {"inside": [-1.5, 0.0, 0.25], "bounds": [-5.0, 2.0], "beyond": [-7.0, 3.0]}
+    options = {"inside": [-1.5, 0.0, 0.25], "bounds": [-5.0, 2.0], "beyond": [-7.0, 3.0, -30.0]}
     params["log_std"] = make.rng.choice(options[kind], (d,))
     return params
 
