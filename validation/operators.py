@@ -227,9 +227,16 @@ def between(data: Data, one: str, other: str, operator: str) -> dict[str, float]
     return estimate((successes(data, one, operator) - successes(data, other, operator)).ravel())
 
 
+def dearer(data: Data, critic: str) -> list[str]:
+    """The operators of which one particle costs more than the budget."""
+    own = [(name, rows_of(data, critic, name)[0]["passes"]) for name in MOVING]
+    return [name for name, passes in own if passes > data["passes"]]
+
+
 def best_mover(data: Data, critic: str) -> str:
     """What moves and did best on the first seed, so that the final ones judge one alone."""
-    return max(MOVING, key=lambda name: tried(data["tuning"], critic, name).mean(1).max())
+    fair = [name for name in MOVING if name not in dearer(data, critic)]
+    return max(fair, key=lambda name: tried(data["tuning"], critic, name).mean(1).max())
 
 
 def judge(data: Data) -> list[Verdict]:
@@ -269,6 +276,11 @@ def remarks(data: Data) -> list[str]:
         found.append(
             f"{word} best-of-N on the final seeds, 0 outside its interval (not corrected for "
             f"{len(MOVING) * len(CRITICS)} of them): {', '.join(names) or 'none'}."
+        )
+    if more := dearer(data, "vgf"):
+        found.append(
+            f"One particle of {', '.join(more)} costs more than {data['passes']} passes, so that "
+            "no verdict is about it."
         )
     return found
 

@@ -1,6 +1,7 @@
 """Operators on the command line, and several evaluated side by side."""
 
 import dataclasses
+import warnings
 
 import numpy as np
 import pytest
@@ -168,6 +169,18 @@ def test_the_figure(tmp_path):
     _, trials = evaluated(["sample", "qgf"])
     save_operators(trials, tmp_path / "operators")
     assert (tmp_path / "operators.svg").exists()
+
+
+def test_the_figure_of_many_operators_has_room_for_their_names(tmp_path):
+    need("matplotlib")
+    _, trials = evaluated(["sample"])
+    many = [
+        dataclasses.replace(trials[0], name=f"vgf:steps={i},step_size=0.05,kernel=none")
+        for i in range(40)
+    ]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        save_operators(many, tmp_path / "many")
 
 
 def test_behaviour_cloning_can_only_sample():

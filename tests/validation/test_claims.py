@@ -285,6 +285,10 @@ def test_an_operator_is_judged_by_its_tuning_and_its_interval():
     assert verdicts(operators, operator_rows({"VGF": 0.95}, tuned)) == [True] * 3
     assert verdicts(operators, operator_rows({"QGF": 0.95}, tuned)) == [False] * 3
     assert verdicts(operators, operator_rows({"VGF": 0.1}, tuned)) == [False] * 3
+    dear = operator_rows({"VGF": 0.95}, tuned)
+    for row in dear["rows"]:
+        row["passes"] = 45 if row["operator"] == "VGF" else row["passes"]
+    assert verdicts(operators, dear) == [False] * 3  # and no verdict is about what costs more
     data = operator_rows({"VGF": 0.95, "BPTT": 0.0}, tuned)
     above, below = operators.remarks(data)[2:]
     assert above.count("VGF with") == below.count("BPTT with") == 3

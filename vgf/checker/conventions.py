@@ -1339,13 +1339,7 @@ def _(b: Any, original: Any, v: Any, lengths: Any, like: Any = None) -> Any:
     "your phi at a position divides by all N responses, not by those that have a token there",
 )
 def _(
-    b: Any,
-    original: Any,
-    u: Any,
-    g: Any,
-    lengths: Any,
-    kernel: str | None = "sequence",
-    *rest: Any,
+    b: Any, original: Any, u: Any, g: Any, lengths: Any, kernel: str | None = "sequence", *rest: Any
 ) -> Any:
     moved = original(u, g, lengths, kernel, *rest)
     if kernel != "position":

@@ -7,6 +7,7 @@ An operator is written ``name``, or ``name:setting=value,setting=value``: one of
 from __future__ import annotations
 
 import argparse
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -261,7 +262,9 @@ def operator_table(trials: Sequence[Trial]) -> list[dict[str, str]]:
 
 def save_operators(trials: Sequence[Trial], stem: Path | str) -> None:
     """The figure: score against the cost of a decision, and against the distance moved."""
-    with figure(stem, width=9.0) as drawing:
+    columns = 2 if max(len(trial.name) for trial in trials) <= 48 else 1
+    rows = math.ceil(len(trials) / columns)
+    with figure(stem, width=9.0, height=3.6 + 0.18 * rows) as drawing:
         left, right = drawing.subplots(1, 2, sharey=True)
         for i, trial in enumerate(trials):
             score, factor = trial.score, 100.0 if trial.score.kind == SUCCESS else 1.0
@@ -270,7 +273,7 @@ def save_operators(trials: Sequence[Trial], stem: Path | str) -> None:
             spread = [[factor * (score.value - low)], [factor * (high - score.value)]]
             look: dict[str, Any] = {
                 "fmt": MARKERS[i % len(MARKERS)],
-                "color": COLOURS[i % len(COLOURS)],
+                "color": COLOURS[(i + i // len(MARKERS)) % len(COLOURS)],
                 "capsize": 3,
             }
             y = [factor * score.value]
@@ -279,6 +282,7 @@ def save_operators(trials: Sequence[Trial], stem: Path | str) -> None:
         kind = trials[0].score.kind
         left.set_ylabel("success (%)" if kind == SUCCESS else kind)
         left.set_xlabel("passes through a network for a decision\n(a gradient counts as 2)")
-        left.set_xscale("log")
+        left.set_xscale("log", base=2)
+        left.xaxis.set_major_formatter("{x:g}")
         right.set_xlabel("distance moved, W2 (units of the action)")
-        drawing.legend(loc="outside upper center", ncols=2)
+        drawing.legend(loc="outside upper center", ncols=columns, fontsize=8)
