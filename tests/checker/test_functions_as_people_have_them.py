@@ -319,3 +319,75 @@ def test_suggestions_are_written_and_run(tmp_path, capsys, monkeypatch):
     assert 'arguments.dones = "1 - mask"' in mapping.read_text()
     assert main(["--mapping", str(mapping), "--examples", "20"]) == 0
     assert "Learner.td_target as td_target: agrees" in capsys.readouterr().out
+
+
+def test_an_argument_of_the_class_may_be_drawn(tmp_path, capsys):
+    file = tmp_path / "agent.py"
+    file.write_text(
+        "class Agent:\n"
+        "    def __init__(self, gamma, lowest=True): self.gamma, self.lowest = gamma, lowest\n"
+        "    def target(self, q, r, mask):\n"
+        "        v = q.min(0) if self.lowest else q.mean(0)\n"
+        "        return r + self.gamma * mask * v.mean(-1)\n"
+    )
+    words = [f"{file}:Agent.target", "--as", "td_target", "--examples", "60"]
+    assert main([*words, "--construct", "gamma=discount"]) == 0
+    assert "gamma = discount" in capsys.readouterr().out
+    assert main([*words, "--construct", "gamma=discount", "--construct", "lowest=false"]) == 0
+    assert "how = mean" in capsys.readouterr().out
+    assert main([*words, "--construct", "gamma=0.9", "--constant", "discount=0.99"]) == 1
+    with pytest.raises(VGFError, match="gamma"):
+        main([*words, "--construct", "lowest=discount"])
+
+
+def test_the_gradient_of_an_array_that_is_given_apart_is_its_own():
+    """A network as a function and one of its arrays by itself: neither is held to be detached."""
+    need("torch")
+    import torch
+    from torch.distributions import Independent, Normal
+
+    def loss(net, log_std, s, a):
+        std = torch.exp(torch.clamp(log_std, -5, 2))
+        return -Independent(Normal(net(s), std), 1).log_prob(a).mean()
+
+    def held(net, log_std, s, a):
+        return loss(net, log_std.detach(), s, a)
+
+    words = {"log_std": "params['log_std']"}
+    adapter = Adapter(words, {"tanh": False, "weight": None}, closures={"net": "network(s)"})
+    result = check_function(loss, "gaussian_loss", adapter, examples=60, dtype="float64")
+    assert result.agrees, str(result)
+    assert "its gradient of params is the specification's" in str(result)
+    result = check_function(held, "gaussian_loss", adapter, examples=60, dtype="float64")
+    assert "another gradient of its parameters (log_std)" in str(result)
+    twice = Adapter(
+        {"log_std": "params['log_std'] * 1"},
+        {"tanh": False, "weight": None},
+        closures=adapter.closures,
+    )
+    result = check_function(loss, "gaussian_loss", twice, examples=60, dtype="float64")
+    assert "was not compared" in str(result)
+
+
+def test_a_closure_that_cannot_be_is_refused_with_the_way_out():
+    def steps(field, a, budget):
+        for _ in range(budget.steps):
+            a = np.clip(a + budget.step_size * field(a), -1, 1)
+        return a
+
+    held = {"budget.optimiser": "plain", "budget.clip_norm": None, "budget.low": -1.0}
+    held["budget.high"] = 1.0
+    for adapter in (
+        Adapter({"field": "velocity"}, held),
+        Adapter(constants=held, closures={"field": "score"}),
+    ):
+        result = check_function(steps, "follow", adapter, examples=40, dtype="float64")
+        assert result.agrees, str(result)
+    with pytest.raises(VGFError, match="follow has no network; say field=score"):
+        check_function(steps, "follow", Adapter(constants=held, closures={"field": "velocity"}))
+
+    def loss(v, s, a, x0, t):
+        return np.mean((v(s, (1 - t) * x0 + t * a, t) - (a - x0)) ** 2)
+
+    with pytest.raises(VGFError, match="called with 3 arguments"):
+        check_function(loss, "flow_matching_loss", Adapter(closures={"v": "network"}))

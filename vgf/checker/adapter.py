@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 
 from ..backends import get_backend, missing_packages
-from ..spec.optimiser import tree_map
 from ..support.errors import VGFError
 from ..testing.compare import named_leaves
 from .code import filled
@@ -415,6 +414,15 @@ class Expression:
             if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)
         }
 
+    @property
+    def place(self) -> tuple[str, ...]:
+        """The argument and the keys below it, of ``params['log_std']``; else nothing."""
+        node, keys = self._tree, []
+        while isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Constant):
+            keys.append(str(node.slice.value))
+            node = node.value
+        return (node.id, *reversed(keys)) if isinstance(node, ast.Name) else ()
+
     def __call__(self, values: Mapping[str, Any]) -> Any:
         return self._value(self._tree, values)
 
@@ -741,11 +749,18 @@ def _bind_form(
         for name in expression.names - known:
             near = _near(name, [*visible])
             raise VGFError(f"--arg {theirs}={text}: {subject.name} has no argument {name}; {near}")
-        sources[theirs] = Source("ours", expression)
+        field = text.strip() in _functions(subject)
+        sources[theirs] = Source("closure", "score") if field else Source("ours", expression)
         taken |= (expression.names - _sizes_of(subject)) | expression.dotted
     for theirs, kind in adapter.closures.items():
         sources[theirs] = Source("closure", kind)
-        taken |= _stands_for(subject, kind)
+        carried = _stands_for(subject, kind)
+        if "params" in carried and "params" not in subject.parameters:
+            raise VGFError(
+                f"--closure {theirs}={kind}: {subject.name} has no network; say {theirs}=score, "
+                f"or {theirs}=value"
+            )
+        taken |= carried
     fixed = {}
     for name, value in adapter.constants.items():
         ours = name if name in visible else f"budget.{name}"
@@ -868,6 +883,12 @@ def _stands_for(subject: Subject, kind: str) -> set[str]:
     return {"params", "activation"}
 
 
+def _functions(subject: Subject) -> set[str]:
+    """Our arguments that are functions of the particles."""
+    found = {"score", "velocity"} if subject.name in ("transport", "follow") else set()
+    return found & set(subject.parameters)
+
+
 def _candidates(
     by_name: Mapping[str, inspect.Parameter],
     subject: Subject,
@@ -879,7 +900,7 @@ def _candidates(
     found: dict[str, list[Source]] = {}
     left = [name for name in by_name if name not in sources]
     fields = {name.partition(".")[2]: name for name in subject.fields}
-    functions = {"score", "velocity"} if subject.name in ("transport", "follow") else set()
+    functions = _functions(subject)
     for name in left:  # our own names first
         plain = _plain(name)
         ours = next((p for p in subject.parameters if _plain(p) == plain), fields.get(plain, ""))
@@ -1188,8 +1209,16 @@ class Caller:
     def gradients(self, named: Mapping[str, Any], dtype: str) -> dict[str, Any] | None:
         """The gradients of a scalar result: of "params", "critic" and other arrays of ours.
 
-        None where the result depends on nothing that can be differentiated.
+        Flat, by the arrays' names; arrays that theirs is not given are left out. None where the
+        result depends on nothing that can be differentiated.
+
+        Raises:
+            VGFError: an argument is computed of a network's arrays.
         """
+        for name, source in self.reading.sources.items():
+            made = source.kind == "ours" and "params" in source.value.names
+            if made and not _network_of(self.reading, source):
+                raise VGFError(f"{name} is computed of params")
         self._differentiate = True
         with_gradient, self.arrays.with_gradient = self.arrays.with_gradient, True
         try:
@@ -1202,7 +1231,7 @@ class Caller:
         everything: dict[Any, Any] = {**dict(enumerate(positional)), **given}
         closures, dynamic, static = _parted(everything)
         networks = {
-            str(k): _network_of(self.reading, self.reading.sources[str(k)], self.adapter)
+            str(k): _network_of(self.reading, self.reading.sources[str(k)])
             for k in everything
             if str(k) in self.reading.sources
         }
@@ -1237,9 +1266,12 @@ class Caller:
                 found = _unflattened(own, flat)
             found = to_numpy(found)
         whole: dict[str, Any] = {}
-        for k, tree in found.items():  # a network may be given twice, as a function and its arrays
-            name = networks[k]
-            whole[name] = tree if name not in whole else tree_map(np.add, whole[name], tree)
+        for k, tree in found.items():  # a network may be given twice, or in parts
+            name, *keys = networks[k]
+            flat = whole.setdefault(name, {})
+            for leaf, x in named_leaves(tree):
+                path = ".".join([*keys, leaf] if leaf else keys)
+                flat[path] = flat.get(path, 0.0) + x
         return whole
 
     def _scalar(self, result: Any) -> Any:
@@ -1366,7 +1398,16 @@ class _Closure:
             return lambda s, a, **_: b.critic_values(arrays, s, a, activation)
         if self.kind == "field":
             return lambda s, a, **_: b.gradient_field(arrays, s, a, activation)
-        return lambda x, **_: b.mlp(arrays, x, activation)
+
+        def network(x: Any, *more: Any, **_: Any) -> Any:
+            if more:
+                raise VGFError(
+                    f"a closure of the kind network is called with {1 + len(more)} arguments and "
+                    "takes one, its input; the kinds of several are velocity, critic and field"
+                )
+            return b.mlp(arrays, x, activation)
+
+        return network
 
 
 def _parted(everything: Mapping[Any, Any]) -> tuple[dict[Any, Any], dict[str, Any], dict[Any, Any]]:
@@ -1377,15 +1418,16 @@ def _parted(everything: Mapping[Any, Any]) -> tuple[dict[Any, Any], dict[str, An
     return closures, dynamic, {k: v for k, v in everything.items() if str(k) not in dynamic}
 
 
-def _network_of(reading: Reading, source: Source, adapter: Adapter) -> str:
-    """Which network of ours an argument of theirs stands for, or ""."""
+def _network_of(reading: Reading, source: Source) -> tuple[str, ...]:
+    """The network of ours that an argument of theirs stands for, and the keys of a part of it."""
     if source.kind == "closure":
         kind = source.value.partition("(")[0].strip()
         if kind in ("score", "value"):
-            return ""
-        return "critic" if kind == "critic" and "critic" in reading.subject.parameters else "params"
-    text = str(source)
-    return text if source.kind == "ours" and text in ("params", "critic") else ""
+            return ()
+        own = kind == "critic" and "critic" in reading.subject.parameters
+        return ("critic",) if own else ("params",)
+    place = source.value.place if source.kind == "ours" else ()
+    return place if place and place[0] in ("params", "critic") else ()
 
 
 def _unflattened(tree: Any, flat: Mapping[str, Any], name: str = "") -> Any:

@@ -1403,3 +1403,75 @@ def _(
     x = np.concatenate([s, noise], axis=-1)
     through, _ = b.mlp_vjp(params, x, slope.astype(a.dtype), activation)
     return loss, tree_map(lambda one, other: one + other, gradient, through)
+
+
+def _exchanged(method: str, says: str) -> None:
+    """A network that is given its other inputs before the state."""
+
+    def replacement(b: Any, original: Any, params: Any, s: Any, a: Any, *rest: Any) -> Any:
+        first = "hidden_0" if "hidden_0" in params else "output"
+        kernel, d, o = params[first]["kernel"], a.shape[-1], s.shape[-1]
+        order = [*range(d, d + o), *range(d), *range(d + o, kernel.shape[-2])]
+        moved = {**params[first], "kernel": kernel[..., order, :]}
+        return original({**params, first: moved}, s, a, *rest)
+
+    alternative(f"inputs of {method} exchanged", method, says)(replacement)
+
+
+_exchanged("critic_values", "your critic's input is [a, s], not [s, a]")
+_exchanged("gradient_field", "your gradient field's input is [a, s], not [s, a]")
+_exchanged("flow_velocity", "your velocity's input is [x, s, t], not [s, x, t]")
+
+
+@alternative(
+    "cross term once",
+    "squared_distances",
+    "your distances subtract x . y, and should subtract 2 x . y",
+)
+def _(b: Any, original: Any, x: Any, y: Any) -> Any:
+    return original(x, y) + np.einsum("...nd,...md->...nm", x, y)
+
+
+@alternative(
+    "mean squashed before the noise",
+    "gaussian_sample",
+    "your sample is tanh of the mean, and then the noise; it should be tanh of the sum",
+)
+def _(
+    b: Any,
+    original: Any,
+    params: Any,
+    s: Any,
+    noise: Any,
+    tanh: bool = False,
+    activation: str = "relu",
+) -> Any:
+    if not tanh:
+        return original(params, s, noise, tanh, activation)
+    mean = np.tanh(b.mlp({k: v for k, v in params.items() if k != "log_std"}, s, activation))
+    spread = np.exp(np.clip(params["log_std"], -5.0, 2.0)) * noise
+    return b.project((mean[..., None, :] if noise.ndim > mean.ndim else mean) + spread)
+
+
+@alternative(
+    "norms not halved",
+    "decoding_scores",
+    "your decoding subtracts ||e_c||^2, and should subtract half of it",
+)
+def _(b: Any, original: Any, u: Any, log_p: Any, embeddings: Any, *rest: Any) -> Any:
+    norms = np.sum(embeddings**2, axis=-1)
+    return original(u, log_p, embeddings, *rest) - norms / 2 / np.mean(norms)
+
+
+_adam_step(
+    "both moments corrected by b2",
+    "your Adam corrects its first moment with b2, as its second",
+    lambda p, m, v, g, t, rate: (
+        p - rate * m / (1 - 0.999**t) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8)
+    ),
+)
+_adam_step(
+    "both moments corrected by b1",
+    "your Adam corrects its second moment with b1, as its first",
+    lambda p, m, v, g, t, rate: p - rate * m / (1 - 0.9**t) / (np.sqrt(v / (1 - 0.9**t)) + 1e-8),
+)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,10 @@ from .modules import NetworkCall, is_flax, is_torch
 
 
 def load_checked(
-    target: str, construct: Mapping[str, Any] | None = None, network: bool = False
+    target: str,
+    construct: Mapping[str, Any] | None = None,
+    network: bool = False,
+    drawn: Sequence[str] = (),
 ) -> Callable[..., Any]:
     """A function by its name; of a class, an instance is made and its method taken.
 
@@ -26,6 +30,8 @@ def load_checked(
         construct: arguments of the class.
         network: what it is checked as has a network's parameters: a class of torch's or flax's
             modules is then given them, and made anew for each size.
+        drawn: further arguments of the class, which the function takes as keywords of its own: an
+            instance is made for every call.
 
     Raises:
         VGFError: what cannot be found, imported, made or called.
@@ -35,15 +41,16 @@ def load_checked(
     owner, _, name = path.rpartition(".")
     if network and inspect.isclass(found) and (is_torch(found) or is_flax(found)):
         return NetworkCall(found, construct or {}, target)
+    given = bool(construct or drawn)
     if inspect.isclass(found):
-        found = _make(found, construct or {}, target)
+        found = _instance(found, "__call__", construct or {}, drawn, target)
     elif owner:
         cls = load_object(f"{place}:{owner}")
         if inspect.isclass(cls) and _binds(inspect.getattr_static(cls, name)):
-            found = getattr(_make(cls, construct or {}, target), name)
-        elif construct:
+            found = _instance(cls, name, construct or {}, drawn, target)
+        elif given:
             raise VGFError(f"{target}: --construct is for a class, and {owner} is none")
-    elif construct:
+    elif given:
         raise VGFError(f"{target}: --construct is for a class or its method, not for a function")
     if not callable(found):
         raise VGFError(f"{target} is a {type(found).__name__}, not a function")
@@ -56,6 +63,28 @@ def _binds(attribute: Any) -> bool:
     another decorator has wrapped."""
     unbound = isinstance(attribute, staticmethod | classmethod)
     return callable(attribute) and hasattr(attribute, "__get__") and not unbound
+
+
+def _instance(
+    cls: type, name: str, construct: Mapping[str, Any], drawn: Sequence[str], target: str
+) -> Any:
+    """A method of an instance; of one made for every call, where arguments of it are drawn."""
+    if not drawn:
+        made = _make(cls, construct, target)
+        return made if name == "__call__" else getattr(made, name)
+    method = getattr(cls, name)
+    _, *parameters = inspect.signature(method).parameters.values()
+    if shared := {p.name for p in parameters} & set(drawn):
+        raise VGFError(f"{target}: {', '.join(sorted(shared))} is an argument of {name} as well")
+
+    @functools.wraps(method)
+    def call(*args: Any, **named: Any) -> Any:
+        own = {key: named.pop(key) for key in drawn}
+        return getattr(_make(cls, {**construct, **own}, target), name)(*args, **named)
+
+    more = [inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY) for key in drawn]
+    call.__signature__ = inspect.Signature([*parameters, *more])  # type: ignore[attr-defined]
+    return call
 
 
 def _make(cls: type, construct: Mapping[str, Any], target: str) -> Any:

@@ -107,8 +107,12 @@ def _denoised(
     clipped: bool = True,
     kept: float = 1.0,
     pulled: float = 1.0,
+    rest: Callable[[Any], Any] = lambda t: 1 - t,
 ) -> None:
-    """denoised_gradient with another end, or without one of its terms."""
+    """denoised_gradient with another end, or without one of its terms.
+
+    `rest` is the time that is left at t.
+    """
 
     def replacement(
         b: Any,
@@ -122,10 +126,10 @@ def _denoised(
         activation: str = "relu",
         critic_activation: str = "relu",
     ) -> Any:
-        y = x + (1 - t) * b.flow_velocity(params, s, x, t, activation)
+        y = x + rest(t) * b.flow_velocity(params, s, x, t, activation)
         w = b.action_gradient(critic, s, b.project(y) if clipped else y, how, critic_activation)
         w = w * (np.abs(y) <= 1).astype(w.dtype) if masked and clipped else w
-        return kept * w + pulled * (1 - t) * velocity_vjp(params, s, x, t, w, activation)
+        return kept * w + pulled * rest(t) * velocity_vjp(params, s, x, t, w, activation)
 
     alternative(name, "denoised_gradient", says)(replacement)
 
@@ -140,6 +144,11 @@ _denoised(
     "denoising without its identity",
     "your gradient takes (1 - t) J^T w alone, without w itself",
     kept=0.0,
+)
+_denoised(
+    "denoised by the whole velocity",
+    "your denoised action is x + v, without the factor 1 - t",
+    rest=lambda t: 1 + 0 * t,
 )
 _denoised(
     "velocity held in the denoising",
@@ -158,6 +167,7 @@ def _guided(
     *,
     each: bool = False,
     last: bool = True,
+    rest: Callable[[Any], Any] = lambda t: 1 - t,
 ) -> None:
     """guided_sample with other times, another guidance, or other clips."""
 
@@ -183,7 +193,7 @@ def _guided(
             if guidance == "noisy":
                 g = b.action_gradient(critic, s, x, how, critic_activation)
             elif guidance == "denoised":
-                y = b.project(x + (1 - t) * v)
+                y = b.project(x + rest(t) * v)
                 g = b.action_gradient(critic, s, y, how, critic_activation)
             elif guidance == "jacobian":
                 g = b.denoised_gradient(params, critic, s, x, t, how, *nets)
@@ -207,6 +217,11 @@ _guided(
 )
 _guided("guided sampler clips each step", "your guided sampler clips after each step", each=True)
 _guided("guided sampler not clipped", "your guided sampler does not clip at the end", last=False)
+_guided(
+    "guided at x + v",
+    "your denoised action is x + v, without the factor 1 - t",
+    rest=lambda t: 1 + 0 * t,
+)
 _guided("guidance of unit length", "your guidance is scaled to length 1", change=_unit)
 _guided("guidance fades", "your guidance is times 1 - t", change=lambda g, t: (1 - t) * g)
 _guided("guidance grows", "your guidance is times t", change=lambda g, t: t * g)
