@@ -337,6 +337,9 @@ def tables(data: Data) -> list[Table]:
     ]
 
 
+_MARKERS = "osD^vPX*<>hp"  # one for each operator
+
+
 def draw(data: Data, stem: Path) -> None:
     """For each critic, success against the passes of a decision, and against the distance moved."""
     with figure(stem, PAGE, 4.6) as drawing:
@@ -349,12 +352,15 @@ def draw(data: Data, stem: Path) -> None:
                     for rows in own
                     if rows
                 ]
-                look = line(i, **({"linewidth": 2.5} if operator == PICKED else {}))
+                look = line(i, marker=_MARKERS[i])
+                if operator == PICKED:
+                    look |= {"linewidth": 2.5, "zorder": 1}
                 above.plot(*zip(*there, strict=True), label=operator, **look)
                 moved = np.mean([row["w2"] for row in rows_of(data, critic, operator)])
                 rate = 100 * successes(data, critic, operator).mean()
                 below.plot([moved], [rate], **{**look, "linestyle": "none"})
             above.set_xscale("log", base=2)
+            above.xaxis.set_major_formatter("{x:g}")
             above.set_xlabel("passes for a decision")
             below.set_xlabel("distance moved, W2")
             i = list(CRITICS).index(critic)
