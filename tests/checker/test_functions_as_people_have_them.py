@@ -325,19 +325,21 @@ def test_an_argument_of_the_class_may_be_drawn(tmp_path, capsys):
     file = tmp_path / "agent.py"
     file.write_text(
         "class Agent:\n"
-        "    def __init__(self, gamma, lowest=True): self.gamma, self.lowest = gamma, lowest\n"
-        "    def target(self, q, r, mask):\n"
-        "        v = q.min(0) if self.lowest else q.mean(0)\n"
+        "    def __init__(self, gamma, how='min'): self.gamma, self.how = gamma, how\n"
+        "    def target(self, q, r, mask, **unused):\n"
+        "        v = q.min(0) if self.how == 'min' else q.mean(0)\n"
         "        return r + self.gamma * mask * v.mean(-1)\n"
     )
     words = [f"{file}:Agent.target", "--as", "td_target", "--examples", "60"]
-    assert main([*words, "--construct", "gamma=discount"]) == 0
+    assert main([*words, "--arg", "gamma=discount"]) == 0
     assert "gamma = discount" in capsys.readouterr().out
-    assert main([*words, "--construct", "gamma=discount", "--construct", "lowest=false"]) == 0
+    assert main([*words, "--arg", "gamma=discount", "--construct", "how=mean"]) == 0
     assert "how = mean" in capsys.readouterr().out
     assert main([*words, "--construct", "gamma=0.9", "--constant", "discount=0.99"]) == 1
     with pytest.raises(VGFError, match="gamma"):
-        main([*words, "--construct", "lowest=discount"])
+        main([*words, "--arg", "how=how"])
+    with pytest.raises(VGFError, match="cannot be made"):
+        main([f"{file}:Agent", "--as", "td_target", "--arg", "gamma=discount"])
 
 
 def test_the_gradient_of_an_array_that_is_given_apart_is_its_own():
@@ -360,6 +362,16 @@ def test_the_gradient_of_an_array_that_is_given_apart_is_its_own():
     assert "its gradient of params is the specification's" in str(result)
     result = check_function(held, "gaussian_loss", adapter, examples=60, dtype="float64")
     assert "another gradient of its parameters (log_std)" in str(result)
+    for text in ("params['log_std'] * 1", "params['log_std'][0]"):
+        other = Adapter({"log_std": text}, adapter.constants, closures=adapter.closures)
+        result = check_function(
+            lambda net, log_std, s, a: loss(net, log_std, s, a),
+            *("gaussian_loss", other),
+            examples=60,
+            dtype="float64",
+            explain=False,
+        )
+        assert "its gradient of params is the specification's" not in str(result)
     twice = Adapter(
         {"log_std": "params['log_std'] * 1"},
         {"tanh": False, "weight": None},

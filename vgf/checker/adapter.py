@@ -419,7 +419,9 @@ class Expression:
         """The argument and the keys below it, of ``params['log_std']``; else nothing."""
         node, keys = self._tree, []
         while isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Constant):
-            keys.append(str(node.slice.value))
+            if not isinstance(node.slice.value, str):
+                return ()
+            keys.append(node.slice.value)
             node = node.value
         return (node.id, *reversed(keys)) if isinstance(node, ast.Name) else ()
 

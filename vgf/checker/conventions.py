@@ -1448,7 +1448,9 @@ def _(
 ) -> Any:
     if not tanh:
         return original(params, s, noise, tanh, activation)
-    mean = np.tanh(b.mlp({k: v for k, v in params.items() if k != "log_std"}, s, activation))
+    network = {k: v for k, v in params.items() if k != "log_std"}
+    mean = np.tanh(b.mlp(network, s.reshape(-1, s.shape[-1]), activation))
+    mean = mean.reshape(*s.shape[:-1], noise.shape[-1])
     spread = np.exp(np.clip(params["log_std"], -5.0, 2.0)) * noise
     return b.project((mean[..., None, :] if noise.ndim > mean.ndim else mean) + spread)
 

@@ -84,8 +84,10 @@ def compare_gradients(trial: Trial, outcomes: Sequence[Outcome]) -> tuple[list[F
             f"its gradient also reaches {', '.join(sorted(also))}, which this loss is not to train"
         )
     if not wrong:
-        tried = len(pairs)
-        return [], [f"its gradient of params is the specification's, on {tried} inputs", *notes]
+        left = sorted({n for _, got, want in pairs for n, _ in named_leaves(want) if n not in got})
+        part = f" but for {', '.join(left)}, which it is not given" if left else ""
+        also_said = f"its gradient of params is the specification's, on {len(pairs)} inputs{part}"
+        return [], [also_said, *notes]
     missing = all(not np.any(x) for _, got, _ in pairs for x in got.values())
     if missing:
         says = (

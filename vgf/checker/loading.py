@@ -6,7 +6,7 @@ import functools
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ def load_checked(
     target: str,
     construct: Mapping[str, Any] | None = None,
     network: bool = False,
-    drawn: Sequence[str] = (),
+    mapped: Collection[str] = (),
 ) -> Callable[..., Any]:
     """A function by its name; of a class, an instance is made and its method taken.
 
@@ -30,8 +30,8 @@ def load_checked(
         construct: arguments of the class.
         network: what it is checked as has a network's parameters: a class of torch's or flax's
             modules is then given them, and made anew for each size.
-        drawn: further arguments of the class, which the function takes as keywords of its own: an
-            instance is made for every call.
+        mapped: names that arguments are declared for; those that the class takes, and its method
+            does not, become keywords of the function, and an instance is made for every call.
 
     Raises:
         VGFError: what cannot be found, imported, made or called.
@@ -41,16 +41,15 @@ def load_checked(
     owner, _, name = path.rpartition(".")
     if network and inspect.isclass(found) and (is_torch(found) or is_flax(found)):
         return NetworkCall(found, construct or {}, target)
-    given = bool(construct or drawn)
     if inspect.isclass(found):
-        found = _instance(found, "__call__", construct or {}, drawn, target)
+        found = _instance(found, "__call__", construct or {}, mapped, target)
     elif owner:
         cls = load_object(f"{place}:{owner}")
         if inspect.isclass(cls) and _binds(inspect.getattr_static(cls, name)):
-            found = _instance(cls, name, construct or {}, drawn, target)
-        elif given:
+            found = _instance(cls, name, construct or {}, mapped, target)
+        elif construct:
             raise VGFError(f"{target}: --construct is for a class, and {owner} is none")
-    elif given:
+    elif construct:
         raise VGFError(f"{target}: --construct is for a class or its method, not for a function")
     if not callable(found):
         raise VGFError(f"{target} is a {type(found).__name__}, not a function")
@@ -66,25 +65,38 @@ def _binds(attribute: Any) -> bool:
 
 
 def _instance(
-    cls: type, name: str, construct: Mapping[str, Any], drawn: Sequence[str], target: str
+    cls: type, name: str, construct: Mapping[str, Any], mapped: Collection[str], target: str
 ) -> Any:
     """A method of an instance; of one made for every call, where arguments of it are drawn."""
-    if not drawn:
+    method = next((vars(c)[name] for c in cls.__mro__ if name in vars(c)), None)
+    own = list(inspect.signature(method).parameters.values())[1:] if callable(method) else []
+    drawn = [
+        key
+        for key in _parameters(cls)
+        if key in mapped and key not in construct and key not in {p.name for p in own}
+    ]
+    if not drawn or not callable(method):
         made = _make(cls, construct, target)
         return made if name == "__call__" else getattr(made, name)
-    method = getattr(cls, name)
-    _, *parameters = inspect.signature(method).parameters.values()
-    if shared := {p.name for p in parameters} & set(drawn):
-        raise VGFError(f"{target}: {', '.join(sorted(shared))} is an argument of {name} as well")
 
     @functools.wraps(method)
     def call(*args: Any, **named: Any) -> Any:
-        own = {key: named.pop(key) for key in drawn}
-        return getattr(_make(cls, {**construct, **own}, target), name)(*args, **named)
+        given = {key: named.pop(key) for key in drawn}
+        return getattr(_make(cls, {**construct, **given}, target), name)(*args, **named)
 
     more = [inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY) for key in drawn]
-    call.__signature__ = inspect.Signature([*parameters, *more])  # type: ignore[attr-defined]
+    place = len(own) - sum(p.kind is inspect.Parameter.VAR_KEYWORD for p in own)
+    parameters = [*own[:place], *more, *own[place:]]
+    call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     return call
+
+
+def _parameters(cls: type) -> list[str]:
+    """The arguments of a class."""
+    try:
+        return list(inspect.signature(cls).parameters)
+    except (TypeError, ValueError):
+        return []
 
 
 def _make(cls: type, construct: Mapping[str, Any], target: str) -> Any:

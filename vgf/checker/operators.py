@@ -196,7 +196,10 @@ def _guided(
                 y = b.project(x + rest(t) * v)
                 g = b.action_gradient(critic, s, y, how, critic_activation)
             elif guidance == "jacobian":
-                g = b.denoised_gradient(params, critic, s, x, t, how, *nets)
+                y = x + rest(t) * v
+                w = b.action_gradient(critic, s, b.project(y), how, critic_activation)
+                w = w * (np.abs(y) <= 1).astype(w.dtype)
+                g = w + rest(t) * velocity_vjp(params, s, x, t, w, activation)
             else:
                 g = b.sampler_gradient(params, critic, s, x, k, sampling_steps, how, *nets)
             x = x + (v + weight * change(g, now)) / sampling_steps

@@ -191,7 +191,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
 _OWN_CHOICES: dict[str, dict[str, tuple[Any, ...]]] = {
     "phi": {"kernel": ("rbf",)},
     "select": {"temperature": (1.0, 0.1)},
-    "langevin": {"temperature": (0.1, 1.0, 0.0), "step_size": (0.1,)},
+    "langevin": {"temperature": (0.1, 1.0, 0.0), "step_size": (0.05, 0.1)},
     "advantage_weights": {"temperature": (1.0,), "how": ("mean", "min")},
     "td_target": {"how": ("min", "mean")},
 }

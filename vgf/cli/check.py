@@ -109,8 +109,8 @@ def main(words: list[str]) -> int:
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="an argument of the class whose method, or whose instance, is checked; a VALUE that "
-        "names an argument of the specification's is drawn, and the class made anew with it",
+        help="an argument of the class whose method, or whose instance, is checked; with --arg "
+        "in its place, it is drawn, and the class made anew for every input",
     )
     call.add_argument("--single", action="store_true", help="it takes one state at a time")
     call.add_argument(
@@ -379,12 +379,7 @@ def _checked(args: Any, target: str, mapping: Any, construct: dict[str, Any]) ->
         raise VGFError("vgf check: say what it should compute with --as NAME; --list names them")
     subject = find_subject(name)
     adapter = _adapter(args, adapter)
-    names = {*subject.parameters, *subject.fields}
-    drawn = {k: v for k, v in construct.items() if isinstance(v, str) and v in names}
-    construct = {k: v for k, v in construct.items() if k not in drawn}
-    if drawn:
-        adapter = dataclasses.replace(adapter, arguments={**drawn, **adapter.arguments})
-    function = load_checked(target, construct, "params" in subject.parameters, tuple(drawn))
+    function = load_checked(target, construct, "params" in subject.parameters, adapter.arguments)
     return check_function(
         function,
         name,
