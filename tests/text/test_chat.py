@@ -193,6 +193,30 @@ def test_messages_that_end_with_the_assistant_are_a_prompt_and_its_reference():
             as_prompt(wrong, "line 1")
 
 
+def test_content_in_parts_is_its_text(family, settings):
+    models = pair(*chat_models(family))
+    parts = [{"type": "text", "text": "the film "}, "was good"]
+    asked = [
+        as_prompt({"messages": [{"role": "user", "content": said}]}, "line 1")
+        for said in (parts, "the film was good")
+    ]
+    first, second = (models.query(one, "prompt 1", settings).tokens for one in asked)
+    assert first == second
+    answered = [{"role": "user", "content": "a"}, {"role": "assistant", "content": parts}]
+    found = as_prompt({"messages": answered}, "line 1")
+    assert found.fields["reference"] == "the film was good"
+    image = {"type": "image", "url": "a.png"}
+    with pytest.raises(VGFError, match="a text or parts of text; turn 1 is not one"):
+        as_prompt({"messages": [{"role": "user", "content": [image]}]}, "line 1")
+
+
+def test_a_system_prompt_says_nothing_for_the_user(settings):
+    models = pair(*chat_models("qwen"))
+    own = change(settings, system_prompt="be brief")
+    with pytest.raises(VGFError, match="prompt 1 is empty"):
+        models.query(as_prompt([{"role": "user", "content": ""}], "line 1"), "prompt 1", own)
+
+
 # --- stop strings and texts -----------------------------------------------------------------------
 
 
@@ -218,6 +242,16 @@ def test_stop_strings_end_responses_before_them(settings, start, size):
     assert stopped
     for row in cut["budgets"][-1]["candidates"]:
         assert stop not in row["response"]
+
+
+def test_a_special_token_as_stop_string_ends_a_response(settings):
+    base, reward, tokenizer = chat_models("qwen")
+    token = "<|im_start|>"
+    ended_early(base, tokenizer.convert_tokens_to_ids(token))
+    own = change(settings, particles=4, max_new_tokens=12, stop_strings=(token,))
+    found = align(pair(base, reward, tokenizer, None, own), [TURNS], own)[0]
+    assert any(row["end"] == token for row in found["samples"])
+    assert all(token not in row["response"] for row in found["samples"])
 
 
 def sentencepiece():

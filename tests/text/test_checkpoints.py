@@ -221,6 +221,14 @@ def test_adapters_are_loaded_from_their_folders(tmp_path, settings):
     names = [name for name, _ in found.language.model.named_parameters()]
     assert any("lora" in name for name in names)
     assert align(found, ["w1"], settings)[0]["reward"] is not None
+    # an adapter's own array that is not in its folder is random
+    whole = load_file(tmp_path / "sft" / "adapter_model.safetensors")
+    lost = next(name for name in whole if "lora_A" in name)
+    kept = {name: x for name, x in whole.items() if name != lost}
+    shutil.copytree(tmp_path / "sft", tmp_path / "part")
+    save_file(kept, tmp_path / "part" / "adapter_model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(VGFError, match=r"lacks 1 weights of .*lora_A"):
+        load_models(str(tmp_path / "part"), str(tmp_path / "rm"))
     # a head that is in neither folder is random
     headless = adapted(reward_model(), "SEQ_CLS")
     headless.peft_config["default"].base_model_name_or_path = base

@@ -235,12 +235,38 @@ def test_an_endpoint_that_is_not_there(responses, tmp_path):
         ("Preferred: tie", 0.0),
         ("Preferred: A\nNo: \nPreferred: B", -1.0),
         ("Preferred: Abraham", None),
+        ("Comparison: Summary B is better: a concise and precise one.\n\nB", -1.0),
+        ("My answer: a tie", 0.0),
+        ("Preferred: A and B are equal", 0.0),
+        ("Preferred: A/B", None),
+        ('Preferred: <"A" or "B">', None),
+        ("Preferred: Summary B", -1.0),
+        ("More helpful: Response A", 1.0),
+        ("Preferred: A, as it is shorter than B", 1.0),
+        ("preferred: b", -1.0),
         ("A is better than B in all", None),
         ("", None),
     ],
 )
 def test_answers_as_they_come(text, value):
     assert read_answer(text) == value
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ({"workers": 0}, "--judge-workers is 0"),
+        ({"retries": -1}, "--retries is -1"),
+        ({"timeout": -1.0}, "--judge-timeout is -1"),
+    ],
+)
+def test_numbers_out_of_their_range(server, tmp_path, words, message):
+    with pytest.raises(VGFError, match=message):
+        endpoint(server, tmp_path, **words)
+    file = tmp_path / "file"
+    file.touch()
+    with pytest.raises(VGFError, match="--judge-cache"):
+        Endpoint("m", server.url, cache=file)
 
 
 def test_questions(server, responses, tmp_path):

@@ -15,7 +15,7 @@ from tiny_models import PROMPTS, base_model, make_tokenizer, reward_model
 
 from vgf.cli import main as vgf
 from vgf.support.errors import VGFError
-from vgf.text import align, judge, pair, read_prompts
+from vgf.text import AlignSettings, align, judge, pair, read_prompts
 from vgf.text.judging import read_answers
 from vgf.text.prompts import as_prompt
 
@@ -276,3 +276,24 @@ def test_a_turn_is_text_or_parts_of_it(content):
 def test_half_of_a_surrogate_pair_is_refused(content):
     with pytest.raises(VGFError, match="line 3 holds half of a surrogate pair"):
         as_prompt({"prompt": content}, "line 3")
+
+
+def test_calibration_leaves_out_a_prompt_that_an_error_does_not_name(made, monkeypatch, tmp_path):
+    from vgf.text import calibration
+
+    tried = []
+
+    def calibrate(models, prompts, settings):
+        tried.append([index for index, _ in prompts])
+        if 1 in tried[-1]:
+            raise VGFError("the reward model gives [nan]")
+        return dataclasses.replace(settings, decoding_weight=0.1, step_size=0.2)
+
+    monkeypatch.setattr(calibration, "calibrate", calibrate)
+    monkeypatch.setattr(calibration, "cache_folder", lambda: tmp_path)
+    models, own = pair(made.sft, made.rm, made.tokenizer), AlignSettings(max_new_tokens=5)
+    rows = [(i, models.query(as_prompt(f"w{i + 1}", "p"), "p", own)) for i in range(3)]
+    found = calibration.kept_calibration(models, rows, own)
+    assert (found.decoding_weight, tried[-1]) == (0.1, [0, 2])
+    with pytest.raises(VGFError, match="nan"):
+        calibration.kept_calibration(models, rows[1:2], change(own, recalibrate=True))

@@ -112,6 +112,51 @@ def test_files_that_hold_no_responses(responses, tmp_path):
         methods(responses)
 
 
+def written(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_a_reference_in_a_field_with_a_records_name(tmp_path):
+    rows = [{**line("p", "b", "bb", "bbb"), "response": "bbb", "input": {"response": "bbbbbb"}}]
+    path = written(tmp_path / "out.jsonl", rows)
+    found = judge(path, {"length": by_length}, "reference", "response")
+    assert [one.losses for one in found] == [1, 1, 1]  # "base", "best_of_n", "L=5"
+    with pytest.raises(VGFError, match="has no text 'reward'"):
+        judge(path, {"length": by_length}, "reference", "reward")
+
+
+def test_an_index_is_one_prompts(responses, tmp_path):
+    rows = [json.loads(text) for text in responses.read_text().splitlines()]
+    rows = [{**row, "index": i, "settings": {"seed": 0}} for i, row in enumerate(rows)]
+    first = written(tmp_path / "a.jsonl", rows)
+    others = [{**row, "prompt": "other", "settings": {"seed": 1}} for row in rows]
+    second = written(tmp_path / "b.jsonl", others)
+    with pytest.raises(VGFError, match="has another prompt 1 than"):
+        judge([first, second], {"length": by_length})
+    theirs = [{"index": i, "prompt": row["prompt"], "response": "b"} for i, row in enumerate(rows)]
+    against = written(tmp_path / "c.jsonl", theirs)
+    assert [one.missing for one in judge(first, {"length": by_length}, str(against))] == [0] * 3
+    theirs[1] = {"index": 1, "prompt": "q", "error": "too long"}
+    found = judge(first, {"length": by_length}, str(written(against, theirs)))
+    assert [(one.missing, one.prompts) for one in found] == [(1, 3)] * 3
+    theirs[1] = {"index": 1, "prompt": "wholly other", "response": "b"}
+    with pytest.raises(VGFError, match="line 2 has another prompt 2"):
+        judge(first, {"length": by_length}, str(written(against, theirs)))
+    theirs[1] = {"index": [1], "prompt": "q", "response": "b"}  # the prompt tells it
+    assert len(judge(first, {"length": by_length}, str(written(against, theirs)))) == 3
+    with pytest.raises(VGFError, match='has no "index" that is a number, and no "prompt"'):
+        judge(first, {"length": by_length}, str(written(against, [{"response": "b"}])))
+
+
+def test_judges_that_give_words(responses):
+    scores = lambda prompts, responses: ["a"] * len(responses)
+    pairs = lambda prompts, ours, theirs: ["A"] * len(ours)
+    for words in (scores, pairs):
+        with pytest.raises(VGFError, match="judge own must give a number for each"):
+            judge(responses, {"own": words})
+
+
 def test_a_reward_model_judges_padded_batches_as_single_rows(folders, models, made):
     score = load_judge(str(folders.rm), "cpu", batch_tokens=30)
     found = score(PROMPTS, [" w9 w8", " w7", ""])

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def main(words: list[str]) -> int:
     from ..runs.flags import Parser
-    from ..support.files import write_atomically
+    from ..support.files import check_writable, write_atomically
     from ..support.tables import format_table
     from ..text.judging import OPENAI, RETRIES, judge, load_judge, paired, read_answers
 
@@ -84,6 +84,16 @@ def main(words: list[str]) -> int:
         "--judge-workers", metavar="N", type=int, default=8, help="requests at a time [8]"
     )
     args = parser.parse_args(words)
+    for flag, value, least in (
+        ("--batch-tokens", args.batch_tokens, 1),
+        ("--retries", args.retries, 0),
+    ):
+        if value is not None and value < least:
+            parser.error(f"{flag} is {value}; it must be at least {least}")
+    if args.json is not None:
+        if args.json.is_dir():
+            parser.error(f"--json is {args.json}, a folder; name a file")
+        check_writable(args.json.parent)
     answers = read_answers(args.files)  # before any model is loaded
     asked = {
         "url": args.judge_url,
@@ -101,9 +111,6 @@ def main(words: list[str]) -> int:
     retries = RETRIES if args.retries is None else args.retries
     verdicts = judge(answers, judges, args.against, args.reference_field, retries)
     tests = paired(verdicts)
-    if args.json is not None:
-        rows = [*map(_as_dict, verdicts), *map(dataclasses.asdict, tests)]
-        write_atomically(args.json, json.dumps(rows, indent=2, allow_nan=False) + "\n")
     print(f"{answers.seen()}")
     print(f"against {args.against}, {len({index for _, index in answers.keys})} prompts")
     print(format_table(list(map(_row, verdicts))))
@@ -115,6 +122,9 @@ def main(words: list[str]) -> int:
         if lost := sum(verdict.missing for verdict in own):
             every = lost + sum(sum(_counts(verdict)) for verdict in own)
             print(f"{name} could not tell {lost} of {every} pairs")
+    if args.json is not None:
+        rows = [*map(_as_dict, verdicts), *map(dataclasses.asdict, tests)]
+        write_atomically(args.json, json.dumps(rows, indent=2, allow_nan=False) + "\n")
     return 0
 
 

@@ -33,18 +33,12 @@ from .flow import (
     until_stop,
 )
 from .models import EmptyPromptError, LongPromptError, Models, Query
-from .prompts import Prompt, as_prompt, shard
+from .prompts import NAMES, Prompt, as_prompt, shard
 from .settings import AlignSettings, comparable, identity
 from .tokens import has_template, vocabulary_name
 
 Record = dict[str, Any]
 ERROR = "error"  # in the record of a prompt that was left out: why
-# The names of a record's own parts; fields of these names in a prompt's line are kept in "input"
-NAMES = (
-    *("index", "prompt", "prompts", "given", "response", "reward", "samples", "best_of_n"),
-    *("budgets", "decoding_weight", "step_size", "prompt_tokens", "vocabulary", "seconds"),
-    *("config", "settings", "error", "input"),
-)
 
 
 def align(
@@ -73,8 +67,9 @@ def align(
         best of them; "budgets", for each its "steps", the "chosen" of its "candidates" with
         "response" and "reward", the candidates also with the share of tokens "changed" and the
         distance "moved" (in units of the embeddings); "decoding_weight" and "step_size" as given or
-        calibrated; "prompt_tokens", and "given" where a prompt was changed to fit or to be a
-        conversation; "seconds" by part; "settings". Of a prompt that failed: "index", "prompt" and
+        calibrated; "prompt_tokens", and of these the "special" and added ones by their text;
+        "given" where a prompt was changed to fit or to be a conversation; "seconds" by part;
+        "settings". Of a prompt that failed: "index", "prompt" and
         "error". No number in it is infinite or NaN: such a one is None.
 
     Raises:
@@ -277,6 +272,8 @@ def _records(
             "prompt_tokens": query.tokens,
             "seconds": clock.seconds,
         }
+        if marked := models.special(query.tokens):
+            record["special"] = marked
         if query.content != asked[index].content:
             record["given"] = query.content
         records.append(record)

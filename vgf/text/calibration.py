@@ -33,6 +33,7 @@ def kept_calibration(
 
     Raises:
         PromptError: every prompt fails.
+        VGFError: all fail together, or each by itself.
     """
     if not settings.calibrates:
         return settings
@@ -54,10 +55,24 @@ def kept_calibration(
             left = [row for row in left if row[0] != error.index]
             if not left:
                 raise
+        except (VGFError, RuntimeError, IndexError):  # which of them it is does not say
+            sound = [row for row in left if _calibrates(models, row, settings)]
+            if len(sound) in (0, len(left)):
+                raise
+            left = sound
     values = {name: getattr(chosen, name) for name in settings.calibrates}
     with contextlib.suppress(VGFError):  # a cache that cannot be written is none
         write_atomically(place, json.dumps(values) + "\n")
     return chosen
+
+
+def _calibrates(models: Models, row: tuple[int, Query], settings: AlignSettings) -> bool:
+    """Whether a prompt alone can be calibrated on."""
+    try:
+        calibrate(models, [row], settings)
+    except (VGFError, RuntimeError, IndexError):
+        return False
+    return True
 
 
 def calibration_file(models: Models, settings: AlignSettings) -> str:

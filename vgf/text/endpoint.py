@@ -14,6 +14,7 @@ import math
 import os
 import random
 import re
+import sqlite3
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -47,7 +48,12 @@ PROMPTS = {
 }
 _WORDS = {"A": 1.0, "B": -1.0, "TIE": 0.0, "C": 0.0, "NEITHER": 0.0, "EQUAL": 0.0}
 _NAMED = re.compile(
-    r"(?:preferred|more helpful|better|choice|verdict|answer)\W*:\W*(A|B|C|tie|neither|equal)\b",
+    r"(?:preferred|more helpful|better|choice|verdict|answer)\W*:(.*)", re.IGNORECASE
+)
+_TIES = {"tie", "tied", "neither", "equal", "equally", "both", "same"}
+_BEGINS = re.compile(
+    r"\W*(?:(?:summary|response|option|answer)\s+)?([ABC])\b\W*"
+    r"(?:$|[,.;:(-]|(?:because|since|as|over|is)\b)",
     re.IGNORECASE,
 )
 _LONGEST_PAUSE = 60.0
@@ -73,7 +79,8 @@ class Endpoint:
         pause: seconds, the first one.
 
     Raises:
-        VGFError: a package that is missing, or a question without its three places.
+        VGFError: a package that is missing, a question without its three places, a number out of
+            its range, or a cache that is no folder.
     """
 
     def __init__(
@@ -88,6 +95,15 @@ class Endpoint:
         workers: int = 8,
         pause: float = 1.0,
     ) -> None:
+        for name, value, least in (
+            ("--judge-workers", workers, 1),
+            ("--retries", retries, 0),
+            ("--judge-calls", math.inf if calls is None else calls, 0),
+        ):
+            if value < least:
+                raise VGFError(f"{name} is {value}; it must be at least {least}")
+        if not timeout > 0:
+            raise VGFError(f"--judge-timeout is {timeout}; it must be above 0, in seconds")
         self.openai = need("openai", "judge")
         diskcache = need("diskcache", "judge")
         self.model, self.question = model, _question(question)
@@ -101,7 +117,13 @@ class Endpoint:
             http_client=_bounded_client(self.openai, timeout),
         )
         folder = cache_folder() / "judgements" if cache is None else expanded(cache)
-        self.cache = diskcache.Cache(str(folder), disk=diskcache.JSONDisk)
+        try:
+            self.cache = diskcache.Cache(str(folder), disk=diskcache.JSONDisk)
+        except (OSError, sqlite3.Error) as error:
+            raise VGFError(
+                f"{folder} cannot hold the judge's answers: {error}; give a folder with "
+                "--judge-cache"
+            ) from error
         self.sent = 0  # requests
         self.answered = False  # whether there was an answer
         self.limited = False  # whether the limit on requests was reached
@@ -229,13 +251,30 @@ def _bounded_client(openai: Any, timeout: float) -> Any:
 
 
 def read_answer(text: str) -> float | None:
-    """What an answer says: 1 for A, -1 for B, 0 for a tie; None for anything else."""
-    named = _NAMED.findall(text)
-    if named:
-        return _WORDS[named[-1].upper()]
+    """What an answer says: 1 for A, -1 for B, 0 for a tie; None for anything else.
+
+    The last line alone, or what stands after "Preferred:" or the like, the last of them.
+    """
     lines = [line for line in text.splitlines() if line.strip()]
-    word = re.sub(r"\W", "", lines[-1]).upper() if lines else ""
-    return _WORDS.get(word)
+    last = re.sub(r"\W", "", lines[-1]).upper() if lines else ""
+    if last in _WORDS:
+        return _WORDS[last]
+    for line in reversed(lines):
+        if named := _NAMED.search(line):
+            return _choice(named[1])
+    return _choice(lines[-1]) if lines and len(lines[-1].split()) <= 3 else None
+
+
+def _choice(text: str) -> float | None:
+    """What a few words choose; None where they name both, as in "A or B"."""
+    words = re.findall(r"[A-Za-z]+", text)
+    named = {word for word in words if word in ("A", "B", "C")}
+    if named in (set(), {"A", "B"}) and _TIES & {word.lower() for word in words}:
+        return 0.0
+    if len(named) == 1:
+        return _WORDS[named.pop()]
+    begun = _BEGINS.match(text)
+    return _WORDS[begun[1].upper()] if begun and (named or len(words) <= 2) else None
 
 
 def _question(name: str) -> str:

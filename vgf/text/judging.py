@@ -13,7 +13,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from ..support.objects import load_function, short_error
 from ..support.progress import progress
 from ..support.rows import read_lines
 from ..support.statistics import wilson
-from .prompts import REFERENCE, Content, as_prompt, plain_text, read_rows
+from .prompts import NAMES, REFERENCE, Content, as_prompt, plain_text, read_rows
 
 # Prompts and responses -> a score for each, the higher the better; or one prompt and response;
 # or, with a third argument, a number above 0 if the second is the better response, below 0 if the
@@ -50,6 +50,8 @@ class Item:
         end: the text of the token that ended the response, the last of its tokens; or None.
         vocabulary: a name for the tokens.
         log_likelihood: under the base model.
+        special: the special and added tokens of the prompt, by their text; None is not known.
+        reward_token: which token the reward was read at; None is the default.
     """
 
     content: Content
@@ -59,6 +61,8 @@ class Item:
     end: str | None = None
     vocabulary: str | None = None
     log_likelihood: float | None = None
+    special: dict[str, int] | None = None
+    reward_token: str | None = None
 
     @property
     def prompt(self) -> str:
@@ -178,10 +182,10 @@ class Verdict:
 class Paired:
     """The difference between two methods' win rates against the same responses.
 
-        Attributes:
-            judge, method, other: their names.
-            difference: of the rates, over the prompts judged for both.
-    XX
+    Attributes:
+        judge, method, other: their names.
+        difference: of the rates, over the prompts judged for both.
+        p: of the sign test over prompts: that neither is better.
     """
 
     judge: str
@@ -198,10 +202,12 @@ def read_answers(paths: Path | str | Sequence[Path | str]) -> Answers:
 
     Raises:
         VGFError: no such file; a damaged line, or one that is not vgf align's; a prompt that is
-            there twice; lines that were made with different settings, the seed aside.
+            there twice; lines that were made with different settings, the seed aside; another
+            prompt of one index.
     """
     places = [paths] if isinstance(paths, Path | str) else list(paths)
     keys: dict[tuple[Any, int], str] = {}
+    asked: dict[int, tuple[str, str]] = {}
     found: dict[str, list[Item]] = {}
     fields: list[Mapping[str, Any]] = []
     lines = failed = cut = 0
@@ -236,6 +242,12 @@ def read_answers(paths: Path | str | Sequence[Path | str]) -> Answers:
                 raise VGFError(
                     f"{where} is prompt {index + 1}, as is {keys[key]}; drop one of the two"
                 )
+            said = _key(row.get("prompt"))
+            if asked.setdefault(index, (said, where))[0] != said:
+                raise VGFError(
+                    f"{where} has another prompt {index + 1} than {asked[index][1]}; judge files "
+                    "of different prompts apart"
+                )
             keys[key] = where
             fields.append(row)
             for name, item in own.items():
@@ -251,11 +263,14 @@ def _items(row: Mapping[str, Any], where: str) -> dict[str, Item]:
         content = row.get("given", row["prompt"])
         content = as_prompt(content, where).content
         prompt_tokens, vocabulary = row.get("prompt_tokens"), row.get("vocabulary")
+        last = (row.get("settings") or {}).get("reward_token")
+        known = (prompt_tokens, vocabulary, row.get("special"), last)
 
         def item(of: Mapping[str, Any]) -> Item:
             value = of.get("log_likelihood")
             tokens, end = of.get("tokens"), of.get("end")
-            return Item(content, of["response"], tokens, prompt_tokens, end, vocabulary, value)
+            read, words, special, token = known
+            return Item(content, of["response"], tokens, read, end, words, value, special, token)
 
         def chosen(part: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Item:
             return item({**rows[part["chosen"]], "response": part["response"]} if rows else part)
@@ -328,7 +343,11 @@ def judge(
             one finite number for each response.
     """
     answers = path if isinstance(path, Answers) else read_answers(path)
-    name_of, theirs = _against(answers, against, reference_field)
+    name_of, others = _against(answers, against, reference_field)
+    theirs = [one for one in others if one is not None]
+    if len(theirs) < len(others):
+        answers = _only(answers, [one is not None for one in others])
+    without = len(others) - len(theirs)
     ours = {name: items for name, items in answers.items.items() if name != name_of}
     verdicts = []
     steps = (len(ours) + 1) * len(judges) * len(answers.keys)
@@ -350,15 +369,30 @@ def judge(
                 found = (answers, name, method, name_of, values - base, items, theirs, mean)
                 verdicts.append(_verdict(*found))
                 bar.update(len(items))
-    return verdicts
+    return [replace(one, missing=one.missing + without) for one in verdicts]
 
 
-def _against(answers: Answers, against: str, reference_field: str) -> tuple[str, list[Item]]:
+def _only(answers: Answers, kept: Sequence[bool]) -> Answers:
+    """Some of the responses."""
+
+    def those(rows: Sequence[Any]) -> list[Any]:
+        return [row for row, keep in zip(rows, kept, strict=True) if keep]
+
+    items = {name: those(rows) for name, rows in answers.items.items()}
+    return replace(answers, keys=those(answers.keys), items=items, fields=those(answers.fields))
+
+
+def _against(
+    answers: Answers, against: str, reference_field: str
+) -> tuple[str, Sequence[Item | None]]:
+    """The other responses; None for a prompt that failed where they were made."""
     if against in answers.items:
         return against, answers.items[against]
     base = answers.items[BASE]
     if against == REFERENCE:
-        texts = [row.get(reference_field) for row in answers.fields]
+        own_names = reference_field in NAMES  # a field of the prompt's line is in "input" then
+        rows = [(row.get("input") or {}) if own_names else row for row in answers.fields]
+        texts = [row.get(reference_field) for row in rows]
         absent = [i for i, text in enumerate(texts) if not isinstance(text, str)]
         if absent:
             raise VGFError(
@@ -369,23 +403,35 @@ def _against(answers: Answers, against: str, reference_field: str) -> tuple[str,
     if not expanded(against).is_file():
         there = ", ".join([*answers.items, REFERENCE])
         raise VGFError(f"no method or file is {against!r}; the file has {there}")
-    by_index: dict[Any, str] = {}
+    lines = zip(answers.keys, answers.fields, strict=True)
+    asked = {index: row.get("prompt") for (_, index), row in lines}
+    by_index: dict[Any, str | None] = {}
     for number, other in read_rows(against):
-        if not isinstance(other.get("response"), str):
-            if "error" in other:
-                continue
-            raise VGFError(f'{against}: line {number} has no text "response"')
-        prompt = other.get("prompt", other.get("messages"))
-        key = other["index"] if "index" in other else _key(prompt)
+        where, index = f"{against}: line {number}", other.get("index")
+        text = other.get("response")
+        if not isinstance(text, str):
+            if "error" not in other:
+                raise VGFError(f'{where} has no text "response"')
+            text = None
+        numbered = type(index) is int
+        said = as_prompt(other, where).content if {"prompt", "messages"} & set(other) else None
+        if numbered and said is not None and index in asked and _key(asked[index]) != _key(said):
+            raise VGFError(f"{where} has another prompt {index + 1} than the file that is judged")
+        if not numbered and said is None:
+            raise VGFError(f'{where} has no "index" that is a number, and no "prompt"')
+        key = index if numbered else _key(said)
         if key in by_index:
-            raise VGFError(f"{against}: line {number} answers a prompt that another line answers")
-        by_index[key] = other["response"]
-    found = []
+            raise VGFError(f"{where} answers a prompt that another line answers")
+        by_index[key] = text
+    found: list[Item | None] = []
     for (_, index), own, row in zip(answers.keys, base, answers.fields, strict=True):
-        text = by_index.get(index, by_index.get(_key(row.get("prompt"))))
-        if text is None:
+        key = index if index in by_index else _key(row.get("prompt"))
+        if key not in by_index:
             raise VGFError(f"{against}: has no response to prompt {index + 1}")
-        found.append(Item(own.content, text))
+        response = by_index[key]
+        found.append(None if response is None else Item(own.content, response))
+    if all(one is None for one in found):
+        raise VGFError(f"{against}: holds no response: all prompts failed")
     return Path(against).name, found
 
 
@@ -567,7 +613,7 @@ def _scores(judge: Judge, name: str, items: Sequence[Item], retries: int) -> Any
     if hasattr(judge, "items"):
         return np.asarray(judge.items(items), dtype=np.float64)
     columns = [one.prompt for one in items], [one.response for one in items]
-    found = np.asarray(_asked(judge, name, columns, retries), dtype=np.float64)
+    found = _numbers(_asked(judge, name, columns, retries), name, "response")
     wrong = found.shape != (len(items),) or not (takes_one(judge) or np.isfinite(found).all())
     if wrong:
         raise VGFError(
@@ -575,6 +621,21 @@ def _scores(judge: Judge, name: str, items: Sequence[Item], retries: int) -> Any
             f"gave shape {list(found.shape)}, {int(np.isfinite(found).sum())} of them finite"
         )
     return found
+
+
+def _numbers(values: Any, name: str, what: str) -> Any:
+    """What a judge gave, as numbers.
+
+    Raises:
+        VGFError: it is something else.
+    """
+    try:
+        return np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        text = " ".join(repr(values).split())[:80]
+        raise VGFError(
+            f"judge {name} must give a number for each {what}; it gave {text}"
+        ) from error
 
 
 def _both_orders(
@@ -587,7 +648,7 @@ def _both_orders(
         forth, back = judge.pairs([*prompts, *prompts], [*a, *b], [*b, *a])
     else:
         forth, back = (_asked(judge, name, (prompts, *of), retries) for of in ((a, b), (b, a)))
-    forth, back = (np.sign(np.asarray(x, dtype=np.float64)) for x in (forth, back))
+    forth, back = (np.sign(_numbers(x, name, "pair")) for x in (forth, back))
     if forth.shape != (len(ours),) or back.shape != forth.shape:
         raise VGFError(f"judge {name} must give one number for each of {len(ours)} pairs")
     agreed = np.where(forth == -back, forth, 0.0)
@@ -661,7 +722,7 @@ class RewardJudge:
         from .models import check_head, load_reward_model, load_tokenizer
         from .reading import Reader
         from .reward import RewardModel
-        from .tokens import vocabulary_name
+        from .tokens import ordinary, vocabulary_name
 
         tokenizer = load_tokenizer(place, pad_token, padded=False)
         model = load_reward_model(place, device, dtype, label)
@@ -669,6 +730,7 @@ class RewardJudge:
         self.reward = RewardModel(model, len(tokenizer), check_head(model, place, label))
         self.reader = Reader(tokenizer, tokenizer)
         self.vocabulary = vocabulary_name(tokenizer)
+        self.ordinary = set(ordinary(tokenizer).values())
 
     def __call__(self, prompts: Sequence[str], responses: Sequence[str]) -> list[float]:
         """The rewards of texts."""
@@ -689,11 +751,13 @@ class RewardJudge:
             raise VGFError(
                 f"{self.place}: prompt and response {empty + 1} are empty: nothing to judge"
             )
-        most = self.reward.limit or math.inf
+        read_at = items[0].reward_token if items else None
+        reward = replace(self.reward, reward_token=read_at) if read_at else self.reward
+        most = reward.limit or math.inf
         left = [i for i, row in enumerate(rows) if len(row) <= most]
         found = [math.nan] * len(rows)
         for part in portions([len(rows[i]) for i in left], self.batch_tokens):
-            values = self.reward.rewards([rows[i] for i in left[part]]).tolist()
+            values = reward.rewards([rows[i] for i in left[part]]).tolist()
             for i, value in zip(left[part], values, strict=True):
                 found[i] = value
         return found
@@ -701,11 +765,21 @@ class RewardJudge:
     def _row(self, item: Item) -> list[int]:
         if item.tokens is None or item.prompt_tokens is None or item.vocabulary != self.vocabulary:
             return self.reader.by_text(item.content, item.response).row
+        if not isinstance(item.content, str) and not self._knows(item):
+            return self.reader.by_text(item.content, item.response).row
         tokens = list(item.tokens)
         movable, end = (tokens, []) if item.end is None else (tokens[:-1], tokens[-1:])
         known = item.end is not None and self.reader.vocabulary.get(item.end) == tokens[-1]
         each = [(movable, end if known else [])]
         return self.reader.by_tokens(item.content, item.prompt_tokens, each)[0].row
+
+    def _knows(self, item: Item) -> bool:
+        """Whether it has the special and added tokens of a conversation under their numbers."""
+        if getattr(self.reader.tokenizer, "chat_template", None):
+            return True  # it says them itself
+        if item.special is not None:
+            return all(self.reader.vocabulary.get(text) == i for text, i in item.special.items())
+        return set(item.prompt_tokens or ()) <= self.ordinary
 
 
 def by_judge(verdicts: Sequence[Verdict]) -> Iterator[tuple[str, list[Verdict]]]:

@@ -34,6 +34,7 @@ from .tokens import (
     differences,
     encode,
     encode_plain,
+    marked_tokens,
     special_ids,
     stop_ids,
 )
@@ -186,8 +187,14 @@ class Models:
 
     def _says(self, content: Content) -> bool:
         """Whether there is a token in what the user says."""
-        texts = [content] if isinstance(content, str) else map(turn_text, content)
-        return any(encode(self.tokenizer, text) for text in texts)
+        if isinstance(content, str):
+            return bool(encode(self.tokenizer, content))
+        said = [turn_text(turn) for turn in content if turn["role"] != "system"]
+        return any(encode(self.tokenizer, text) for text in said)
+
+    def special(self, tokens: Sequence[int]) -> dict[str, int]:
+        """The special and added tokens of the base model among some, by their text."""
+        return marked_tokens(self.tokenizer, tokens)
 
     def _tokens(self, content: Content, name: str) -> list[int]:
         if isinstance(content, str):
@@ -385,11 +392,13 @@ def _load_adapter(kind: Any, place: str, options: dict[str, Any]) -> Any:
     except Exception as error:
         message = " ".join(str(error).split())[:300]
         raise VGFError(f"{place} cannot be loaded by peft: {message}") from error
-    missing = sorted(
+    missing = [
         name for name in report["missing_keys"] if not any(key.endswith(name) for key in saved)
-    )
+    ]
+    # what the adapter itself has, by the names that it is saved with
+    missing += set(peft.get_peft_model_state_dict(adapted)) - saved
     if missing:
-        _refuse(kind, place, missing, [])
+        _refuse(kind, place, sorted(missing), [])
     return unwrap(adapted)
 
 
@@ -472,6 +481,10 @@ def _load(kind: Any, place: str, **options: Any) -> Any:
 _MEANINGS = {
     "You set `ignore_mismatched_sizes`": (
         "its weights have other shapes than its config.json says; fetch both again"
+    ),
+    "Unrecognized configuration class": (
+        "it is a model of another kind, such as an encoder-decoder; --sft is a causal language "
+        "model, a decoder, and --rm a sequence classifier"
     ),
     "Weights only load failed": (
         "its .bin file is damaged, or holds code, which is not run; fetch it again, or give the "
@@ -628,7 +641,8 @@ def pair(
     rm_tokenizer = tokenizer if rm_tokenizer is None else rm_tokenizer
     if getattr(rm_tokenizer, "chat_template", None) == getattr(tokenizer, "chat_template", None):
         rm_tokenizer = rm_tokenizer if other else tokenizer
-    language = language_model(sft, tokenizer, rm_tokenizer if other and not apart else None)
+    shared = rm_tokenizer if other and not apart else None
+    language = language_model(sft, tokenizer, shared, settings.stop_strings)
     for name, model, count in (
         ("base", sft, len(tokenizer) if other else len(language.allowed)),
         ("reward", rm, len(rm_tokenizer) if apart else len(language.allowed)),
@@ -649,18 +663,23 @@ def pair(
     return models
 
 
-def language_model(model: Any, tokenizer: Any, other: Any = None) -> LanguageModel:
+def language_model(
+    model: Any, tokenizer: Any, other: Any = None, stops: Sequence[str] = ()
+) -> LanguageModel:
     """A causal language model with its tokenizer's facts about the tokens.
 
     Args:
         model, tokenizer: its own.
         other: a tokenizer with one vocabulary but for special and added tokens; a token must be
             ordinary in both to be used.
+        stops: stop strings; special tokens among them, which no text holds, end a response too.
     """
     device = model.get_input_embeddings().weight.device
-    ends = stop_ids(model, tokenizer)
-    banned = special_ids(tokenizer) | set(ends)
     vocabulary = tokenizer.get_vocab()
+    special = special_ids(tokenizer)
+    stopping = (vocabulary[text] for text in stops if vocabulary.get(text) in special)
+    ends = tuple(dict.fromkeys([*stop_ids(model, tokenizer), *stopping]))
+    banned = special | set(ends)
     if other is not None:
         theirs = other.get_vocab()
         banned |= special_ids(other)

@@ -18,6 +18,12 @@ Turns = list[dict[str, Any]]
 Content = str | Turns
 
 REFERENCE = "reference"
+# The names of a record's own parts; fields of these names in a prompt's line are kept in "input"
+NAMES = (
+    *("index", "prompt", "prompts", "given", "response", "reward", "samples", "best_of_n"),
+    *("budgets", "decoding_weight", "step_size", "prompt_tokens", "special", "vocabulary"),
+    *("seconds", "config", "settings", "error", "input"),
+)
 
 
 @dataclass(frozen=True)
@@ -77,7 +83,7 @@ def _as_prompt(value: str | Sequence[Any] | Mapping[str, Any], where: str) -> Pr
     if "messages" in value:
         turns = _turns(value["messages"], where)
         if turns[-1]["role"] == "assistant":
-            fields.setdefault(REFERENCE, turns.pop()["content"])
+            fields.setdefault(REFERENCE, turn_text(turns.pop()))
             if not turns:
                 raise VGFError(f'{where}: "messages" hold only the assistant\'s turn')
         return Prompt(turns, fields)
@@ -99,19 +105,26 @@ def _turns(value: Any, where: str) -> Turns:
         and isinstance(turn.get("role"), str)
         and (
             isinstance(turn.get("content"), str)
-            or (
-                isinstance(turn.get("content"), list)
-                and all(isinstance(part, str | Mapping) for part in turn["content"])
-            )
+            or (isinstance(turn.get("content"), list) and all(map(_is_said, turn["content"])))
         )
         for turn in turns
     ]
     if not turns or not all(good):
         raise VGFError(
-            f'{where}: turns must be a list of {{"role": "user", "content": "..."}}; '
+            f'{where}: turns must be a list of {{"role": "user", "content": "..."}}, the content '
+            "a text or parts of text; "
             + ("it is empty" if not turns else f"turn {good.index(False) + 1} is not one")
         )
     return [dict(turn) for turn in turns]
+
+
+def _is_said(part: Any) -> bool:
+    """Whether a part of a turn's content is text."""
+    return isinstance(part, str) or (
+        isinstance(part, Mapping)
+        and part.get("type", "text") == "text"
+        and isinstance(part.get("text"), str)
+    )
 
 
 def read_rows(path: Path | str) -> list[tuple[int, dict[str, Any]]]:
@@ -183,7 +196,7 @@ def turn_text(turn: Mapping[str, Any]) -> str:
     content = turn["content"]
     if isinstance(content, str):
         return content
-    return "".join(part if isinstance(part, str) else str(part.get("text", "")) for part in content)
+    return "".join(part if isinstance(part, str) else str(part["text"]) for part in content)
 
 
 def shard(count: int, name: str | None) -> list[int]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..support.errors import VGFError
-from .prompts import Content, Turns, plain_text
+from .prompts import Content, Turns, plain_text, turn_text
 
 # Stands in for the response while a chat template is applied
 _PLACE = "Vgfresponse"
@@ -31,6 +31,13 @@ def special_ids(tokenizer: Any) -> set[int]:
     """Every token that is marked special, named by an attribute of the tokenizer or not."""
     added = getattr(tokenizer, "added_tokens_decoder", {})
     return {*tokenizer.all_special_ids, *(i for i, token in added.items() if token.special)}
+
+
+def marked_tokens(tokenizer: Any, tokens: Iterable[int]) -> dict[str, int]:
+    """The special and added tokens among some tokens, by their text."""
+    apart = special_ids(tokenizer) | set(getattr(tokenizer, "added_tokens_decoder", {}))
+    found = sorted(apart.intersection(tokens))
+    return {str(tokenizer.convert_ids_to_tokens(i)): i for i in found}
 
 
 def stop_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
@@ -171,6 +178,7 @@ def plain_frame(tokenizer: Any, content: Content) -> Frame:
 def _apply(tokenizer: Any, turns: Turns, **options: Any) -> str:
     if not has_template(tokenizer):
         raise VGFError("it has no chat template, and the prompt is a conversation")
+    turns = [{**turn, "content": turn_text(turn)} for turn in turns]
     try:
         return str(tokenizer.apply_chat_template(turns, tokenize=False, **options))
     except Exception as error:  # jinja2's, or whatever a template's own functions raise
