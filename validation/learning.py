@@ -236,7 +236,13 @@ def measure(setup: Setup, checkouts: Mapping[str, str]) -> Data:
                 raise VGFError(f"{place}: it has {len(ours)} of {setup.seeds} seeds; move it away")
             command = " ".join(["vgf", *words_of(method, setup)])
             found[method] = {"command": command, "ours": ours, "theirs": theirs}
-    return {"task": setup.task, "revision": revision(root), "methods": found, "note": setup.note}
+    return {
+        "task": setup.task,
+        "revision": revision(root),
+        "methods": found,
+        "judged_from": setup.judged_from,
+        "note": setup.note,
+    }
 
 
 # --- reading the numbers ------------------------------------------------------------------------
