@@ -26,6 +26,15 @@ def lines(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+def test_a_shard_without_a_prompt_is_said(folders, tmp_path, capsys):
+    file, out = tmp_path / "prompts.jsonl", tmp_path / "out.jsonl"
+    file.write_text('{"prompt": "w1"}\n')
+    words = ["align", "--sft", str(folders.sft), "--rm", str(folders.rm), "--prompts", str(file)]
+    assert vgf([*words, "--out", str(out), "--shard", "2/2", "--max-new-tokens", "5"]) == 0
+    assert "--shard 2/2 holds none of the 1 prompts" in capsys.readouterr().out
+    assert not out.exists() or not out.read_text()
+
+
 def test_byte_order_marks_and_both_ends_of_lines(tmp_path):
     path = tmp_path / "prompts.jsonl"
     path.write_bytes(b'\xef\xbb\xbf{"prompt": "w1"}\r\n\r\n{"prompt": "w2"}\r\n')

@@ -169,6 +169,18 @@ def test_a_reward_model_judges_padded_batches_as_single_rows(folders, models, ma
         score(["w1", ""], ["", ""])
 
 
+def test_a_label_is_of_the_judges_with_several_outputs(folders):
+    assert load_judge(str(folders.rm), "cpu", rm_label="POS", only=False).label is None
+    with pytest.raises(VGFError, match="has no label 'POS'"):
+        load_judge(str(folders.rm), "cpu", rm_label="POS")
+
+
+def test_a_label_that_no_judge_has_is_refused(folders, responses, capsys):
+    words = ["judge", str(responses), "--judge", str(folders.rm), "--judge", str(folders.rm)]
+    assert vgf([*words, "--rm-label", "POS"]) == 2
+    assert "no judge has several outputs" in capsys.readouterr().err
+
+
 def test_a_function_of_ones_own(tmp_path):
     path = tmp_path / "mine.py"
     path.write_text("def score(prompts, responses):\n    return [len(r) for r in responses]\n")

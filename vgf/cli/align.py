@@ -89,6 +89,9 @@ def _align(sft: str, rm: str, prompts: Path, out: Path, settings: AlignSettings)
     if models.bridge is not None:
         print(f"the reward model has another tokenizer: --bridge {models.bridge}")
     records = align(models, prompts_read, settings, out)
+    if not records:
+        print(f"--shard {settings.shard} holds none of the {len(prompts_read)} prompts")
+        return 0
     whole = [record for record in records if ERROR not in record]
     print(f"{len(whole)} prompts in {out}")
     if len(whole) < len(records):

@@ -104,10 +104,13 @@ def main(words: list[str]) -> int:
         "workers": args.judge_workers,
     } | ({} if args.retries is None else {"retries": args.retries})
     read = (args.device, args.dtype, args.pad_token, args.batch_tokens, args.rm_label)
+    only = len(args.judges) == 1
     judges = {
-        place: load_judge(place, *read, **(asked if place.startswith(OPENAI) else {}))
+        place: load_judge(place, *read, only, **(asked if place.startswith(OPENAI) else {}))
         for place in args.judges
     }
+    if args.rm_label and not any(getattr(one, "label", None) for one in judges.values()):
+        parser.error(f"--rm-label {args.rm_label}: no judge has several outputs; drop it")
     retries = RETRIES if args.retries is None else args.retries
     verdicts = judge(answers, judges, args.against, args.reference_field, retries)
     tests = paired(verdicts)

@@ -662,6 +662,7 @@ def load_judge(
     pad_token: str | None = None,
     batch_tokens: int = 4096,
     rm_label: str | None = None,
+    only: bool = True,
     **endpoint: Any,
 ) -> Judge:
     """A judge by its name.
@@ -674,6 +675,8 @@ def load_judge(
             "prompt"; a third argument makes it compare two responses.
         device, dtype, pad_token, batch_tokens, rm_label: of a reward model, as in
             :class:`vgf.text.AlignSettings`.
+        only: whether there is no other judge, so that `rm_label` must be of this one; else one
+            output needs none.
         endpoint: of an endpoint, see :class:`vgf.text.endpoint.Endpoint`.
 
     Raises:
@@ -690,7 +693,7 @@ def load_judge(
         return found
     for module in ("torch", "transformers"):
         need(module, "text")
-    return RewardJudge(place, device, dtype, pad_token, batch_tokens, rm_label)
+    return RewardJudge(place, device, dtype, pad_token, batch_tokens, rm_label, only)
 
 
 def _vader() -> Judge:
@@ -718,6 +721,7 @@ class RewardJudge:
         pad_token: str | None,
         batch_tokens: int,
         label: str | None = None,
+        only: bool = True,
     ) -> None:
         from .models import check_head, load_reward_model, load_tokenizer
         from .reading import Reader
@@ -725,7 +729,10 @@ class RewardJudge:
         from .tokens import ordinary, vocabulary_name
 
         tokenizer = load_tokenizer(place, pad_token, padded=False)
-        model = load_reward_model(place, device, dtype, label)
+        model = load_reward_model(place, device, dtype, label, only)
+        if getattr(model.config, "num_labels", None) == 1 and not only:
+            label = None
+        self.label = label
         self.place, self.batch_tokens = place, batch_tokens
         self.reward = RewardModel(model, len(tokenizer), check_head(model, place, label))
         self.reader = Reader(tokenizer, tokenizer)

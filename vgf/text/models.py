@@ -419,15 +419,24 @@ def unwrap(model: Any) -> Any:
 
 
 def load_reward_model(
-    place: str, device: str = "auto", dtype: str | None = None, label: str | None = None, **how: Any
+    place: str,
+    device: str = "auto",
+    dtype: str | None = None,
+    label: str | None = None,
+    only: bool = True,
+    **how: Any,
 ) -> Any:
     """A sequence classifier with a trained output, or several of which one is named.
+
+    Args:
+        only: whether a label must be one of it though it has one output.
 
     Raises:
         VGFError: as :func:`load_model` and :func:`check_head`.
     """
     model = load_model(AutoModelForSequenceClassification, place, device, dtype, **how)
-    check_head(model, place, label)
+    one = getattr(model.config, "num_labels", None) == 1
+    check_head(model, place, None if one and not only else label)
     return model
 
 
