@@ -22,7 +22,6 @@ import numpy as np
 
 from vgf.cli import main as vgf_main
 from vgf.runs.checkpoint import latest_step
-from vgf.runs.folder import CONFIG
 from vgf.runs.report import Run, budget_name, find_runs
 from vgf.runs.scores import scores
 from vgf.support.errors import VGFError
@@ -32,6 +31,7 @@ from .experiment import Data, Experiment, Verdict, estimate, main
 from .figures import PAGE, figure, letter, line
 from .pages import Table
 from .record import RUNS
+from .training import hidden, train
 
 METHODS, STOPPED = "VGF_VALIDATION_METHODS", "VGF_VALIDATION_STOPPED"
 BUDGETS = ("0", "1", "2", "3", "5")
@@ -43,11 +43,7 @@ _COMMON = (
     *("--batch-size", "128", "--learning-rate", "1e-3", "--target-ensemble", "mean"),
     *("--step-size", "0.1", "--no-standardise", "--num-envs", "10"),
     *("--evaluation-steps", *BUDGETS),
-    *(
-        word
-        for network in ("critic", "reference", "gradient-field")
-        for word in (f"--{network}-hidden", "128", "128", "128")
-    ),
+    *hidden(128, 128, 128),
 )
 _METHODS = {"avgf": (), "vgf": ("--temperature", "0.5")}
 
@@ -100,14 +96,11 @@ def measure_one(method: str, setup: Setup) -> Data:
     """The curves of one method: for each test budget, the success of every seed."""
     folder = Path(os.environ.get(RUNS, Path("runs") / "budget"))
     place = folder / f"{setup.env.split('-singletask')[0]}-{method}"
-    words, data = words_of(method, setup), os.environ.get("VGF_VALIDATION_DATA")
-    starting = [*words, *(["--data-dir", data] if data else []), "--out", str(place)]
+    words = words_of(method, setup)
     if stopped := os.environ.get(STOPPED):
         evaluate(place, setup, stopped)
     else:
-        going_on = ["run", "--resume", str(place)]
-        if vgf_main(going_on if (place / CONFIG).exists() else starting):
-            raise VGFError(f"{place}: the run failed; see above")
+        train(place, words)
     runs = find_runs(place)
     found = [evaluations(run) for run in runs]
     steps = sorted(set.intersection(*map(set, found)))

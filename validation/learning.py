@@ -30,7 +30,6 @@ from unittest import mock
 
 import numpy as np
 
-from vgf.cli import main as vgf_main
 from vgf.runs.config import RunConfig
 from vgf.runs.folder import CONFIG
 from vgf.runs.report import find_runs
@@ -58,6 +57,7 @@ from .experiment import holds as all_hold
 from .figures import PAGE, figure, letter, line
 from .pages import Table
 from .record import RUNS, write
+from .training import hidden, train
 
 BUDGETS = (0, 1, 2, 3)  # what their main.py evaluates at
 SIDES = ("theirs", "ours")
@@ -66,17 +66,11 @@ SIDES = ("theirs", "ours")
 # Fixed before any recorded number was seen; networks, batch, rates and data are ours, for two
 # cores. L, epsilon and alpha on cube are those of validation.methods, on the puzzle those of
 # validation.budget.
-def _hidden(*widths: str) -> tuple[str, ...]:
-    """The flags of all networks' hidden layers."""
-    names = ("critic", "reference", "gradient-field")
-    return tuple(word for name in names for word in (f"--{name}-hidden", *widths))
-
-
 TASKS: dict[str, dict[str, tuple[str, ...]]] = {
     "pointmaze": {
         "": (
             *("--env", "pointmaze-medium-navigate-singletask-task1-v0", "--action-repeat", "8"),
-            *("--discount", "0.98", "--polyak", "0.01", *_hidden("64", "64")),
+            *("--discount", "0.98", "--polyak", "0.01", *hidden(64, 64)),
         ),
         "avgf": (),
         "vgf": (),
@@ -86,7 +80,7 @@ TASKS: dict[str, dict[str, tuple[str, ...]]] = {
             *("--env", "cube-single-noisy-singletask-task2-v0", "--particles", "5"),
             *("--discount", "0.98", "--polyak", "0.01", "--budget-steps", "1"),
             *("--step-size", "0.05", "--target-ensemble", "mean"),
-            *_hidden("128", "128", "128"),
+            *hidden(128, 128, 128),
         ),
         "avgf": (),
         "vgf": ("--temperature", "0.5"),
@@ -96,7 +90,7 @@ TASKS: dict[str, dict[str, tuple[str, ...]]] = {
             *("--env", "puzzle-3x3-play-singletask-task1-v0", "--particles", "5"),
             *("--sampling-steps", "10", "--discount", "0.99", "--polyak", "0.01"),
             *("--budget-steps", "5", "--step-size", "0.1", "--target-ensemble", "mean"),
-            *_hidden("128", "128", "128"),
+            *hidden(128, 128, 128),
         ),
         "avgf": (),
     },
@@ -148,11 +142,7 @@ def words_of(method: str, setup: Setup) -> list[str]:
 
 def our_curves(place: Path, method: str, setup: Setup) -> list[dict[str, dict[str, float]]]:
     """Ours: for each seed, success by updates and test budget."""
-    data = os.environ.get("VGF_VALIDATION_DATA")
-    starting = [*words_of(method, setup), *(["--data-dir", data] if data else [])]
-    going_on = ["run", "--resume", str(place)]
-    if vgf_main(going_on if (place / CONFIG).exists() else [*starting, "--out", str(place)]):
-        raise VGFError(f"{place}: the run failed; see above")
+    train(place, words_of(method, setup))
     found = []
     for run in find_runs(place):
         curve: dict[str, dict[str, float]] = {}

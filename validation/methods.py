@@ -23,8 +23,6 @@ from typing import Any
 
 import numpy as np
 
-from vgf.cli import main as vgf_main
-from vgf.runs.folder import CONFIG
 from vgf.runs.report import find_runs, last_scores
 from vgf.support.errors import VGFError
 
@@ -33,6 +31,7 @@ from .experiment import Data, Experiment, Verdict, main, read_record
 from .figures import COLOURS, COLUMN, MARKERS, figure
 from .pages import Table
 from .record import RESULTS, RUNS
+from .training import train
 
 # What is read from each run: the name in the figure, and the label of its test budget ("L" is the
 # training budget's).
@@ -180,11 +179,7 @@ def measure_one(method: str, setup: Setup, folder: Path) -> dict[str, Any]:
     """The results of one method, by the names of the figure."""
     place = folder / f"{setup.task}-{method}"
     words = words_of(method, setup)
-    data = os.environ.get("VGF_VALIDATION_DATA")
-    going_on = ["run", "--resume", str(place)]
-    starting = [*words, *(["--data-dir", data] if data else []), "--out", str(place)]
-    if vgf_main(going_on if (place / CONFIG).exists() else starting):
-        raise VGFError(f"{place}: the run failed; see above")
+    train(place, words)
     runs = find_runs(place)
     trained = runs[0].config["agent"]["budget"]["steps"]
     found = {}

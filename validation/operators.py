@@ -50,6 +50,7 @@ from .figures import PAGE, figure, letter, line
 from .pages import Table
 from .record import RUNS
 from .regimes import expected_best, paid
+from .training import hidden, train
 
 CRITICS = {"vgf": "TD, moved particles", "td": "TD, L = 0", "iql": "in-sample expectile"}
 SAMPLE, PICKED, FLOW = "one sample", "best of N", "VGF"
@@ -112,7 +113,7 @@ def measure(setup: Setup) -> Data:
     tuning, rows = [], []
     for critic in CRITICS:
         place = folder / f"operators-{short(setup.env)}-{critic}"
-        _trained(place, critic, setup)
+        train(place, words_of(critic, setup))
         first, *others = [run.folder for run in find_runs(place)]
         agent = load_config(first / CONFIG).agent
         tries = [
@@ -147,7 +148,7 @@ def measure(setup: Setup) -> Data:
 
 def short(env: str) -> str:
     """The task's name without its data set."""
-    return env.removesuffix(env[env.index("-singletask") :]).rpartition("-")[0]
+    return env.partition("-singletask")[0].rpartition("-")[0]
 
 
 def priced(text: str, passes: int, agent: Settings) -> str:
@@ -169,18 +170,14 @@ def tried(tuning: Sequence[dict[str, Any]], critic: str, operator: str) -> Any:
     return np.array([row["success"] for row in own], float)
 
 
-def _trained(place: Path, critic: str, setup: Setup) -> None:
-    data = os.environ.get("VGF_VALIDATION_DATA")
-    starting = [
+def words_of(critic: str, setup: Setup) -> list[str]:
+    """The command that trains a critic, without its folders."""
+    return [
         *("run", "--env", setup.env, "--method", critic, *setup.flags, "--backend", "jax"),
         *("--seeds", str(setup.seeds), "--steps", str(setup.updates)),
-        *("--data-episodes", str(setup.data_episodes), *(["--data-dir", data] if data else [])),
+        *("--data-episodes", str(setup.data_episodes), "--workers", "0"),
         *("--evaluate-every", str(setup.updates), "--evaluation-steps", "0", "--episodes", "2"),
-        *("--workers", "0", "--out", str(place)),
     ]
-    going_on = ["run", "--resume", str(place)]
-    if vgf_main(going_on if (place / CONFIG).exists() else starting):
-        raise VGFError(f"{place}: the run failed; see above")
 
 
 def _evaluated(run: Path, wanted: Sequence[dict[str, Any]], setup: Setup) -> list[dict[str, Any]]:
@@ -413,14 +410,9 @@ def experiment(setup: Setup) -> Experiment:
     )
 
 
-def _hidden(width: int) -> tuple[str, ...]:
-    names = ("critic", "reference", "gradient-field")
-    return tuple(word for name in names for word in (f"--{name}-hidden", *[str(width)] * 3))
-
-
 _COMMON = (
     *("--polyak", "0.01", "--batch-size", "128", "--learning-rate", "1e-3"),
-    *("--target-ensemble", "mean", *_hidden(128)),
+    *("--target-ensemble", "mean", *hidden(128, 128, 128)),
 )
 # Networks, batch and rates of pointmaze are the default's; of the others, as in validation.methods
 # and validation.budget.
