@@ -342,6 +342,25 @@ def test_an_argument_of_the_class_may_be_drawn(tmp_path, capsys):
         main([f"{file}:Agent", "--as", "td_target", "--arg", "gamma=discount"])
 
 
+def test_an_argument_of_a_module_may_be_drawn(tmp_path, capsys):
+    need("torch")
+    file = tmp_path / "module.py"
+    file.write_text(
+        "import torch\n"
+        "class Loss(torch.nn.Module):\n"
+        "    def __init__(self, beta):\n"
+        "        super().__init__()\n"
+        "        self.beta = beta\n"
+        "    def forward(self, q, y):\n"
+        "        u = y - q\n"
+        "        side = torch.where(u > 0, self.beta, 1 - self.beta)\n"
+        "        return (side * u**2).mean(-1).sum()\n"
+    )
+    words = [f"{file}:Loss", "--as", "critic_loss", "--examples", "60"]
+    assert main([*words, "--constant", "loss=expectile", "--arg", "beta=expectile"]) == 0
+    assert "beta = expectile" in capsys.readouterr().out
+
+
 def test_the_gradient_of_an_array_that_is_given_apart_is_its_own():
     """A network as a function and one of its arrays by itself: neither is held to be detached."""
     need("torch")

@@ -149,6 +149,25 @@ def test_an_index_is_one_prompts(responses, tmp_path):
         judge(first, {"length": by_length}, str(written(against, [{"response": "b"}])))
 
 
+def test_both_sides_are_read_at_the_token_that_align_read(tmp_path):
+    class Reader:
+        def __init__(self):
+            self.read = set()
+
+        def items(self, items):
+            self.read |= {item.reward_token for item in items}
+            return [0.0] * len(items)
+
+    settings = {"seed": 0, "reward_token": "last"}
+    rows = [{**line("p", "b", "bb", "bbb"), "index": 0, "settings": settings, "reference": "c"}]
+    path = written(tmp_path / "out.jsonl", rows)
+    other = written(tmp_path / "other.jsonl", [{"index": 0, "response": "b"}])
+    for against in ("base", "reference", str(other)):
+        reader = Reader()
+        judge(path, {"own": reader}, against)
+        assert reader.read == {"last"}
+
+
 def test_judges_that_give_words(responses):
     scores = lambda prompts, responses: ["a"] * len(responses)
     pairs = lambda prompts, ours, theirs: ["A"] * len(ours)

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from ..spec.networks import LAYER_NORM_EPSILON
 from ..spec.optimiser import tree_map
 from ..testing.rewired import reached_from
 from ..testing.variants import VARIANTS, Replacement, Variant, all_distances, floored
@@ -810,7 +811,7 @@ def _held(name: str, says: str, mean: float, spread: float) -> None:
     def replacement(b: Any, original: Any, x: Any, scale: Any, cotangent: Any) -> Any:
         _, dscale, doffset = original(x, scale, cotangent)
         centred = x - np.mean(x, axis=-1, keepdims=True)
-        std = np.sqrt(np.mean(centred**2, axis=-1, keepdims=True) + 1e-6)
+        std = np.sqrt(np.mean(centred**2, axis=-1, keepdims=True) + LAYER_NORM_EPSILON)
         c, unit = scale * cotangent, centred / std
         through = mean * np.mean(c, axis=-1, keepdims=True)
         through = through + spread * unit * np.mean(c * unit, axis=-1, keepdims=True)

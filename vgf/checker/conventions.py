@@ -1324,13 +1324,10 @@ _flow_matching(
     "your norm is each token's own, not the whole response's",
 )
 def _(b: Any, original: Any, v: Any, lengths: Any, like: Any = None) -> Any:
-    def unit(u: Any) -> Any:
-        return u / np.maximum(np.sqrt(np.sum(u**2, axis=-1, keepdims=True)), 1e-12)
-
-    size = np.sqrt(np.asarray(lengths, v.dtype))[:, None, None]
-    if like is not None:
-        size = np.sqrt(np.sum(like**2, axis=-1, keepdims=True))
-    return unit(v) * size
+    tokens = (-1, 1, v.shape[-1])  # each a response by itself
+    alike = None if like is None else like.reshape(tokens)
+    each = original(v.reshape(tokens), (1,) * (v.shape[0] * v.shape[1]), alike).reshape(v.shape)
+    return each if like is not None else each * np.sqrt(np.asarray(lengths))[:, None, None]
 
 
 @alternative(
@@ -1448,11 +1445,8 @@ def _(
 ) -> Any:
     if not tanh:
         return original(params, s, noise, tanh, activation)
-    network = {k: v for k, v in params.items() if k != "log_std"}
-    mean = np.tanh(b.mlp(network, s.reshape(-1, s.shape[-1]), activation))
-    mean = mean.reshape(*s.shape[:-1], noise.shape[-1])
-    spread = np.exp(np.clip(params["log_std"], -5.0, 2.0)) * noise
-    return b.project((mean[..., None, :] if noise.ndim > mean.ndim else mean) + spread)
+    mean = original(params, s, 0 * noise, tanh, activation)  # its tanh
+    return b.project(mean + np.exp(np.clip(params["log_std"], -5.0, 2.0)) * noise)
 
 
 @alternative(

@@ -68,7 +68,8 @@ def _instance(
     cls: type, name: str, construct: Mapping[str, Any], mapped: Collection[str], target: str
 ) -> Any:
     """A method of an instance; of one made for every call, where arguments of it are drawn."""
-    method = next((vars(c)[name] for c in cls.__mro__ if name in vars(c)), None)
+    shown = "forward" if name == "__call__" and is_torch(cls) else name
+    method = next((vars(c)[shown] for c in cls.__mro__ if shown in vars(c)), None)
     own = list(inspect.signature(method).parameters.values())[1:] if callable(method) else []
     drawn = [
         key

@@ -11,6 +11,22 @@ import numpy as np
 from ..spec.operators.guidance import velocity_vjp
 from .alternatives import alternative
 
+
+def _at_the_end(
+    b: Any,
+    critic: Any,
+    s: Any,
+    end: Any,
+    how: str,
+    activation: str,
+    masked: bool = True,
+    clipped: bool = True,
+) -> Any:
+    """The critic's gradient at an action that is clipped, through the clip where it is masked."""
+    g = b.action_gradient(critic, s, b.project(end) if clipped else end, how, activation)
+    return g * (np.abs(end) <= 1).astype(g.dtype) if masked and clipped else g
+
+
 # --- the gradient through what is left of the sampler --------------------------------------------
 
 
@@ -37,24 +53,20 @@ def _rest_of_the_sampler(
         s: Any,
         x: Any,
         start: int,
-        sampling_steps: int = 10,
-        how: str = "min",
-        activation: str = "relu",
-        critic_activation: str = "relu",
+        k: int,
+        how: str,
+        *nets: str,
     ) -> Any:
         def at(step: int) -> Any:
-            return np.full((*x.shape[:-1], 1), time(step, start, sampling_steps), x.dtype)
+            return np.full((*x.shape[:-1], 1), time(step, start, k), x.dtype)
 
         path = [x]
-        for step in range(start, sampling_steps):
-            v = b.flow_velocity(params, s, path[-1], at(step), activation)
-            path.append(path[-1] + v / sampling_steps)
-        end = path.pop()
-        g = b.action_gradient(critic, s, b.project(end) if clipped else end, how, critic_activation)
-        g = g * (np.abs(end) <= 1).astype(g.dtype) if masked and clipped else g
-        for step in reversed(range(start, sampling_steps)):
-            back = velocity_vjp(params, s, path.pop(), at(step), g, activation)
-            g = kept * g + pulled(sampling_steps) * back
+        for step in range(start, k):
+            path.append(path[-1] + b.flow_velocity(params, s, path[-1], at(step), nets[0]) / k)
+        g = _at_the_end(b, critic, s, path.pop(), how, nets[1], masked, clipped)
+        for step in reversed(range(start, k)):
+            back = velocity_vjp(params, s, path.pop(), at(step), g, nets[0])
+            g = kept * g + pulled(k) * back
         return g
 
     alternative(name, "sampler_gradient", says)(replacement)
@@ -122,14 +134,12 @@ def _denoised(
         s: Any,
         x: Any,
         t: Any,
-        how: str = "min",
-        activation: str = "relu",
-        critic_activation: str = "relu",
+        how: str,
+        *nets: str,
     ) -> Any:
-        y = x + rest(t) * b.flow_velocity(params, s, x, t, activation)
-        w = b.action_gradient(critic, s, b.project(y) if clipped else y, how, critic_activation)
-        w = w * (np.abs(y) <= 1).astype(w.dtype) if masked and clipped else w
-        return kept * w + pulled * rest(t) * velocity_vjp(params, s, x, t, w, activation)
+        y = x + rest(t) * b.flow_velocity(params, s, x, t, nets[0])
+        w = _at_the_end(b, critic, s, y, how, nets[1], masked, clipped)
+        return kept * w + pulled * rest(t) * velocity_vjp(params, s, x, t, w, nets[0])
 
     alternative(name, "denoised_gradient", says)(replacement)
 
@@ -177,32 +187,26 @@ def _guided(
         params: Any,
         critic: Any,
         s: Any,
-        x0: Any,
-        sampling_steps: int = 10,
-        weight: float = 1.0,
-        guidance: str = "denoised",
-        how: str = "min",
-        activation: str = "relu",
-        critic_activation: str = "relu",
+        x: Any,
+        steps: int,
+        weight: float,
+        guidance: str,
+        how: str,
+        *nets: str,
     ) -> Any:
-        x, nets = x0, (activation, critic_activation)
-        for k in range(sampling_steps):
-            now = time(k, sampling_steps)
+        for step in range(steps):
+            now = time(step, steps)
             t = np.full((*x.shape[:-1], 1), now, x.dtype)
-            v = b.flow_velocity(params, s, x, t, activation)
-            if guidance == "noisy":
-                g = b.action_gradient(critic, s, x, how, critic_activation)
-            elif guidance == "denoised":
-                y = b.project(x + rest(t) * v)
-                g = b.action_gradient(critic, s, y, how, critic_activation)
+            v = b.flow_velocity(params, s, x, t, nets[0])
+            y = x if guidance == "noisy" else x + rest(t) * v
+            if guidance == "sampler":
+                g = b.sampler_gradient(params, critic, s, x, step, steps, how, *nets)
             elif guidance == "jacobian":
-                y = x + rest(t) * v
-                w = b.action_gradient(critic, s, b.project(y), how, critic_activation)
-                w = w * (np.abs(y) <= 1).astype(w.dtype)
-                g = w + rest(t) * velocity_vjp(params, s, x, t, w, activation)
+                w = _at_the_end(b, critic, s, y, how, nets[1])
+                g = w + rest(t) * velocity_vjp(params, s, x, t, w, nets[0])
             else:
-                g = b.sampler_gradient(params, critic, s, x, k, sampling_steps, how, *nets)
-            x = x + (v + weight * change(g, now)) / sampling_steps
+                g = _at_the_end(b, critic, s, y, how, nets[1], False, guidance == "denoised")
+            x = x + (v + weight * change(g, now)) / steps
             x = b.project(x) if each else x
         return b.project(x) if last else x
 
@@ -253,10 +257,10 @@ def _langevin(
         s: Any,
         a: Any,
         noise: Any,
-        step_size: float = 0.1,
-        temperature: float = 0.1,
-        how: str = "mean",
-        activation: str = "relu",
+        step_size: float,
+        temperature: float,
+        how: str,
+        activation: str,
     ) -> Any:
         n = a.shape[-2]
         for first in range(0, noise.shape[-2], n):

@@ -35,7 +35,7 @@ from .flow import (
 from .models import EmptyPromptError, LongPromptError, Models, Query
 from .prompts import NAMES, Prompt, as_prompt, shard
 from .settings import AlignSettings, comparable, identity
-from .tokens import has_template, vocabulary_name
+from .tokens import has_template, marked_tokens, vocabulary_name
 
 Record = dict[str, Any]
 ERROR = "error"  # in the record of a prompt that was left out: why
@@ -69,8 +69,8 @@ def align(
         distance "moved" (in units of the embeddings); "decoding_weight" and "step_size" as given or
         calibrated; "prompt_tokens", and of these the "special" and added ones by their text;
         "given" where a prompt was changed to fit or to be a conversation; "seconds" by part;
-        "settings". Of a prompt that failed: "index", "prompt" and
-        "error". No number in it is infinite or NaN: such a one is None.
+        "settings". Of a prompt that failed: "index", "prompt" and "error". No number in it is
+        infinite or NaN: such a one is None.
 
     Raises:
         VGFError: all prompts fail, or one that the settings say is an error; a file that another
@@ -272,7 +272,7 @@ def _records(
             "prompt_tokens": query.tokens,
             "seconds": clock.seconds,
         }
-        if marked := models.special(query.tokens):
+        if marked := marked_tokens(models.tokenizer, query.tokens):
             record["special"] = marked
         if query.content != asked[index].content:
             record["given"] = query.content

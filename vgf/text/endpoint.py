@@ -51,11 +51,8 @@ _NAMED = re.compile(
     r"(?:preferred|more helpful|better|choice|verdict|answer)\W*:(.*)", re.IGNORECASE
 )
 _TIES = {"tie", "tied", "neither", "equal", "equally", "both", "same"}
-_BEGINS = re.compile(
-    r"\W*(?:(?:summary|response|option|answer)\s+)?([ABC])\b\W*"
-    r"(?:$|[,.;:(-]|(?:because|since|as|over|is)\b)",
-    re.IGNORECASE,
-)
+_BEGINS = re.compile(r"\W*(?:(?:summary|response|option|answer)\s+)?([ABC])\b", re.IGNORECASE)
+_GOES_ON = re.compile(r"\W*$|\s*(?:[,.;:(-]|(?:because|since|as|over|is)\b)")  # with a reason
 _LONGEST_PAUSE = 60.0
 _LONGEST_ANSWER = 2**20  # bytes
 _AGAIN = (408, 409, 429)  # and from 500 on: statuses of requests to be sent again
@@ -271,10 +268,12 @@ def _choice(text: str) -> float | None:
     named = {word for word in words if word in ("A", "B", "C")}
     if named in (set(), {"A", "B"}) and _TIES & {word.lower() for word in words}:
         return 0.0
-    if len(named) == 1:
-        return _WORDS[named.pop()]
     begun = _BEGINS.match(text)
-    return _WORDS[begun[1].upper()] if begun and (named or len(words) <= 2) else None
+    if begun is None:
+        return None
+    alone = named == {begun[1]} or (not named and len(words) <= 2)
+    clear = alone or (begun[1] in named and _GOES_ON.match(text[begun.end() :]))
+    return _WORDS[begun[1].upper()] if clear else None
 
 
 def _question(name: str) -> str:

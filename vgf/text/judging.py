@@ -28,6 +28,7 @@ from ..support.progress import progress
 from ..support.rows import read_lines
 from ..support.statistics import wilson
 from .prompts import NAMES, REFERENCE, Content, as_prompt, plain_text, read_rows
+from .tokens import has_template, ordinary, vocabulary_name
 
 # Prompts and responses -> a score for each, the higher the better; or one prompt and response;
 # or, with a third argument, a number above 0 if the second is the better response, below 0 if the
@@ -263,14 +264,20 @@ def _items(row: Mapping[str, Any], where: str) -> dict[str, Item]:
         content = row.get("given", row["prompt"])
         content = as_prompt(content, where).content
         prompt_tokens, vocabulary = row.get("prompt_tokens"), row.get("vocabulary")
-        last = (row.get("settings") or {}).get("reward_token")
-        known = (prompt_tokens, vocabulary, row.get("special"), last)
+        read_at = (row.get("settings") or {}).get("reward_token")
 
         def item(of: Mapping[str, Any]) -> Item:
-            value = of.get("log_likelihood")
-            tokens, end = of.get("tokens"), of.get("end")
-            read, words, special, token = known
-            return Item(content, of["response"], tokens, read, end, words, value, special, token)
+            return Item(
+                content,
+                of["response"],
+                of.get("tokens"),
+                prompt_tokens,
+                of.get("end"),
+                vocabulary,
+                of.get("log_likelihood"),
+                row.get("special"),
+                read_at,
+            )
 
         def chosen(part: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Item:
             return item({**rows[part["chosen"]], "response": part["response"]} if rows else part)
@@ -399,7 +406,7 @@ def _against(
                 f"prompt {answers.keys[absent[0]][1] + 1} has no text {reference_field!r} "
                 f"({len(absent)} of {len(texts)} lack it); name its field with --reference-field"
             )
-        return against, [Item(own.content, str(x)) for own, x in zip(base, texts, strict=True)]
+        return against, [_text(own, str(x)) for own, x in zip(base, texts, strict=True)]
     if not expanded(against).is_file():
         there = ", ".join([*answers.items, REFERENCE])
         raise VGFError(f"no method or file is {against!r}; the file has {there}")
@@ -429,10 +436,15 @@ def _against(
         if key not in by_index:
             raise VGFError(f"{against}: has no response to prompt {index + 1}")
         response = by_index[key]
-        found.append(None if response is None else Item(own.content, response))
+        found.append(None if response is None else _text(own, response))
     if all(one is None for one in found):
         raise VGFError(f"{against}: holds no response: all prompts failed")
     return Path(against).name, found
+
+
+def _text(own: Item, response: str) -> Item:
+    """Another response to a prompt, read where the other one is."""
+    return Item(own.content, response, reward_token=own.reward_token)
 
 
 def _key(content: Any) -> str:
@@ -726,15 +738,13 @@ class RewardJudge:
         from .models import check_head, load_reward_model, load_tokenizer
         from .reading import Reader
         from .reward import RewardModel
-        from .tokens import ordinary, vocabulary_name
 
         tokenizer = load_tokenizer(place, pad_token, padded=False)
         model = load_reward_model(place, device, dtype, label, only)
-        if getattr(model.config, "num_labels", None) == 1 and not only:
-            label = None
-        self.label = label
+        head = check_head(model, place, label, only)
+        self.label = label if head is not None or only else None
         self.place, self.batch_tokens = place, batch_tokens
-        self.reward = RewardModel(model, len(tokenizer), check_head(model, place, label))
+        self.reward = RewardModel(model, len(tokenizer), head)
         self.reader = Reader(tokenizer, tokenizer)
         self.vocabulary = vocabulary_name(tokenizer)
         self.ordinary = set(ordinary(tokenizer).values())
@@ -782,7 +792,7 @@ class RewardJudge:
 
     def _knows(self, item: Item) -> bool:
         """Whether it has the special and added tokens of a conversation under their numbers."""
-        if getattr(self.reader.tokenizer, "chat_template", None):
+        if has_template(self.reader.tokenizer):
             return True  # it says them itself
         if item.special is not None:
             return all(self.reader.vocabulary.get(text) == i for text, i in item.special.items())

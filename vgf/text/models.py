@@ -34,7 +34,6 @@ from .tokens import (
     differences,
     encode,
     encode_plain,
-    marked_tokens,
     special_ids,
     stop_ids,
 )
@@ -191,10 +190,6 @@ class Models:
             return bool(encode(self.tokenizer, content))
         said = [turn_text(turn) for turn in content if turn["role"] != "system"]
         return any(encode(self.tokenizer, text) for text in said)
-
-    def special(self, tokens: Sequence[int]) -> dict[str, int]:
-        """The special and added tokens of the base model among some, by their text."""
-        return marked_tokens(self.tokenizer, tokens)
 
     def _tokens(self, content: Content, name: str) -> list[int]:
         if isinstance(content, str):
@@ -429,14 +424,13 @@ def load_reward_model(
     """A sequence classifier with a trained output, or several of which one is named.
 
     Args:
-        only: whether a label must be one of it though it has one output.
+        only: as in :func:`check_head`.
 
     Raises:
         VGFError: as :func:`load_model` and :func:`check_head`.
     """
     model = load_model(AutoModelForSequenceClassification, place, device, dtype, **how)
-    one = getattr(model.config, "num_labels", None) == 1
-    check_head(model, place, None if one and not only else label)
+    check_head(model, place, label, only)
     return model
 
 
@@ -544,8 +538,15 @@ def _check_files(place: Path) -> None:
 # --- checks -------------------------------------------------------------------------------------
 
 
-def check_head(model: Any, place: str = "the reward model", label: str | None = None) -> int | None:
+def check_head(
+    model: Any, place: str = "the reward model", label: str | None = None, only: bool = True
+) -> int | None:
     """Check that a model gives a reward: one output, or several of which one is named.
+
+    Args:
+        model, place: it, and its name.
+        label: of the output.
+        only: whether there is no other model that the label may be of; else one output needs none.
 
     Returns:
         The number of the output whose log odds are the reward; None if there is one output.
@@ -559,7 +560,7 @@ def check_head(model: Any, place: str = "the reward model", label: str | None = 
             "twice; give a decoder or an encoder with a head"
         )
     outputs = getattr(model.config, "num_labels", None)
-    if outputs == 1 and label is None:
+    if outputs == 1 and (label is None or not only):
         return None
     names = {i: str(name) for i, name in (getattr(model.config, "id2label", None) or {}).items()}
     there = ", ".join(names.values())

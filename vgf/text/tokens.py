@@ -33,10 +33,14 @@ def special_ids(tokenizer: Any) -> set[int]:
     return {*tokenizer.all_special_ids, *(i for i, token in added.items() if token.special)}
 
 
+def _apart(tokenizer: Any) -> set[int]:
+    """The special and the added tokens."""
+    return special_ids(tokenizer) | set(getattr(tokenizer, "added_tokens_decoder", {}))
+
+
 def marked_tokens(tokenizer: Any, tokens: Iterable[int]) -> dict[str, int]:
     """The special and added tokens among some tokens, by their text."""
-    apart = special_ids(tokenizer) | set(getattr(tokenizer, "added_tokens_decoder", {}))
-    found = sorted(apart.intersection(tokens))
+    found = sorted(_apart(tokenizer).intersection(tokens))
     return {str(tokenizer.convert_ids_to_tokens(i)): i for i in found}
 
 
@@ -61,7 +65,7 @@ def stop_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
 
 def ordinary(tokenizer: Any) -> dict[str, int]:
     """The vocabulary without special and added tokens."""
-    apart = special_ids(tokenizer) | set(getattr(tokenizer, "added_tokens_decoder", {}))
+    apart = _apart(tokenizer)
     return {token: i for token, i in tokenizer.get_vocab().items() if i not in apart}
 
 
