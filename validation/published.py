@@ -23,8 +23,9 @@ from pathlib import Path
 from typing import Any
 
 from vgf.runs.config import RunConfig
-from vgf.runs.flags import Parser, add_flags, config_from_flags
+from vgf.runs.flags import add_flags, config_from_flags
 from vgf.support.errors import VGFError
+from vgf.support.parser import Parser
 
 from .experiment import (
     Data,

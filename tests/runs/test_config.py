@@ -27,10 +27,11 @@ from vgf.runs.config import (
     save_config,
     settings_hash,
 )
-from vgf.runs.flags import SHOWN, Parser, add_flags, config_from_flags, flag_names, given, spell
+from vgf.runs.flags import SHOWN, add_flags, config_from_flags, flag_names, given, spell
 from vgf.runs.resolve import load_config, resolve
 from vgf.spec.settings import ACTIVATIONS, CRITIC_LOSSES, SELECTION_RULES, Budget, Network
 from vgf.support.errors import VGFError
+from vgf.support.parser import Parser
 from vgf.support.settings_tree import override, to_dict
 
 # What a text setting may be; every other text setting takes any text.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import json
 import re
 import sys
 from html.parser import HTMLParser
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from vgf.runs import report as module
 from vgf.runs.config import OnlineSettings, RunConfig, StartSettings, TrainSettings
 from vgf.runs.folder import create_run_folder
 from vgf.runs.log import RunLog
@@ -169,8 +171,39 @@ def test_report_leaves_every_file(run: Path) -> None:
 def test_the_same_run_gives_the_same_report(run: Path) -> None:
     names = ("report.html", "scaling.svg", "learning.svg", "losses.svg")
     before = [(run / name).read_bytes() for name in names]
+    (run / "report.html").unlink()  # what says that nothing need be drawn
     report(run)
     assert [(run / name).read_bytes() for name in names] == before
+
+
+def test_only_what_changed_is_drawn_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = make_run(tmp_path / "run")
+    drawn: list[str] = []
+    for name in ("learning", "losses", "scaling"):
+        own = getattr(module, f"save_{name}")
+        monkeypatch.setattr(
+            module, f"save_{name}", lambda *a, n=name, own=own: (drawn.append(n), own(*a))
+        )
+
+    def again() -> list[str]:
+        drawn.clear()
+        page = report(folder).read_text()
+        for name in ("learning", "losses", "scaling"):
+            assert base64.b64encode((folder / f"{name}.svg").read_bytes()).decode() in page
+        return sorted(drawn)
+
+    assert again() == ["learning", "losses", "scaling"]
+    assert again() == []
+    log = folder / "evaluations.jsonl"
+    rows = [{**row, "success": 1.0} for row in read_rows(log)]
+    log.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert again() == ["learning", "scaling"]
+    (folder / "losses.png").unlink()
+    assert again() == ["losses"]
+    (folder / "scaling.svg").write_text("<svg/>")
+    assert again() == ["scaling"]
+    monkeypatch.setattr(module, "save_flow", json.dumps)  # another file of code
+    assert again() == ["learning", "losses", "scaling"]
 
 
 def test_the_headline_is_the_last_evaluation_not_the_best(tmp_path: Path) -> None:
@@ -407,6 +440,7 @@ def test_a_figure_that_fails_leaves_nothing(tmp_path: Path) -> None:
 
 def test_missing_packages_name_the_extra(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
+    (run / "losses.svg").unlink()
     with pytest.raises(VGFError, match=r"pip install 'vgf\[run\]'"):
         report(run)
 

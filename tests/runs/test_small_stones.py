@@ -17,7 +17,7 @@ from vgf.cli.bench import KINDS
 from vgf.cli.data import SUBCOMMANDS
 from vgf.environments.pool import EnvironmentPool
 from vgf.runs.config import LoggingSettings, RunConfig, all_settings, save_config
-from vgf.runs.flags import Parser, add_flags, flag_names, given, in_flags, reworded
+from vgf.runs.flags import add_flags, flag_names, given, in_flags, reworded
 from vgf.runs.folder import create_run_folder
 from vgf.runs.log import RunLog
 from vgf.runs.report import report
@@ -25,6 +25,7 @@ from vgf.runs.resolve import resolve
 from vgf.runs.start import configuration
 from vgf.spec.settings import method_settings, settings_of_methods
 from vgf.support.errors import VGFError
+from vgf.support.parser import Parser
 from vgf.support.statistics import RETURN, SUCCESS, interval
 from vgf.support.suggestions import meant
 

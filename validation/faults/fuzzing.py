@@ -367,7 +367,7 @@ def _read_run(folder: Path) -> None:
     report.score_curves(runs)
     if last:
         report.score_table(report.best_scores(runs), with_step=True)
-    report._page(folder, runs, last, [])
+    report._page(folder, runs, last, [], {})
 
 
 def _logs(folder: Path) -> list[Path]:

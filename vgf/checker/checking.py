@@ -51,7 +51,7 @@ SHRINK = 400
 # Failures after which a quarter of the inputs is enough.
 PLENTY = 60
 _PILOTS = 6
-# Programs that JAX compiles in float64, combinations of shapes and settings; a sixth of them in
+# Programs that JAX compiles in float64, combinations of shapes and settings; a twelfth of them in
 # float32, where nothing but rounding is new.
 PROGRAMS = 24
 # Arguments that are trees of many arrays, whose smallest is not worth a long search.
@@ -369,7 +369,7 @@ def _try_all(
     count = _effort(trial, dtype, examples, first)
     programs = None
     if trial.arrays.name == "jax":
-        programs = PROGRAMS if first else PROGRAMS // 6
+        programs = PROGRAMS if first else PROGRAMS // 12
     drawn = draw_many(trial.subject, count, seed, trial.sizes, numbers, programs)
     found: list[Outcome] = []
     failed = 0

@@ -42,7 +42,8 @@ _WANTED = {"decoding_weight": "--unmoved-change", "step_size": "--moved-change"}
 
 
 def main(words: list[str]) -> int:
-    from ..runs.flags import Parser, add_flags, given, in_flags
+    from ..runs.flags import add_flags, given, in_flags
+    from ..support.parser import Parser
     from ..support.settings_tree import override
     from ..support.toml import read_toml
     from ..text.settings import AlignSettings

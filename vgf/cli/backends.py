@@ -15,8 +15,8 @@ _EXTRAS = {
 
 def main(words: list[str]) -> int:
     from ..backends import BACKENDS, BackendError, default_backend, get_backend, missing_packages
-    from ..runs.flags import Parser
     from ..support.extras import installed_version, is_installed
+    from ..support.parser import Parser
     from ..support.tables import format_table
 
     Parser(prog="vgf backends", description=COMMANDS["backends"]).parse_args(words)

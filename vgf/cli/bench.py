@@ -287,7 +287,7 @@ def _memory(words: list[str]) -> int:
 
 
 def _parser(kind: str) -> argparse.ArgumentParser:
-    from ..runs.flags import Parser
+    from ..support.parser import Parser
 
     about = f"{COMMANDS['bench'][0].upper()}{COMMANDS['bench'][1:]}"
     return Parser(

@@ -57,8 +57,8 @@ in pytest, without an import:  def test_phi(vgf_check): vgf_check(my_phi, "phi")
 def main(words: list[str]) -> int:
     import argparse
 
-    from ..runs.flags import Parser
     from ..support.extras import need
+    from ..support.parser import Parser
 
     parser = Parser(
         prog="vgf check",

@@ -14,8 +14,8 @@ from . import COMMANDS
 def main(words: list[str]) -> int:
     from ..comparison import as_csv, as_json, compare, read_table, save_figures, tables
     from ..runs.compare import read_runs
-    from ..runs.flags import Parser
     from ..support.files import check_writable, write_atomically
+    from ..support.parser import Parser
 
     parser = Parser(
         prog="vgf compare",

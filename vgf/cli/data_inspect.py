@@ -41,7 +41,7 @@ def main(words: list[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from ..runs.flags import Parser
+    from ..support.parser import Parser
 
     parser = Parser(
         prog="vgf data inspect",

@@ -113,7 +113,7 @@ def _hint(name: str) -> str:
 
 
 def _make_parser() -> argparse.ArgumentParser:
-    from ..runs.flags import Parser
+    from ..support.parser import Parser
 
     parser = Parser(
         prog="vgf data make",

@@ -15,7 +15,8 @@ EVAL = "eval"  # the folder of evaluations in the run folder
 
 
 def main(words: list[str]) -> int:
-    from ..runs.flags import Parser, add_flags, given, in_flags
+    from ..runs.flags import add_flags, given, in_flags
+    from ..support.parser import Parser
 
     parser = Parser(
         prog="vgf eval",

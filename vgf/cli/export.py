@@ -9,7 +9,7 @@ from . import COMMANDS
 
 def main(words: list[str]) -> int:
     from ..runs.exchange import export_run
-    from ..runs.flags import Parser
+    from ..support.parser import Parser
 
     parser = Parser(
         prog="vgf export",

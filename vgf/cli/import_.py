@@ -9,8 +9,8 @@ from . import COMMANDS
 
 def main(words: list[str]) -> int:
     from ..runs.exchange import import_run
-    from ..runs.flags import Parser
     from ..runs.foreign import CODES
+    from ..support.parser import Parser
 
     parser = Parser(
         prog="vgf import",

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 
 def main(words: list[str]) -> int:
-    from ..runs.flags import Parser
     from ..support.files import check_writable, write_atomically
+    from ..support.parser import Parser
     from ..support.tables import format_table
     from ..text.judging import OPENAI, RETRIES, judge, load_judge, paired, read_answers
 

@@ -22,8 +22,8 @@ _BUDGET = {"L ": "steps", "epsilon ": "step_size", "alpha ": "temperature"}
 
 
 def main(words: list[str]) -> int:
-    from ..runs.flags import Parser
     from ..runs.presets import METHODS, dump_preset, find_preset, presets
+    from ..support.parser import Parser
 
     parser = Parser(
         prog="vgf presets",

@@ -10,8 +10,9 @@ from . import COMMANDS
 
 
 def main(words: list[str]) -> int:
-    from ..runs.flags import Parser, add_flags, given, in_flags
+    from ..runs.flags import add_flags, given, in_flags
     from ..support.files import check_writable, write_atomically
+    from ..support.parser import Parser
     from ..support.settings_tree import override
     from ..support.tables import format_table
     from ..support.toml import read_toml

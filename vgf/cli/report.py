@@ -4,25 +4,34 @@ from __future__ import annotations
 
 import textwrap
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from . import COMMANDS
 
+if TYPE_CHECKING:
+    from ..runs.report import Found
+
 
 def main(words: list[str]) -> int:
-    from ..runs.flags import Parser
-    from ..runs.report import report
+    from ..runs.report import report, sound_runs
+    from ..support.parser import Parser
 
     parser = Parser(prog="vgf report", description=COMMANDS["report"])
     parser.add_argument("run", metavar="RUN", type=Path, help="run folder, or a folder of them")
     args = parser.parse_args(words)
-    page = report(args.run)
-    several = print_table(args.run)
+    found = sound_runs(args.run)
+    page = report(args.run, found)
+    several = print_table(args.run, found)
     print(f"{'list' if several else 'figures and tables'}: {page}")
     return 0
 
 
-def print_table(folder: Path) -> bool:
+def print_table(folder: Path, found: Found) -> bool:
     """Print the last and the best scores of a run folder; of unlike runs, a list.
+
+    Args:
+        folder: of a run, or of runs.
+        found: what :func:`vgf.runs.report.sound_runs` found there.
 
     Returns:
         Whether it is a list.
@@ -34,12 +43,11 @@ def print_table(folder: Path) -> bool:
         reasons,
         run_table,
         score_table,
-        sound_runs,
         unlike_runs,
     )
     from ..support.tables import format_table
 
-    runs, without = sound_runs(folder)
+    runs, without = found
     difference = unlike_runs(runs, without)
     if difference is not None:
         line = f"{len(runs) + len(without)} runs, {difference}:"

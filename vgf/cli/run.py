@@ -23,9 +23,10 @@ if TYPE_CHECKING:
 
 
 def main(words: list[str]) -> int:
-    from ..runs.flags import Parser, add_flags, given, in_flags, load_methods
+    from ..runs.flags import add_flags, given, in_flags, load_methods
     from ..runs.start import configuration
     from ..support.files import check_writable
+    from ..support.parser import Parser
 
     parser = Parser(prog="vgf run", description=COMMANDS["run"])
     load_methods(words)
@@ -71,20 +72,21 @@ def _new_folder(task: TaskSettings) -> Path:
 
 def _train_all(config: RunConfig, folder: Path, resume: bool) -> int:
     """Train every unfinished seed, and report on all of them."""
-    from ..runs.report import QUICK, report
+    from ..runs.report import QUICK, report, sound_runs
 
     start = time.perf_counter()
     try:
         if config.quick:
             print(textwrap.fill(QUICK, 79))
         failed = _train_seeds(config, folder, resume)
-        page = report(folder)
+        found = sound_runs(folder)
+        page = report(folder, found)
     except KeyboardInterrupt:
         way_on = f"continue with: vgf run --resume {folder}"
         raise Interrupted(
             f"stopped; {way_on}" if folder.exists() else "stopped before any run folder was made"
         ) from None
-    print_table(folder)
+    print_table(folder, found)
     print(f"{time.perf_counter() - start:.0f} s in all; figures and tables: {page}")
     print(f"run folder: {folder}")
     if failed:

@@ -23,7 +23,7 @@ ENGINES = ("local", "ray", "slurm")
 
 
 def main(words: list[str]) -> int:
-    from ..runs.flags import Parser
+    from ..support.parser import Parser
     from ..sweep.folder import forget_failures, record, states, summary, write_cells
     from ..sweep.spec import read_spec
 

@@ -21,8 +21,8 @@ examples:
 def main(words: list[str]) -> int:
     import argparse
 
-    from ..runs.flags import Parser
     from ..support.extras import need
+    from ..support.parser import Parser
 
     parser = Parser(
         prog="vgf vectors",

@@ -150,18 +150,13 @@ def _end(found: Mapping[str, Any]) -> str:
     return f"{decisions} decisions, {'' if found['success'] else 'not '}reaching the goal"
 
 
-def save_episode(found: Mapping[str, Any], path: Path) -> bool:
-    """Write the episode, seen from above, as an animated GIF.
-
-    Returns:
-        Whether there was anything to draw: False without a maze.
+def save_episode(found: Mapping[str, Any], path: Path) -> None:
+    """Write the episode of a maze, seen from above, as an animated GIF.
 
     Raises:
         VGFError: matplotlib is missing, or the file cannot be written.
     """
-    maze = found.get("maze")
-    if maze is None:
-        return False
+    maze = found["maze"]
     image = need("PIL.Image", "run")
     drawing = need("matplotlib.figure", "run").Figure(figsize=(4.2, 4.2), dpi=100)
     canvas = need("matplotlib.backends.backend_agg", "run").FigureCanvasAgg(drawing)
@@ -192,4 +187,3 @@ def save_episode(found: Mapping[str, Any], path: Path) -> bool:
         data, "GIF", save_all=True, append_images=pictures[1:], duration=pauses, loop=0
     )
     write_atomically(path, data.getvalue())
-    return True

@@ -5,11 +5,13 @@ The headline is the last evaluation. The best one, chosen with hindsight, is sho
 
 from __future__ import annotations
 
+import hashlib
+import inspect
 import json
 import math
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,7 +24,7 @@ from ..support.errors import VGFError
 from ..support.extras import need
 from ..support.figures import COLOURS, DASHES, figure, line_look
 from ..support.files import read_json, write_atomically
-from ..support.pages import html_figure, html_page, html_table
+from ..support.pages import drawn_from, html_figure, html_page, html_table
 from ..support.rows import Row, Scalar
 from ..support.statistics import NORMALISED, RETURN, SUCCESS
 from .compare import record_of
@@ -281,7 +283,7 @@ def _thousands(value: float, _position: int | None = None) -> str:
 # --- the report ---------------------------------------------------------------------------------
 
 
-def report(folder: Path | str) -> Path:
+def report(folder: Path | str, found: Found | None = None) -> Path:
     """Write the figures and report.html of a run folder, or of a folder of seeds of one run.
 
     Writes flow, learning, losses and scaling as PNG and SVG and episode.gif, if there is something
@@ -296,33 +298,68 @@ def report(folder: Path | str) -> Path:
         VGFError: no run there, a damaged file, or a package that is missing.
     """
     folder = Path(folder)
-    runs, without = sound_runs(folder)
+    runs, without = found or sound_runs(folder)
     difference = unlike_runs(runs, without)
     if difference is not None:
         write_atomically(folder / REPORT, _list_page(folder, runs, without, difference))
         return folder / REPORT
     last = last_scores(runs)
     figures: list[tuple[str, str]] = []
+    drawn = _Drawn(folder)
     flow = runs[0].folder / FLOW
     if flow.exists():
-        found = read_json(flow, dict)
-        save_flow(found, folder / PICTURE)
-        figures.append((f"{PICTURE}.svg", flow_caption(found)))
-        if save_episode(found, folder / EPISODE):
-            figures.append((EPISODE, episode_caption(found)))
+        look = read_json(flow, dict)
+        drawn.draw(PICTURE, look, lambda: save_flow(look, folder / PICTURE))
+        figures.append((f"{PICTURE}.svg", flow_caption(look)))
+        if look.get("maze") is not None:
+            drawn.draw(EPISODE, look, lambda: save_episode(look, folder / EPISODE))
+            figures.append((EPISODE, episode_caption(look)))
+    online = [(run.resolved.online.steps, run.resolved.offline_end) for run in runs]
     if last:
-        save_learning(runs, folder / LEARNING)
-        save_scaling(last, folder / SCALING)
+        shown = (score_curves(runs), online, [run.resolved.start.checkpoint for run in runs])
+        drawn.draw(LEARNING, shown, lambda: save_learning(runs, folder / LEARNING))
+        drawn.draw(SCALING, last, lambda: save_scaling(last, folder / SCALING))
         bars = "bars: 95 % confidence intervals"
         figures += [
             (f"{SCALING}.svg", f"Test-time scaling at the last evaluation; {bars}."),
             (f"{LEARNING}.svg", f"Score against training updates, by test budget; {bars}."),
         ]
     if any(run.metrics for run in runs):
-        save_losses(runs, folder / LOSSES)
+        rows = [(run.folder.name, run.metrics) for run in runs]
+        drawn.draw(LOSSES, (rows, online), lambda: save_losses(runs, folder / LOSSES))
         figures.append((f"{LOSSES}.svg", "Training."))
-    write_atomically(folder / REPORT, _page(folder, runs, last, figures))
+    page = _page(folder, runs, last, figures, drawn.stamps)
+    write_atomically(folder / REPORT, page)
     return folder / REPORT
+
+
+class _Drawn:
+    """The figures of a report. The page says what each was drawn from; one whose data, whose files
+    and whose code are the same as then is not drawn again.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self.stamps = folder, dict[str, str]()
+        self._before = drawn_from(folder / REPORT)
+        code = [Path(inspect.getfile(own)).read_bytes() for own in (report, save_flow, line_look)]
+        self._code = _digest(b"".join(code))
+
+    def draw(self, name: str, data: Any, draw: Callable[[], Any]) -> None:
+        """Draw one, unless it is there: ``NAME.png`` and ``NAME.svg``, or NAME with a suffix."""
+        files = [name] if Path(name).suffix else [f"{name}.png", f"{name}.svg"]
+        paths = [self._folder / file for file in files]
+        key = _digest(repr((data, self._code)).encode())
+
+        def stamp() -> str:
+            return " ".join([key, *(_digest(path.read_bytes()) for path in paths)])
+
+        if not (all(path.is_file() for path in paths) and stamp() == self._before.get(name)):
+            draw()
+        self.stamps[name] = stamp()
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:16]
 
 
 class Without(NamedTuple):
@@ -332,7 +369,10 @@ class Without(NamedTuple):
     why: str
 
 
-def sound_runs(folder: Path) -> tuple[list[Run], dict[Path, Without]]:
+Found = tuple[list[Run], dict[Path, Without]]
+
+
+def sound_runs(folder: Path) -> Found:
     """The runs in a folder, and those without a result: damaged, or failed or missing in a sweep.
 
     Raises:
@@ -453,7 +493,11 @@ def headline(runs: Sequence[Run], last: Sequence[Score]) -> str:
 
 
 def _page(
-    folder: Path, runs: Sequence[Run], last: Sequence[Score], figures: Sequence[tuple[str, str]]
+    folder: Path,
+    runs: Sequence[Run],
+    last: Sequence[Score],
+    figures: Sequence[tuple[str, str]],
+    stamps: Mapping[str, str],
 ) -> str:
     settings = runs[0].resolved.task
     task = settings.env or Path(settings.data or "data").name
@@ -504,7 +548,7 @@ def _page(
             ]
             body.append("<h3>Versions and machine</h3>" + _table(facts))
         body.append(f"<h3>Configuration</h3><pre>{escape(run.config_text)}</pre>")
-    return html_page(f"VGF: {task}", "\n".join(body))
+    return html_page(f"VGF: {task}", "\n".join(body), stamps)
 
 
 def _facts(start: Mapping[str, Any]) -> dict[str, Any]:

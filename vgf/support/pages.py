@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 
 
-def html_page(title: str, body: str) -> str:
+def html_page(title: str, body: str, drawn: Mapping[str, str] | None = None) -> str:
     """A whole page.
 
     Args:
         title: text.
         body: HTML.
+        drawn: for each figure, text that stands for what it was drawn from; it is not shown.
     """
-    return _PAGE.format(title=escape(title), body=body)
+    meta = "".join(
+        f'<meta name="drawn:{escape(name)}" content="{escape(stamp)}">\n'
+        for name, stamp in (drawn or {}).items()
+    )
+    return _PAGE.format(title=escape(title), body=body, meta=meta)
+
+
+def drawn_from(page: Path) -> dict[str, str]:
+    """What a page that is there says that its figures were drawn from."""
+    text = page.read_text(encoding="utf-8", errors="replace") if page.is_file() else ""
+    return dict(re.findall(r'<meta name="drawn:([^"]+)" content="([^"]+)">', text))
 
 
 def html_table(header: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "") -> str:
@@ -49,7 +61,7 @@ _PAGE = """<!doctype html>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{title}</title>
-<style>
+{meta}<style>
 body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto;
   padding: 0 1rem; color: #1b1b1b; }}
 h1 {{ font-size: 1.5rem; overflow-wrap: anywhere; }} h2 {{ font-size: 1.2rem; margin-top: 2.5rem;
