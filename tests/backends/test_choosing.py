@@ -207,6 +207,8 @@ def test_an_update_compiled_for_a_gpu_is_one_graph(monkeypatch, precision):
     for compile_it in (True, False):
         backend = get_backend("torch", device="cpu", compile=compile_it)
         backend.device, backend.matmul_precision = "gpu:0", precision
+        if compile_it:
+            backend._update._ahead = False
         state = backend.init_state(0, 6, ACTION_DIM, settings)
         new, _ = backend.update(state, backend.asarray(batches(1)[0]), settings)
         found.append(backend.to_numpy(new["critic"]["output"]["kernel"]))

@@ -28,6 +28,7 @@ from vgf.runs.checkpoint import list_steps, load_checkpoint
 from vgf.runs.config import RunConfig
 from vgf.runs.resolve import load_config
 from vgf.support.errors import VGFError
+from vgf.support.files import programs_folder
 from vgf.support.rows import read_rows
 from vgf.support.settings_tree import override
 
@@ -809,7 +810,7 @@ def test_compilations_are_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
         folder = Path(os.environ.pop(place))
         patch.setenv(place, str(folder))
         assert folder.parent == tmp_path / "jax"
-        assert cli._processor() == folder.name
+        assert programs_folder("jax") == folder
         if not missing_packages("jax"):
             subprocess.run([sys.executable, "-c", code], check=True, timeout=SECONDS)
             assert any(folder.iterdir())

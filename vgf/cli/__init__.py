@@ -166,30 +166,18 @@ def _drop_output() -> None:
 
 
 def keep_compilations() -> None:
-    """Let JAX keep what it compiles for later runs, in `vgf.support.files.cache_folder`.
+    """Let JAX keep what it compiles for later runs, in `vgf.support.files.programs_folder`.
 
-    Called before JAX is imported. JAX's own variables win if set; VGF_COMPILATION_CACHE=0 leaves
-    JAX alone. (torch has its own cache: TORCHINDUCTOR_CACHE_DIR.)
+    Called before JAX is imported. JAX's own variables win if set.
     """
-    from ..support.files import cache_folder
+    from ..support.files import programs_folder
 
-    if os.environ.get("VGF_COMPILATION_CACHE") == "0":
+    place = programs_folder("jax")
+    if place is None:
         return
-    place = cache_folder() / "jax" / _processor()
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(place))
     # by default JAX keeps what took a second; half of a run's programs take less
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
-
-
-def _processor() -> str:
-    """A name for this processor's abilities: programs compiled for another may not run here."""
-    import hashlib
-    import platform
-
-    able = platform.processor()
-    with contextlib.suppress(OSError), open("/proc/cpuinfo") as file:
-        able = next((line for line in file if line.startswith(("flags", "Features"))), able)
-    return f"{platform.machine()}-{hashlib.sha256(able.encode()).hexdigest()[:8]}"
 
 
 def _top() -> argparse.ArgumentParser:

@@ -505,7 +505,7 @@ class _Loop:
         eager.synchronise(eager.update(point.state, batch, settings))
         rate = 1 / (time.perf_counter() - start)
         return (
-            "compiling the update, half a minute or more the first time and some seconds later; "
+            "compiling the update, half a minute or more the first time and a few seconds later; "
             f"--eager starts at once, with about {rate:.3g} updates a second"
         )
 

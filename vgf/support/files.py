@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import platform
@@ -103,6 +104,24 @@ def cache_folder() -> Path:
     if own:
         return expanded(own).absolute()
     return expanded(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "vgf"
+
+
+def programs_folder(framework: str) -> Path | None:
+    """The folder for what a framework compiles, for this processor; it may not exist yet.
+
+    None with VGF_COMPILATION_CACHE=0 in the environment: nothing is kept then.
+    """
+    if os.environ.get("VGF_COMPILATION_CACHE") == "0":
+        return None
+    return cache_folder() / framework / _processor()
+
+
+def _processor() -> str:
+    """A name for this processor's abilities: programs compiled for another may not run here."""
+    able = platform.processor()
+    with suppress(OSError), open("/proc/cpuinfo") as file:
+        able = next((line for line in file if line.startswith(("flags", "Features"))), able)
+    return f"{platform.machine()}-{hashlib.sha256(able.encode()).hexdigest()[:8]}"
 
 
 _PREFIX = ".writing-"

@@ -10,6 +10,7 @@ the specification are handled where they occur: the lower median (flow.py), Laye
     losses.py       the reference, the critic, and what methods add
     selection.py    selection, the optimiser, decoding
     updates.py      updates and acting, and their random numbers
+    programs.py     the whole update, compiled
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ from .updates import TorchUpdates
 
 
 class TorchBackend(TorchLosses, TorchSelection, TorchUpdates):
-    """torch. `compile=True` passes the whole update through torch.compile.
+    """torch. With `compile=True` the whole update is one program.
 
     Compiled is fastest in long training; compiling takes half a minute for every new
-    combination of settings and shapes and needs a C++ compiler, so eager is the default.
+    combination of settings and shapes and needs a C++ compiler, so eager is the default. On the
+    CPU the programs are kept in :func:`vgf.support.files.programs_folder`.
     """

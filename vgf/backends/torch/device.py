@@ -17,7 +17,7 @@ from ..base import Tree
 from ..composed import ComposedBackend
 from ..errors import BackendError
 
-# torch.compile needs one of these.
+# What compiles the update needs one of these.
 COMPILERS = ("g++", "clang++", "c++", "cl")
 
 Method = TypeVar("Method", bound=Callable[..., Any])
@@ -79,10 +79,12 @@ class TorchDevice(ComposedBackend):
         if compile:
             if not any(map(shutil.which, COMPILERS)):
                 raise BackendError(
-                    f"torch.compile needs a C++ compiler ({', '.join(COMPILERS)}), none is on the "
+                    f"compiling needs a C++ compiler ({', '.join(COMPILERS)}), none is on the "
                     "PATH; install one, or compile = False (--eager)"
                 )
-            self._update = torch.compile(self._update, dynamic=False)
+            from .programs import Program
+
+            self._update = Program(self._update, self.torch_device.type == "cpu")
             self.compiles_first = True
 
     # --- arrays ---------------------------------------------------------------------------------

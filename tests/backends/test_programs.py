@@ -1,0 +1,107 @@
+"""The update as one program: compiled ahead of time, kept, and found again."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+from needs import need
+
+pytestmark = [pytest.mark.slow, pytest.mark.full]
+
+
+@pytest.fixture
+def modules() -> Any:
+    need("torch")
+    import torch
+
+    from vgf.backends.torch import programs
+
+    return torch, programs
+
+
+def _update(torch: Any) -> Any:
+    def function(state: Any, batch: Any, noise: Any, power: int) -> Any:
+        count = state["count"] + 1
+        new = {"b": state["b"] + batch["x"].sum() / count.double().item(), "a": state["a"] ** power}
+        return {"weights": {"b": new["b"], "a": new["a"]}, "count": count}, {"loss": noise["z"] - 1}
+
+    return function
+
+
+def _arguments(torch: Any, count: int = 0) -> list[Any]:
+    state = {
+        "a": torch.tensor([2.0, 3.0]),
+        "b": torch.tensor([-1.0, 5.0]),
+        "count": torch.tensor(count),
+    }
+    return [state, {"x": torch.ones(4)}, {"z": torch.ones(3)}]
+
+
+def _numbers(outputs: Any) -> list[Any]:
+    state, metrics = outputs
+    weights = state["weights"]
+    return [
+        *(weights[name].tolist() for name in "ab"),
+        int(state["count"]),
+        metrics["loss"].tolist(),
+    ]
+
+
+def test_programs_are_kept_and_found_again(
+    modules: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch, programs = modules
+    monkeypatch.setenv("VGF_CACHE_DIR", str(tmp_path))
+    monkeypatch.delenv("VGF_COMPILATION_CACHE")
+    function, compiled = _update(torch), []
+    real = programs._compile
+    monkeypatch.setattr(programs, "_compile", lambda *a: (compiled.append(1), real(*a))[1])
+
+    def one(count: int = 0) -> None:
+        given = [*_arguments(torch, count), 2]
+        found = programs.Program(function, True)(*given)
+        assert _numbers(found) == _numbers(function(*given))
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "torch.compile compiles")
+        one()
+        assert len(compiled) == 1
+        one(count=6)  # a counter that is read is no constant of the program
+        assert len(compiled) == 1
+        (path,) = tmp_path.rglob("*.pt2")
+        path.write_bytes(path.read_bytes()[:1000])
+        one()
+        assert len(compiled) == 2
+        assert len(list(tmp_path.rglob("*.pt2"))) == 1
+        assert not list(tmp_path.rglob(".writing-*"))
+
+
+def test_keys_in_another_order_are_other_arrays(modules: Any) -> None:
+    torch, programs = modules
+    function = _update(torch)
+    program = programs.Program(function, True)
+    for turned in (False, True):
+        state, *rest = _arguments(torch)
+        if turned:
+            state = {name: state[name] for name in reversed(list(state))}
+        assert _numbers(program(state, *rest, 2)) == _numbers(function(state, *rest, 2))
+
+
+def test_what_cannot_be_traced_is_left_to_torch_compile(modules: Any) -> None:
+    torch, programs = modules
+
+    def branching(state: Any, batch: Any, noise: Any, power: int) -> Any:
+        return ({"a": state["a"] * (2 if batch["x"].sum() > 0 else power)},), {}
+
+    def function(*given: Any) -> Any:
+        (state,), metrics = branching(*given)
+        return state, metrics
+
+    program = programs.Program(function, True)
+    program._just_in_time = function  # what torch.compile would do, at once
+    with pytest.warns(UserWarning, match=r"torch\.compile compiles"):
+        state, _ = program(*_arguments(torch), 3)
+    assert state["a"].tolist() == [4.0, 6.0]
