@@ -183,7 +183,7 @@ def plane_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Figures take longer than everything else here."""
-    monkeypatch.setattr("vgf.runs.report.report", lambda folder: folder)
+    monkeypatch.setattr("vgf.runs.report.report", lambda folder, found: folder)
 
 
 # --- what a run does -----------------------------------------------------------------------------
