@@ -31,7 +31,7 @@ from vgf.backends.base import MATMUL_PRECISIONS
 from vgf.bench import memory, profile, roofline, startup, training
 from vgf.bench.machine import machine
 from vgf.bench.profile import DISPATCH, WHOLE
-from vgf.bench.startup import HELP, IMPORT
+from vgf.bench.startup import ALL_HELP, CHECKS, HELP, IMPORT, REPORT, imports_of
 from vgf.bench.training import Peer, Plan, default_sides, spell_rate, spell_ratio
 from vgf.bench.work import FULL, RECORDED, SMOKE
 from vgf.support.errors import VGFError
@@ -50,6 +50,15 @@ from .figures import PAGE, figure
 from .pages import Table
 
 _ABOUT = "Every side" + (__doc__ or "").partition("Every side")[2].rpartition("\n\nWrites")[0]
+# What a command may take beside another row of the same round, in seconds.
+BESIDE = {
+    ALL_HELP: (imports_of(ALL_HELP), 0.3),
+    REPORT: (imports_of(REPORT), 0.3),
+    **{
+        CHECKS[name]: (f"import {name}", most)
+        for name, most in (("numpy", 1), ("torch", 1), ("jax", 3))
+    },
+}
 # What vgf bench writes, and where its rows go.
 KINDS = {
     "training": "rows",
@@ -347,6 +356,13 @@ def judge_rest(data: Data) -> list[Verdict]:
         worst = max(statistics.median(row["seconds"][what]) for row in data["starts"])
         claim = f"`{what}` takes less than {START_SECONDS} s"
         verdicts.append(Verdict(claim, worst < START_SECONDS, f"{worst:.3g} s"))
+    for what, (beside, most) in BESIDE.items():
+        rows = [row["seconds"] for row in data["starts"] if what in row["seconds"]]
+        if rows:
+            found = [a - b for row in rows for a, b in zip(row[what], row[beside], strict=True)]
+            claim = f"`{what}` takes at most {most:g} s beside its imports, every time"
+            spread = f"{statistics.median(found):.2g} s ({min(found):.2g} to {max(found):.2g})"
+            verdicts.append(Verdict(claim, max(found) <= most, spread))
     return verdicts
 
 

@@ -150,6 +150,13 @@ def test_evaluation_and_start_are_judged():
     started = {**shared, "kind": "startup", "rows": [{"seconds": seconds}]}
     found = verdicts(record(row("x", 1.0, 1.0)), evaluated, started)
     assert list(found.values()) == [False, True, False]
+    seconds |= {name: [0.5, 0.9] for name, _ in bench.BESIDE.values()}
+    seconds |= {what: [0.6, 1.0 + most] for what, (_, most) in bench.BESIDE.items()}
+    seconds[bench.REPORT] = [0.7, 1.1]
+    found = verdicts(record(row("x", 1.0, 1.0)), started)
+    assert [held for claim, held in found.items() if "beside its imports" in claim] == [
+        what == bench.REPORT for what in bench.BESIDE
+    ]
 
 
 def test_remarks_say_what_bf16_can_give():

@@ -1,4 +1,4 @@
-"""How long it takes until something happens: the help, the import, the first update of a run."""
+"""How long it takes until something happens: the help, the first update, a report, a check."""
 
 from __future__ import annotations
 
@@ -29,13 +29,40 @@ _HELP = "import sys; from vgf.cli import main; sys.exit(main(['--help']))"
 _RUN = "import sys; from vgf.cli import main; sys.exit(main(sys.argv[1:]))"
 _LOOK = 0.005  # seconds between two looks at the log
 BARE, IMPORT, HELP = "python alone", "import vgf", "vgf --help"
+ALL_HELP, REPORT = "vgf run --help-all", "vgf report"
+# What each of these imports, to be told from what it does.
+IMPORTS = {ALL_HELP: "vgf.cli.run, vgf.runs.flags, vgf.runs.start", REPORT: "vgf.runs.report"}
+CHECKS = {name: f"vgf check phi in {name}" for name in ("numpy", "torch", "jax")}
+_LIBRARIES = {"numpy": "numpy as xp", "torch": "torch as xp", "jax": "jax.numpy as xp"}
+# The equation as a user writes it; what torch calls the median is the lower one.
+_PHI = """\
+import math
+import {library}
+
+def phi(a, g, temperature):
+    difference = a[..., :, None, :] - a[..., None, :, :]
+    squared = (difference**2).sum(-1)
+    n = a.shape[-2]
+    middle = {median}[..., None, None]
+    sigma_squared = xp.clip(middle / (2 * math.log(n + 1)), 1e-12, None)
+    k = xp.exp(-squared / (2 * sigma_squared))
+    repulsion = (k[..., None] * difference).sum(-2) / sigma_squared
+    return (k @ (g / temperature) + repulsion) / n
+"""
+_MEDIANS = {
+    "numpy": "xp.median(squared, axis=(-2, -1))",
+    "torch": "xp.quantile(squared.flatten(-2), 0.5, dim=-1)",
+    "jax": "xp.median(squared, axis=(-2, -1))",
+}
 
 
 def measure(plan: Plan, say: Say = lambda line: None) -> Data:
-    """The seconds to `import vgf`, to the help, and to the first update of a run, by turns.
+    """The seconds to `import vgf`, to the help, to the first update of a run, to its report, and
+    until `vgf check` agrees with phi in each framework, by turns.
 
     The first update is over when its row is in the log of `vgf run`. "compiled anew" has an empty
-    cache of compiled programs, "compiled before" the one that a run before it left.
+    cache of compiled programs, "compiled before" the one that a run before it left. The report is
+    of a run that has one, as after every `vgf run`.
 
     Args:
         plan: what is measured; its peers have no part in it.
@@ -65,9 +92,18 @@ def _measure(plan: Plan, case: Case) -> Data:
         place = Path(folder)
         np.savez(place / "data.npz", **work.dataset())  # type: ignore[arg-type]
         timers = {BARE: _process("pass"), IMPORT: _process("import vgf"), HELP: _process(_HELP)}
+        for name, modules in IMPORTS.items():
+            timers[imports_of(name)] = _process(f"import {modules}")
+        timers[ALL_HELP] = _process(_RUN, "run", "--help-all")
+        for side in dict.fromkeys(("numpy", *plan.sides)):
+            settings = backend_settings(side, plan.device, plan.dtype, case.precision)
+            name = settings.name or side
+            timers[f"import {name}"] = _process(f"import {_LIBRARIES[name]}")
+            own = place / f"phi_{name}.py"
+            own.write_text(_PHI.format(library=_LIBRARIES[name], median=_MEDIANS[name]))
+            timers[CHECKS[name]] = _process(_RUN, "check", f"{own}:phi", "--as", "phi")
         for side in plan.sides:
             settings = backend_settings(side, plan.device, plan.dtype, case.precision)
-            timers[f"import {settings.name}"] = _process(f"import {settings.name}")
             config = RunConfig(
                 task=TaskSettings(env=None, data=str(place / "data.npz"), action_repeat=1),
                 agent=work.settings(),
@@ -80,9 +116,17 @@ def _measure(plan: Plan, case: Case) -> Data:
             timers[f"{side}, compiled anew"] = _first_update(file, place, None)
             timers[f"{side}, compiled before"] = _first_update(file, place, kept)
             timers[f"{side}, compiled before"](1)  # leaves the cache
+        made = place / "run"
+        _process(_RUN, "run", "--config", str(file), "--out", str(made))(1)
+        timers[REPORT] = _process(_RUN, "report", str(made))
         with progress(len(timers) * plan.rounds, work.name, "start") as bar:
             times = take_turns(timers, dict.fromkeys(timers, 1), plan.rounds, bar.update, PAUSE)
     return {"work": dataclasses.asdict(work), "title": case.title, "seconds": times}
+
+
+def imports_of(name: str) -> str:
+    """The row of what a command imports."""
+    return f"imports of {name}"
 
 
 def _process(code: str, *words: str) -> Timer:
