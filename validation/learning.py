@@ -22,7 +22,7 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -394,13 +394,26 @@ SETUPS = (
 )
 
 
-def main(argv: list[str] | None = None) -> int:
-    """The command."""
+def beside_theirs(
+    module: str,
+    about: str,
+    setups: Mapping[str, Any],
+    experiment: Callable[[Any, Mapping[str, str]], Experiment],
+    argv: Sequence[str] | None,
+) -> int:
+    """The command of a module whose experiments need the authors' checkout.
+
+    Args:
+        module: its name; a page's is ``MODULE-NAME``.
+        about: its docstring.
+        setups: by name.
+        experiment: from a setup and the checkouts.
+        argv: the words of the command.
+    """
     parser = argparse.ArgumentParser(
-        prog="python -m validation.learning", description=(__doc__ or "").partition("\n")[0]
+        prog=f"python -m validation.{module}", description=about.partition("\n")[0]
     )
-    names = [setup.task for setup in SETUPS]
-    parser.add_argument("names", nargs="*", metavar="TASK", help=f"of {', '.join(names)}")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(setups)}")
     parser.add_argument("--checkout", action="append", default=[], metavar="OWNER/NAME=PATH")
     add_arguments(parser)
     args = parser.parse_args(argv)
@@ -410,15 +423,18 @@ def main(argv: list[str] | None = None) -> int:
     words = [f"--checkout {name}=PATH" for name in checkouts] + ["--quick"] * args.quick
 
     def act() -> bool:
-        experiments = [experiment(setup, checkouts) for setup in SETUPS]
-        picked = [choose(experiments, f"learning-{name}") for name in args.names or names]
-        records = [
-            run_one(one, command_line("learning", [one.name[len("learning-") :], *words]), args)
-            for one in picked
-        ]
+        experiments = [experiment(setup, checkouts) for setup in setups.values()]
+        picked = [(name, choose(experiments, f"{module}-{name}")) for name in args.names or setups]
+        records = [run_one(one, command_line(module, [name, *words]), args) for name, one in picked]
         return all(map(all_hold, records))
 
     return exit_status(act)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command."""
+    setups = {setup.task: setup for setup in SETUPS}
+    return beside_theirs("learning", __doc__ or "", setups, experiment, argv)
 
 
 if __name__ == "__main__":

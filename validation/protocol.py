@@ -1,7 +1,7 @@
 """The time of a whole protocol: from the command to the report, ours and the authors' main.py.
 
-    python -m validation.protocol --checkout ryanxhr/vgf=PATH                  # both sizes
-    python -m validation.protocol protocol-2x64 --checkout ryanxhr/vgf=PATH    # one
+    python -m validation.protocol --checkout ryanxhr/vgf=PATH         # both sizes
+    python -m validation.protocol 2x64 --checkout ryanxhr/vgf=PATH    # one
     python -m validation.protocol --redraw
 
 Every side is a process of its own, timed from its start to its end, in turns: `vgf run` with one
@@ -14,7 +14,6 @@ keeps none. Data: VGF_VALIDATION_DATA. Nothing else may run meanwhile.
 
 from __future__ import annotations
 
-import argparse
 import os
 import statistics
 import subprocess
@@ -32,18 +31,8 @@ from vgf.support.errors import VGFError
 from vgf.support.rows import read_rows
 
 from . import learning
-from .authors import VGF, checkouts_of, modules_of, revision, stand_ins
-from .experiment import (
-    Data,
-    Experiment,
-    Verdict,
-    add_arguments,
-    choose,
-    command_line,
-    exit_status,
-    run_one,
-)
-from .experiment import holds as all_hold
+from .authors import VGF, modules_of, revision, stand_ins
+from .experiment import Data, Experiment, Verdict
 from .pages import Table
 from .training import DATA, hidden
 
@@ -58,7 +47,7 @@ class Setup:
     """How long, and how often.
 
     Args:
-        name: of the page.
+        name: of the sizes.
         widths: hidden layers of all networks.
         updates: of each training.
         evaluate_every: updates between evaluations.
@@ -235,8 +224,8 @@ def remarks(data: Data) -> list[str]:
 def experiment(setup: Setup, checkouts: Mapping[str, str] | None = None) -> Experiment:
     """The comparison at one size."""
     return Experiment(
-        name=setup.name,
-        title=f"The time of a whole protocol beside the authors', {setup.name.split('-')[1]}",
+        name=f"protocol-{setup.name}",
+        title=f"The time of a whole protocol beside the authors', {setup.name}",
         about=ABOUT,
         setup=setup,
         quick=replace(
@@ -261,9 +250,9 @@ ABOUT = (
     "settings and the authors' departures. A claim fails if one round does not meet it."
 )
 SETUPS = (
-    Setup("protocol-2x64", (64, 64), 20_000, 10_000, 50, times=3.0, rounds=2),
+    Setup("2x64", (64, 64), 20_000, 10_000, 50, times=3.0, rounds=2),
     Setup(
-        *("protocol-4x256", (256,) * 4, 1_000, 500, 10),
+        *("4x256", (256,) * 4, 1_000, 500, 10),
         times=2.0,
         rounds=2,
         seeds=0,
@@ -275,28 +264,8 @@ SETUPS = (
 
 def main(argv: list[str] | None = None) -> int:
     """The command."""
-    parser = argparse.ArgumentParser(
-        prog="python -m validation.protocol", description=(__doc__ or "").partition("\n")[0]
-    )
-    names = [setup.name for setup in SETUPS]
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(names)}")
-    parser.add_argument("--checkout", action="append", default=[], metavar="OWNER/NAME=PATH")
-    add_arguments(parser)
-    args = parser.parse_args(argv)
-    checkouts = checkouts_of(parser, args.checkout)
-    if VGF not in checkouts and not args.redraw:
-        parser.error(f"name the checkout: --checkout {VGF}=PATH")
-    words = [f"--checkout {name}=PATH" for name in checkouts] + ["--quick"] * args.quick
-
-    def act() -> bool:
-        experiments = [experiment(setup, checkouts) for setup in SETUPS]
-        picked = [choose(experiments, name) for name in args.names or names]
-        records = [
-            run_one(one, command_line("protocol", [one.name, *words]), args) for one in picked
-        ]
-        return all(map(all_hold, records))
-
-    return exit_status(act)
+    setups = {setup.name: setup for setup in SETUPS}
+    return learning.beside_theirs("protocol", __doc__ or "", setups, experiment, argv)
 
 
 if __name__ == "__main__":

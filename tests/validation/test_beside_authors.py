@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from validation import authors, budget, learning
+from validation import authors, budget, learning, protocol
 from validation.authors import EXACT, Row
 from vgf import spec
 from vgf.data.dataset import check_dataset
@@ -144,3 +145,25 @@ def test_distances_from_differences_are_ours() -> None:
     np.testing.assert_allclose(k, spec.rbf_kernel(a, a, sigma_squared), rtol=1e-5)
     np.testing.assert_allclose(distances, spec.squared_distances(a, a), rtol=1e-5)
     np.testing.assert_allclose(twice[:, 0, 0], 1 / sigma_squared, rtol=1e-5)
+
+
+def test_a_protocol_is_as_fast_as_wanted_in_every_round_or_not(tmp_path: Path) -> None:
+    def judged(*rounds: tuple[float, float, float]) -> list[bool]:
+        sides = (protocol.OURS, protocol.THEIRS, protocol.MANY)
+        data = {
+            "times": 2.0,
+            "seeds": 8,
+            "rounds": [dict(zip(sides, r, strict=True)) for r in rounds],
+        }
+        return [verdict.holds for verdict in protocol.judge(data)]
+
+    assert judged((10, 20, 39), (10, 25, 30)) == [True, True]
+    assert judged((10, 20, 39), (10, 19, 41)) == [False, False]
+
+    # 0.5 s to compile, 0.01 s for an update, 3 s in the evaluation after the second row
+    clock = [0.5 + 1.0, 0.5 + 2.0, 0.5 + 3.0 + 3.0, 0.5 + 4.0 + 3.0]
+    rows = [{"step": 100 * (i + 1), "seconds": seconds} for i, seconds in enumerate(clock)]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    setup = protocol.Setup("", (), updates=400, evaluate_every=200, episodes=1, times=1)
+    found = list(protocol.parts(tmp_path, 9.0, setup).values())
+    np.testing.assert_allclose(found, [0.5, 4.0, 4.5])
