@@ -39,7 +39,7 @@ from .training import DATA, hidden
 OURS, THEIRS, MANY = "ours, one seed", "theirs, one seed", "ours, many seeds"
 _RUN = "import sys; from vgf.cli import main; sys.exit(main(sys.argv[1:]))"
 _MAIN = "import sys; from validation.protocol import theirs; theirs(*sys.argv[1:])"
-_PARTS = ("until the first update", "the other updates", "evaluations and the end")
+_PARTS = ("compiling", "updates", "starting, evaluations and the report")
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def words_of(setup: Setup, seeds: int) -> list[str]:
         *("--method", "vgf", "--follow", "authors", "--particles", "5", "--budget-steps", "1"),
         *("--sampling-steps", "10", "--batch-size", "256", "--no-standardise"),
         *hidden(*setup.widths),
-        *("--data-episodes", str(setup.data_episodes), "--backend", "jax"),
+        *("--data-episodes", str(setup.data_episodes), "--backend", "jax", "--log-every", "100"),
         *("--steps", str(setup.updates), "--evaluate-every", str(setup.evaluate_every)),
         *("--episodes", str(setup.episodes)),
         *("--evaluation-steps", *map(str, learning.BUDGETS)),
@@ -103,7 +103,7 @@ def _seconds(code: str, words: Sequence[str], **variables: str) -> float:
         [sys.executable, "-c", code, *words],
         capture_output=True,
         text=True,
-        env={**os.environ, **variables},
+        env={**{k: v for k, v in os.environ.items() if not k.startswith("JAX_")}, **variables},
         check=False,
     )
     if done.returncode:

@@ -72,7 +72,9 @@ def test_programs_are_kept_and_found_again(
         one(count=6)  # a counter that is read is no constant of the program
         assert len(compiled) == 1
         (path,) = tmp_path.rglob("*.pt2")
-        path.write_bytes(path.read_bytes()[:1000])
+        whole = bytearray(path.read_bytes())
+        whole[len(whole) // 2] ^= 255
+        path.write_bytes(whole)
         one()
         assert len(compiled) == 2
         assert len(list(tmp_path.rglob("*.pt2"))) == 1
@@ -88,6 +90,53 @@ def test_keys_in_another_order_are_other_arrays(modules: Any) -> None:
         if turned:
             state = {name: state[name] for name in reversed(list(state))}
         assert _numbers(program(state, *rest, 2)) == _numbers(function(state, *rest, 2))
+
+
+def test_one_array_under_two_names_is_two_inputs(modules: Any) -> None:
+    torch, programs = modules
+    function = lambda state, batch, noise, power: ({"c": state["a"] + 10 * state["b"]}, {})
+    program = programs.Program(function, True)
+    one, other = torch.tensor([1.0, 2.0]), torch.tensor([6.0, 7.0])
+    for second in (one, other):
+        given = {"a": one, "b": second}, {}, {}, 2
+        state, _ = program(*given)
+        assert state["c"].tolist() == function(*given)[0]["c"].tolist()
+
+
+def test_a_folder_that_cannot_be_written_is_named(
+    modules: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch, programs = modules
+    monkeypatch.setenv("VGF_CACHE_DIR", str(tmp_path / "file"))
+    monkeypatch.delenv("VGF_COMPILATION_CACHE")
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(programs, "_compile", lambda graph, inputs, folder: folder)
+    monkeypatch.setattr(programs, "_load", lambda path: lambda *inputs: [2 * x for x in inputs])
+    program = programs.Program(lambda state, *_: ({"a": 2 * state["a"]}, {}), True)
+    with pytest.warns(UserWarning, match=r"file/torch.* VGF_CACHE_DIR"):
+        state, _ = program({"a": torch.ones(2)}, {}, {}, 2)
+    assert state["a"].tolist() == [2.0, 2.0]
+
+
+def test_the_code_within_a_graph_is_in_its_key(modules: Any) -> None:
+    torch, programs = modules
+
+    class Branch(torch.nn.Module):
+        def __init__(self, factor: float) -> None:
+            super().__init__()
+            self.factor = factor
+
+        def forward(self, x: Any) -> Any:
+            return x * self.factor
+
+    def graph(factor: float) -> Any:
+        inner = torch.fx.symbolic_trace(Branch(factor))
+        outer = torch.fx.Graph()
+        outer.output(outer.call_module("inner", (outer.placeholder("x"),)))
+        return torch.fx.GraphModule({"inner": inner}, outer)
+
+    keys = [programs._key(graph(factor), []) for factor in (2.0, 2.0, 7.0)]
+    assert keys[0] == keys[1] != keys[2]
 
 
 def test_what_cannot_be_traced_is_left_to_torch_compile(modules: Any) -> None:

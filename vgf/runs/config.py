@@ -313,7 +313,7 @@ class BackendSettings:
         device: auto, cpu, gpu or gpu:<index>.
         dtype: "float32" or "float64"; none is float32, and float64 for numpy.
         matmul_precision: of matrix products: "float32", "tf32" or "bf16".
-        eager: run operation by operation, without torch.compile or jax.jit.
+        eager: run operation by operation, without compiling.
 
     Raises:
         ValueError: a setting out of its choices, or a contradiction, named.

@@ -316,9 +316,11 @@ def report(folder: Path | str, found: Found | None = None) -> Path:
             figures.append((EPISODE, episode_caption(look)))
     online = [(run.resolved.online.steps, run.resolved.offline_end) for run in runs]
     if last:
-        shown = (score_curves(runs), online, [run.resolved.start.checkpoint for run in runs])
-        drawn.draw(LEARNING, shown, lambda: save_learning(runs, folder / LEARNING))
-        drawn.draw(SCALING, last, lambda: save_scaling(last, folder / SCALING))
+        titles = [_budget_title(score.budget) for score in last]
+        starts = [run.resolved.start.checkpoint for run in runs]
+        curves = (score_curves(runs), titles, online, starts)
+        drawn.draw(LEARNING, curves, lambda: save_learning(runs, folder / LEARNING))
+        drawn.draw(SCALING, (last, titles), lambda: save_scaling(last, folder / SCALING))
         bars = "bars: 95 % confidence intervals"
         figures += [
             (f"{SCALING}.svg", f"Test-time scaling at the last evaluation; {bars}."),

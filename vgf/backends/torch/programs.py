@@ -14,19 +14,26 @@ import hashlib
 import os
 import tempfile
 import warnings
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch._inductor import aoti_compile_and_package, aoti_load_package
 from torch._inductor import config as inductor
 from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from ...spec.optimiser import tree_map
 from ...support.files import programs_folder, scratch_folder
+
+try:
+    from torch._inductor import aoti_compile_and_package, aoti_load_package
+except ImportError:  # before torch 2.6
+    _AHEAD = False
+else:
+    _AHEAD = True
 
 # The vector instructions that the processor names are used without a trial of the C++ compiler,
 # which takes a second at every start.
@@ -43,7 +50,7 @@ class Program:
     """
 
     def __init__(self, function: Callable[..., Any], ahead: bool) -> None:
-        self._function, self._ahead = function, ahead
+        self._function, self._ahead = function, ahead and _AHEAD
         self._just_in_time = torch.compile(function, dynamic=False)
         self._made: dict[Any, _Made | None] = {}
 
@@ -67,6 +74,7 @@ class Program:
 
     def _make(self, inputs: list[Tensor], trees: list[Any], settings: Any) -> _Made | None:
         outputs: list[Any] = []
+        inputs = [x.detach() for x in inputs]  # one tensor under two names would be one input
 
         def flat(*arrays: Tensor) -> list[Tensor]:
             given = iter(arrays)
@@ -104,26 +112,40 @@ def _flatten(tree: Any, arrays: list[Tensor], names: list[str]) -> None:
 def _program(graph: GraphModule, inputs: list[Tensor]) -> Callable[..., Any]:
     """What a graph computes, as machine code: from a file, or compiled into one."""
     folder = programs_folder("torch")
-    if folder is None:
-        with tempfile.TemporaryDirectory(prefix="vgf-") as scratch:
-            return _load(_compile(graph, inputs, Path(scratch)))
-    path = folder / f"{_key(graph, inputs)}.pt2"
-    if path.is_file():
-        try:
+    if folder is not None:
+        path = folder / f"{_key(graph, inputs)}.pt2"
+        if _is_whole(path):
             return _load(path)
-        except RuntimeError:  # damaged; it is made again
-            path.unlink(missing_ok=True)
-    folder.mkdir(parents=True, exist_ok=True)
-    with scratch_folder(folder) as scratch:
-        os.replace(_compile(graph, inputs, scratch), path)
-    return _load(path)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with scratch_folder(folder) as scratch:
+                os.replace(_compile(graph, inputs, scratch), path)
+            return _load(path)
+        except OSError as error:
+            why = error.strerror or error
+            warnings.warn(
+                f"{folder}: {why}; what is compiled is not kept for later runs. VGF_CACHE_DIR "
+                "names another folder",
+                stacklevel=2,
+            )
+    with tempfile.TemporaryDirectory(prefix="vgf-") as scratch:
+        return _load(_compile(graph, inputs, Path(scratch)))
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a program is there, as it was written: a damaged one would crash the process."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is None
+    except (OSError, zipfile.BadZipFile):
+        return False
 
 
 def _key(graph: GraphModule, inputs: list[Tensor]) -> str:
     """What a program depends on beside the processor: its code and constants, what it is given,
     threads, torch and torch's own variables."""
     parts = [
-        graph.code,
+        *(own.code for own in graph.modules() if isinstance(own, GraphModule)),
         *((name, x.dtype, x.tolist()) for name, x in graph.named_buffers()),
         *((x.shape, x.stride(), x.dtype) for x in inputs),
         torch.__version__,
