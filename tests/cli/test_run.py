@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -817,6 +818,16 @@ def test_compilations_are_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
         patch.setenv(place, "elsewhere")
         cli.keep_compilations()
         assert os.environ[place] == "elsewhere"
+
+
+def test_warnings_of_ours_are_lines_of_text() -> None:
+    usual = warnings.formatwarning
+    with cli._plain_warnings():
+        ours = warnings.formatwarning("it is slow", UserWarning, cli.__file__, 3, None)
+        theirs = warnings.formatwarning("it is slow", UserWarning, __file__, 3, None)
+    assert ours == "warning: it is slow\n"
+    assert theirs == usual("it is slow", UserWarning, __file__, 3, None)
+    assert warnings.formatwarning is usual
 
 
 def test_backends_table(capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,7 +14,9 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from ..support.errors import VGFError
 from ..support.interrupts import Interrupted, ending_signals, exit_status
@@ -107,7 +109,7 @@ def _status(words: list[str]) -> int:
         if words[0] in _COMPUTING:
             keep_compilations()
         module = f".{words[0]}{'_' * keyword.iskeyword(words[0])}"
-        with ending_signals():
+        with ending_signals(), _plain_warnings():
             status: int = importlib.import_module(module, __name__).main(words[1:])
             sys.stdout.flush()
         return status
@@ -158,6 +160,23 @@ def complain(line: str) -> None:
     )
     with contextlib.suppress(OSError):
         print("".join(shown), file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def _plain_warnings() -> Iterator[None]:
+    """Show this package's own warnings as a line of text, without the place in its code."""
+    package, usual = os.path.dirname(os.path.dirname(__file__)), warnings.formatwarning
+
+    def plain(message: Warning | str, category: Any, filename: str, *rest: Any) -> str:
+        if filename.startswith(package + os.sep):
+            return f"warning: {message}\n"
+        return usual(message, category, filename, *rest)
+
+    warnings.formatwarning = plain  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        warnings.formatwarning = usual
 
 
 def _drop_output() -> None:
