@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import warnings
 from pathlib import Path
 from typing import Any
@@ -56,14 +57,20 @@ def test_programs_are_kept_and_found_again(
     torch, programs = modules
     monkeypatch.setenv("VGF_CACHE_DIR", str(tmp_path))
     monkeypatch.delenv("VGF_COMPILATION_CACHE")
-    function, compiled = _update(torch), []
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    function, compiled, alive = _update(torch), [], []
     real = programs._compile
     monkeypatch.setattr(programs, "_compile", lambda *a: (compiled.append(1), real(*a))[1])
 
     def one(count: int = 0) -> None:
         given = [*_arguments(torch, count), 2]
-        found = programs.Program(function, True)(*given)
-        assert _numbers(found) == _numbers(function(*given))
+        alive.append(programs.Program(function, True))
+        assert _numbers(alive[-1](*given)) == _numbers(function(*given))
+        # torch has a cache of its own there, kept from process to process
+        left = [path.name for path in (tmp_path / "temporary").iterdir()]
+        assert [name for name in left if not name.startswith("torchinductor_")] == []
 
     with warnings.catch_warnings():
         warnings.filterwarnings("error", "torch.compile compiles")

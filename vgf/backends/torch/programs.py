@@ -165,6 +165,15 @@ def _compile(graph: GraphModule, inputs: list[Tensor], folder: Path) -> Path:
 
 
 def _load(path: Path) -> Callable[..., Any]:
-    with inductor.patch(_UNTRIED):
-        program: Callable[..., Any] = aoti_load_package(str(path))
+    """A program, in memory: torch unpacks it into a folder that a killed process would leave."""
+    before = os.environ.get("TMPDIR")
+    with tempfile.TemporaryDirectory(prefix="vgf-", ignore_cleanup_errors=True) as scratch:
+        os.environ["TMPDIR"] = scratch
+        try:
+            with inductor.patch(_UNTRIED):
+                program: Callable[..., Any] = aoti_load_package(str(path))
+        finally:
+            del os.environ["TMPDIR"]
+            if before is not None:
+                os.environ["TMPDIR"] = before
     return program
