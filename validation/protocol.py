@@ -8,7 +8,7 @@ Every side is a process of its own, timed from its start to its end, in turns: `
 seed, their main.py with one seed, and `vgf run` with eight seeds side by side. The data are there;
 each trains, evaluates at L = 0, 1, 2, 3 and writes what it writes (ours: tables, figures, a report;
 theirs: its logs). Theirs is run as in validation.learning, without its evaluation after the first
-update. One run of ours before leaves its compiled programs, as a user's earlier runs do; theirs
+update. A short run of ours before leaves its compiled programs, as a user's earlier runs do; theirs
 keeps none. Data: VGF_VALIDATION_DATA. Nothing else may run meanwhile.
 """
 
@@ -137,14 +137,15 @@ def measure(setup: Setup, checkouts: Mapping[str, str]) -> Data:
         place = Path(scratch)
         kept = {"VGF_CACHE_DIR": str(place / "cache")}
 
-        def ours(seeds: int, name: str) -> float:
-            words = [*words_of(setup, seeds), "--out", str(place / name)]
+        def ours(seeds: int, name: str, length: Setup = setup) -> float:
+            words = [*words_of(length, seeds), "--out", str(place / name)]
             words += ["--data-dir", data] if data else []
             return _seconds(_RUN, words, **kept)
 
         several = [1] + [setup.seeds] * (setup.seeds > 0)
+        short = replace(setup, updates=200, evaluate_every=200, episodes=10)
         for seeds in several:
-            ours(seeds, f"before-{seeds}")
+            ours(seeds, f"before-{seeds}", short)
         config = str(place / "before-1" / CONFIG)
         length = map(str, (setup.updates, setup.evaluate_every, setup.episodes))
         words = [root, config, *length]
