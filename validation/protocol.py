@@ -116,11 +116,9 @@ def parts(folder: Path, whole: float, setup: Setup) -> dict[str, float]:
     rows = read_rows(folder / f"{METRICS}.jsonl")
     steps, clock = ([float(str(row[name])) for row in rows] for name in ("step", "seconds"))
     pairs = list(zip(steps, steps[1:], clock, clock[1:], strict=False))
-    # between two rows with no evaluation before the second
+    # between two rows with no evaluation after the first
     rates = [
-        (after - before) / (b - a)
-        for a, b, before, after in pairs
-        if a % setup.evaluate_every or a == 0
+        (after - before) / (b - a) for a, b, before, after in pairs if a % setup.evaluate_every
     ]
     updates = statistics.median(rates) * setup.updates
     compiling = max(0.0, clock[0] - statistics.median(rates) * steps[0])

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from needs import need
 
+from vgf.support.interrupts import StopRunError
+
 pytestmark = [pytest.mark.slow, pytest.mark.full]
 
 
@@ -144,6 +146,21 @@ def test_the_code_within_a_graph_is_in_its_key(modules: Any) -> None:
 
     keys = [programs._key(graph(factor), []) for factor in (2.0, 2.0, 7.0)]
     assert keys[0] == keys[1] != keys[2]
+
+
+def test_a_stop_in_the_middle_of_compiling_is_a_stop(
+    modules: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch, programs = modules
+
+    def stopped(*args: Any) -> Any:
+        raise StopRunError
+
+    monkeypatch.setattr(programs, "_compile", stopped)
+    program = programs.Program(_update(torch), True)
+    program._just_in_time = _update(torch)
+    with pytest.raises(StopRunError):
+        program(*_arguments(torch), 2)
 
 
 def test_what_cannot_be_traced_is_left_to_torch_compile(modules: Any) -> None:

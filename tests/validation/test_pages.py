@@ -13,7 +13,7 @@ import pytest
 from needs import SECONDS
 
 from validation import all as all_of_it
-from validation import mistakes, parity, published, runs, scaling, toy
+from validation import budget, learning, mistakes, operators, parity, published, runs, scaling, toy
 from validation import report as reports
 from validation.claims import CLAIMS, best_of_n, distance
 from validation.experiment import choose, main, run
@@ -434,10 +434,13 @@ def test_all_goes_on_past_what_cannot_be_run(tmp_path, capsys, monkeypatch):
     shown = capsys.readouterr()
     assert "best-of-n could not be run: no such package" in shown.err
     assert "does not hold: parity" in shown.out
-    names = {path.stem for path in (tmp_path / "out").glob("*.json")}
-    copied = {path.stem for pattern in all_of_it.COPIED for path in all_of_it.RESULTS.glob(pattern)}
-    assert copied >= {"online", "bench-cpu", "learning-pointmaze"}
-    assert names - copied == {"toy", "scaling", "published"}
+    names = {path.stem for path in (tmp_path / "out").glob("[!rm]*.json")}
+    recorded = {"online", "sources", "language", "smollm2", "precision", "authors"}
+    recorded |= {f"language-{part}" for part in ("bridge", "cost", "memory")}
+    recorded |= {experiment.name for experiment in (*budget.EXPERIMENTS, *operators.EXPERIMENTS)}
+    recorded |= {f"learning-{setup.task}" for setup in learning.SETUPS}
+    recorded |= {f"bench-{kind}" for kind in ("cpu", "gpu", "amx")}
+    assert names - recorded == {"toy", "scaling", "published"}
     assert "not run" in (tmp_path / "out" / "report.md").read_text()
 
 

@@ -95,15 +95,18 @@ def _measure(plan: Plan, case: Case) -> Data:
         for name, modules in IMPORTS.items():
             timers[imports_of(name)] = _process(f"import {modules}")
         timers[ALL_HELP] = _process(_RUN, "run", "--help-all")
-        for side in dict.fromkeys(("numpy", *plan.sides)):
-            settings = backend_settings(side, plan.device, plan.dtype, case.precision)
-            name = settings.name or side
-            timers[f"import {name}"] = _process(f"import {_LIBRARIES[name]}")
-            own = place / f"phi_{name}.py"
-            own.write_text(_PHI.format(library=_LIBRARIES[name], median=_MEDIANS[name]))
-            timers[CHECKS[name]] = _process(_RUN, "check", f"{own}:phi", "--as", "phi")
-        for side in plan.sides:
-            settings = backend_settings(side, plan.device, plan.dtype, case.precision)
+        sides = {
+            side: backend_settings(side, plan.device, plan.dtype, case.precision)
+            for side in plan.sides
+        }
+        used = {"numpy", *(settings.name for settings in sides.values())}
+        for name, check in CHECKS.items():
+            if name in used:
+                timers[f"import {name}"] = _process(f"import {_LIBRARIES[name]}")
+                own = place / f"phi_{name}.py"
+                own.write_text(_PHI.format(library=_LIBRARIES[name], median=_MEDIANS[name]))
+                timers[check] = _process(_RUN, "check", f"{own}:phi", "--as", "phi")
+        for side, settings in sides.items():
             config = RunConfig(
                 task=TaskSettings(env=None, data=str(place / "data.npz"), action_repeat=1),
                 agent=work.settings(),

@@ -17,7 +17,7 @@ from . import COMMANDS
 KINDS = {
     "training": "updates (the default)",
     "evaluation": "episodes at four test budgets",
-    "startup": "import, help, and the first update of a run",
+    "startup": "import, help, the first update of a run, its report, a check",
     "memory": "peak memory against the size of the data",
 }
 _EPILOG = """\

@@ -218,7 +218,7 @@ def _requests(
         Exception: the first other one raised by a run, after every other run got its reply.
     """
     requests: dict[Training, Request] = {}
-    errors: list[Exception] = []
+    errors: list[BaseException] = []
     for run, reply in waiting.items():
         try:
             requests[run] = next(run) if reply is None else run.send(reply)
@@ -228,7 +228,7 @@ def _requests(
             errors.append(error)
         except VGFError as error:
             failed[run] = error
-        except Exception as error:
+        except (Exception, StopRunError) as error:
             errors.append(error)
     if errors:
         _send_all(requests, StopRunError())

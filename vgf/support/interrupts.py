@@ -37,8 +37,11 @@ class Interrupted(VGFError):  # noqa: N818  (it is what happened, not what went 
     """The run was stopped by Ctrl-C or another signal."""
 
 
-class StopRunError(Exception):
-    """Raised in a run that should stop where it is, and keep what it has."""
+class StopRunError(BaseException):
+    """Raised in a run that should stop where it is, and keep what it has.
+
+    Like KeyboardInterrupt it is no Exception: a compiler that catches those lets it through.
+    """
 
 
 class Terminated(KeyboardInterrupt):
