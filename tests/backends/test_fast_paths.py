@@ -73,6 +73,7 @@ def as_on_a_gpu(backend, **options):
         found.torch_device = dataclasses.make_dataclass("Device", [("type", str)])("cuda")
     else:
         found.device = "gpu:0"
+        found.programs = lambda: (found.compilations, None)  # none that the CPU's backend compiled
     return found
 
 
@@ -163,6 +164,25 @@ for name, settings in chosen.items():
             state, metrics = alone.update(state, batch, settings, shared.to_numpy(noise))
         for got, want in zip(found, (state, metrics), strict=True):
             tree_map(close, shared.to_numpy(got), want)
+
+# agents side by side: each core has its own, and what becomes of one is not the others' affair
+settings = TRAININGS["vgf flow squared"]
+starts = [shared.init_state(seed, 6, ACTION_DIM, settings) for seed in (5, 6, 9)]
+rows = np.random.default_rng(0).integers(0, len(data["rewards"]), (3, 4, 15))  # alone, if alone
+calls = []
+real_by_cores = shared._updates_by_cores
+shared._updates_by_cores = lambda *args: calls.append(1) or real_by_cores(*args)
+given = shared.asarray(data)
+found = shared.updates_together(starts, given, rows, settings)
+assert calls
+for start, own, got in zip(starts, rows, found, strict=True):
+    for one, other in zip(got, shared.updates(start, given, own, settings), strict=True):
+        tree_map(close, shared.to_numpy(one), shared.to_numpy(other))
+missing = shared.updates_together([None, starts[1], None], given, rows, settings)
+assert missing[0] is missing[2] is None
+tree_map(np.testing.assert_array_equal, *map(shared.to_numpy, (missing[1][0], found[1][0])))
+later = shared.updates_together([one for one, _ in found], given, rows, settings)
+assert int(later[2][0]["step"]) == 8
 print("agree", len(chosen))
 """
 
@@ -226,8 +246,13 @@ def test_a_call_may_be_split_anywhere(backend):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("place", ["here", "as on a GPU"])
 @pytest.mark.backend(dtypes=("float64",))
-def test_agents_side_by_side_are_those_agents(backend):
+def test_agents_side_by_side_are_those_agents(backend, place):
+    if place != "here":
+        if backend.name != "jax":
+            pytest.skip(f"{backend.name} has one way")
+        backend = as_on_a_gpu(backend, dtype="float64")
     data, rng = backend.asarray(transitions()), np.random.default_rng(0)
     rows = rng.integers(0, 200, (3, 4, 16))
     starts = [backend.init_state(seed, 6, ACTION_DIM, SETTINGS) for seed in (5, 6, 9)]

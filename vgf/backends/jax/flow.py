@@ -37,7 +37,8 @@ class JaxFlow(JaxDevice):
 
     def bandwidth_squared(self, a):
         n = check_shapes("bandwidth_squared", a=(a, "* N d"))["N"]
-        median = _median_distance(self.squared_distances(a, a), n)
+        lower, upper = _middle_distances(self.squared_distances(a, a), n)
+        median = (lower + upper) / 2
         return lax.stop_gradient(jnp.maximum(median / (2 * math.log(n + 1)), SIGMA_SQUARED_MIN))
 
     def rbf_kernel(self, x, y, sigma_squared):
@@ -55,13 +56,17 @@ class JaxFlow(JaxDevice):
     def repulsion_through_bandwidth(self, a, guard):
         n = check_shapes("repulsion_through_bandwidth", a=(a, "* N d"))["N"]
 
+        # computed once: entries are found by their values, bit by bit
+        held = lax.optimization_barrier(lax.stop_gradient(self.squared_distances(a, a)))
+        places = zip(_middle_distances(held, n), _middle_places(n), strict=True)
+        held = held.reshape(*held.shape[:-2], n * n)
+        chosen = sum(_entry_of(held, value, place) for value, place in places) / 2
+
         # as the authors' code does it: automatic differentiation, the median included
         def total(moving: Array) -> Array:
             distances = self.squared_distances(moving, a)
             flat = distances.reshape(*distances.shape[:-2], n * n)
-            order = jnp.argsort(lax.stop_gradient(flat), axis=-1, stable=True)
-            ordered = jnp.take_along_axis(flat, order, axis=-1)
-            median = (ordered[..., (n * n - 1) // 2] + ordered[..., n * n // 2]) / 2
+            median = jnp.sum(chosen * flat, axis=-1)
             sigma_squared = jnp.maximum(median / (2 * math.log(n + 1)), SIGMA_SQUARED_MIN)
             guarded = sigma_squared + guard / 2
             return jnp.sum(jnp.exp(-distances / (2 * guarded[..., None, None])))
@@ -102,8 +107,13 @@ class JaxFlow(JaxDevice):
         return 1 if self.device == "cpu" else min(max(steps, 1), STEPS_TOGETHER)
 
 
-def _median_distance(distances: Array, n: int) -> Array:
-    """The median of ``[*, N, N]`` squared distances of N particles from each other -> ``[*]``.
+def _middle_places(n: int) -> tuple[int, int]:
+    """Where the two that a median averages stand among N * N sorted distances."""
+    return (n * n - 1) // 2, n * n // 2
+
+
+def _middle_distances(distances: Array, n: int) -> tuple[Array, Array]:
+    """The two middle ones of ``[*, N, N]`` squared distances of N particles -> ``[*]``.
 
     Sorted, they are N zeros, the diagonal, and then each pair's distance twice.
     """
@@ -112,15 +122,27 @@ def _median_distance(distances: Array, n: int) -> Array:
     if len(rows) > COUNTED_PAIRS:
         ordered = jnp.sort(pairs, axis=-1)
     else:
-        one, other = pairs[..., :, None], pairs[..., None, :]
+        # states last: a CPU counts for many at a time
+        pairs = jnp.moveaxis(pairs, -1, 0)
+        one, other = pairs[:, None], pairs[None]
         first = np.tri(len(rows), k=-1, dtype=bool)  # of two equal ones
-        rank = jnp.sum((other < one) | ((other == one) & first), axis=-1)
+        first = first.reshape(*first.shape, *[1] * (pairs.ndim - 1))
+        rank = jnp.sum((other < one) | ((other == one) & first), axis=1)
 
     def at(place: int) -> Array:
         if place < n:
             return jnp.zeros_like(distances[..., 0, 0])
         if len(rows) > COUNTED_PAIRS:
             return ordered[..., (place - n) // 2]
-        return jnp.sum(jnp.where(rank == (place - n) // 2, pairs, 0), axis=-1)
+        return jnp.sum(jnp.where(rank == (place - n) // 2, pairs, 0), axis=0)
 
-    return (at((n * n - 1) // 2) + at(n * n // 2)) / 2
+    one_place, other_place = _middle_places(n)
+    return at(one_place), at(other_place)
+
+
+def _entry_of(flat: Array, value: Array, place: int) -> Array:
+    """Which of ``[*, M]`` entries, in a stable sort, is the one of a value ``[*]`` at a place."""
+    value = value[..., None]
+    equal = flat == value
+    rank = jnp.sum(flat < value, axis=-1, keepdims=True) + jnp.cumsum(equal, axis=-1) - 1
+    return (equal & (rank == place)).astype(flat.dtype)
