@@ -39,7 +39,12 @@ from .training import DATA, hidden
 OURS, THEIRS, MANY = "ours, one seed", "theirs, one seed", "ours, many seeds"
 _RUN = "import sys; from vgf.cli import main; sys.exit(main(sys.argv[1:]))"
 _MAIN = "import sys; from validation.protocol import theirs; theirs(*sys.argv[1:])"
-_PARTS = ("compiling", "updates", "starting, evaluations and the report")
+_PARTS = (
+    "compiling",
+    "updates",
+    "evaluations but the last",
+    "starting, the last evaluation and the report",
+)
 
 
 @dataclass(frozen=True)
@@ -116,13 +121,19 @@ def parts(folder: Path, whole: float, setup: Setup) -> dict[str, float]:
     rows = read_rows(folder / f"{METRICS}.jsonl")
     steps, clock = ([float(str(row[name])) for row in rows] for name in ("step", "seconds"))
     pairs = list(zip(steps, steps[1:], clock, clock[1:], strict=False))
-    # between two rows with no evaluation after the first
-    rates = [
+    # between two rows there may be an evaluation, after the first
+    update = statistics.median(
         (after - before) / (b - a) for a, b, before, after in pairs if a % setup.evaluate_every
-    ]
-    updates = statistics.median(rates) * setup.updates
-    compiling = max(0.0, clock[0] - statistics.median(rates) * steps[0])
-    return dict(zip(_PARTS, (compiling, updates, whole - compiling - updates), strict=True))
+    )
+    updates = update * setup.updates
+    evaluations = sum(
+        after - before - update * (b - a)
+        for a, b, before, after in pairs
+        if not a % setup.evaluate_every
+    )
+    compiling = max(0.0, clock[0] - update * steps[0])
+    rest = whole - compiling - updates - evaluations
+    return dict(zip(_PARTS, (compiling, updates, evaluations, rest), strict=True))
 
 
 def measure(setup: Setup, checkouts: Mapping[str, str]) -> Data:
@@ -130,7 +141,7 @@ def measure(setup: Setup, checkouts: Mapping[str, str]) -> Data:
     root = checkouts[VGF]
     data = os.environ.get(DATA)
     rounds: list[Data] = []
-    made: list[dict[str, float]] = []
+    made: dict[str, list[dict[str, float]]] = {}
     with tempfile.TemporaryDirectory(prefix="vgf-protocol-") as scratch:
         place = Path(scratch)
         kept = {"VGF_CACHE_DIR": str(place / "cache")}
@@ -149,9 +160,11 @@ def measure(setup: Setup, checkouts: Mapping[str, str]) -> Data:
         words = [root, config, *length]
         for i in range(setup.rounds):
             one = {OURS: ours(1, f"one-{i}"), THEIRS: _seconds(_MAIN, words)}
-            made.append(parts(place / f"one-{i}", one[OURS], setup))
+            made.setdefault(OURS, []).append(parts(place / f"one-{i}", one[OURS], setup))
             if setup.seeds:
                 one[MANY] = ours(setup.seeds, f"many-{i}")
+                first = place / f"many-{i}" / "seed-0"
+                made.setdefault(MANY, []).append(parts(first, one[MANY], setup))
             rounds.append(one)
             print({key: round(value, 1) for key, value in one.items()}, flush=True)
     return {
@@ -203,10 +216,13 @@ def tables(data: Data) -> list[Table]:
     """The seconds of every side, what ours are made of, and the commands."""
     sides = list(data["rounds"][0])
     rows = [[side, _spread([one[side] for one in data["rounds"]])] for side in sides]
-    made = [[part, _spread([one[part] for one in data["parts"]])] for part in _PARTS]
+    made = [
+        [part, *(_spread([one[part] for one in rounds]) for rounds in data["parts"].values())]
+        for part in _PARTS
+    ]
     return [
         Table("Seconds from the command to the end, median (lowest to highest)", ("", "s"), rows),
-        Table(f"What {OURS} is made of, by its log", ("", "s"), made),
+        Table("What ours are made of, by their logs, in seconds", ("", *data["parts"]), made),
         Table(
             "Ours; theirs has the same settings",
             ("seeds", "command"),
@@ -216,8 +232,15 @@ def tables(data: Data) -> list[Table]:
 
 
 def remarks(data: Data) -> list[str]:
-    """Whose code it was."""
-    return [f"Theirs: {VGF} {data['revision']}.", *filter(None, [data["note"]])]
+    """Whose code it was, and what a seed among many costs."""
+    found = [f"Theirs: {VGF} {data['revision']}."]
+    if data["seeds"]:
+        share = [ratio / data["seeds"] for ratio in ratios(data, MANY, OURS)]
+        found.append(
+            f"A seed among {data['seeds']} takes {_spread(share)} times what one takes alone, "
+            "with all cores to itself."
+        )
+    return [*found, *filter(None, [data["note"]])]
 
 
 def experiment(setup: Setup, checkouts: Mapping[str, str] | None = None) -> Experiment:

@@ -166,4 +166,4 @@ def test_a_protocol_is_as_fast_as_wanted_in_every_round_or_not(tmp_path: Path) -
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     setup = protocol.Setup("", (), updates=400, evaluate_every=200, episodes=1, times=1)
     found = list(protocol.parts(tmp_path, 9.0, setup).values())
-    np.testing.assert_allclose(found, [0.5, 4.0, 4.5])
+    np.testing.assert_allclose(found, [0.5, 4.0, 3.0, 1.5])
