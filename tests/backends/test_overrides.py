@@ -64,6 +64,8 @@ def test_a_phi_of_zeros_moves_nothing(backend):
 @pytest.mark.heavy("jax")
 def test_it_is_felt_in_many_updates_and_side_by_side(backend):
     mine = subclass(backend, phi=still)
+    if backend.name == "jax":
+        mine.device = "gpu:0"  # on a CPU of one device, side by side is one by one
     data, rows = mine.asarray(batches(1)[0]), np.zeros((2, 3, BATCH), np.int64) + np.arange(BATCH)
     _, metrics = mine.updates(start(mine), data, rows[0], SETTINGS)
     assert displacement(metrics, mine) == 0

@@ -110,7 +110,9 @@ def test_parts_are_felt_where_seeds_train_side_by_side(backend):
     states = [backend.init_state(seed, OBSERVATION_DIM, ACTION_DIM, settings) for seed in (0, 1)]
     data = backend.asarray(batches(1)[0])
     rows = np.zeros((2, 1, BATCH), np.int64) + np.arange(BATCH)
-    together = backend.updates_together(states, data, rows, settings)
+    gpu = type("Gpu", (type(backend),), {})("cpu", backend.dtype, backend.matmul_precision)
+    gpu.device = "gpu:0"  # on a CPU of one device, side by side is one by one
+    together = gpu.updates_together(states, data, rows, settings)
     for (state, _), start, own in zip(together, states, rows, strict=True):
         alone, _ = backend.updates(start, data, own, settings)
         assert drift(backend.to_numpy(state), backend.to_numpy(alone), 1).relative < 1e-9

@@ -13,7 +13,18 @@ import pytest
 from needs import SECONDS
 
 from validation import all as all_of_it
-from validation import budget, learning, mistakes, operators, parity, published, runs, scaling, toy
+from validation import (
+    budget,
+    learning,
+    mistakes,
+    operators,
+    parity,
+    protocol,
+    published,
+    runs,
+    scaling,
+    toy,
+)
 from validation import report as reports
 from validation.claims import CLAIMS, best_of_n, distance
 from validation.experiment import choose, main, run
@@ -440,6 +451,7 @@ def test_all_goes_on_past_what_cannot_be_run(tmp_path, capsys, monkeypatch):
     recorded |= {experiment.name for experiment in (*budget.EXPERIMENTS, *operators.EXPERIMENTS)}
     recorded |= {f"learning-{setup.task}" for setup in learning.SETUPS}
     recorded |= {f"bench-{kind}" for kind in ("cpu", "gpu", "amx")}
+    recorded |= {f"protocol-{setup.name}" for setup in protocol.SETUPS}
     assert names - recorded == {"toy", "scaling", "published"}
     assert "not run" in (tmp_path / "out" / "report.md").read_text()
 

@@ -403,8 +403,8 @@ class RunConfig:
         logging: logs besides CSV and JSONL.
         seed: the first seed; it fixes every random number of a run.
         seeds: number of runs, with seeds seed, seed + 1, ...
-        together: train the seeds side by side, in JAX in one compiled program (on a CPU, each core
-            its share of them), instead of one after another; needs the memory of all of them.
+        together: train the seeds side by side, in JAX in one compiled program (on a CPU shared out
+            between its cores), instead of one after another; needs the memory of all of them.
         out: the run folder, which must not exist yet; none is a new one under runs/.
 
     Raises:

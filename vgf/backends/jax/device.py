@@ -26,7 +26,8 @@ from ..errors import BackendError
 
 Array = jax.Array
 
-# At most this many cores share the states of an update; each does all of the optimiser's work.
+# At most this many cores share agents side by side, or the states of an update, in which each does
+# all of the optimiser's work.
 CORES = 4
 STATES = "states"  # the axis that cores share
 

@@ -22,6 +22,8 @@ Array = jax.Array
 STEPS_TOGETHER = 16
 # Up to this many pairs of particles, counting finds the median faster than sorting.
 COUNTED_PAIRS = 128
+# Distances that differ by at most so many units of rounding count as equal.
+EQUAL = 16
 
 
 class JaxFlow(JaxDevice):
@@ -56,16 +58,14 @@ class JaxFlow(JaxDevice):
     def repulsion_through_bandwidth(self, a, guard):
         n = check_shapes("repulsion_through_bandwidth", a=(a, "* N d"))["N"]
 
-        # computed once: entries are found by their values, bit by bit
-        held = lax.optimization_barrier(lax.stop_gradient(self.squared_distances(a, a)))
-        places = zip(_middle_distances(held, n), _middle_places(n), strict=True)
-        held = held.reshape(*held.shape[:-2], n * n)
-        chosen = sum(_entry_of(held, value, place) for value, place in places) / 2
+        middle = _middle_distances(self.squared_distances(a, a), n)
 
         # as the authors' code does it: automatic differentiation, the median included
         def total(moving: Array) -> Array:
             distances = self.squared_distances(moving, a)
             flat = distances.reshape(*distances.shape[:-2], n * n)
+            places = zip(middle, _middle_places(n), strict=True)
+            chosen = sum(_entry_of(flat, value, place) for value, place in places) / 2
             median = jnp.sum(chosen * flat, axis=-1)
             sigma_squared = jnp.maximum(median / (2 * math.log(n + 1)), SIGMA_SQUARED_MIN)
             guarded = sigma_squared + guard / 2
@@ -134,15 +134,22 @@ def _middle_distances(distances: Array, n: int) -> tuple[Array, Array]:
             return jnp.zeros_like(distances[..., 0, 0])
         if len(rows) > COUNTED_PAIRS:
             return ordered[..., (place - n) // 2]
-        return jnp.sum(jnp.where(rank == (place - n) // 2, pairs, 0), axis=0)
+        return jnp.min(jnp.where(rank >= (place - n) // 2, pairs, jnp.inf), axis=0)
 
     one_place, other_place = _middle_places(n)
     return at(one_place), at(other_place)
 
 
 def _entry_of(flat: Array, value: Array, place: int) -> Array:
-    """Which of ``[*, M]`` entries, in a stable sort, is the one of a value ``[*]`` at a place."""
-    value = value[..., None]
-    equal = flat == value
-    rank = jnp.sum(flat < value, axis=-1, keepdims=True) + jnp.cumsum(equal, axis=-1) - 1
-    return (equal & (rank == place)).astype(flat.dtype)
+    """Which of ``[*, M]`` entries, stably sorted, is the one of a value ``[*]`` at a place: 0 or 1.
+
+    Entries as good as equal count as equal, as XLA may compute the same number twice and round it
+    otherwise; so one is always chosen. Without one it is NaN.
+    """
+    flat, value = lax.stop_gradient((flat, value[..., None]))
+    margin = EQUAL * jnp.finfo(flat.dtype).eps * value
+    equal = jnp.abs(flat - value) <= margin
+    order = jnp.cumsum(equal, axis=-1)
+    below = jnp.sum(flat < value - margin, axis=-1, keepdims=True)
+    chosen = (equal & (order == jnp.clip(place + 1 - below, 1, order[..., -1:]))).astype(flat.dtype)
+    return chosen / jnp.sum(chosen, axis=-1, keepdims=True)

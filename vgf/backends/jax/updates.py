@@ -38,7 +38,7 @@ class JaxUpdates(JaxDevice):
 
     @property
     def rounds_by_place(self) -> bool:
-        return bool(self.jit)
+        return bool(self.jit) and (self.device != "cpu" or self.cores is not None)
 
     @compiled("settings")
     def update(self, state, batch, settings, noise):
@@ -66,25 +66,37 @@ class JaxUpdates(JaxDevice):
         settings: Settings,
         gather: Gather = take,
     ) -> list[tuple[Tree, dict[str, Array]] | None]:
-        cores, on_cpu = self.cores, self.device == "cpu"
-        one_by_one = on_cpu and (cores is None or len(states) < cores.size)
-        if len(states) == 1 or not self.jit or one_by_one:
+        cores = self.cores
+        if len(states) == 1 or not self.jit or (cores is None and self.device == "cpu"):
             return super().updates_together(states, data, rows, settings, gather)
-        count = np.shape(rows)[1]
+        # each core has as many agents; those left over share all cores, one after another
+        most = len(states) - (0 if cores is None else len(states) % cores.size)
+        left = super().updates_together(states[most:], data, rows[most:], settings, gather)
+        first, padded, count = states[:most], _padded(rows[:most]), np.shape(rows)[1]
+        some = next((state for state in first if state is not None), None)
+        if some is None:
+            return [*(None for _ in first), *left]
         # one program whoever is missing: another would round otherwise
-        some = next(state for state in states if state is not None)
-        every = [some if state is None else state for state in states]
-        if cores is None or not on_cpu:
-            made = self._updates_together(every, data, _padded(rows), count, settings, gather)
+        every = self._stacked([some if state is None else state for state in first])
+        if cores is None:
+            found = self._updates_together(every, data, padded, count, settings, gather)
         else:
-            more = -len(every) % cores.size  # as many for each core
-            every += [some] * more
-            rows = _padded(np.concatenate([rows, np.repeat(rows[:1], more, axis=0)]))
             put = self.in_own_precision(jax.device_put)
-            every, data = put((every, data), NamedSharding(cores, EVERYWHERE))
-            made = self._updates_by_cores(every, data, rows, count, settings, gather)
-            made = jax.tree.map(lambda x: x.addressable_data(0), made)[: len(states)]
-        return [None if state is None else own for state, own in zip(states, made, strict=True)]
+            every, padded = put((every, padded), NamedSharding(cores, BY_AGENTS))
+            data = put(data, NamedSharding(cores, EVERYWHERE))
+            found = self._updates_by_cores(every, data, padded, count, settings, gather)
+            found = put(found, self.jax_device)
+        made = zip(first, self._apart(found), strict=True)
+        return [*(None if state is None else own for state, own in made), *left]
+
+    @compiled()
+    def _stacked(self, states: list[Tree]) -> Tree:
+        return jax.tree.map(lambda *xs: jnp.stack(xs), *states)
+
+    @compiled()
+    def _apart(self, together: Tree) -> list[Tree]:
+        count = len(jax.tree.leaves(together)[0])
+        return [jax.tree.map(lambda x, i=i: x[i], together) for i in range(count)]
 
     def _cores_cannot_share(self, settings: Settings) -> bool:
         """Whether an update cannot be split: states affect each other, or it is a subclass's."""
@@ -103,58 +115,50 @@ class JaxUpdates(JaxDevice):
             return tree
         # Gradients and metrics are means over states, and all shares have the same size. One
         # array, as XLA for CPUs takes about 50 microseconds for each that it sums over devices.
-        flat, as_tree = ravel_pytree(tree)
+        flat, as_tree = ravel_pytree(jax.tree.map(lambda x: jnp.asarray(x, self.dtype), tree))
         return as_tree(lax.pmean(flat, STATES))
 
     @compiled("settings", "gather")
     def _updates_together(
         self,
-        states: list[Tree],
+        states: Tree,
         data: Tree,
         rows: Array,
         count: Array,
         settings: Settings,
         gather: Gather,
-    ) -> list[tuple[Tree, dict[str, Array]]]:
-        together = jax.tree.map(lambda *xs: jnp.stack(xs), *states)
-        found = jax.vmap(
+    ) -> tuple[Tree, dict[str, Array]]:
+        """As `_updates` of agents stacked, in products of all of them."""
+        return jax.vmap(
             lambda state, own: self._updates(state, data, own, count, settings, gather)
-        )(together, rows)
-        return [jax.tree.map(lambda x, i=i: x[i], found) for i in range(len(states))]
+        )(states, rows)
 
     @compiled("settings", "gather")
     def _updates_by_cores(
         self,
-        states: list[Tree],
+        states: Tree,
         data: Tree,
         rows: Array,
         count: Array,
         settings: Settings,
         gather: Gather,
-    ) -> list[tuple[Tree, dict[str, Array]]]:
-        """As `_updates_together`, each core with agents of its own, one after another.
+    ) -> tuple[Tree, dict[str, Array]]:
+        """As `_updates` of agents stacked, each core with agents of its own, one after another.
 
-        A core waits for no other, and its agent's arrays stay in its cache; products of several
-        agents as one (vmap) are several times slower than one by one in XLA for CPUs.
+        A core waits for no other, and its agent's arrays stay in its cache; XLA for CPUs is several
+        times slower at the products of several agents as one.
         """
-
-        def own(states: Tree, data: Tree, rows: Array, count: Array) -> Tree:
-            found = lax.map(
+        own: Any = jax.shard_map(
+            lambda states, data, rows, count: lax.map(
                 lambda one: self._updates(one[0], data, one[1], count, settings, gather),
                 (states, rows),
-            )
-            return jax.tree.map(lambda x: lax.all_gather(x, STATES, tiled=True), found)
-
-        every: Any = jax.shard_map(
-            own,
+            ),
             mesh=self.cores,
             check_vma=False,
-            out_specs=EVERYWHERE,
+            out_specs=BY_AGENTS,
             in_specs=(BY_AGENTS, EVERYWHERE, BY_AGENTS, EVERYWHERE),
         )
-        together = jax.tree.map(lambda *xs: jnp.stack(xs), *states)
-        found = every(together, data, rows, count)
-        return [jax.tree.map(lambda x, i=i: x[i], found) for i in range(len(states))]
+        return own(states, data, rows, count)
 
     @compiled("settings", "gather")
     def _updates_on_cores(
