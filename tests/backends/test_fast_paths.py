@@ -52,6 +52,28 @@ def test_many_states_move_along_an_amortised_gradient(backend):
     np.testing.assert_allclose(backend.to_numpy(got), want, rtol=1e-9, atol=1e-11)
 
 
+@pytest.mark.backend(names=("jax",), dtypes=("float64",))
+def test_an_entry_is_found_by_a_value_that_was_rounded_otherwise(backend):
+    from vgf.backends.jax.flow import _entry_of
+
+    entries = np.array([3.0, 0.0, 1.0, 2.0, 1.0, 0.5])
+    eps = np.finfo(np.float64).eps
+    for value, place, want in (
+        *((1 + by * eps, place, index) for by in (-2, 0, 2) for place, index in ((2, 2), (3, 4))),
+        (0.0, 0, 1),
+        (1e-20, 0, 1),  # a zero that is none
+        (2.0001, 4, 3),  # the nearest
+    ):
+        found = backend.in_own_precision(_entry_of)(
+            backend.asarray(entries), backend.asarray(np.float64(value)), place
+        )
+        np.testing.assert_array_equal(found, np.eye(6)[want], err_msg=f"{value} at {place}")
+    found = backend.in_own_precision(_entry_of)(
+        backend.asarray(np.array([np.nan, 1.0])), backend.asarray(np.float64(1)), 1
+    )
+    assert np.isnan(found).all()
+
+
 @pytest.mark.parametrize("n", [1, 2, 3, 4, 16, 17, 24])  # from 17 on there are over 128 pairs
 @pytest.mark.parametrize("kind", ["different", "ties", "equal"])
 def test_the_median_of_any_number_of_particles(backend, n, kind):

@@ -137,7 +137,7 @@ class Backend(Equations):
 
         Args:
             states: S agents; None is a place without one. What an agent becomes depends on its
-                place and on S, and not on the others, to the last bit.
+                place, on S and on the machine's cores, and not on the others, to the last bit.
             rows: ``[S, U, B]``; the rest is as for :meth:`updates`.
         """
         return [

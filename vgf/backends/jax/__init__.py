@@ -34,7 +34,8 @@ class JaxBackend(JaxLosses, JaxSelection, JaxUpdates):
     cores with separate caches have to wait. It sums in a different order. It needs jax 0.6, JAX not
     used before in this process, a batch that divides evenly, and settings in which states do not
     affect each other; otherwise one device does it all, as with `cores=1`. Agents side by side
-    (`updates_together`) are shared out between the cores, whatever their batches and settings.
+    (`updates_together`) are shared out between the cores, whatever their batches and settings;
+    those left over are trained one after another, as by `updates`.
     """
 
 

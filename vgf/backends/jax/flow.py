@@ -23,7 +23,7 @@ STEPS_TOGETHER = 16
 # Up to this many pairs of particles, counting finds the median faster than sorting.
 COUNTED_PAIRS = 128
 # Distances that differ by at most so many units of rounding count as equal.
-EQUAL = 16
+EQUAL = 4
 
 
 class JaxFlow(JaxDevice):
@@ -143,12 +143,14 @@ def _middle_distances(distances: Array, n: int) -> tuple[Array, Array]:
 def _entry_of(flat: Array, value: Array, place: int) -> Array:
     """Which of ``[*, M]`` entries, stably sorted, is the one of a value ``[*]`` at a place: 0 or 1.
 
-    Entries as good as equal count as equal, as XLA may compute the same number twice and round it
-    otherwise; so one is always chosen. Without one it is NaN.
+    XLA may compute the same number twice and round it otherwise. So entries count as equal within
+    that, in the order of their indices, and if none is then the nearest is taken. NaN gives NaN.
     """
     flat, value = lax.stop_gradient((flat, value[..., None]))
-    margin = EQUAL * jnp.finfo(flat.dtype).eps * value
-    equal = jnp.abs(flat - value) <= margin
+    gap, rounding = jnp.abs(flat - value), EQUAL * jnp.finfo(flat.dtype).eps
+    nearest = jnp.min(gap, axis=-1, keepdims=True) * (1 + rounding)
+    margin = jnp.maximum(rounding * value, nearest)
+    equal = gap <= margin
     order = jnp.cumsum(equal, axis=-1)
     below = jnp.sum(flat < value - margin, axis=-1, keepdims=True)
     chosen = (equal & (order == jnp.clip(place + 1 - below, 1, order[..., -1:]))).astype(flat.dtype)
