@@ -78,14 +78,12 @@ class JaxUpdates(JaxDevice):
             return [*(None for _ in first), *left]
         # one program whoever is missing: another would round otherwise
         every = self._stacked([some if state is None else state for state in first])
-        if cores is None:
-            found = self._updates_together(every, data, padded, count, settings, gather)
-        else:
-            put = self.in_own_precision(jax.device_put)
+        put = self.in_own_precision(jax.device_put)
+        if cores is not None:
             every, padded = put((every, padded), NamedSharding(cores, BY_AGENTS))
             data = put(data, NamedSharding(cores, EVERYWHERE))
-            found = self._updates_by_cores(every, data, padded, count, settings, gather)
-            found = put(found, self.jax_device)
+        found = self._updates_together(every, data, padded, count, settings, gather)
+        found = put(found, self.jax_device)
         made = zip(first, self._apart(found), strict=True)
         return [*(None if state is None else own for state, own in made), *left]
 
@@ -128,37 +126,28 @@ class JaxUpdates(JaxDevice):
         settings: Settings,
         gather: Gather,
     ) -> tuple[Tree, dict[str, Array]]:
-        """As `_updates` of agents stacked, in products of all of them."""
-        return jax.vmap(
-            lambda state, own: self._updates(state, data, own, count, settings, gather)
-        )(states, rows)
+        """As `_updates` of agents stacked: in products of all of them, or each core with its own.
 
-    @compiled("settings", "gather")
-    def _updates_by_cores(
-        self,
-        states: Tree,
-        data: Tree,
-        rows: Array,
-        count: Array,
-        settings: Settings,
-        gather: Gather,
-    ) -> tuple[Tree, dict[str, Array]]:
-        """As `_updates` of agents stacked, each core with agents of its own, one after another.
-
-        A core waits for no other, and its agent's arrays stay in its cache; XLA for CPUs is several
-        times slower at the products of several agents as one.
+        Then a core has one agent after another and waits for no other core, and the agent's arrays
+        stay in its cache; XLA for CPUs is several times slower at products of several agents.
         """
-        own: Any = jax.shard_map(
-            lambda states, data, rows, count: lax.map(
-                lambda one: self._updates(one[0], data, one[1], count, settings, gather),
-                (states, rows),
-            ),
-            mesh=self.cores,
-            check_vma=False,
-            out_specs=BY_AGENTS,
-            in_specs=(BY_AGENTS, EVERYWHERE, BY_AGENTS, EVERYWHERE),
-        )
-        return own(states, data, rows, count)
+
+        def all_of(agents: tuple[Tree, Array], data: Tree, count: Array) -> Tree:
+            def one(agent: tuple[Tree, Array]) -> tuple[Tree, dict[str, Array]]:
+                return self._updates(agent[0], data, agent[1], count, settings, gather)
+
+            return jax.vmap(one)(agents) if self.cores is None else lax.map(one, agents)
+
+        run: Any = all_of
+        if self.cores is not None:
+            run = jax.shard_map(
+                all_of,
+                mesh=self.cores,
+                check_vma=False,
+                out_specs=BY_AGENTS,
+                in_specs=(BY_AGENTS, EVERYWHERE, EVERYWHERE),
+            )
+        return run((states, rows), data, count)
 
     @compiled("settings", "gather")
     def _updates_on_cores(
