@@ -414,6 +414,10 @@ _COMMON = (
     *("--polyak", "0.01", "--batch-size", "128", "--learning-rate", "1e-3"),
     *("--target-ensemble", "mean", *hidden(128, 128, 128)),
 )
+_ONE_BUDGET = (
+    "One budget, as on the cube: an episode takes the simulator about a second, and each further "
+    "budget is eleven operators on every final seed of each critic."
+)
 # Networks, batch and rates of pointmaze are the default's; of the others, as in validation.methods
 # and validation.budget.
 SETUPS = (
@@ -440,12 +444,17 @@ SETUPS = (
         (*_COMMON, "--discount", "0.99", "--budget-steps", "5", "--step-size", "0.1"),
         updates=30_000,
         data_episodes=150,
+        budgets=(),
+        note=_ONE_BUDGET,
     ),
     Setup(
         "scene-play-singletask-task1-v0",
         (*_COMMON, "--discount", "0.99", "--budget-steps", "1", "--step-size", "0.1"),
         updates=30_000,
         data_episodes=150,
+        episodes=15,
+        budgets=(),
+        note=_ONE_BUDGET,
     ),
 )
 EXPERIMENTS = [experiment(setup) for setup in SETUPS]
