@@ -181,7 +181,7 @@ for name, settings in chosen.items():
         start = shared.init_state(3, 6, ACTION_DIM, settings)
         calls.clear()
         found = shared.updates(start, shared.asarray(data), rows, settings)
-        alone_too = size != 16 or shared._cores_cannot_share(settings)
+        alone_too = size != 16 or shared._undivided(start, settings)
         assert bool(calls) != alone_too, (name, size)
         state = shared.to_numpy(start)
         for step, picked in enumerate(rows):
@@ -190,6 +190,15 @@ for name, settings in chosen.items():
             state, metrics = alone.update(state, batch, settings, shared.to_numpy(noise))
         for got, want in zip(found, (state, metrics), strict=True):
             tree_map(close, shared.to_numpy(got), want)
+
+# layers too wide for a core's own cache: XLA's threads divide each product instead
+name, narrow = "wide", TRAININGS["bc flow"]
+reference = replace(narrow.reference, hidden=(512, 512))
+for settings in (narrow, replace(narrow, reference=reference)):
+    calls.clear()
+    start = shared.init_state(3, 6, ACTION_DIM, settings)
+    shared.updates(start, shared.asarray(data), np.arange(32).reshape(2, 16), settings)
+    assert bool(calls) == (settings is narrow)
 
 # agents side by side: each core has its own, and what becomes of one is not the others' affair
 name, settings = "side by side", TRAININGS["vgf flow squared"]

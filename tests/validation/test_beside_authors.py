@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from validation import authors, budget, learning, protocol
+from validation import authors, budget, learning, protocol, repeats
 from validation.authors import EXACT, Row
 from vgf import spec
+from vgf.bench.interleave import ratio
 from vgf.data.dataset import check_dataset
 from vgf.spec.settings import Network, method_settings
 from vgf.support.errors import VGFError
@@ -167,3 +168,30 @@ def test_a_protocol_is_as_fast_as_wanted_in_every_round_or_not(tmp_path: Path) -
     setup = protocol.Setup("", (), updates=400, evaluate_every=200, episodes=1, times=1)
     found = list(protocol.parts(tmp_path, 9.0, setup).values())
     np.testing.assert_allclose(found, [0.5, 4.0, 3.0, 1.5])
+
+
+def test_repeats_are_as_fast_as_wanted_in_every_one_or_not() -> None:
+    """The verdicts, whose turn it was, and what the wanted ratio would take."""
+
+    def row(*rounds: tuple[float, float], limit: float = 0.9) -> dict[str, Any]:
+        ours, theirs = zip(*rounds, strict=True)
+        sides = {"jax": {"seconds": list(ours)}, repeats.VGF: {"seconds": list(theirs)}}
+        for side in sides.values():
+            side["of_limit"] = ratio(side["seconds"], [limit] * len(rounds))
+        sides["jax"]["ratios"] = {repeats.VGF: ratio(ours, theirs)}
+        return {"sides": sides}
+
+    def data(*rows: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "title": "",
+            "revision": "",
+            "times": 1.1,
+            "of_limit": 0.85,
+            "ways": {"way": list(rows)},
+        }
+
+    fast, slow = row((1.0, 1.2), (1.0, 1.3)), row((1.0, 1.0), (1.2, 1.2))
+    assert [v.holds for v in repeats.judge(data(fast, fast))] == [True, True]
+    assert [v.holds for v in repeats.judge(data(fast, slow))] == [False, False]
+    assert repeats.by_turn(fast, "jax") == [1.2, 1.3]
+    assert "79%" in repeats.remarks(data(row((1.0, 1.25), (1.0, 1.25))))[1]  # 1.1 * 0.9 / 1.25

@@ -21,6 +21,7 @@ from validation import (
     parity,
     protocol,
     published,
+    repeats,
     runs,
     scaling,
     toy,
@@ -452,6 +453,7 @@ def test_all_goes_on_past_what_cannot_be_run(tmp_path, capsys, monkeypatch):
     recorded |= {f"learning-{setup.task}" for setup in learning.SETUPS}
     recorded |= {f"bench-{kind}" for kind in ("cpu", "gpu", "amx")}
     recorded |= {f"protocol-{setup.name}" for setup in protocol.SETUPS}
+    recorded |= {f"repeats-{setup.name}" for setup in repeats.SETUPS}
     assert names - recorded == {"toy", "scaling", "published"}
     assert "not run" in (tmp_path / "out" / "report.md").read_text()
 
