@@ -92,7 +92,7 @@ class Setup:
     works: tuple[str, ...] = tuple(work.name for work in RECORDED)
     profiled: tuple[str, ...] = (FULL.name, MIDDLE, SMALL)
     rounds: int = 7
-    block_seconds: float = 0.5
+    block_seconds: float = 1.0
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ class Way:
 
     title: str
     sides: tuple[str, ...] = OURS
-    block_seconds: float = 0.5
+    block_seconds: float = 1.0
     repeats: int = 5
 
 
@@ -209,7 +209,8 @@ def experiment(setup: Setup, checkouts: Mapping[str, str] | None = None) -> Expe
 
 ABOUT = (__doc__ or "").partition("--redraw\n\n")[2].strip()
 _WAYS = (
-    Way("blocks of 0.5 s"),
+    Way("blocks of 1 s"),
+    Way("blocks of 0.5 s", block_seconds=0.5, repeats=3),
     Way("blocks of one update", block_seconds=0.01, repeats=3),
     Way("torch alive and timed too", sides=BOTH, repeats=3),
 )

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import functools
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from needs import need
+from needs import SECONDS, need
 
 need("gymnasium")
 
@@ -131,3 +136,57 @@ def test_a_lost_episode_is_repeated(
     (tmp_path / "once").unlink()
     assert evaluated(kind, 1, retries=1) == whole
     assert (tmp_path / "once").exists()
+
+
+STOPPED = """
+import sys, time
+from validation.faults import misbehaving
+from vgf.benchmarks.tasks import Task
+from vgf.runs.evaluation import evaluate
+
+class Slow(misbehaving.Misbehaving):
+    def step(self, action):
+        print("step", flush=True)
+        for _ in range(8):
+            time.sleep(0.05)
+        return super().step(action)
+
+def make(seed):
+    return Slow("")
+
+def success(info):
+    return None
+
+def act(observations, budget, noise):
+    return noise["particles"][:, 0], {}
+
+if __name__ == "__main__":
+    task = Task("Plane", 1, 2, 1, 2, make, None, "return", success)
+    options = {"workers": int(sys.argv[1]), "step_timeout": 1.0, "num_envs": 1}
+    found = evaluate(act, task, {"a": 0.0}, particles=1, episodes=1, **options)
+    print("episodes", len(found.records), flush=True)
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="there is no SIGSTOP")
+@pytest.mark.parametrize("workers", [0, 1])
+def test_time_in_which_the_command_is_stopped_does_not_count(tmp_path: Path, workers: int) -> None:
+    """Ctrl-Z, or a scheduler that suspends a job, in the middle of a step."""
+    script = tmp_path / "slow.py"
+    script.write_text(STOPPED)
+    command = subprocess.Popen(
+        [sys.executable, str(script), str(workers)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        start_new_session=True,
+    )
+    assert command.stdout is not None
+    assert command.stdout.readline() == "step\n"
+    os.killpg(command.pid, signal.SIGSTOP)
+    time.sleep(2)
+    os.killpg(command.pid, signal.SIGCONT)
+    out, errors = command.communicate(timeout=SECONDS)
+    assert command.returncode == 0, errors
+    assert out.split()[-2:] == ["episodes", "1"]

@@ -115,7 +115,7 @@ class Plan:
     matmul_precisions: Sequence[str] = ("float32",)
     peer_matmul_precision: str | None = None
     rounds: int = 7
-    block_seconds: float = 0.5
+    block_seconds: float = 1.0
     libraries: Sequence[str] = roofs.LIBRARIES
     roof_sizes: tuple[int, int] = (MEMORY, CACHE)
 

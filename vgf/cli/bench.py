@@ -99,7 +99,7 @@ def _training(words: list[str]) -> int:
     how = _add_how(parser, rounds=7)
     how.add_argument("--profile", action="store_true", help="where the time of one update goes")
     how.add_argument(
-        "--block-seconds", type=float, default=0.5, metavar="X", help="seconds of a turn [0.5]"
+        "--block-seconds", type=float, default=1.0, metavar="X", help="seconds of a turn [1]"
     )
     how.add_argument(
         "--plot", type=Path, metavar="STEM", help="draw the roofline into STEM.svg and .png"

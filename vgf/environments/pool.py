@@ -32,6 +32,7 @@ from ..spec.types import Array
 from ..support.errors import VGFError
 from ..support.interrupts import StopRunError, end_command, repeatable
 from ..support.processes import (
+    RunningClock,
     end_with_parent,
     leave_warnings_to_parent,
     usable_cores,
@@ -48,6 +49,8 @@ Success = Callable[[Mapping[str, Any]], float | None]
 _STUCK = 10.0
 # How long a process may take to start, and to make an environment.
 _STARTING = 120.0
+# How often a process that steps is looked at.
+_LOOK = 0.2
 # How long processes may take to close their environments.
 _CLOSING = 4.0
 # The most processes of a pool whose number is not given.
@@ -318,14 +321,16 @@ class _Worker:
         Raises:
             _LostError: the process ended, or takes too long over a step.
         """
-        began, since = self._at[1], time.monotonic()
+        clock = RunningClock(_LOOK)
+        began, since = self._at[1], clock.now()
         try:
-            while not self._connection.poll(0.2):
+            while not self._connection.poll(_LOOK):
+                now = clock.look()
                 if self._at[1] != began:
-                    began, since = self._at[1], time.monotonic()
+                    began, since = self._at[1], now
                 elif self._timeout is not None:
                     limit = max(_STARTING, self._timeout) if self._at[2] else self._timeout
-                    if time.monotonic() - since > limit:
+                    if now - since > limit:
                         raise _LostError(self._at[0], f"took more than {limit:g} s")
             return _unpacked(self._connection.recv())
         except (EOFError, OSError) as error:
@@ -386,6 +391,8 @@ class Watch:
     def __init__(self, timeout: float | None, way_out: str = "") -> None:
         self._timeout, self._way_out = timeout, way_out
         self._until: float | None = None
+        self._tick = min(1.0, (timeout or 4.0) / 4)
+        self._clock = RunningClock(self._tick)
         self._thread: threading.Thread | None = None
         self._over = threading.Event()
 
@@ -393,7 +400,7 @@ class Watch:
         """A step or reset of the environment in a slot begins, or its making."""
         if self._timeout is not None:
             limit = max(_STARTING, self._timeout) if making else self._timeout
-            self._until = time.monotonic() + limit
+            self._until = self._clock.now() + limit
 
     def __enter__(self) -> None:
         usable = hasattr(signal, "pthread_kill") and hasattr(signal, "SIGVTALRM")
@@ -403,6 +410,7 @@ class Watch:
         if signal.getsignal(signal.SIGVTALRM) not in (signal.SIG_DFL, _too_long):
             return
         signal.signal(signal.SIGVTALRM, _too_long)
+        self._clock = RunningClock(self._tick)
         ident = threading.main_thread().ident
         self._thread = threading.Thread(target=self._look, args=(ident,), daemon=True)
         self._thread.start()
@@ -417,8 +425,8 @@ class Watch:
     def _look(self, main: int) -> None:
         assert self._timeout is not None
         told: float | None = None  # the deadline that was missed
-        while not self._over.wait(min(1.0, self._timeout / 4)):
-            until, now = self._until, time.monotonic()
+        while not self._over.wait(self._tick):
+            until, now = self._until, self._clock.look()
             if until is None or now < until:
                 continue
             if told != until:

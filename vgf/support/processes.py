@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,6 +25,33 @@ def usable_cores() -> int:
     usable = getattr(os, "sched_getaffinity", None)  # not on macOS and Windows
     there = len(usable(0)) if usable else os.cpu_count() or 1
     return min(there, max(1, int(own))) if own.isdigit() else there
+
+
+class RunningClock:
+    """A clock that stands still while this process is stopped: by Ctrl-Z, or by a scheduler.
+
+    Args:
+        tick: seconds from one `look` to the next while the process runs.
+    """
+
+    def __init__(self, tick: float) -> None:
+        self._tick, self._stopped = tick, 0.0
+        self._seen = time.monotonic(), time.process_time()
+
+    def now(self) -> float:
+        """Seconds on this clock."""
+        return time.monotonic() - self._stopped
+
+    def look(self) -> float:
+        """Seconds on this clock. One thread calls this, again and again.
+
+        A gap in which the process used no processor is one in which it was stopped.
+        """
+        (before, used), self._seen = self._seen, (time.monotonic(), time.process_time())
+        gap, busy = self._seen[0] - before, self._seen[1] - used
+        if gap > 2 * self._tick and busy < gap / 2:
+            self._stopped += gap - self._tick
+        return self.now()
 
 
 @contextmanager
