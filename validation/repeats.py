@@ -4,10 +4,10 @@
     python -m validation.repeats avgf-l1 --checkout ryanxhr/vgf=PATH  # one
     python -m validation.repeats --redraw
 
-The command is run again and again, every time with new processes. Within one run a ratio is the
-median over its rounds; here are the medians of all runs, and what they depend on: the length of a
-block, who is timed first, and whether a third side is alive and holds memory. Nothing else may run
-meanwhile.
+The measurement of `vgf bench training` is made again and again, every time with new processes.
+Each time a ratio is the median over the rounds; here are the medians of every time, and what they
+may depend on: the length of a block, whose turn comes first, and whether a third side is alive and
+holds memory. Nothing else may run meanwhile.
 """
 
 from __future__ import annotations

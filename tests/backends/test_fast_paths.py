@@ -181,7 +181,7 @@ for name, settings in chosen.items():
         start = shared.init_state(3, 6, ACTION_DIM, settings)
         calls.clear()
         found = shared.updates(start, shared.asarray(data), rows, settings)
-        alone_too = size != 16 or shared._undivided(start, settings)
+        alone_too = size != 16 or shared._on_one_device(start, settings)
         assert bool(calls) != alone_too, (name, size)
         state = shared.to_numpy(start)
         for step, picked in enumerate(rows):

@@ -32,7 +32,7 @@ from ..spec.types import Array
 from ..support.errors import VGFError
 from ..support.interrupts import StopRunError, end_command, repeatable
 from ..support.processes import (
-    RunningClock,
+    Stops,
     end_with_parent,
     leave_warnings_to_parent,
     usable_cores,
@@ -321,16 +321,17 @@ class _Worker:
         Raises:
             _LostError: the process ended, or takes too long over a step.
         """
-        clock = RunningClock(_LOOK)
-        began, since = self._at[1], clock.now()
+        stops = Stops(_LOOK)
+        began, since, stopped = self._at[1], time.monotonic(), 0.0
         try:
             while not self._connection.poll(_LOOK):
-                now = clock.look()
+                stopped += stops.look()
+                now = time.monotonic()
                 if self._at[1] != began:
-                    began, since = self._at[1], now
+                    began, since, stopped = self._at[1], now, 0.0
                 elif self._timeout is not None:
                     limit = max(_STARTING, self._timeout) if self._at[2] else self._timeout
-                    if now - since > limit:
+                    if now - since - stopped > limit:
                         raise _LostError(self._at[0], f"took more than {limit:g} s")
             return _unpacked(self._connection.recv())
         except (EOFError, OSError) as error:
@@ -390,9 +391,7 @@ class Watch:
 
     def __init__(self, timeout: float | None, way_out: str = "") -> None:
         self._timeout, self._way_out = timeout, way_out
-        self._until: float | None = None
-        self._tick = min(1.0, (timeout or 4.0) / 4)
-        self._clock = RunningClock(self._tick)
+        self._at: tuple[float, float] | None = None  # when it began, and what it may take
         self._thread: threading.Thread | None = None
         self._over = threading.Event()
 
@@ -400,7 +399,7 @@ class Watch:
         """A step or reset of the environment in a slot begins, or its making."""
         if self._timeout is not None:
             limit = max(_STARTING, self._timeout) if making else self._timeout
-            self._until = self._clock.now() + limit
+            self._at = time.monotonic(), limit
 
     def __enter__(self) -> None:
         usable = hasattr(signal, "pthread_kill") and hasattr(signal, "SIGVTALRM")
@@ -410,13 +409,12 @@ class Watch:
         if signal.getsignal(signal.SIGVTALRM) not in (signal.SIG_DFL, _too_long):
             return
         signal.signal(signal.SIGVTALRM, _too_long)
-        self._clock = RunningClock(self._tick)
         ident = threading.main_thread().ident
         self._thread = threading.Thread(target=self._look, args=(ident,), daemon=True)
         self._thread.start()
 
     def __exit__(self, *error: object) -> None:
-        self._until = None
+        self._at = None
 
     def close(self) -> None:
         """Stop looking."""
@@ -424,15 +422,24 @@ class Watch:
 
     def _look(self, main: int) -> None:
         assert self._timeout is not None
-        told: float | None = None  # the deadline that was missed
-        while not self._over.wait(self._tick):
-            until, now = self._until, self._clock.look()
-            if until is None or now < until:
+        tick = min(_LOOK, self._timeout / 4)
+        stops, stopped = Stops(tick), 0.0
+        at = told = None  # what goes on, and what took too long
+        while not self._over.wait(tick):
+            stop, now = stops.look(), time.monotonic()
+            if at is not self._at:
+                at, stopped = self._at, 0.0
+            if at is None:
                 continue
-            if told != until:
-                told = until
+            began, limit = at
+            stopped += max(0.0, min(stop, now - began - tick))  # it may have begun afterwards
+            late = now - began - stopped - limit
+            if late < 0:
+                continue
+            if told is not at:
+                told = at
                 signal.pthread_kill(main, signal.SIGVTALRM)
-            elif now > until + _STUCK:  # in C, where no exception reaches
+            elif late > _STUCK:  # in C, where no exception reaches
                 end_command(
                     f"error: a step of an environment took more than {self._timeout:g} s and does "
                     f"not let itself be stopped{self._way_out}",

@@ -21,7 +21,7 @@ from ..support.errors import VGFError
 from ..support.interrupts import Interrupted, StopRunError, repeatable
 
 # One call makes at most this many updates and takes about this long: between two calls Ctrl-C is
-# handled and the progress shown. A call costs a copy of the agent: 18 ms at 4 x 512 in JAX.
+# handled and the progress shown. A call costs a copy of the agent, in JAX about 20 ms at 4 x 512.
 UPDATES_PER_CALL = 64
 SECONDS_PER_CALL = 1.0
 # The share of a device's free memory that data may take.

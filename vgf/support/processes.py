@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import math
 import os
 import signal
 import sys
@@ -18,6 +19,11 @@ from typing import Any
 
 from .interrupts import SIGNALS, begin_worker
 
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
+
 
 def usable_cores() -> int:
     """How many cores this process may use: the system's answer, or VGF_CORES if that is fewer."""
@@ -27,31 +33,39 @@ def usable_cores() -> int:
     return min(there, max(1, int(own))) if own.isdigit() else there
 
 
-class RunningClock:
-    """A clock that stands still while this process is stopped: by Ctrl-Z, or by a scheduler.
+class Stops:
+    """How long this process was stopped: by Ctrl-Z, or by a scheduler that suspends a job.
+
+    A thread that waits for another one to let go of the interpreter wakes every few milliseconds,
+    and one that is stopped does not. Linux counts that for each thread; elsewhere no stop is seen.
 
     Args:
-        tick: seconds from one `look` to the next while the process runs.
+        tick: seconds from one look to the next while the process runs.
     """
 
     def __init__(self, tick: float) -> None:
-        self._tick, self._stopped = tick, 0.0
-        self._seen = time.monotonic(), time.process_time()
-
-    def now(self) -> float:
-        """Seconds on this clock."""
-        return time.monotonic() - self._stopped
+        self._tick = tick
+        self._waits = _waits()
+        self._seen = time.monotonic()
 
     def look(self) -> float:
-        """Seconds on this clock. One thread calls this, again and again.
+        """Seconds that the process was stopped since the last look, by the same thread."""
+        gap = time.monotonic() - self._seen
+        waits = _waits()  # those of a longer time than the gap, never of a shorter one
+        stopped = gap > 2 * self._tick and waits - self._waits < _WAKES * gap
+        self._waits, self._seen = waits, time.monotonic()
+        return gap - self._tick if stopped else 0.0
 
-        A gap in which the process used no processor is one in which it was stopped.
-        """
-        (before, used), self._seen = self._seen, (time.monotonic(), time.process_time())
-        gap, busy = self._seen[0] - before, self._seen[1] - used
-        if gap > 2 * self._tick and busy < gap / 2:
-            self._stopped += gap - self._tick
-        return self.now()
+
+# A waiting thread asks for the interpreter 200 times a second (sys.getswitchinterval).
+_WAKES = 20.0
+
+
+def _waits() -> float:
+    """How often this thread has waited for something; infinite where the system does not tell."""
+    if not hasattr(resource, "RUSAGE_THREAD"):
+        return math.inf
+    return resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
 
 
 @contextmanager

@@ -27,8 +27,9 @@ Array = jax.Array
 
 # One compiled program makes up to this many updates, and multiples of it.
 UPDATES_TOGETHER = 64
-# Where one layer has this many weights, each core would fill its own cache with all of them.
-WIDE_LAYER = 512 * 512
+# With this many weights in a layer, XLA's threads divide its products better than cores divide
+# states: each core would pass all weights through its own cache.
+WEIGHTS_TO_DIVIDE = 512 * 512
 _Spec: Any = PartitionSpec
 # How cores share: not at all, by the states of row numbers [U, B], by agents [S, ...].
 EVERYWHERE, BY_STATES, BY_AGENTS = _Spec(), _Spec(None, STATES), _Spec(STATES)
@@ -53,7 +54,7 @@ class JaxUpdates(JaxDevice):
         count, size = np.shape(rows)
         if not self.jit:
             return super().updates(state, data, rows, settings, gather)
-        if self.cores is None or size % self.cores.size or self._undivided(state, settings):
+        if self.cores is None or size % self.cores.size or self._on_one_device(state, settings):
             return self._updates(state, data, _padded(rows), count, settings, gather)
         put = self.in_own_precision(jax.device_put)
         state, data = put((state, data), NamedSharding(self.cores, EVERYWHERE))
@@ -99,12 +100,12 @@ class JaxUpdates(JaxDevice):
         count = len(jax.tree.leaves(together)[0])
         return [jax.tree.map(lambda x, i=i: x[i], together) for i in range(count)]
 
-    def _undivided(self, state: Tree, settings: Settings) -> bool:
-        """Whether cores do not share an update: they cannot, as states affect each other or it is
-        a subclass's, or it has layers so wide that XLA's threads divide the products better."""
+    def _on_one_device(self, state: Tree, settings: Settings) -> bool:
+        """Whether cores do not share an update: states affect each other, it is a subclass's, or
+        a layer is so wide that XLA's threads do better."""
         own = type(self).update is not JaxUpdates.update
         meet = find_method(settings.method).states_meet(settings)
-        wide = any(math.prod(x.shape[-2:]) >= WIDE_LAYER for x in jax.tree.leaves(state))
+        wide = any(math.prod(np.shape(x)[-2:]) >= WEIGHTS_TO_DIVIDE for x in jax.tree.leaves(state))
         return own or meet or states_meet(settings.budget, trajectory=False) or wide
 
     def _share(self) -> JaxUpdates:
