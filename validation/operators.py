@@ -140,7 +140,6 @@ def measure(setup: Setup) -> Data:
         "env": setup.env,
         "updates": setup.updates,
         "passes": setup.passes,
-        "note": setup.note,
         "tuning": tuning,
         "rows": rows,
     }
@@ -292,7 +291,7 @@ def remarks(data: Data) -> list[str]:
         "Intervals pool the episodes of the final seeds. An operator of which one particle costs "
         "more than the budget is in brackets in the tables, and no verdict or list is about it."
     )
-    return [*found, *filter(None, [data.get("note", "")])]
+    return found
 
 
 def budgets_of(data: Data) -> list[int]:
@@ -402,7 +401,7 @@ def experiment(setup: Setup) -> Experiment:
         judge=judge,
         tables=tables,
         draw=draw,
-        remarks=remarks,
+        remarks=lambda data: [*remarks(data), *filter(None, [setup.note])],
         caption=(
             "Success on the final seeds, with settings chosen on another. (a) to (c) Against the "
             "passes through a network that a decision costs. (d) to (f) Against the distance moved "
