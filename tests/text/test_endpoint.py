@@ -110,7 +110,7 @@ def responses(tmp_path):
 
 
 def endpoint(server, tmp_path, **changes):
-    how = {"url": server.url, "cache": tmp_path / "answers", "timeout": 0.3, "pause": 0.01}
+    how = {"url": server.url, "cache": tmp_path / "answers", "timeout": 30.0, "pause": 0.01}
     return Endpoint("m", **{**how, **changes})
 
 
@@ -137,7 +137,7 @@ def test_a_judge_that_always_says_the_first_makes_ties(server, responses, tmp_pa
 
 def test_timeouts_refusals_and_nonsense_are_asked_again(server, responses, tmp_path):
     server.script = ["hang", (429, "{}"), (500, "{}"), "I would rather not say", "{]", (200, "{}")]
-    own = endpoint(server, tmp_path, workers=1, retries=6)
+    own = endpoint(server, tmp_path, timeout=0.5, workers=1, retries=6)
     best, flow = judge(responses, {"m": own})
     assert (best.wins, best.losses, flow.wins) == (1, 2, 3)
     assert own.sent == 12 + 6
@@ -164,7 +164,7 @@ def test_timeouts_refusals_and_nonsense_are_asked_again(server, responses, tmp_p
 )
 def test_hostile_answers_are_asked_again(server, tmp_path, reply):
     server.script = [reply]
-    own = endpoint(server, tmp_path, workers=1, retries=1)
+    own = endpoint(server, tmp_path, workers=1, retries=1, timeout=0.5 if reply == "drip" else 30.0)
     question = ["post"], ["a"], ["bb"]
     assert own.pairs(*(2 * one for one in question)) == ([-1.0], [-1.0])
     assert own.sent == 2
