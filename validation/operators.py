@@ -2,6 +2,7 @@
 
     python -m validation.operators                         # trains what is not trained yet
     python -m validation.operators operators-cube-single   # one of the tasks
+    python -m validation.operators operators-all           # all of them, from their records
     python -m validation.operators --redraw                # from the recorded numbers
 
 Each critic is trained by a `vgf run` of its own on the same data, in the folder that
@@ -35,6 +36,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.stats import ttest_1samp
 
 from vgf.cli import main as vgf_main
 from vgf.runs.folder import CONFIG
@@ -45,10 +47,10 @@ from vgf.spec.settings import Settings
 from vgf.support.errors import VGFError
 from vgf.support.rows import read_rows
 
-from .experiment import Data, Experiment, Verdict, estimate, main, show
+from .experiment import Data, Experiment, Verdict, estimate, main, read_record, show
 from .figures import PAGE, figure, letter, line
 from .pages import Table
-from .record import RUNS
+from .record import RESULTS, RUNS
 from .regimes import expected_best, paid
 from .training import hidden, train
 
@@ -459,7 +461,174 @@ SETUPS = (
         note=_ONE_BUDGET.format(10),
     ),
 )
-EXPERIMENTS = [experiment(setup) for setup in SETUPS]
+
+
+# --- all tasks on one page -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Tasks:
+    """The records that the page of all tasks is read from.
+
+    Args:
+        names: short ones, of the tasks.
+    """
+
+    names: tuple[str, ...] = tuple(short(setup.env) for setup in SETUPS)
+
+
+def gather(setup: Tasks) -> Data:
+    """What the recorded pages have in common: every task, critic and operator, at the main budget.
+
+    Raises:
+        VGFError: a task is not recorded.
+    """
+    found: Data = {}
+    for name in setup.names:
+        data = read_record(RESULTS / f"operators-{name}.json")["data"]
+        found[name] = {
+            critic: {
+                "mover": best_mover(data, critic),
+                "dearer": dearer(data, critic),
+                "success": {op: successes(data, critic, op) for op in TRIES},
+                "w2": {op: np.mean([r["w2"] for r in rows_of(data, critic, op)]) for op in TRIES},
+            }
+            for critic in CRITICS
+        }
+    return {"tasks": found}
+
+
+def chosen_beside_picking(data: Data) -> list[tuple[str, str, str, Any, float]]:
+    """Of every task and critic: what moved best in tuning, its successes less those of best-of-N,
+    and the p-value of Student's test, times the number of these comparisons."""
+    pairs = [
+        (task, critic, own["mover"], _less(own, own["mover"], PICKED))
+        for task, critics in data["tasks"].items()
+        for critic, own in critics.items()
+    ]
+    found = []
+    for task, critic, mover, less in pairs:
+        p = float(ttest_1samp(less, 0.0).pvalue) if less.std() > 0 else 1.0
+        found.append((task, critic, mover, less, min(1.0, p * len(pairs))))
+    return found
+
+
+def _less(own: Data, one: str, other: str) -> Any:
+    first, second = (np.array(own["success"][name], float) for name in (one, other))
+    return (first - second).ravel()
+
+
+def judge_all(data: Data) -> list[Verdict]:
+    """Whether moving is above picking anywhere, and the flow itself."""
+    found = chosen_beside_picking(data)
+    above = [
+        f"{task}, {CRITICS[critic]}: {mover} {show(estimate(less), 2)}, p {p:.2g}"
+        for task, critic, mover, less, p in found
+        if p < 0.05 and less.mean() > 0
+    ]
+    flows = [
+        f"{task}, {CRITICS[critic]}: {show(estimate(_less(own, FLOW, PICKED)), 2)}"
+        for task, critics in data["tasks"].items()
+        for critic, own in critics.items()
+        if FLOW not in own["dearer"] and estimate(_less(own, FLOW, PICKED))["low"] > 0
+    ]
+    return [
+        Verdict(
+            f"on a task and with a critic, what moved best in tuning is above best-of-N, corrected "
+            f"for {len(found)} comparisons",
+            bool(above),
+            "; ".join(above) or "nowhere",
+        ),
+        Verdict(
+            "on a task and with a critic, the flow itself is above best-of-N, not corrected",
+            bool(flows),
+            "; ".join(flows) or "nowhere",
+        ),
+    ]
+
+
+def tables_all(data: Data) -> list[Table]:
+    """What was chosen in tuning, and for each critic all operators on all tasks."""
+    chosen = [
+        [
+            *(task, CRITICS[critic], mover),
+            f"{100 * np.mean(data['tasks'][task][critic]['success'][PICKED]):.0f} %",
+            *(show(estimate(less), 2), f"{p:.2g}"),
+        ]
+        for task, critic, mover, less, p in chosen_beside_picking(data)
+    ]
+    header = ("task", "critic", "chosen", "best of N", "more than it", f"p, times {len(chosen)}")
+    every = [
+        Table(
+            f"{title}: success at the main budget, in %; more than best-of-N",
+            ("operator", *data["tasks"]),
+            [
+                [op, *(_cell(critics[critic], op) for critics in data["tasks"].values())]
+                for op in TRIES
+            ],
+        )
+        for critic, title in CRITICS.items()
+    ]
+    return [Table("What moved best in tuning, on the final seeds", header, chosen), *every]
+
+
+def _cell(own: Data, operator: str) -> str:
+    rate = 100 * np.mean(own["success"][operator])
+    text = f"{rate:.0f}"
+    if operator != PICKED:
+        more = estimate(_less(own, operator, PICKED))
+        clear = "*" if more["low"] > 0 or more["high"] < 0 else ""
+        text += f" ({100 * more['mean']:+.0f}{clear})"
+    return f"[{text}]" if operator in own["dearer"] else text
+
+
+def draw_all(data: Data, stem: Path) -> None:
+    """For each task and critic, success against the distance moved."""
+    with figure(stem, PAGE, 9.0) as drawing:
+        panels = drawing.subplots(len(data["tasks"]), len(CRITICS), sharex=True, sharey="row")
+        letters = iter("abcdefghijklmnopqrstuvwxyz")
+        for row, (task, critics) in zip(panels, data["tasks"].items(), strict=True):
+            for panel, (critic, own) in zip(row, critics.items(), strict=True):
+                for i, operator in enumerate(TRIES):
+                    rate = 100 * np.mean(own["success"][operator])
+                    look = {**line(i, marker=_MARKERS[i]), "linestyle": "none"}
+                    panel.plot([own["w2"][operator]], [rate], label=operator, **look)
+                    if operator == PICKED:
+                        panel.axhline(rate, color=look["color"], linewidth=1, zorder=0)
+                letter(panel, next(letters), CRITICS[critic])
+            row[0].set_ylabel(f"{task}\nsuccess (%)")
+        for panel in panels[-1]:
+            panel.set_xlabel("distance moved, W2")
+        handles, labels = panels[0][0].get_legend_handles_labels()
+        drawing.legend(handles, labels, loc="outside upper center", ncols=4)
+
+
+ALL_TASKS = Experiment(
+    name="operators-all",
+    title="Critics and operators on all tasks",
+    about=(
+        "What the pages of single tasks have in common, read from their records: at equal passes, "
+        "the success of every operator with every critic, on the final seeds. Settings were chosen "
+        "on another seed. An operator of which one particle costs more than the budget is in "
+        "brackets."
+    ),
+    setup=Tasks(),
+    quick=Tasks(),
+    measure=gather,
+    judge=judge_all,
+    tables=tables_all,
+    draw=draw_all,
+    remarks=lambda data: [
+        "A star: 0 is outside the 95 % interval of the paired difference, the episodes of the "
+        "final seeds pooled, not corrected for the number of comparisons.",
+        "Main budgets: 32 passes a decision on pointmaze, 96 on the others.",
+    ],
+    caption=(
+        "Success against the distance moved from the reference's particles, at the main budget; "
+        "each row is a task, each column a critic. The line is best-of-N's success."
+    ),
+)
+EXPERIMENTS = [*map(experiment, SETUPS), ALL_TASKS]
 
 if __name__ == "__main__":
     sys.exit(main(EXPERIMENTS, "operators", __doc__, None))

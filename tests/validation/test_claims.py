@@ -27,6 +27,7 @@ from validation.problems import Mixture, clipped, ring
 from vgf import Budget, Settings, spec
 from vgf.backends.numpy import NumpyBackend
 from vgf.runs.operators import read_operator
+from vgf.support.errors import VGFError
 
 CELLS = {claim.name: claim for claim in CLAIMS}
 
@@ -295,6 +296,27 @@ def test_an_operator_is_judged_by_its_tuning_and_its_interval():
     assert at_main.count("VGF with") == below.count("BPTT with") == 3
     assert operators.choices(data["tuning"], "td")["VGF"] == 1
     assert [len(table.rows) for table in operators.tables(data)] == [12, 12, 12, 36]
+
+
+def test_all_tasks_are_judged_with_a_correction_for_their_number(tmp_path, monkeypatch):
+    monkeypatch.setattr(operators, "RESULTS", tmp_path)
+    tasks = operators.Tasks(("one", "two"))
+
+    def judged(rates, tuned):
+        for name in tasks.names:
+            record = {"data": operator_rows(rates if name == "two" else {}, tuned)}
+            (tmp_path / f"operators-{name}.json").write_text(json.dumps(record))
+        data = operators.gather(tasks)
+        assert [len(table.rows) for table in operators.tables_all(data)] == [6, 12, 12, 12]
+        return [verdict.holds for verdict in operators.judge_all(data)]
+
+    assert judged({"VGF": 0.95}, {"VGF": 1.0}) == [True, True]
+    assert judged({"QGF": 0.95}, {"QGF": 1.0}) == [True, False]
+    assert judged({"VGF": 0.95}, {"QGF": 1.0}) == [False, True]  # not what tuning chose
+    assert judged({"VGF": 0.6}, {"VGF": 1.0}) == [False, True]  # above it but for the correction
+    (tmp_path / "operators-two.json").unlink()
+    with pytest.raises(VGFError, match=r"operators-two\.json does not exist"):
+        operators.gather(tasks)
 
 
 def test_every_try_of_an_operator_costs_what_was_asked():
