@@ -11,6 +11,7 @@ import argparse
 import dataclasses
 import functools
 import json
+import statistics
 import sys
 import textwrap
 import time
@@ -96,6 +97,13 @@ def show(found: Mapping[str, float], digits: int = 3) -> str:
     """An estimate as text: mean (low to high)."""
     mean, low, high = (f"{found[key]:.{digits}g}" for key in ("mean", "low", "high"))
     return f"{mean} ({low} to {high})"
+
+
+def spread(values: Sequence[float], form: str = ".3g") -> str:
+    """The median of what was measured several times, with the lowest and the highest."""
+    found = (statistics.median(values), min(values), max(values))
+    middle, low, high = (format(value, form) for value in found)
+    return f"{middle} ({low} to {high})"
 
 
 def counting(total: int, what: str, unit: str) -> Iterator[int]:

@@ -484,8 +484,10 @@ def gather(setup: Tasks) -> Data:
         VGFError: a task is not recorded.
     """
     found: Data = {}
+    passes = {}
     for name in setup.names:
         data = read_record(RESULTS / f"operators-{name}.json")["data"]
+        passes[name] = data["passes"]
         found[name] = {
             critic: {
                 "mover": best_mover(data, critic),
@@ -495,14 +497,14 @@ def gather(setup: Tasks) -> Data:
             }
             for critic in CRITICS
         }
-    return {"tasks": found}
+    return {"tasks": found, "passes": passes}
 
 
 def chosen_beside_picking(data: Data) -> list[tuple[str, str, str, Any, float]]:
     """Of every task and critic: what moved best in tuning, its successes less those of best-of-N,
     and the p-value of Student's test, times the number of these comparisons."""
     pairs = [
-        (task, critic, own["mover"], _less(own, own["mover"], PICKED))
+        (task, critic, own["mover"], _above_picking(own, own["mover"]))
         for task, critics in data["tasks"].items()
         for critic, own in critics.items()
     ]
@@ -513,9 +515,10 @@ def chosen_beside_picking(data: Data) -> list[tuple[str, str, str, Any, float]]:
     return found
 
 
-def _less(own: Data, one: str, other: str) -> Any:
-    first, second = (np.array(own["success"][name], float) for name in (one, other))
-    return (first - second).ravel()
+def _above_picking(own: Data, operator: str) -> Any:
+    """The successes of an operator less those of best-of-N, of every final episode."""
+    found, picked = (np.array(own["success"][name], float) for name in (operator, PICKED))
+    return (found - picked).ravel()
 
 
 def judge_all(data: Data) -> list[Verdict]:
@@ -527,10 +530,10 @@ def judge_all(data: Data) -> list[Verdict]:
         if p < 0.05 and less.mean() > 0
     ]
     flows = [
-        f"{task}, {CRITICS[critic]}: {show(estimate(_less(own, FLOW, PICKED)), 2)}"
+        f"{task}, {CRITICS[critic]}: {show(estimate(_above_picking(own, FLOW)), 2)}"
         for task, critics in data["tasks"].items()
         for critic, own in critics.items()
-        if FLOW not in own["dearer"] and estimate(_less(own, FLOW, PICKED))["low"] > 0
+        if FLOW not in own["dearer"] and estimate(_above_picking(own, FLOW))["low"] > 0
     ]
     return [
         Verdict(
@@ -576,7 +579,7 @@ def _cell(own: Data, operator: str) -> str:
     rate = 100 * np.mean(own["success"][operator])
     text = f"{rate:.0f}"
     if operator != PICKED:
-        more = estimate(_less(own, operator, PICKED))
+        more = estimate(_above_picking(own, operator))
         clear = "*" if more["low"] > 0 or more["high"] < 0 else ""
         text += f" ({100 * more['mean']:+.0f}{clear})"
     return f"[{text}]" if operator in own["dearer"] else text
@@ -621,7 +624,9 @@ ALL_TASKS = Experiment(
     remarks=lambda data: [
         "A star: 0 is outside the 95 % interval of the paired difference, the episodes of the "
         "final seeds pooled, not corrected for the number of comparisons.",
-        "Main budgets: 32 passes a decision on pointmaze, 96 on the others.",
+        "Passes of a decision: "
+        + ", ".join(f"{passes} on {task}" for task, passes in data["passes"].items())
+        + ".",
     ],
     caption=(
         "Success against the distance moved from the reference's particles, at the main budget; "

@@ -32,7 +32,7 @@ from vgf.support.rows import read_rows
 
 from . import learning
 from .authors import VGF, modules_of, revision, stand_ins
-from .experiment import Data, Experiment, Verdict
+from .experiment import Data, Experiment, Verdict, spread
 from .pages import Table
 from .training import DATA, hidden
 
@@ -186,10 +186,6 @@ def ratios(data: Data, one: str, other: str) -> list[float]:
     return [found[one] / found[other] for found in data["rounds"] if one in found]
 
 
-def _spread(values: Sequence[float]) -> str:
-    return f"{statistics.median(values):.3g} ({min(values):.3g} to {max(values):.3g})"
-
-
 def judge(data: Data) -> list[Verdict]:
     """Whether every round is as fast as wanted."""
     quick = ratios(data, THEIRS, OURS)
@@ -197,7 +193,7 @@ def judge(data: Data) -> list[Verdict]:
         Verdict(
             f"the whole protocol takes theirs at least {data['times']:g} times as long, every time",
             min(quick) >= data["times"],
-            _spread(quick),
+            spread(quick),
         )
     ]
     if data["seeds"]:
@@ -206,7 +202,7 @@ def judge(data: Data) -> list[Verdict]:
             Verdict(
                 f"{data['seeds']} seeds take less than 4 times as long as one, every time",
                 max(more) < 4,
-                _spread(more),
+                spread(more),
             )
         )
     return found
@@ -215,9 +211,9 @@ def judge(data: Data) -> list[Verdict]:
 def tables(data: Data) -> list[Table]:
     """The seconds of every side, what ours are made of, and the commands."""
     sides = list(data["rounds"][0])
-    rows = [[side, _spread([one[side] for one in data["rounds"]])] for side in sides]
+    rows = [[side, spread([one[side] for one in data["rounds"]])] for side in sides]
     made = [
-        [part, *(_spread([one[part] for one in rounds]) for rounds in data["parts"].values())]
+        [part, *(spread([one[part] for one in rounds]) for rounds in data["parts"].values())]
         for part in _PARTS
     ]
     return [
@@ -237,7 +233,7 @@ def remarks(data: Data) -> list[str]:
     if data["seeds"]:
         share = [ratio / data["seeds"] for ratio in ratios(data, MANY, OURS)]
         found.append(
-            f"A seed among {data['seeds']} takes {_spread(share)} times what one takes alone, "
+            f"A seed among {data['seeds']} takes {spread(share)} times what one takes alone, "
             "with all cores to itself."
         )
     return [*found, *filter(None, [data["note"]])]

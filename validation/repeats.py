@@ -23,7 +23,7 @@ from vgf.bench.interleave import ratio
 from vgf.bench.work import SMOKE, Work
 
 from .authors import VGF
-from .experiment import Data, Experiment, Verdict
+from .experiment import Data, Experiment, Verdict, spread
 from .learning import beside_theirs
 from .pages import Table
 
@@ -102,10 +102,9 @@ def shares(rows: list[Data], side: str) -> list[float]:
     return [row["sides"][side]["of_limit"]["median"] for row in rows]
 
 
-def spread(values: list[float], digits: int = 2) -> str:
+def _spread(values: list[float]) -> str:
     """The median of repeats, with the lowest and the highest."""
-    low, middle, high = min(values), statistics.median(values), max(values)
-    return f"{middle:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+    return spread(values, ".2f")
 
 
 def judge(data: Data) -> list[Verdict]:
@@ -116,12 +115,12 @@ def judge(data: Data) -> list[Verdict]:
         Verdict(
             f"at least {data['times']:g} times as fast as theirs, in every repeat",
             min(quick) >= data["times"],
-            spread(quick),
+            _spread(quick),
         ),
         Verdict(
             f"at least {data['of_limit']:.0%} of what bare products allow, in every repeat",
             min(near) >= data["of_limit"],
-            spread(near),
+            _spread(near),
         ),
     ]
 
@@ -139,11 +138,10 @@ def tables(data: Data) -> list[Table]:
             way,
             side,
             str(len(rows)),
-            spread(ratios(rows, side)),
-            spread([found for row in rows for found in by_turn(row, side)[:1]]),
-            spread([found for row in rows for found in by_turn(row, side)[1:]]),
-            spread(shares(rows, side)),
-            spread(shares(rows, VGF)),
+            _spread(ratios(rows, side)),
+            *(_spread([by_turn(row, side)[turn] for row in rows]) for turn in (0, 1)),
+            _spread(shares(rows, side)),
+            _spread(shares(rows, VGF)),
         ]
         for way, rows in data["ways"].items()
         for side in rows[0]["sides"]

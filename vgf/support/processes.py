@@ -62,9 +62,9 @@ _WAKES = 20.0
 
 
 def _waits() -> float:
-    """How often this thread has waited for something; infinite where the system does not tell."""
+    """How often this thread has waited for something; NaN where the system does not tell."""
     if not hasattr(resource, "RUSAGE_THREAD"):
-        return math.inf
+        return math.nan
     return resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
 
 

@@ -32,8 +32,9 @@ class JaxBackend(JaxLosses, JaxSelection, JaxUpdates):
     `cores=2` has two cores of a CPU make many updates (`updates`) together, each with half of the
     states: they then share the gradient, once per update, and not every matrix product, for which
     cores with separate caches have to wait. It sums in a different order. It needs jax 0.6, JAX not
-    used before in this process, a batch that divides evenly, and settings in which states do not
-    affect each other; otherwise one device does it all, as with `cores=1`. Agents side by side
+    used before in this process, a batch that divides evenly, settings in which states do not affect
+    each other, and layers of fewer than 512 x 512 weights, beyond which XLA's own threads do
+    better; otherwise one device does it all, as with `cores=1`. Agents side by side
     (`updates_together`) are shared out between the cores, whatever their batches and settings;
     those left over are trained one after another, as by `updates`.
     """
