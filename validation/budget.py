@@ -1,12 +1,11 @@
 """Success against the test budget on tasks that need many updates: a puzzle and a scene.
 
-    python -m validation.budget                    # trains what is not trained yet
-    python -m validation.budget budget-puzzle-3x3  # one of the tasks
-    python -m validation.budget --redraw           # from the recorded numbers
+    python -m validation.budget                        # trains what is not trained yet
+    python -m validation.budget budget-puzzle-3x3-vgf  # one method on one of the tasks
+    python -m validation.budget --redraw               # from the recorded numbers
 
-Every run is a separate `vgf run` with its seeds side by side, in the folder that
-VGF_VALIDATION_RUNS names (runs/budget): a finished one is not trained again, a stopped one
-continues. VGF_VALIDATION_METHODS, such as "avgf", leaves the other methods out. With
+Each is one `vgf run` with its seeds side by side, in the folder that VGF_VALIDATION_RUNS names
+(runs/budget): a finished one is not trained again, a stopped one continues. With
 VGF_VALIDATION_STOPPED=N a run that was stopped is not continued: the last checkpoint that all its
 seeds have is evaluated on N episodes, and the page says how far it came.
 """
@@ -28,12 +27,12 @@ from vgf.support.errors import VGFError
 from vgf.support.rows import Row, read_rows
 
 from .experiment import Data, Experiment, Verdict, estimate, main
-from .figures import PAGE, figure, letter, line
+from .figures import COLUMN, figure, line
 from .pages import Table
 from .record import RUNS
 from .training import hidden, train
 
-METHODS, STOPPED = "VGF_VALIDATION_METHODS", "VGF_VALIDATION_STOPPED"
+STOPPED = "VGF_VALIDATION_STOPPED"
 BUDGETS = ("0", "1", "2", "3", "5")
 CLAIMED = ("1", "2", "3")  # test budgets that are each compared with best-of-N, L = 0
 # Fixed before any recorded number was seen. The budgets are the authors', of their script for
@@ -50,20 +49,22 @@ _METHODS = {"avgf": (), "vgf": ("--temperature", "0.5")}
 
 @dataclass(frozen=True)
 class Setup:
-    """How long, and how often.
+    """What is trained, how long, and how often.
 
     Args:
         env: the task.
+        method: of those above.
         budget_steps: L_train.
         updates: of each training.
         checkpoint_every: updates between two checkpoints.
         episodes: of an evaluation, for each seed and test budget.
         data_episodes: of the data, which the benchmark's own oracle records.
-        seeds: of each method.
-        backend: of all runs.
+        seeds: trained side by side.
+        backend: of all seeds.
     """
 
     env: str
+    method: str
     budget_steps: int
     updates: int = 60_000
     checkpoint_every: int = 5_000
@@ -73,12 +74,12 @@ class Setup:
     backend: str = "jax"
 
 
-def words_of(method: str, setup: Setup) -> list[str]:
-    """The command that trains a method, without its folders."""
+def words_of(setup: Setup) -> list[str]:
+    """The command that trains the method, without its folders."""
     return [
-        *("run", "--env", setup.env, "--method", method),
+        *("run", "--env", setup.env, "--method", setup.method),
         *("--data-episodes", str(setup.data_episodes), *_COMMON),
-        *("--budget-steps", str(setup.budget_steps), *_METHODS[method]),
+        *("--budget-steps", str(setup.budget_steps), *_METHODS[setup.method]),
         *("--backend", setup.backend, "--seeds", str(setup.seeds), "--together"),
         *("--steps", str(setup.updates), "--episodes", str(setup.episodes)),
         *("--evaluate-every", str(setup.updates)),
@@ -87,16 +88,10 @@ def words_of(method: str, setup: Setup) -> list[str]:
 
 
 def measure(setup: Setup) -> Data:
-    """Train what is not trained, and read every run folder."""
-    methods = os.environ.get(METHODS, " ".join(_METHODS)).split()
-    return {"task": setup.env, "methods": {name: measure_one(name, setup) for name in methods}}
-
-
-def measure_one(method: str, setup: Setup) -> Data:
-    """The curves of one method: for each test budget, the success of every seed."""
+    """Train what is not trained, and read the curves: by test budget, the success of every seed."""
     folder = Path(os.environ.get(RUNS, Path("runs") / "budget"))
-    place = folder / f"{setup.env.split('-singletask')[0]}-{method}"
-    words = words_of(method, setup)
+    place = folder / f"{setup.env.split('-singletask')[0]}-{setup.method}"
+    words = words_of(setup)
     if stopped := os.environ.get(STOPPED):
         evaluate(place, setup, stopped)
     else:
@@ -152,48 +147,39 @@ def gap(found: Data, one: str, other: str) -> tuple[list[float], dict[str, float
 
 
 def judge(data: Data) -> list[Verdict]:
-    """Each method against behaviour cloning, and each budget against best-of-N."""
+    """Picking against behaviour cloning, and each budget against picking."""
     verdicts = []
-    for method, found in data["methods"].items():
-        pairs = [("0", "bc"), *((budget, "0") for budget in CLAIMED)]
-        for one, other in pairs:
-            gaps, mean = gap(found, one, other)
-            shown = ", ".join(f"{100 * value:+.0f}" for value in gaps)
-            what = "behaviour cloning" if other == "bc" else "best-of-N (L = 0)"
-            verdicts.append(
-                Verdict(
-                    f"{method}: L = {one} is above {what}",
-                    len(gaps) > 1 and mean["low"] > 0,
-                    f"difference in % of episodes, by seed: {shown}; mean {100 * mean['mean']:+.1f}"
-                    f" ({100 * mean['low']:+.1f} to {100 * mean['high']:+.1f})",
-                )
+    for one, other in [("0", "bc"), *((budget, "0") for budget in CLAIMED)]:
+        gaps, mean = gap(data, one, other)
+        shown = ", ".join(f"{100 * value:+.0f}" for value in gaps)
+        what = "behaviour cloning" if other == "bc" else "best-of-N (L = 0)"
+        verdicts.append(
+            Verdict(
+                f"L = {one} is above {what}",
+                len(gaps) > 1 and mean["low"] > 0,
+                f"difference in % of episodes, by seed: {shown}; mean {100 * mean['mean']:+.1f}"
+                f" ({100 * mean['low']:+.1f} to {100 * mean['high']:+.1f})",
             )
+        )
     return verdicts
 
 
 def remarks(data: Data) -> list[str]:
-    """How far each training came, and whether it left zero."""
-    found = []
-    for method, entry in data["methods"].items():
-        best = max(max(map(max, curve["seeds"])) for curve in entry["budgets"].values())
-        last, asked = entry["steps"][-1], entry["asked"]
-        short = "" if last == asked else f" of {asked:,} asked for"
-        found.append(
-            f"{method}: {last:,} updates{short}; the highest success of any seed, budget and "
-            f"evaluation is {100 * best:.0f} %."
-        )
-    return found
+    """How far the training came, and whether it left zero."""
+    best = max(max(map(max, curve["seeds"])) for curve in data["budgets"].values())
+    last, asked = data["steps"][-1], data["asked"]
+    short = "" if last == asked else f" of {asked:,} asked for"
+    return [
+        f"{last:,} updates{short}; the highest success of any seed, budget and evaluation is "
+        f"{100 * best:.0f} %."
+    ]
 
 
 def tables(data: Data) -> list[Table]:
-    """Success of every method, budget and evaluation; and the commands."""
-    header = (
-        *("method", "budget", "updates", "episodes", "success", "95 % interval", "by seed"),
-        "distance",
-    )
+    """Success of every budget and evaluation; and the command."""
+    header = ("budget", "updates", "episodes", "success", "95 % interval", "by seed", "distance")
     rows = [
         [
-            method,
             budget_name(int(budget) if budget.isdigit() else budget),
             f"{score['step']:,}",
             str(score["episodes"]),
@@ -202,44 +188,43 @@ def tables(data: Data) -> list[Table]:
             " ".join(f"{100 * value:.0f}" for value in seeds),
             "-" if score["displacement"] is None else f"{score['displacement']:.3f}",
         ]
-        for method, entry in data["methods"].items()
-        for budget, curve in entry["budgets"].items()
+        for budget, curve in data["budgets"].items()
         for score, seeds in zip(curve["scores"], curve["seeds"], strict=True)
     ]
-    commands = [[method, f"`{entry['command']}`"] for method, entry in data["methods"].items()]
     return [
         Table("Every evaluation", header, rows),
-        Table("Commands; data are generated by the first", ("method", "command"), commands),
+        Table("Its data are generated first", ("command",), [[f"`{data['command']}`"]]),
     ]
 
 
 def draw(data: Data, stem: Path) -> None:
-    """Success against the test budget, a line for each evaluation."""
-    methods = data["methods"]
-    with figure(stem, PAGE, 2.6) as drawing:
-        panels = drawing.subplots(1, len(methods), sharey=True, squeeze=False).flatten()
-        for i, (axes, (method, entry)) in enumerate(zip(panels, methods.items(), strict=True)):
-            counted = [budget for budget in entry["budgets"] if budget.isdigit()]
-            for j, step in enumerate(entry["steps"]):
-                y = [100 * entry["budgets"][b]["scores"][j]["value"] for b in counted]
-                axes.plot([int(b) for b in counted], y, **line(j), label=f"{step:,} updates")
-            letter(axes, "ab"[i], method)
-            axes.set_xlabel("flow steps at test time, L_test")
-        panels[0].set_ylabel("success in %")
-        panels[0].legend()
+    """Success against the test budget: the mean, and each seed pale."""
+    counted = [budget for budget in data["budgets"] if budget.isdigit()]
+    x = [int(budget) for budget in counted]
+    with figure(stem, COLUMN, 2.4) as drawing:
+        axes = drawing.subplots()
+        for j, step in enumerate(data["steps"]):
+            of = [100 * np.array(data["budgets"][b]["seeds"][j]) for b in counted]
+            look = line(j)
+            axes.plot(x, of, color=look["color"], alpha=0.3, linewidth=0.7)
+            axes.plot(x, [seeds.mean() for seeds in of], **look, label=f"{step:,} updates")
+        axes.set_xlabel("flow steps at test time, L_test")
+        axes.set_ylabel("success in %")
+        axes.set_ylim(bottom=0)
+        axes.legend()
 
 
 def experiment(task: str, setup: Setup) -> Experiment:
-    """The experiment on one task."""
+    """The experiment with one method on one task."""
     return Experiment(
-        name=f"budget-{task}",
-        title=f"Success against the test budget on {task}",
+        name=f"budget-{task}-{setup.method}",
+        title=f"Success against the test budget on {task}, {setup.method}",
         about=(
             f"Task {setup.env}, {setup.data_episodes} of the benchmark's 1,000 episodes, recorded "
-            f"by its own oracle; {setup.seeds} seeds side by side, one agent evaluated at all test "
-            "budgets. Settings were fixed before any of these numbers were seen, and the last "
-            "evaluation counts. A claim holds if the 95 % interval (Student's) of the paired "
-            "difference over the seeds lies above zero."
+            f"by its own oracle; {setup.seeds} seeds of {setup.method} side by side, each agent "
+            "evaluated at all test budgets. Settings were fixed before any of these numbers were "
+            "seen, and the last evaluation counts. A claim holds if the 95 % interval (Student's) "
+            "of the paired difference over the seeds lies above zero."
         ),
         setup=setup,
         quick=replace(
@@ -250,13 +235,14 @@ def experiment(task: str, setup: Setup) -> Experiment:
         tables=tables,
         remarks=remarks,
         draw=draw,
-        caption="Success against the test budget, mean over seeds, at every evaluation.",
+        caption="Success against the test budget: the mean over seeds; pale, each seed.",
     )
 
 
-EXPERIMENTS = (
-    experiment("puzzle-3x3", Setup("puzzle-3x3-play-singletask-task1-v0", budget_steps=5)),
-    experiment("scene", Setup("scene-play-singletask-task1-v0", budget_steps=1)),
+EXPERIMENTS = tuple(
+    experiment(task, Setup(f"{task}-play-singletask-task1-v0", method, budget_steps))
+    for task, budget_steps in (("puzzle-3x3", 5), ("scene", 1))
+    for method in _METHODS
 )
 
 

@@ -26,13 +26,13 @@ import numpy as np
 from vgf.runs.report import find_runs, last_scores
 from vgf.support.errors import VGFError
 
-from .budget import METHODS as CHOSEN
 from .experiment import Data, Experiment, Verdict, main, read_record
 from .figures import COLOURS, COLUMN, MARKERS, figure
 from .pages import Table
 from .record import RESULTS, RUNS
 from .training import train
 
+CHOSEN = "VGF_VALIDATION_METHODS"
 # What is read from each run: the name in the figure, and the label of its test budget ("L" is the
 # training budget's).
 METHODS: dict[str, dict[str, str]] = {

@@ -19,6 +19,7 @@ from typing import Any
 from vgf.support.errors import VGFError
 from vgf.support.files import write_atomically
 
+from .budget import EXPERIMENTS as BUDGETS
 from .claims import CLAIMS
 from .experiment import Data, answer, blocks, exit_status, made_by, read_record
 from .faults.reading import faults
@@ -35,7 +36,7 @@ EXPERIMENTS = {
     "toy": "python -m validation.toy",
     "scaling": "python -m validation.scaling RUN",
     **{one.name: f"python -m validation.methods {one.name}" for one in METHODS},
-    "budget-puzzle-3x3": "python -m validation.budget",
+    **{one.name: f"python -m validation.budget {one.name}" for one in BUDGETS},
     "online": "python -m validation.online",
     "regimes": "python -m validation.regimes",
     "authors": "python -m validation.authors --checkout NAME=PATH",
@@ -62,7 +63,7 @@ PAPER = (
     "toy",
     "scaling",
     *(one.name for one in METHODS),
-    "budget-puzzle-3x3",
+    *(one.name for one in BUDGETS),
     "online",
     "language",
     "smollm2",

@@ -114,9 +114,9 @@ def test_a_budget_is_above_another_if_its_interval_is() -> None:
         flat = {"seeds": [[0.1, 0.2, 0.1]]}
         return {"budgets": {"bc": flat, "0": {"seeds": [one]}, **dict.fromkeys("123", flat)}}
 
-    higher = budget.judge({"methods": {"avgf": found([0.5, 0.65, 0.5])}})
+    higher = budget.judge(found([0.5, 0.65, 0.5]))
     assert [verdict.holds for verdict in higher] == [True, False, False, False]
-    assert not budget.judge({"methods": {"avgf": found([0.9, 0.1, 0.1])}})[0].holds
+    assert not budget.judge(found([0.9, 0.1, 0.1]))[0].holds
 
 
 def curves(*success: float) -> list[dict[str, dict[str, float]]]:
