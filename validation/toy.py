@@ -6,7 +6,8 @@
 The true reward has two peaks, of height 1 and 0.7. The data lies in a cluster beside each peak, not
 on it, and its rewards are noisy. A critic without LayerNorm learns the reward from this data alone,
 so that it is right near the data and wrong, mostly far too high, where its ReLUs extrapolate;
-nothing is added to it by hand. Every method is trained by the backend's own `update`, on one state
+nothing is added to it by hand. All methods have this critic; FQL's other networks, and its losses,
+are as in its own code. Every method is trained by the backend's own `update`, on one state
 with masks of 0 (then the target is the reward), on all the data at once. Behaviour cloning,
 best-of-N and VGF are one agent that acts at different budgets; weighted behaviour cloning and FQL
 (FlowQL) are trained separately at each of their settings.
@@ -21,7 +22,7 @@ they are not; VGF not above each other method in true reward, paired over seeds 
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -104,11 +105,15 @@ def draw_data(seed: int, setup: Setup) -> tuple[Array, Array]:
 
 def settings_of(method: str, setup: Setup, **choices: Any) -> Settings:
     """The settings of one method; the flow takes no part in training here."""
+    own = method_settings(method)
+    actors = {
+        name: replace(getattr(own, name, NETWORK), hidden=NETWORK.hidden)
+        for name in ("reference", "policy")
+    }
     return method_settings(
         method,
         critic=NETWORK,
-        reference=NETWORK,
-        policy=NETWORK,
+        **actors,
         budget=Budget(steps=0),
         particles=4,
         learning_rate=setup.learning_rate,

@@ -225,10 +225,12 @@ def test_layer_norm_that_stands_nowhere_is_refused() -> None:
 
 def test_fql_is_that_of_its_authors_unless_a_file_says_otherwise(tmp_path: Path) -> None:
     agent = config_from_flags(run_parser().parse_args(["--method", "fql"])).agent
-    small = (64, 64, 64)  # the default run's
-    assert agent.critic == Network(small, "gelu_tanh", "after")
-    assert agent.reference == agent.policy == Network(small, "gelu_tanh", None)
+    large = (512, 512, 512, 512)  # the other methods have the default run's small ones
+    assert agent.critic == Network(large, "gelu_tanh", "after")
+    assert agent.reference == agent.policy == Network(large, "gelu_tanh", None)
     assert (agent.target_update, agent.critic_loss) == ("before", "mean_squared")
+    assert (agent.sampling_steps, agent.discount, agent.polyak) == (10, 0.99, 0.005)
+    small = (64, 64, 64)
     # what a run of version 0.1 recorded
     path = tmp_path / "config.toml"
     networks = "".join(

@@ -356,9 +356,12 @@ def demo_agent(method: str = DEMO_METHOD) -> Settings:
 
     `method` brings the settings of its authors' form, as
     :func:`vgf.spec.settings.method_settings` has it; what they chose task by task, such as
-    L_train and epsilon, stays as in the default run. The baselines move no particles.
+    L_train and epsilon, stays as in the default run. The baselines move no particles. FQL, which
+    is there to be compared with, is its authors' as a whole, sizes of its networks included.
     """
     authors = method_settings(method)
+    if authors.declared.own_sizes:
+        return authors
     plain: Any = {entry.name: getattr(Settings(), entry.name) for entry in fields(Settings)}
     changed: dict[str, Any] = {}
     for entry in fields(authors):

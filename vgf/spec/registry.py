@@ -25,6 +25,7 @@ class Declared:
     trains: tuple[str, ...]
     actors: tuple[str, ...]
     transports: bool
+    own_sizes: bool
 
 
 _KNOWN: dict[tuple[type, str], Any] = {}

@@ -83,6 +83,8 @@ class Declaration(Declared):
         actors: those of its networks that give actions, and so are trained with
             `actor_learning_rate`.
         transports: whether particles move along the value's gradient, over a budget.
+        own_sizes: whether `vgf run` without a preset keeps its authors' network sizes, K, gamma
+            and tau, in place of the default run's.
     """
 
     name = ""
@@ -93,6 +95,7 @@ class Declaration(Declared):
     trains: tuple[str, ...] = ("critic", "reference")
     actors: tuple[str, ...] = ("reference",)
     transports = False
+    own_sizes = False
 
     def networks(self, o: int, d: int, settings: Any) -> dict[str, NetworkShape]:
         """The method's own networks, besides "critic" and "reference".

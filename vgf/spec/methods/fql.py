@@ -183,6 +183,7 @@ class FQL(Specification):
     }
     trains = ("critic", "reference", "policy")
     actors = ("reference", "policy")
+    own_sizes = True
 
     def networks(self, o: int, d: int, settings: Any) -> dict[str, NetworkShape]:
         return {"policy": NetworkShape(o + d, d, settings.policy)}
