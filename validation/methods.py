@@ -304,9 +304,9 @@ def experiment(setup: Setup, data: str) -> Experiment:
             "with networks of the same sizes, the same batches and number of updates, far fewer "
             "than the paper's million; FQL's activation, LayerNorm and 10 sampling steps are those "
             "of its own code. Behaviour cloning by the flow, best-of-N (L = 0) and VGF are one "
-            "agent at three budgets. Nothing is chosen with hindsight: settings were fixed before any of "
-            "these numbers were seen, and the last evaluation counts. A claim is refuted by one "
-            "seed in which it does not hold."
+            "agent at three budgets. Nothing is chosen with hindsight: settings were fixed before "
+            "any of these numbers were seen, and the last evaluation counts. A claim is refuted by "
+            "one seed in which it does not hold."
         ),
         setup=setup,
         quick=replace(setup, updates=200, episodes=5, seeds=1, data_episodes=5),
