@@ -425,6 +425,10 @@ def test_from_scratch_is_resumed(tmp_path: Path) -> None:
             {"task": TaskSettings(env="plane", action_repeat=1, normalise_rewards=True)},
             "no data whose returns rewards could be normalised by",
         ),
+        (
+            {"task": TaskSettings(env="plane", action_repeat=1, data="mine.npz")},
+            "reads no data, and data is mine.npz; drop data, or use 'iql'",
+        ),
     ],
 )
 def test_what_needs_data_from_scratch(changes: dict[str, Any], message: str) -> None:

@@ -13,7 +13,7 @@ import pytest
 from vgf import cli
 from vgf.runs import presets as package
 from vgf.runs.config import DEMO_ENV, RunConfig, all_settings
-from vgf.runs.presets import FAMILIES, Preset, dump_preset, find_preset, presets
+from vgf.runs.presets import FAMILIES, Preset, departures, dump_preset, find_preset, presets
 from vgf.runs.resolve import load_config, resolve
 from vgf.spec.settings import Budget, Network, Settings, method_settings, settings_of_methods
 from vgf.support.errors import VGFError
@@ -221,6 +221,7 @@ def test_files_have_no_name_that_nothing_reads() -> None:
     top = {"repository", "revision", "sources", "reasons", "settings", "vgf", "avgf", "online"}
     assert set(common) == top | {"departures"}
     said = {departure for preset in ALL for departure in preset.departures}
+    said |= set(departures("vgf", "ogbench", online=True, scratch=True))
     assert len(common["departures"]) == len(said)
     used = {(s.mark, key, s.text) for p in ALL for key, s in p.sources.items()}
     for name, file in files.items():
@@ -396,7 +397,7 @@ def test_the_equations_instead() -> None:
             if setting.key in changed:
                 equation = next(d.equations for d in preset.departures if d.setting == setting.key)
                 assert got == (None if equation == "none" else equation)
-            elif setting.key not in ("follow", "online.buffer_size"):
+            elif setting.key != "follow":
                 assert got == want, (preset.name, setting.key)
         plain = Settings()
         assert equations.agent.target_update == plain.target_update
@@ -428,11 +429,26 @@ def test_following_the_authors_without_a_preset() -> None:
     assert authors.agent == dataclasses.replace(
         plain.agent, target_update="before", budget=authors.agent.budget
     )
-    assert resolve({"follow": "equations"}) == dataclasses.replace(
-        plain, follow="equations", online=dataclasses.replace(plain.online, buffer_size=3_000_000)
-    )
+    assert resolve({"follow": "equations"}) == dataclasses.replace(plain, follow="equations")
     with pytest.raises(VGFError, match="follow is 'paper'; choose one of authors, equations"):
         resolve({"follow": "paper"})
+
+
+@pytest.mark.parametrize("mixing", ["iql", "rlpd", "wsrl", "scratch"])
+def test_following_the_authors_online(mixing: str) -> None:
+    """Their first update and their collecting too, whichever layer asks for the online phase."""
+
+    def online(steps: int = 20_000, **flags: Any) -> tuple[Any, ...]:
+        settings = {"train": {"steps": 0}, "online": {"steps": steps, "mixing": mixing}, **flags}
+        found = resolve(settings).online
+        return found.warmup, found.collect_steps, found.buffer_size
+
+    equations = (None, None, 3_000_000)
+    assert online() == online(follow="equations") == online(0, follow="authors") == equations
+    first = 4_998 if mixing == "scratch" else 4_997
+    assert online(follow="authors") == (first, 0, 2_000_000)
+    preset = resolve({"preset": "cube-single-task2-avgf-online", "follow": "equations"}).online
+    assert (preset.warmup, preset.collect_steps, preset.buffer_size) == equations
 
 
 # --- what gives way to what ---------------------------------------------------------------------

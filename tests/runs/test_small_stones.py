@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ from vgf.cli import COMMANDS, main
 from vgf.cli.bench import KINDS
 from vgf.cli.data import SUBCOMMANDS
 from vgf.environments.pool import EnvironmentPool
-from vgf.runs.config import LoggingSettings, RunConfig, all_settings, save_config
+from vgf.runs.config import LoggingSettings, RunConfig, TaskSettings, all_settings, save_config
 from vgf.runs.flags import add_flags, flag_names, given, in_flags, reworded
 from vgf.runs.folder import create_run_folder
 from vgf.runs.log import RunLog
@@ -252,10 +252,47 @@ def test_trackio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "0.125" in rows
 
 
+def test_stacked_frames_of_ones_own_are_flattened(tmp_path: Path) -> None:
+    """And dicts, as DeepMind's control suite has them: a registered wrapper is all it takes."""
+    gymnasium = pytest.importorskip("gymnasium")
+    from vgf.runs.task import load_task
+
+    class Plane(gymnasium.Env):
+        observation_space = gymnasium.spaces.Dict(
+            {"place": gymnasium.spaces.Box(-9, 9, (2,)), "speed": gymnasium.spaces.Box(-9, 9, (1,))}
+        )
+        action_space = gymnasium.spaces.Box(-1, 1, (1,), np.float32)
+
+        def at(self, value):
+            spaces = self.observation_space.spaces.items()
+            return {name: np.full(space.shape, value, np.float32) for name, space in spaces}
+
+        def reset(self, *, seed=None, options=None):
+            return self.at(0.0), {}
+
+        def step(self, action):
+            return self.at(1.0), 0.0, False, False, {}
+
+    def make() -> Any:
+        env = gymnasium.wrappers.FlattenObservation(Plane())
+        return gymnasium.wrappers.FrameStackObservation(env, 2)
+
+    gymnasium.register("OwnStack-v0", make, max_episode_steps=3)
+    gymnasium.register("OwnDict-v0", Plane, max_episode_steps=3)
+    for name, seen in (("OwnStack-v0", [0, 0, 0, 1, 1, 1]), ("OwnDict-v0", [1, 1, 1])):
+        config = RunConfig(task=TaskSettings(name, action_repeat=1))
+        task = load_task(config, with_dataset=False)
+        assert task.observation_dim == len(seen)
+        assert task.make_env is not None
+        with EnvironmentPool(task.make_env, success, size=1, workers=0) as pool:
+            pool.reset({0: 0})
+            step = pool.step({0: np.zeros(1)})[0]
+        np.testing.assert_array_equal(step.observation, seen)
+
+
 def test_an_environment_of_ones_own_is_scored_by_its_success(tmp_path: Path) -> None:
     """Where it says so in its info and the run asks for it; else by its return."""
     gymnasium = pytest.importorskip("gymnasium")
-    from vgf.runs.config import TaskSettings
     from vgf.runs.task import load_task
 
     class Reach(gymnasium.Env):

@@ -36,21 +36,34 @@ def test_the_guard_is_in_the_kernel_and_in_its_gradient(rng, guard):
     np.testing.assert_allclose(fixed, np.exp(-distances / (guard + 0.32)) @ g / 5, rtol=1e-12)
 
 
-def test_a_narrow_reference_moves_against_the_value_without_a_guard():
-    """Particles within 1e-6 of each other on a slope of the value, as the documentation says."""
-    against = {}
-    for guard in (0.0, 1e-6):
-        wrong = []
-        for seed in range(30):
-            rng = np.random.default_rng(seed)
-            a = 0.5 + 1e-6 * rng.normal(size=(1, 10, 5))
-            g = np.broadcast_to(rng.normal(size=(1, 1, 5)), a.shape)
-            budget = Budget(steps=1, temperature=0.1, kernel_guard=guard)
-            moved = spec.transport(lambda _, g=g: g, a, budget)
-            wrong.append(np.mean(np.sign(moved - a) != np.sign(g)))
-        against[guard] = np.mean(wrong)
-    assert 0.45 < against[0.0] < 0.55
-    assert against[1e-6] < 0.1
+@pytest.mark.parametrize(
+    ("apart", "guard", "low", "high"),
+    [
+        (1e-6, 0.0, 0.45, 0.55),
+        (1e-6, 1e-6, 0.0, 0.1),  # the guard ends their repulsion
+        (1e-4, 0.0, 0.45, 0.55),
+        (1e-4, 1e-6, 0.45, 0.55),  # and not that of these
+        (1.0, 0.0, 0.0, 0.2),  # as far from each other as alpha / |score| or more
+    ],
+)
+def test_how_much_of_a_narrow_reference_moves_against_the_value(apart, guard, low, high):
+    """On a slope of the value, as the documentation of the guard says."""
+    wrong = []
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        a = apart * rng.normal(size=(1, 10, 5))
+        g = np.broadcast_to(rng.normal(size=(1, 1, 5)), a.shape)
+        budget = Budget(steps=1, temperature=0.1, kernel_guard=guard, low=None, high=None)
+        moved = spec.transport(lambda _, g=g: g, a, budget)
+        wrong.append(np.mean(np.sign(moved - a) != np.sign(g)))
+    assert low <= np.mean(wrong) <= high
+
+
+def test_logged_spreads_are_over_n_and_theirs_over_one_fewer(rng):
+    start, moved = rng.normal(size=(2, 3, 4, 2))
+    found = spec.transport_metrics(np.zeros(3), start, moved)
+    theirs = np.mean(np.var(moved, axis=1, ddof=1))
+    assert found["spread_moved"] == pytest.approx(theirs * 3 / 4)
 
 
 def test_without_a_kernel_each_particle_climbs_by_itself(rng):

@@ -180,7 +180,7 @@ class OnlineSettings:
     warmup: int | None = None
     warmup_actions: str | None = None
     updates_per_step: int = 1
-    buffer_size: int = 2_000_000
+    buffer_size: int = 3_000_000
     collect_steps: int | None = None
 
     def __post_init__(self) -> None:
@@ -451,6 +451,11 @@ class RunConfig:
                 self.train.steps == 0,
                 f"mixing 'scratch' has no offline data for steps {self.train.steps}; set steps to "
                 "0, or use 'wsrl'",
+            )
+            check(
+                self.task.data is None,
+                f"mixing 'scratch' reads no data, and data is {self.task.data}; drop data, or use "
+                "'iql'",
             )
             check(
                 not self.task.normalise_rewards,

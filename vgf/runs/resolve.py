@@ -18,7 +18,7 @@ from ..support.errors import VGFError
 from ..support.objects import absolute_name
 from ..support.settings_tree import NONE, override
 from ..support.toml import read_toml
-from .config import DEMO_ENV, DEMO_METHOD, FOLLOW, RunConfig, default_config, shortened
+from .config import DEMO_ENV, DEMO_METHOD, FOLLOW, SCRATCH, RunConfig, default_config, shortened
 from .presets import Preset, departures, find_preset, following, without_own
 
 
@@ -67,7 +67,7 @@ def resolve(flags: Mapping[str, Any], path: Path | str | None = None) -> RunConf
     if flags.get("quick", file.get("quick")) is True:
         config = shortened(config)
     for layer, source in ((file, str(path)), (flags, "flags")):
-        config = override(config, _followed(layer, method, preset, env), source)
+        config = override(config, _followed(layer, layers, method, preset, env), source)
         config = override(config, of_method(layer, config.agent), source)
     return replace(config, preset=preset.name if preset else None)
 
@@ -95,7 +95,11 @@ def _for_method(file: Mapping[str, Any], flags: Mapping[str, Any]) -> Mapping[st
 
 
 def _followed(
-    layer: Mapping[str, Any], method: str, preset: Preset | None, env: str | None
+    layer: Mapping[str, Any],
+    layers: Sequence[Mapping[str, Any]],
+    method: str,
+    preset: Preset | None,
+    env: str | None,
 ) -> dict[str, Any]:
     """What a layer's `follow` sets: the settings in which the authors and the equations differ."""
     which = layer.get("follow")
@@ -105,7 +109,10 @@ def _followed(
         benchmark = preset.benchmark if preset else find_task(env).kind
     except VGFError:  # a task that is refused when its data are sought
         benchmark = ""
-    return following(which, departures(method, benchmark, online=True))
+    tables = [one["online"] for one in layers if isinstance(one.get("online"), Mapping)]
+    online = [table["steps"] for table in tables if "steps" in table][-1:] not in ([], [0])
+    scratch = online and asked_for("online.mixing", layers, None) == SCRATCH
+    return following(which, departures(method, benchmark, online, scratch))
 
 
 def read_settings(path: Path | str) -> dict[str, Any]:

@@ -61,7 +61,8 @@ def adam_step(
 ) -> tuple[Any, Params]:
     """One descent step of Adam, with bias correction and epsilon outside the root.
 
-    In float32 a gradient above 1.8e19 has an infinite square, and its step is 0.
+    In float32 a gradient above 1.8e19 has an infinite square: v is infinite from then on, and that
+    entry no longer moves. In torch, whose Adam multiplies in another order, the limit is 5.8e20.
 
     Shapes:
         params, gradient: the same array shape or tree; state: as :func:`adam_init` makes it.

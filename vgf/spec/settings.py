@@ -94,9 +94,11 @@ class Budget:
         bandwidth: the kernel's sigma, in units of the action; ``None`` is the median heuristic.
         kernel_guard: added to 2 sigma^2 in the kernel and its gradient, in squared units of the
             action; the authors' code has 1e-6. With 0, the equation, the repulsion grows as
-            1 / sigma where the reference is narrow or saturated, whatever the score: particles
-            within 1e-6 of each other then move against the value in half of their coordinates
-            under Adam. With 1e-6 the repulsion of such particles vanishes, and they climb.
+            1 / sigma where the reference is narrow or saturated. Where particles are much closer
+            to each other than alpha / |score|, it outweighs the score, and Adam, which goes by
+            signs, moves them against the value in half of their coordinates until they have
+            spread. With 1e-6 the repulsion of particles within about 1e-6 vanishes, and they
+            climb; from 1e-5 apart it is there as without. Then a lower temperature, or None, helps.
         bandwidth_gradient: let the repulsion differentiate the median bandwidth too, as the
             authors' code does by accident of automatic differentiation. Off: the paper's equation.
         clip_norm: clip the velocity to this norm before the optimiser; ``None`` does not clip.

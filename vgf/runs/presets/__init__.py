@@ -198,13 +198,16 @@ def presets() -> Mapping[str, Preset]:
     return {preset.name: preset for preset in made}
 
 
-def departures(method: str, benchmark: str = "", online: bool = False) -> tuple[Departure, ...]:
+def departures(
+    method: str, benchmark: str = "", online: bool = False, scratch: bool = False
+) -> tuple[Departure, ...]:
     """Where the authors' code departs from the equations in runs of a method.
 
     Args:
         method: by its name.
         benchmark: of the task, such as "ogbench", for what concerns its data and environments.
         online: whether environment steps follow.
+        scratch: whether these are from scratch, without offline data.
     """
     return tuple(
         Departure(row["setting"], row["authors"], row["equations"], row["says"])
@@ -212,6 +215,7 @@ def departures(method: str, benchmark: str = "", online: bool = False) -> tuple[
         if method in row.get("methods", [method])
         and benchmark.lower() in row.get("benchmarks", [benchmark.lower()])
         and (online or not row.get("online"))
+        and row.get("scratch", scratch) == scratch
     )
 
 
@@ -316,7 +320,7 @@ def _preset(
         for mark, table in layer.items():
             for key, value in _leaves(table):
                 own = said if mark == "script" else mark
-                reason = _reason(common, family, own, key)
+                reason = _reason(common, family, mark, key)
                 if own == "code":
                     reason = reasons.get(key, reason)
                 _put(settings, key, value)
