@@ -514,7 +514,7 @@ def agents() -> dict[str, Settings]:
     variants: dict[str, tuple[Settings, dict[str, Any]]] = {
         "vgf, Gaussian reference": (vgf_agent, {"reference_kind": "gaussian"}),
         "vgf, expectile loss": (vgf_agent, {"critic_loss": "expectile", "expectile": 0.7}),
-        "vgf, sparse loss, alpha above 1": (
+        "vgf, sparse loss, alpha_S above 1": (
             vgf_agent,
             {"critic_loss": "sparse", "sparse_alpha": 2.0},
         ),

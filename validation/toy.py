@@ -44,8 +44,8 @@ SYMBOLS = {
     "BC": "",
     "best-of-N": "N",
     "weighted BC": "beta",
-    "FQL": "alpha",
-    "FQL, best of N": "alpha",
+    "FQL": "weight",
+    "FQL, best of N": "weight",
     "VGF": "L",
 }
 SHORT = ("BC", "BoN", "wBC", "FQL", "FQL+", "VGF")  # for the figure
@@ -65,7 +65,7 @@ class Setup:
         candidates: N of best-of-N.
         steps: L of VGF.
         step_size, temperature, particles: epsilon, alpha and N of VGF.
-        distillation: FQL's alpha, the weakest regularisation first.
+        distillation: FQL's weight of staying near the data, the weakest regularisation first.
         weight_temperatures: beta of weighted behaviour cloning.
         weight_maximum: its largest weight.
         backend: name; none is the fastest here.
@@ -280,7 +280,7 @@ def judge(data: Data) -> list[Verdict]:
         Verdict(
             "FQL is misled where it is regularised little",
             misled["high"] < 0,
-            f"true reward {show(estimate(weakest['reward']))} at alpha = {weakest['setting']:g}; "
+            f"true reward {show(estimate(weakest['reward']))} at weight = {weakest['setting']:g}; "
             f"behaviour cloning {show(estimate(bc['reward']))}",
         ),
         Verdict(
@@ -314,10 +314,10 @@ def remarks(data: Data) -> list[str]:
         f"A larger budget misleads VGF too: at L = {last['setting']:g} its true reward is "
         f"{show(estimate(last['reward']))}. The bound on the transport keeps it from "
         "the errors, and unlike the others' settings it is chosen after training.",
-        f"FQL at its best regularisation, alpha = {fql['setting']:g}, is not misled: "
+        f"FQL at its best regularisation, weight = {fql['setting']:g}, is not misled: "
         f"{show(estimate(fql['reward']))}. With {data['particles']} of its actions and the best of "
         f"them picked, which is not how its authors run it, it reaches "
-        f"{show(estimate(picked['reward']))} at alpha = {picked['setting']:g}; VGF minus that is "
+        f"{show(estimate(picked['reward']))} at weight = {picked['setting']:g}; VGF minus that is "
         f"{show(gain)}.",
     ]
 
@@ -354,7 +354,7 @@ def draw(data: Data, stem: Path) -> None:
         background(panels[1], learned, "b", "learned reward")
         of = [best(data, "best-of-N"), best(data, "weighted BC"), weakest, best(data, "FQL")]
         for axes, row, name in zip(panels[2:6], of, "cdef", strict=True):
-            symbol = {"alpha": r"$\alpha$", "beta": r"$\beta$"}.get(*[SYMBOLS[row["method"]]] * 2)
+            symbol = {"beta": r"$\beta$"}.get(*[SYMBOLS[row["method"]]] * 2)
             background(axes, learned, name, f"{row['method']}, {symbol} = {row['setting']:g}")
             points(axes, actions[row["method"], row["setting"]])
         background(panels[6], learned, "g", f"VGF, L = {vgf['setting']:g}")

@@ -1,5 +1,6 @@
 """Own noise, networks as classes, batches, float32 inside, and what --suggest writes."""
 
+import functools
 import math
 
 import numpy as np
@@ -422,3 +423,31 @@ def test_a_closure_that_cannot_be_is_refused_with_the_way_out():
 
     with pytest.raises(VGFError, match="called with 3 arguments"):
         check_function(loss, "flow_matching_loss", Adapter(closures={"v": "network"}))
+
+
+def test_a_jitted_function_with_static_arguments_is_not_compiled_for_each_of_their_values():
+    """Its temperature is another in nearly each of 750 inputs; it is traced for shapes alone."""
+    need("jax")
+    import jax
+    import jax.numpy as jnp
+
+    traces = []
+
+    @functools.partial(jax.jit, static_argnames=("temperature",))
+    def phi(a, g, temperature=None, bandwidth=None):
+        traces.append(a.shape)
+        apart = a[..., None, :, :] - a[..., :, None, :]
+        squared = (apart**2).sum(-1)
+        medians = jnp.median(squared.reshape(*squared.shape[:-2], -1), axis=-1)
+        sigma_squared = jnp.maximum(medians / (2 * jnp.log(a.shape[-2] + 1)), 1e-12)
+        sigma_squared = sigma_squared[..., None, None]
+        if bandwidth is not None:
+            sigma_squared = bandwidth**2 * jnp.ones_like(sigma_squared)
+        k = jnp.exp(-squared / (2 * sigma_squared)) / a.shape[-2]
+        if temperature is None:
+            return k @ g
+        return k @ g / temperature - (k[..., None] * apart / sigma_squared[..., None]).sum(-2)
+
+    result = check_function(phi, "phi")
+    assert result.agrees, result.message
+    assert len(traces) < 100

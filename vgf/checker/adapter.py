@@ -1072,6 +1072,9 @@ class Caller:
         # JAX compiles theirs where it can be traced: eager JAX is a hundred times slower
         self.eager = arrays.name != "jax"
         self._compiled = _programs_of(function)
+        # jax.jit with static arguments would refuse traced ones; compiled here, it needs no jit
+        jitted = type(function).__name__ == "PjitFunction"
+        self._traced = function.__wrapped__ if jitted else function
         self._differentiate = False
         self._calls = 0
 
@@ -1204,7 +1207,7 @@ class Caller:
                 for k in names
             }
             words = [own.pop(i) for i in range(n)]
-            return self.function(*words, **own)
+            return self._traced(*words, **own)
 
         return call
 

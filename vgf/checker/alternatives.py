@@ -1401,7 +1401,7 @@ _loss(
 )
 _loss(
     "sparse without tau",
-    "your sparse loss lacks the factor tau",
+    "your sparse loss lacks the factor tau_e",
     lambda o, q, y, loss, t: (
         np.mean(np.sum(np.maximum((y - q) / (2 * t) + 1, 0) ** 2 - (y - q), 0))
         if loss == "sparse"

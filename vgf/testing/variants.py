@@ -625,7 +625,7 @@ def _(b: Any, original: Any, params: Any, s: Any, a: Any, noise: Any, *rest: Any
     return a
 
 
-@variant("expectile the other way", "value_loss", "your expectile is 1 - tau")
+@variant("expectile the other way", "value_loss", "your expectile is 1 - tau_e")
 def _(b: Any, original: Any, params: Any, s: Any, q: Any, expectile: Any, activation: Any) -> Any:
     return original(params, s, q, 1 - expectile, activation)
 

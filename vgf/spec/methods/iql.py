@@ -45,7 +45,7 @@ def value_loss(
         scalar.
 
     Equation:
-        loss = mean over the batch of (tau if x >= 0 else 1 - tau) x^2,  x = q - V(s)
+        loss = mean over the batch of (tau_e if x >= 0 else 1 - tau_e) x^2,  x = q - V(s)
 
     Raises:
         ValueError: shapes that do not match.
@@ -65,7 +65,7 @@ def value_gradient(
         As :func:`value_loss`; returns the loss and a tree like params.
 
     Equation:
-        d loss / d V = -2 (tau if x >= 0 else 1 - tau) x / B, pulled back by mlp_vjp
+        d loss / d V = -2 (tau_e if x >= 0 else 1 - tau_e) x / B, pulled back by mlp_vjp
 
     Raises:
         ValueError: shapes that do not match.
