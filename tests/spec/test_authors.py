@@ -200,3 +200,18 @@ def test_how_layer_norm_is_spelled(given, meant):
     assert Network(layer_norm=given).layer_norm == meant
     with pytest.raises(ValueError, match=r"network\.layer_norm is 'middle'"):
         Network(layer_norm="middle")
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Budget(kernel_guard=None), "budget.kernel_guard is None; it must be a number"),
+        (lambda: Budget(steps=None), "budget.steps is None; it must be a number"),
+        (lambda: Settings(discount=None), "discount is None; it must be a number"),
+        (lambda: Settings(polyak="x"), "polyak is 'x'; it must be a number"),
+        (lambda: method_settings("fql", distillation=None), "distillation is None"),
+    ],
+)
+def test_none_is_no_number_where_it_means_nothing(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()

@@ -59,7 +59,7 @@ def _numbers(settings: Any, prefix: str = "") -> None:
     for entry in fields(settings):
         value = getattr(settings, entry.name)
         kind = str(getattr(entry.type, "__name__", entry.type))
-        if value is None or kind.partition(" ")[0] not in ("int", "float"):
+        if kind.partition(" ")[0] not in ("int", "float") or (value is None and "None" in kind):
             continue
         try:
             number = float(value)
