@@ -12,8 +12,8 @@ same made-up
 data: ours with the updates of `vgf run`, the peers with the loop of their own `main.py`. A claim
 fails if the median ratio is below the claimed one.
 
-Writes bench-cpu.md, bench-amx.md on a CPU with matrix units, or bench-gpu.md where training runs on
-a GPU.
+Writes bench-cpu.md, bench-avx512.md on a CPU with AVX-512, bench-amx.md on one with matrix units, or
+bench-gpu.md where training runs on a GPU.
 """
 
 from __future__ import annotations
@@ -71,6 +71,7 @@ KINDS = {
 KINDS_OF_MACHINE = {
     "cpu": "Speed on a CPU",
     "gpu": "Speed on a GPU",
+    "avx512": "Speed on a CPU with AVX-512",
     "amx": "Speed on a CPU with matrix units (AMX)",
 }
 TOGETHER = 8
@@ -279,8 +280,8 @@ def judge(data: Data) -> list[Verdict]:
     verdicts = []
     for target in TARGETS:
         of = target.work, target.precision, target.peer_precision, target.seeds
-        # what is claimed for any CPU is also claimed for one with matrix units
-        if of not in rows or target.device not in (kind, "cpu" if kind == "amx" else kind):
+        # what is claimed for any CPU is also claimed for one with wide vectors or matrix units
+        if of not in rows or target.device not in (kind, kind if kind == "gpu" else "cpu"):
             continue
         sides = rows[of]["sides"]
         found = {
@@ -308,7 +309,8 @@ def kind_of(device: str, about: Data) -> str:
     """
     if device != "cpu":
         return "gpu"
-    return "amx" if any(name.startswith("amx") for name in about["instructions"]) else "cpu"
+    found = " ".join(about["instructions"])
+    return next((kind for kind in ("amx", "avx512") if kind in found), "cpu")
 
 
 def judge_together(data: Data) -> list[Verdict]:

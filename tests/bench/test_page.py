@@ -116,6 +116,7 @@ def test_matrix_units_have_a_goal_and_a_page_of_their_own():
     with_amx = {**machine(), "instructions": ["avx2", "amx_bf16"]}
     assert bench.kind_of("cpu", with_amx) == "amx"
     assert bench.kind_of("gpu:0", with_amx) == "gpu"
+    assert bench.kind_of("cpu", {**with_amx, "instructions": ["avx2", "avx512f"]}) == "avx512"
     assert bench.kind_of("cpu", {**machine(), "instructions": ["avx2"]}) == "cpu"
     fast = row(FULL.name, 1.0, 4.1, "bf16", "float32")
     (claim,) = verdicts(record(fast, machine=with_amx)).items()

@@ -14,6 +14,7 @@ from needs import SECONDS
 
 from validation import all as all_of_it
 from validation import (
+    bench,
     budget,
     learning,
     mistakes,
@@ -451,7 +452,7 @@ def test_all_goes_on_past_what_cannot_be_run(tmp_path, capsys, monkeypatch):
     recorded |= {f"language-{part}" for part in ("bridge", "cost", "memory")}
     recorded |= {experiment.name for experiment in (*budget.EXPERIMENTS, *operators.EXPERIMENTS)}
     recorded |= {f"learning-{setup.task}" for setup in learning.SETUPS}
-    recorded |= {f"bench-{kind}" for kind in ("cpu", "gpu", "amx")}
+    recorded |= {f"bench-{kind}" for kind in bench.KINDS_OF_MACHINE}
     recorded |= {f"protocol-{setup.name}" for setup in protocol.SETUPS}
     recorded |= {f"repeats-{setup.name}" for setup in repeats.SETUPS}
     assert names - recorded == {"toy", "scaling", "published"}
