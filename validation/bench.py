@@ -12,8 +12,8 @@ same made-up
 data: ours with the updates of `vgf run`, the peers with the loop of their own `main.py`. A claim
 fails if the median ratio is below the claimed one.
 
-Writes bench-cpu.md, bench-avx512.md on a CPU with AVX-512, bench-amx.md on one with matrix units, or
-bench-gpu.md where training runs on a GPU.
+Writes bench-cpu.md, bench-avx512.md on a CPU with AVX-512, bench-amx.md on one with matrix units,
+or bench-gpu.md where training runs on a GPU.
 """
 
 from __future__ import annotations
