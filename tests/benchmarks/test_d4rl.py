@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import http.server
+import io
 import json
 import sys
 import tempfile
@@ -176,17 +177,33 @@ def test_the_ways_out_where_there_is_no_file(tmp_path: Path) -> None:
     assert not list((tmp_path / "own").glob("**/*.hdf5"))
 
 
-class Handler(http.server.BaseHTTPRequestHandler):
-    """Serves 3 MB at /whole.hdf5, and at /cut.hdf5 half of what it promises."""
+def hdf5_bytes() -> bytes:
+    """A file of 3 MB, compressed as D4RL's are."""
+    buffer, numbers = io.BytesIO(), np.random.default_rng(0).standard_normal((100_000, 4))
+    with h5py.File(buffer, "w") as file:
+        file.create_dataset("observations", data=numbers, compression="gzip")
+        file["infos/name"] = "hopper"
+    return buffer.getvalue()
 
-    content = b"\x89HDF" + bytes(range(252)) + bytes(range(256)) * ((3 << 12) - 1)
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    """Serves a file at /whole.hdf5, and other things at other names."""
+
+    content = hdf5_bytes()
 
     def do_GET(self) -> None:
+        what = self.path.strip("/").split("/")[0].removesuffix(".hdf5")
+        half, sent = len(self.content) // 2, self.content
+        if what in ("cut", "unsized", "less"):  # less: it says so, too
+            sent = self.content[:half]
+        if what == "damaged":
+            sent = sent[:half] + bytes([sent[half] ^ 1]) + sent[half + 1 :]
         self.send_response(200)
-        self.send_header("Content-Length", str(len(self.content)))
+        if what != "unsized":
+            said = half if what == "less" else len(self.content)
+            self.send_header("Content-Length", str(said))
         self.end_headers()
-        half = len(self.content) // 2
-        self.wfile.write(self.content[:half] if "cut" in self.path else self.content)
+        self.wfile.write(sent)
 
     def log_message(self, *_: Any) -> None:
         pass
@@ -207,10 +224,20 @@ def test_downloads_are_whole_or_not_there(server: str, tmp_path: Path) -> None:
     assert path == tmp_path / "own" / "whole.hdf5"
     assert path.read_bytes() == Handler.content
     assert calls[-1] == ("downloading whole.hdf5 (MB)", 3, 3)
-    cut = D4RLTask("cut-v0", f"{server}/cut.hdf5", None, None)
-    with pytest.raises(VGFError, match="it ended after 1,572,864 of 3,145,728 bytes"):
+    cut, size = D4RLTask("cut-v0", f"{server}/cut.hdf5", None, None), len(Handler.content)
+    with pytest.raises(VGFError, match=f"it ended after {size // 2:,} of {size:,} bytes"):
         find_d4rl(cut, tmp_path / "own")
     assert not (tmp_path / "own" / "cut.hdf5").exists()
+
+
+@pytest.mark.parametrize("what", ["unsized", "less", "damaged"])
+def test_a_damaged_file_is_not_recorded(what: str, server: str, tmp_path: Path) -> None:
+    task = D4RLTask("whole-v0", f"{server}/whole.hdf5", None, None)
+    with pytest.raises(VGFError, match="it is not a complete HDF5 file"):
+        find_d4rl(dataclasses.replace(task, url=f"{server}/{what}/whole.hdf5"), tmp_path)
+    assert not list(tmp_path.iterdir())
+    path = find_d4rl(task, tmp_path, mirror=f"{server}/{what}")  # the next address has it
+    assert path.read_bytes() == Handler.content
 
 
 # --- conventions ---------------------------------------------------------------------------------
@@ -396,9 +423,12 @@ def test_the_authors_loading(
 ) -> None:
     env = "antmaze-umaze-v2" if maze else "hopper-medium-v2"
     task = d4rl_table().tasks[env]
+    raw = dataclasses.replace(RawData(fields, "here"), max_episode_steps=limit)
     try:
         expected = their_rows(fields, limit, maze)
     except IndexError:  # no row is left
+        with pytest.raises(VGFError, match=r"here has no transitions .*--no-qlearning-dataset"):
+            d4rl.qlearning_dataset(raw, task)
         return
     normalise = normalise and not maze and bool(np.isfinite(expected["scale"]))
     raw = d4rl.with_conventions(RawData(fields, "here"), task, normalise)
@@ -409,6 +439,17 @@ def test_the_authors_loading(
     for key in ("observations", "actions", "masks", "terminals", "next_observations"):
         np.testing.assert_array_equal(getattr(dataset, key), expected[key], key)
     np.testing.assert_array_equal(dataset.rewards, expected["rewards"] * np.float32(scale))
+
+
+@pytest.mark.parametrize("normalise", [False, True])
+def test_no_transition_is_left(normalise: bool, tmp_path: Path) -> None:
+    path = write(tmp_path / "a.hdf5", timeouts=np.ones(8, bool))
+    words = r"a.hdf5 has no transitions .*; use --no-qlearning-dataset"
+    with pytest.raises(VGFError, match=words):
+        load(path, qlearning_dataset=True, normalise_rewards=normalise)
+    raw = dataclasses.replace(read_raw("hopper-medium-v2", path), transitions=np.zeros(0, int))
+    with pytest.raises(VGFError, match=r"a.hdf5 has no transitions$"):  # whatever source has none
+        to_dataset(dataclasses.replace(raw, normalise_rewards=normalise))
 
 
 def test_the_authors_loading_by_name(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -13,8 +14,10 @@ import pytest
 from needs import SECONDS, need
 
 from vgf.benchmarks import find_task, minari, read_raw
+from vgf.benchmarks.ogbench import load_ogbench
 from vgf.benchmarks.tasks import make_task
 from vgf.data import to_dataset
+from vgf.support.download import RECORD
 from vgf.support.errors import VGFError
 
 need("ogbench", "gymnasium_robotics", "mujoco")
@@ -109,6 +112,23 @@ def test_a_gymnasium_environment_with_a_file(tmp_path: Path) -> None:
     wide = plain_file(tmp_path / "b.npz", actions=np.full((20, 1), 3.0))
     with pytest.raises(VGFError, match=r"leave the box \[-2, 2\] .*: \[3\]; rescale .*--env"):
         make_task("Pendulum-v1", data=wide)
+
+
+@pytest.mark.parametrize("env", [None, "hopper-medium-v2", CUBE])
+@pytest.mark.parametrize("folder", [False, True])
+def test_a_given_file_is_what_was_downloaded(env: str | None, folder: bool, tmp_path: Path) -> None:
+    path = plain_file(tmp_path / "a.npz", 11, 3)
+    (tmp_path / RECORD).write_text(json.dumps({path.name: {"size": 3, "sha256": ""}}))
+    given = tmp_path if folder else path
+    words = (
+        rf"a.npz has .* bytes, and 3 when it was downloaded; delete it.* its entry in .*{RECORD}"
+    )
+    for read in (read_raw, lambda env, data: make_task(env, data=data)):
+        with pytest.raises(VGFError, match=words):
+            read(env, given)
+    if env == CUBE:
+        with pytest.raises(VGFError, match=words):
+            load_ogbench(CUBE, data=given)
 
 
 def test_a_d4rl_task_with_another_file(tmp_path: Path) -> None:

@@ -59,7 +59,8 @@ def test_masks_and_terminals_are_kept_apart(tmp_path: Path) -> None:
     np.testing.assert_array_equal(dataset.actions[3], np.float32([0.0666666667, 0.2]))
 
 
-def test_masks_of_a_cube(tmp_path: Path) -> None:
+@pytest.mark.parametrize("rows", [module._RELABELLED, 1])
+def test_masks_of_a_cube(rows: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from vgf.benchmarks.ogbench_environment import make_ogbench_env
 
     env = make_ogbench_env(CUBE)
@@ -76,6 +77,7 @@ def test_masks_of_a_cube(tmp_path: Path) -> None:
         qpos=qpos,
         qvel=qpos,
     )
+    monkeypatch.setattr(module, "_RELABELLED", rows)
     dataset = load_ogbench(CUBE, tmp_path)
     assert dataset.masks.tolist() == [1, 0, 1]
     assert dataset.rewards.tolist() == [-1, 0, -1]
@@ -90,7 +92,7 @@ def test_masks_of_a_cube(tmp_path: Path) -> None:
             {"observations": np.zeros((8, 3), "f4")},
             r"observations has shape .*, 2\]; is it the file",
         ),
-        ({"actions": np.zeros((7, 2), "f4")}, "is not a complete dataset"),
+        ({"actions": np.zeros((7, 2), "f4")}, "is not a complete .npz file: its arrays differ in"),
         ({"actions": np.full((8, 2), 3, "f4")}, r"leave the box \[-1, 1\].*; rescale .*--env"),
     ],
 )
@@ -105,8 +107,30 @@ def test_a_file_that_does_not_fit(tmp_path: Path, change: dict[str, Any], words:
 def test_a_damaged_file(tmp_path: Path, content: bytes | None) -> None:
     path = maze_file(tmp_path)
     path.write_bytes(path.read_bytes()[:500] if content is None else content)
-    with pytest.raises(VGFError, match=r"not a complete dataset .*delete it"):
+    with pytest.raises(VGFError, match=r"not a complete .npz file: .*; delete it, and make or"):
         load_ogbench(MAZE, tmp_path)
+
+
+def test_no_file_at_all(tmp_path: Path) -> None:
+    with pytest.raises(VGFError, match=r"is a folder, not of .npz files; name a file in it$"):
+        load_ogbench(MAZE, data=tmp_path)
+    with pytest.raises(VGFError, match=r"no.npz: no such file; name a file of data with --data$"):
+        load_ogbench(MAZE, data=tmp_path / "no.npz")
+
+
+@pytest.mark.parametrize("rewards", [None, np.zeros(8)])
+def test_actions_are_clipped_as_asked(rewards: Any, tmp_path: Path) -> None:
+    """OGBench's own data, which are relabelled, and a file with its own rewards."""
+    path = maze_file(tmp_path, rewards=rewards)
+    note = "data: actions are clipped to +-(1 - 5e-01)"
+    task, plain = (make_task(MAZE, data=path, action_clip_eps=eps) for eps in (0.5, None))
+    assert task.dataset is not None
+    assert plain.dataset is not None
+    wanted = np.clip(plain.dataset.actions, -0.5, 0.5)
+    assert np.abs(plain.dataset.actions).max() == 1.0
+    np.testing.assert_array_equal(task.dataset.actions, wanted)
+    assert note in task.notes
+    assert not any("clipped" in line for line in plain.notes)
 
 
 def test_the_default_folder_is_searched_too(tmp_path: Path) -> None:
@@ -175,6 +199,7 @@ def test_a_folder_of_slices_is_one_data_set(
 ) -> None:
     monkeypatch.setenv("VGF_CACHE_DIR", str(tmp_path / "cache"))
     folder = tmp_path / "pointmaze-medium-navigate-100m-v0"
+    monkeypatch.setattr(module, "_RELABELLED", 5)
     parts = [2, 10, 1]
     for number in parts:
         path = maze_file(folder, actions=np.full((8, 2), number / 10, np.float32))
@@ -190,7 +215,8 @@ def test_a_folder_of_slices_is_one_data_set(
     with pytest.raises(VGFError, match=r"part-3.npz has observations, and the other files of its"):
         make_task(MAZE, data=folder, data_memory=memory)
     (folder / "part-3.npz").write_bytes(b"cut")
-    with pytest.raises(VGFError, match=r"part-3.npz is not a zip archive, or was cut off"):
+    cut = r"part-3.npz is not a complete .npz file: .*was cut off; make or fetch that file again$"
+    with pytest.raises(VGFError, match=cut):
         make_task(MAZE, data=folder, data_memory=memory)
 
 

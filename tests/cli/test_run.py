@@ -679,7 +679,7 @@ def test_data_of_other_shapes(tmp_path: Path, data: Path, refused: Callable[...,
     words = ["run", *TINY, "--data-dir", tmp_path, "--out", tmp_path / "run"]
     assert "observations has shape [252, 5], expected [252, 2]" in refused(*words)
     (tmp_path / "generated" / file.name).write_bytes(b"cut off")
-    assert "is not a complete dataset" in refused(*words)
+    assert "is not a complete .npz file" in refused(*words)
     assert not (tmp_path / "run").exists()
 
 

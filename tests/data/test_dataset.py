@@ -121,7 +121,7 @@ def test_a_batch_is_standardised() -> None:
 def test_statistics_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     given = {key: np.repeat(array, 40, axis=0) for key, array in arrays().items()}
     given["observations"] = np.random.default_rng(1).normal(5, 2, (200, 3))
-    monkeypatch.setattr("vgf.data.dataset._CHUNK", 7)
+    monkeypatch.setattr("vgf.data.dataset.CHUNK", 7)
     dataset = check_dataset(given, "here")
     np.testing.assert_array_equal(dataset.observations, given["observations"].astype(np.float32))
     np.testing.assert_allclose(dataset.observation_mean, given["observations"].mean(0), rtol=1e-6)

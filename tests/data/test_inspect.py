@@ -17,6 +17,7 @@ from needs import SECONDS
 from vgf import cli
 from vgf.data import RawData, to_dataset
 from vgf.data.inspect import duplicated, inspect
+from vgf.support.download import RECORD, check_known, sha256
 from vgf.support.errors import VGFError
 
 ROWS = 40
@@ -270,6 +271,24 @@ def test_faults_are_listed_and_are_a_failure(
     assert "rewards has NaN in row 3" in said
     assert "lengths differ" in said
     assert (file.parent / "pictures" / "inspect-some.png").exists()
+
+
+def test_a_file_that_is_not_what_was_downloaded(
+    file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    known = {"size": file.stat().st_size, "sha256": sha256(file)}
+    (file.parent / RECORD).write_text(json.dumps({file.name: known}))
+    assert vgf(file, "--no-picture") == 0
+    np.savez(file, **arrays(1), extra=np.zeros(2))
+    assert file.stat().st_size == known["size"]
+    capsys.readouterr()
+    assert vgf(file, "--no-picture", "--json") == 2
+    (fault,) = json.loads(capsys.readouterr().out)["faults"]
+    with pytest.raises(VGFError) as error:
+        check_known(file)
+    assert fault == str(error.value)
+    for words in ("its SHA-256 differs; delete it, and it is fetched again", str(file.parent)):
+        assert words in fault
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import re
+import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -123,3 +127,105 @@ def test_a_damaged_cache_is_made_again(
     again = to_dataset(read_file(path, npz.MAPPED))
     np.testing.assert_array_equal(again.rewards, rewards)
     np.testing.assert_array_equal(again.states, states)
+
+
+def test_what_is_mapped_takes_little_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also while it is read: less than the states and actions themselves."""
+    for module in ("dataset", "raw"):
+        monkeypatch.setattr(f"vgf.data.{module}.CHUNK", 1000)
+    rows, rng = 50_000, np.random.default_rng(0)
+    np.savez(
+        tmp_path / "data.npz",
+        observations=rng.standard_normal((rows, 29), np.float32),
+        actions=rng.random((rows, 8), np.float32),
+        rewards=np.zeros(rows, np.float32),
+        terminals=np.arange(rows) % 100 == 99,
+        timeouts=np.arange(rows) % 200 == 149,
+    )
+    read_file(tmp_path / "data.npz", npz.MAPPED)
+    tracemalloc.start()
+    try:
+        dataset = to_dataset(read_file(tmp_path / "data.npz", npz.MAPPED))
+        left, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert left / len(dataset) < 4 * 8 + 20 + 2  # actions; rewards, masks, terminals, here, there
+    assert peak / len(dataset) < 4 * 8 + 60
+
+
+# --- folders of files ----------------------------------------------------------------------------
+
+
+def folder_of(tmp_path: Path, **changes: dict[str, Any]) -> Path:
+    """A folder of three files; `changes` are those of one's arrays, by its name."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for name in ("a", "b", "c"):
+        recorded(folder / f"{name}.npz", False, **changes.get(name, {}))
+    return folder
+
+
+def damage(change: Callable[[bytearray], Any]) -> Callable[[Path], None]:
+    def done(path: Path) -> None:
+        content = bytearray(path.read_bytes())
+        change(content)
+        path.write_bytes(content)
+
+    return done
+
+
+ACTIONS = np.linspace(-1, 1, 70).reshape(35, 2)
+
+
+@pytest.mark.parametrize("memory", [npz.MEMORY, npz.MAPPED])
+@pytest.mark.parametrize(
+    ("changes", "damaged", "words"),
+    [
+        # as many too many as there are too few, so that their sum is right
+        ({"b": {"actions": ACTIONS[:25]}, "c": {"actions": ACTIONS}}, None, "actions 25"),
+        ({"b": {"actions": ACTIONS[:29]}}, None, "its arrays differ in length: .*actions 29"),
+        (
+            {"b": {"observations": np.zeros((30, 2))}},
+            None,
+            r"\[30, 2\], and \[30, 3\] in the first",
+        ),
+        ({"b": {"terminals": np.zeros((30, 1))}}, None, r"terminals has shape \[30, 1\]"),
+        ({"b": {"rewards": np.array(3.0)}}, None, r"rewards has shape \[\]"),
+        ({"b": {"rewards": np.array([None] * 30)}}, None, ""),
+        ({}, damage(lambda content: content.__setitem__(400, content[400] ^ 1)), ""),
+        ({}, damage(lambda content: content.__delitem__(slice(400, None))), "was cut off"),
+        ({}, damage(lambda content: content.clear()), "was cut off"),
+    ],
+)
+def test_a_damaged_file_of_a_folder_is_named(
+    tmp_path: Path,
+    memory: str,
+    changes: dict[str, Any],
+    damaged: Callable[[Path], None] | None,
+    words: str,
+) -> None:
+    folder = folder_of(tmp_path, **changes)
+    if damaged is not None:
+        damaged(folder / "b.npz")
+    with pytest.raises(VGFError) as error:
+        read_file(folder, memory)
+    named = f"{folder / 'b.npz'} is not a complete .npz file: "
+    assert str(error.value).startswith(named)
+    assert str(error.value).endswith("; make or fetch that file again")
+    assert re.search(words, str(error.value))
+
+
+def test_files_that_changed_places(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path, b={"rewards": np.ones(30)}, c={"rewards": -np.ones(30)})
+    one, other = folder / "b.npz", folder / "c.npz"
+    for path in (one, other):
+        os.utime(path, (1_700_000_000, 1_700_000_000))
+    assert one.stat().st_size == other.stat().st_size
+    before = read_file(folder, npz.MAPPED).arrays["rewards"].tolist()
+    one.rename(tmp_path / "aside.npz")
+    other.rename(one)
+    (tmp_path / "aside.npz").rename(other)
+    after = read_file(folder, npz.MAPPED).arrays["rewards"].tolist()
+    assert after == before[:30] + before[60:] + before[30:60] != before

@@ -63,14 +63,22 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.wfile.write(body)
             return None
         start = 0
-        if given and what != "rangeless" and self.headers.get("If-Range") == tag:
+        same = self.headers.get("If-Range") == tag or what in ("ignores", "untagged")
+        if given and what != "rangeless" and same:
             start = int(given.removeprefix("bytes=").rstrip("-"))
         if start >= len(body):
-            return self.reply(416, b"")
+            return self.reply(416, b"", {"Content-Range": f"bytes */{len(body)}"})
         head = {"ETag": tag, "Content-Length": str(len(body) - start)}
+        if what == "untagged":
+            del head["ETag"]
         if start:
             head["Content-Range"] = f"bytes {start}-{len(body) - 1}/{len(body)}"
-        most = {"cuts": 50_000, "stops": 0 if start else 50_000, "rangeless": 50_000}
+        most = {
+            "cuts": 50_000,
+            "untagged": 50_000,
+            "stops": 0 if start else 50_000,
+            "rangeless": 50_000,
+        }
         sent = body[start:][: most.get(what, len(body))]
         if what == "long":  # it says more than it has
             head["Content-Length"] = str(len(body) + 1000)
@@ -100,7 +108,7 @@ def fetch(path: Path, *urls: str, **options: Any) -> Path:
     return download(urls, path, b"PK", check_npz, **options)
 
 
-@pytest.mark.parametrize("what", ["whole", "cuts", "moved", "unsized"])
+@pytest.mark.parametrize("what", ["whole", "cuts", "untagged", "moved", "unsized"])
 def test_a_file_comes_whole(what: str, server: str, tmp_path: Path) -> None:
     calls: list[tuple[str, int, int]] = []
     path = fetch(
@@ -108,7 +116,10 @@ def test_a_file_comes_whole(what: str, server: str, tmp_path: Path) -> None:
     )
     assert path.read_bytes() == CONTENT
     assert calls[-1] == ("downloading a.npz (MB)", 1, 1)
-    if what == "cuts":  # it went on where it was cut, and never came to the start again
+    if what in (
+        "cuts",
+        "untagged",
+    ):  # it went on where it was cut, and never came to the start again
         ranges = [given for _, given in Handler.asked]
         assert ranges == [None, *(f"bytes={n}-" for n in range(50_000, len(CONTENT), 50_000))]
     assert sorted(file.name for file in path.parent.iterdir()) == ["a.npz", module.RECORD]
@@ -173,6 +184,67 @@ def test_another_process_goes_on(server: str, tmp_path: Path) -> None:
     part.rename(whole)
     part.with_suffix(".json").rename(whole.with_suffix(".json"))
     assert fetch(path, f"{server}/whole/a.npz").read_bytes() == Handler.content
+
+
+def came(path: Path, url: str, content: bytes, whole: bytes) -> None:
+    """What is left of a file, `whole`, that a server named by its tag, as if it had been cut."""
+    part = module._part(path, url)
+    part.write_bytes(content)
+    tag = None if "untagged" in url else f'"{hashlib.md5(whole).hexdigest()}"'
+    part.with_suffix(".json").write_text(json.dumps({"version": tag, "total": len(whole)}))
+
+
+@pytest.mark.parametrize(
+    ("what", "new"),
+    [
+        ("ignores", npz_bytes(1)),  # it goes on with another file of the same size, and says so
+        ("untagged", npz_bytes(1) + b"."),  # or of another size
+        ("untagged", npz_bytes(1)),  # or does not say so, which the check finds
+    ],
+)
+def test_two_versions_are_not_mixed(what: str, new: bytes, server: str, tmp_path: Path) -> None:
+    path, url = tmp_path / "a.npz", f"{server}/{what}/a.npz"
+    Handler.content = new
+    came(path, url, CONTENT[:50_000], CONTENT)
+    seen = what == "ignores" or len(new) != len(CONTENT)
+    download([url], path, b"PK", None if seen else check_npz)
+    assert path.read_bytes() == new
+    first, *others = [given for _, given in Handler.asked]
+    assert first == "bytes=50000-"
+    assert None in others  # it began again
+    check_known(path)
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_nothing_is_left_to_fetch(lost: bool, server: str, tmp_path: Path) -> None:
+    """The process was stopped after the last byte, or before all of them were on the disk."""
+    path, url = tmp_path / "a.npz", f"{server}/whole/a.npz"
+    came(path, url, CONTENT[:50_000] + bytes(len(CONTENT) - 50_000) if lost else CONTENT, CONTENT)
+    assert fetch(path, url).read_bytes() == CONTENT
+    asked = [given for _, given in Handler.asked]
+    assert asked == [f"bytes={len(CONTENT)}-", *([None] if lost else [])]
+
+
+@pytest.mark.parametrize(
+    ("record", "words"),
+    [
+        ('{"a.npz": {"size": 3', "checksums.json: not JSON, or cut off"),
+        ("[]", "checksums.json: holds a list"),
+        ('{"a.npz": 5}', "a.npz has no size and sha256 there; delete its entry"),
+        ('{"a.npz": {"size": 3}}', "a.npz has no size and sha256 there; delete its entry"),
+        ('{"a.npz": {"size": "3", "sha256": ""}}', "has no size and sha256 there"),
+    ],
+)
+def test_a_damaged_record(record: str, words: str, server: str, tmp_path: Path) -> None:
+    path, place = tmp_path / "a.npz", tmp_path / module.RECORD
+    place.write_text(record)
+    with pytest.raises(VGFError, match=words) as error:
+        fetch(path, f"{server}/whole/a.npz")
+    assert str(place) in str(error.value)
+    assert not Handler.asked  # and nothing was fetched for nothing
+    path.write_bytes(CONTENT)
+    with pytest.raises(VGFError, match=words):
+        check_known(path)
 
 
 def test_what_came_first_is_known_ever_after(server: str, tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from typing import Any
 from ..data.raw import RawData
 from ..support.errors import VGFError
 from ..support.suggestions import closest, did_you_mean
-from .base import Benchmark, DataRequest, Making, NoDataError, Output, Scoring
+from .base import Benchmark, DataRequest, Making, NoDataError, Output, Scoring, check_given
 from .d4rl import D4RL
 from .files import Files
 from .gymnasium import Gymnasium
@@ -133,9 +133,11 @@ def read_raw(
         options: the other fields of :class:`DataRequest`.
 
     Raises:
-        VGFError: an unknown name, no data (with the ways to get them), or a damaged file.
+        VGFError: an unknown name, no data (with the ways to get them), a damaged file, or one that
+            is not what was downloaded.
     """
     found = find_task(env, data_dir)
     request = DataRequest(found.name, data, data_dir, **options)
     found.benchmark.check_request(request)
+    check_given(request)
     return found.benchmark.read(request)

@@ -15,14 +15,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from ..data.npz import MEMORY
+from ..data.npz import MEMORY, slices
 from ..data.parts import Parts
 from ..data.raw import RawData, equal_returns, no_ends, outside_the_box
 from ..environments.pool import MakeEnv
 from ..spec.types import Array
 from ..support.callbacks import Progress, Say
-from ..support.download import is_offline
+from ..support.download import check_known, is_offline
 from ..support.errors import VGFError
+from ..support.files import expanded
 from ..support.statistics import RETURN
 from ..support.suggestions import closest, did_you_mean
 
@@ -95,6 +96,18 @@ def addresses(file: str, mirror: str | None, own: Sequence[str]) -> list[str]:
     named += os.environ.get(MIRRORS, "").replace(",", " ").split()
     named = [p if "{file}" in p else f"{p.rstrip('/')}/{{file}}" for p in named]
     return list(dict.fromkeys(place.replace("{file}", file) for place in (*named, *own)))
+
+
+def check_given(request: DataRequest) -> None:
+    """Check that the file of a request, or each of a folder, is what was downloaded, if it was.
+
+    Raises:
+        VGFError: as :func:`vgf.support.download.check_known`.
+    """
+    if request.data is not None:
+        path = expanded(request.data)
+        for file in slices(path) or [path]:
+            check_known(file)
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,13 @@ from typing import Any
 
 import numpy as np
 
+from ..data.hdf5 import check_hdf5
 from ..data.raw import RawData
 from ..spec.types import Array
 from ..support.callbacks import Progress
 from ..support.download import DownloadError, check_known, download
 from ..support.errors import VGFError
+from ..support.extras import need
 from ..support.files import expanded
 from ..support.statistics import NORMALISED, RETURN, SUCCESS
 from .base import Benchmark, DataRequest, Making, NoDataError, Scoring, addresses, reference_note
@@ -49,7 +51,7 @@ def find_d4rl(
     """The path of a task's file, downloaded if it is nowhere.
 
     Raises:
-        VGFError: no file, and no download; the message names the ways out.
+        VGFError: no file, and no download; the message names the ways out. Or a missing extra.
     """
     places = folders(data_dir)
     candidates = [place / name for place in places for name in task.files]
@@ -59,9 +61,10 @@ def find_d4rl(
         return path
     because = ""
     if allow_download:
+        need("h5py", "d4rl")  # by which the file is checked
         urls = addresses(task.files[0], mirror, [task.url])
         try:
-            return download(urls, places[0] / task.files[0], _HDF5, progress=progress)
+            return download(urls, places[0] / task.files[0], _HDF5, check_hdf5, progress)
         except DownloadError as error:
             because = f" ({error})"
     names = " or ".join(task.files)
@@ -105,7 +108,7 @@ def qlearning_dataset(raw: RawData, task: D4RLTask) -> RawData:
     task is done. Trajectories of the range of returns end where the task is done, not at timeouts.
 
     Raises:
-        VGFError: a file with masks, or of fewer than two rows.
+        VGFError: a file with masks, of fewer than two rows, or with a timeout in all but the last.
 
     Source:
         D4RL's ``qlearning_dataset``; the authors' ``envs/d4rl_utils.py``, `get_dataset`.
@@ -119,6 +122,11 @@ def qlearning_dataset(raw: RawData, task: D4RLTask) -> RawData:
     done = arrays["terminals"] != 0
     cut = arrays["timeouts"] != 0 if "timeouts" in arrays else _cut(done, raw.max_episode_steps)
     rows = np.flatnonzero(~cut[:-1])
+    if not len(rows):
+        raise VGFError(
+            f"{raw.source} has no transitions as d4rl.qlearning_dataset loads it, which drops "
+            "every row at a timeout, and the last; use --no-qlearning-dataset"
+        )
     ends = np.zeros(len(done), bool)
     states = arrays["observations"]
     gaps = rows[:-1][np.diff(rows) > 1]  # the next transition starts later than at s'

@@ -6,8 +6,7 @@ import contextlib
 import dataclasses
 import re
 import zipfile
-import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,8 @@ import numpy as np
 
 from ..data.dataset import Dataset
 from ..data.npz import check_npz, load_arrays, names_in, readable, slices
-from ..data.raw import RAW_KEYS, RawData, to_dataset
+from ..data.raw import RAW_KEYS, RawData, outside_the_box, to_dataset
+from ..spec.types import Array
 from ..support.callbacks import Progress, Say
 from ..support.download import DownloadError, check_known, download
 from ..support.errors import VGFError
@@ -24,7 +24,16 @@ from ..support.extras import need
 from ..support.files import expanded
 from ..support.statistics import SUCCESS
 from ..support.suggestions import closest, did_you_mean
-from .base import SUCCESS_TIMINGS, Benchmark, DataRequest, Making, NoDataError, Scoring, addresses
+from .base import (
+    SUCCESS_TIMINGS,
+    Benchmark,
+    DataRequest,
+    Making,
+    NoDataError,
+    Scoring,
+    addresses,
+    check_given,
+)
 from .files import read_file
 from .ogbench_oracles import Recipe, generate_ogbench, is_made, provenance, recipe_for
 
@@ -36,6 +45,8 @@ MIRRORS = (
     "https://rail.eecs.berkeley.edu/datasets/ogbench/{file}",
     "https://huggingface.co/datasets/zhouzypaul/ogbench_datasets/resolve/main/{file}",
 )
+# Rows that are relabelled together, so that no temporary array is as large as a mapped file.
+_RELABELLED = 1 << 20
 # The most robot-arm environments made at once: each takes about 140 MB and a second to make.
 _ROBOT_ARMS = 20
 _TIMINGS = dict(zip(SUCCESS_TIMINGS, ("before", "after"), strict=True))
@@ -183,7 +194,9 @@ def load_ogbench(name: str, data_dir: str | Path | None = None, **options: Any) 
 
 def read_ogbench(name: str, data_dir: str | Path | None = None, **options: Any) -> RawData:
     """The same data, relabelled by OGBench, not yet checked; see :func:`load_ogbench`."""
-    return _read(DataRequest(parse_task(name).name, data_dir=data_dir, **options))
+    request = DataRequest(parse_task(name).name, data_dir=data_dir, **options)
+    check_given(request)
+    return _read(request)
 
 
 def _read(request: DataRequest) -> RawData:
@@ -250,18 +263,18 @@ def _load(task: OGBenchTask, path: Path, memory: str) -> RawData:
     transition but the state that the one before it leads to. So no state is held twice, unlike in
     `ogbench.load_dataset`.
     """
-    relabel = need("ogbench.relabel_utils", "envs")
     from .ogbench_environment import make_ogbench_env
 
+    damaged = "" if slices(path) else "; delete it, and make or fetch it again"
     with contextlib.closing(make_ogbench_env(task.name)) as env:
         env.reset(seed=0)
         sizes = _sizes(env)
-        with _readable(path):
+        with readable(path, damaged):
             present = names_in(path)
         missing = [key for key in ("terminals", *sizes) if key not in present]
         if missing:
             raise VGFError(f"{path} lacks {', '.join(missing)}; it has {', '.join(present)}")
-        with _readable(path):
+        with readable(path, damaged):
             arrays, _, folder = load_arrays(path, ("terminals", *sizes), memory)
             ends = arrays["terminals"].astype(bool)
             if {len(array) for array in arrays.values()} != {len(ends)}:
@@ -274,11 +287,29 @@ def _load(task: OGBenchTask, path: Path, memory: str) -> RawData:
                     f"{path}: {key} has shape {list(arrays[key].shape)}, expected "
                     f"[{len(arrays[key])}, {size}]; is it the file of another environment?"
                 )
-        relabel.relabel_dataset(task.environment, env, arrays)
+        arrays |= _relabelled(task, env, arrays)
     arrays["terminals"] = ends | np.append(ends[1:], True)
     used = {key: arrays[key] for key in RAW_KEYS if key in arrays}
-    transitions = np.flatnonzero(~ends)
+    transitions = np.flatnonzero(~ends).astype(np.int32)
     return RawData(used, str(path), present, transitions=transitions, folder=folder)
+
+
+def _relabelled(task: OGBenchTask, env: Any, arrays: Mapping[str, Array]) -> dict[str, Array]:
+    """The rewards and masks of a task ``[S]``, some rows after the others: its goal stands still.
+
+    Args:
+        task: of which `env` is an environment.
+        env: which is reset.
+        arrays: of the file ``[S, *]``.
+    """
+    relabel = need("ogbench.relabel_utils", "envs")
+    made = {key: np.empty(len(arrays["qpos"]), np.float32) for key in ("rewards", "masks")}
+    for i in range(0, len(arrays["qpos"]), _RELABELLED):
+        part = {key: array[i : i + _RELABELLED] for key, array in arrays.items()}
+        relabel.relabel_dataset(task.environment, env, part)
+        for key, array in made.items():
+            array[i : i + _RELABELLED] = part[key]
+    return made
 
 
 def _is_own(path: Path) -> bool:
@@ -300,17 +331,6 @@ def _sizes(env: Any) -> dict[str, int]:
     if hasattr(simulator, "_cur_button_states"):
         sizes["button_states"] = len(simulator._cur_button_states)
     return sizes
-
-
-@contextlib.contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    """Turn what a damaged file raises into a VGFError."""
-    try:
-        yield
-    except (OSError, ValueError, EOFError, IndexError, zipfile.BadZipFile, zlib.error) as error:
-        raise VGFError(
-            f"{path} is not a complete dataset ({error}); delete it, and make or fetch it again"
-        ) from error
 
 
 # --- the benchmark ------------------------------------------------------------------------------
@@ -362,7 +382,7 @@ class OGBench(Benchmark):
         return dataclasses.replace(raw, normalise_rewards=request.normalise_rewards)
 
     def data_notes(self, raw: RawData) -> tuple[str, ...]:
-        return ()  # they are the benchmark's own
+        return (*raw.clipping(), *outside_the_box(raw))  # the others are the benchmark's own
 
     def scoring(self, request: DataRequest) -> Scoring:
         timing = request.success_timing

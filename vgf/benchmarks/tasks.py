@@ -19,7 +19,7 @@ from ..support.callbacks import Progress, Say
 from ..support.errors import VGFError
 from ..support.statistics import NORMALISED, RETURN, SUCCESS, normalised
 from . import find_task
-from .base import Benchmark, DataRequest
+from .base import Benchmark, DataRequest, check_given
 
 
 def success(info: Mapping[str, Any]) -> float | None:
@@ -181,6 +181,7 @@ def load(benchmark: Benchmark, request: DataRequest, with_dataset: bool = True) 
     """
     if with_dataset:
         benchmark.check_request(request)
+        check_given(request)
     task, box = measure(benchmark, request)
     if not with_dataset:
         return task

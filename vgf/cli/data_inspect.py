@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import json
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,9 +24,9 @@ def main(words: list[str]) -> int:
     args = _parser().parse_args(words)
     from ..data.inspect import inspect
 
-    raw, more, refusal = _open(args)
+    raw, more, changed, refusal = _open(args)
     found = inspect(raw)
-    faults = found.faults or ((refusal,) if refusal else ())
+    faults = (*changed, *(found.faults or refusal))
     found = dataclasses.replace(found, faults=faults, remarks=(*found.remarks, *more))
     picture = None
     if args.picture:
@@ -76,10 +77,15 @@ def _parser() -> argparse.ArgumentParser:
 # --- finding the data --------------------------------------------------------------------------
 
 
-def _open(args: argparse.Namespace) -> tuple[RawData, tuple[str, ...], str | None]:
-    """The data, remarks on how they were read, and other reasons why a run would refuse them."""
-    from ..benchmarks import DataRequest, NoDataError, find_task
-    from ..benchmarks.tasks import measure
+def _open(
+    args: argparse.Namespace,
+) -> tuple[RawData, tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+    """The data, remarks on how they were read, whether they are not what was downloaded, and other
+    reasons why a run would refuse them.
+    """
+    from ..benchmarks import DataRequest, NoDataError, check_given, find_task
+    from ..benchmarks.tasks import check_sizes, measure
+    from ..data.raw import to_dataset
 
     what, remarks = args.what, []
     file = expanded(what)
@@ -114,7 +120,11 @@ def _open(args: argparse.Namespace) -> tuple[RawData, tuple[str, ...], str | Non
         raw = found.benchmark.read(request)
     except NoDataError as error:
         raise VGFError(found.benchmark.way_on(request) or str(error)) from error
-    return raw.spread(), tuple(remarks), _does_not_fit(task, raw)
+    changed = _refusal(raw, lambda: check_given(request))
+    unfit: tuple[str, ...] = ()
+    if task is not None and task.make_env is not None:
+        unfit = _refusal(raw, lambda: check_sizes(task, to_dataset(raw)))
+    return raw.spread(), tuple(remarks), changed, unfit
 
 
 def _task_of_data(name: str) -> tuple[str, str | None]:
@@ -137,18 +147,13 @@ def _task_of_file(file: Path) -> tuple[str | None, str | None]:
     return next((task for task in found if task is not None), (None, None))
 
 
-def _does_not_fit(task: Any, raw: RawData) -> str | None:
-    """Why data that are valid in themselves do not belong to a task."""
-    from ..benchmarks.tasks import check_sizes
-    from ..data.raw import to_dataset
-
-    if task is None or task.make_env is None:
-        return None
+def _refusal(raw: RawData, check: Callable[[], None]) -> tuple[str, ...]:
+    """What a check says of data, if it refuses them."""
     try:
-        check_sizes(task, to_dataset(raw))
+        check()
     except VGFError as error:
-        return str(error).removeprefix(f"{raw.source}: ")
-    return None
+        return (str(error).removeprefix(f"{raw.source}: "),)
+    return ()
 
 
 def _picture_path(out: Path | None, what: str) -> Path:

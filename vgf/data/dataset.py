@@ -39,7 +39,7 @@ BOX_TOLERANCE = 1e-5
 
 
 # Rows that are checked together, so that no temporary array is as large as the data.
-_CHUNK = 65_536
+CHUNK = 65_536
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,15 +122,15 @@ class Dataset:
         for name in ("states", "here", "there", "actions", "rewards", "masks", "terminals"):
             array = getattr(self, name)
             digest.update(f"{name} {array.dtype} {array.shape}".encode())
-            for i in range(0, len(array), _CHUNK):
-                digest.update(np.ascontiguousarray(array[i : i + _CHUNK]).data)
+            for i in range(0, len(array), CHUNK):
+                digest.update(np.ascontiguousarray(array[i : i + CHUNK]).data)
         return digest.hexdigest()[:32]
 
     def _sum(self, of: Callable[[Array], Array]) -> Array:
         """The sum of a function over all s, ``[o]`` float64."""
         parts = [
-            of(self.states[self.here[i : i + _CHUNK]].astype(np.float64)).sum(axis=0)
-            for i in range(0, len(self), _CHUNK)
+            of(self.states[self.here[i : i + CHUNK]].astype(np.float64)).sum(axis=0)
+            for i in range(0, len(self), CHUNK)
         ]
         return np.asarray(np.sum(parts, axis=0))
 
@@ -225,16 +225,16 @@ def linked(
     """
     rows, size = observations.shape
     apart = np.ones(rows, bool)  # where s' is not the next row's s
-    for i in range(0, rows - 1, _CHUNK):
-        end = min(i + _CHUNK, rows - 1)
+    for i in range(0, rows - 1, CHUNK):
+        end = min(i + CHUNK, rows - 1)
         then = observations[i + 1 : end + 1].astype(np.float32, copy=False)
         apart[i:end] = (following[i:end].astype(np.float32, copy=False) != then).any(axis=1)
-    here = np.arange(rows, dtype=np.int64)
-    here[1:] += np.cumsum(apart[:-1])
+    here = np.arange(rows, dtype=np.int32)
+    here[1:] += np.cumsum(apart[:-1], dtype=np.int32)
 
     def fill(states: Array) -> None:
-        for i in range(0, rows, _CHUNK):
-            part = slice(i, i + _CHUNK)
+        for i in range(0, rows, CHUNK):
+            part = slice(i, i + CHUNK)
             states[here[part]] = observations[part]
             states[here[part][apart[part]] + 1] = following[part][apart[part]]
 
@@ -279,17 +279,18 @@ def assemble(
     """
     check_finite(columns, source)
     fields = {key: np.ascontiguousarray(array, np.float32) for key, array in columns.items()}
-    outside = np.abs(fields["actions"]) > 1.0 + BOX_TOLERANCE
-    if outside.any():
-        row = _first(outside)
-        raise VGFError(
-            f"{source}: actions leave the box [-1, 1], first in row {row}: "
-            f"{fields['actions'][row].tolist()}; {INTO_THE_BOX}"
-        )
+    for i in range(0, len(fields["actions"]), CHUNK):
+        outside = np.abs(fields["actions"][i : i + CHUNK]) > 1.0 + BOX_TOLERANCE
+        if outside.any():
+            row = i + _first(outside)
+            raise VGFError(
+                f"{source}: actions leave the box [-1, 1], first in row {row}: "
+                f"{fields['actions'][row].tolist()}; {INTO_THE_BOX}"
+            )
     return Dataset(
         np.ascontiguousarray(states, np.float32),
-        here.astype(np.int32),
-        there.astype(np.int32),
+        here.astype(np.int32, copy=False),
+        there.astype(np.int32, copy=False),
         source=source,
         **cast(Any, fields),
     )
@@ -366,9 +367,9 @@ def check_finite(fields: Mapping[str, Array], source: str) -> None:
         VGFError: it cannot; the message names the field and the row.
     """
     for key, array in fields.items():
-        for i in range(0, len(array), _CHUNK):
+        for i in range(0, len(array), CHUNK):
             with np.errstate(over="ignore"):
-                finite = np.isfinite(array[i : i + _CHUNK].astype(np.float32, copy=False))
+                finite = np.isfinite(array[i : i + CHUNK].astype(np.float32, copy=False))
             if not finite.all():
                 row = i + _first(~finite)
                 raise VGFError(f"{source}: {key} has NaN or infinity, first in row {row}")

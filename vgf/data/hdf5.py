@@ -45,6 +45,23 @@ def read_hdf5(path: str | Path) -> RawData:
     return RawData(arrays, str(path), found)
 
 
+def check_hdf5(path: Path) -> None:
+    """Check a whole HDF5 file: that it was not cut off, and that what is compressed unpacks.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    h5py = need("h5py", "d4rl")
+    try:
+        with h5py.File(path, "r") as file:
+            for array in _arrays(file, path):
+                for part in array.iter_chunks() if array.chunks else ():
+                    array[part]
+    except Exception as error:  # whatever HDF5 finds wrong with it
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"it is not a complete HDF5 file ({reason})") from error
+
+
 def check_contained(file: Any, path: Path) -> int:
     """Check that an HDF5 file holds all of its contents, and as much as it declares.
 
@@ -61,8 +78,13 @@ def check_contained(file: Any, path: Path) -> int:
     Raises:
         VGFError: something in another file, or an array larger than what is stored can be.
     """
+    return sum(array.nbytes for array in _arrays(file, path) if array.shape is not None)
+
+
+def _arrays(file: Any, path: Path) -> Iterator[Any]:
+    """The arrays of an HDF5 file, as :func:`check_contained` checks them."""
     h5py = need("h5py", "d4rl")
-    groups, seen, total = [file], set(), 0
+    groups, seen = [file], set()
     while groups:
         group = groups.pop()
         for key in group:
@@ -81,8 +103,7 @@ def check_contained(file: Any, path: Path) -> int:
                 groups.append(item)
             elif isinstance(item, h5py.Dataset):
                 _check_stored(item, name)
-                total += item.nbytes if item.shape is not None else 0
-    return total
+                yield item
 
 
 def _check_stored(array: Any, name: str) -> None:

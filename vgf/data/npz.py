@@ -2,11 +2,12 @@
 
 A folder of .npz files, such as the slices of OGBench's sets of 100 million, is one data set: its
 files one after the other in the order of their names, numbers counted as numbers; those that end in
-"-val.npz" are left out.
+"-val.npz" are left out. The arrays of a slice have the same length, and those of all slices rows of
+the same size; what is wrong with one names its file.
 
 A .npz file is a zip archive, which cannot be mapped. So its arrays are unpacked once, into a folder
-of the cache (:func:`vgf.support.files.cache_folder`) whose name depends on the file's path, size
-and time; it may be deleted whenever no run uses it.
+of the cache (:func:`vgf.support.files.cache_folder`) whose name depends on the path, and on every
+file's name, size, time and checksums; it may be deleted whenever no run uses it.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import re
 import shutil
 import zipfile
 import zlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ from .raw import NAMES, RawData
 AUTO, MEMORY, MAPPED = "auto", "memory", "mapped"
 # Where the arrays of a file are held; "auto" maps those that do not fit into memory.
 DATA_MEMORY = (AUTO, MEMORY, MAPPED)
+_AGAIN = "; make or fetch that file again"
 # Deflate makes nothing more than this much smaller.
 _MOST_UNPACKED = 1032
 _OBSERVED = ("observations", "next_observations")
@@ -81,21 +83,20 @@ def load_arrays(
         they are in memory.
 
     Raises:
-        VGFError: no room to unpack it.
+        VGFError: no room to unpack it, or a file of a folder that is damaged or does not fit.
         OSError, ValueError, ...: what NumPy raises for a damaged file; see :func:`readable`.
     """
     found, files = names_in(path), slices(path) or [path]
     wanted = [key for key in found if key in keys]
-    size = 0
-    for file in files:
-        with zipfile.ZipFile(file) as archive:
-            size += sum(_declared(archive, key)[2] for key in wanted)
+    declared = _all_declared(path, files, wanted)
+    size = sum(about[2] for one in declared.values() for about in one)
     free = free_memory()
     fits = free is None or size <= SHARE * free
     mapped = memory == MAPPED or (memory == AUTO and not fits)
     if not mapped:
         check_fits(size, str(path))
-        return {key: _joined([_one(file, key) for file in files]) for key in wanted}, found, None
+        arrays = {key: _joined([_one(file, key, path) for file in files]) for key in wanted}
+        return arrays, found, None
     folder = _unpacked(path, wanted)
     try:
         return _mapped(folder, wanted), found, folder
@@ -131,7 +132,7 @@ def names_in(path: Path) -> tuple[str, ...]:
     """
     first: tuple[str, ...] = ()
     for file in slices(path) or [path]:
-        with np.load(file, allow_pickle=False) as arrays:
+        with _naming(file, path), np.load(file, allow_pickle=False) as arrays:
             names = tuple(arrays.files)
         first = first or names
         if set(names) != set(first):
@@ -157,16 +158,52 @@ def check_npz(path: Path) -> None:
         raise ValueError(f"it is not a complete .npz file ({damaged} is damaged)")
 
 
-def _one(path: Path, key: str) -> Array:
-    with np.load(path, allow_pickle=False) as file:
-        return np.asarray(file[key])
+def _one(file: Path, key: str, path: Path) -> Array:
+    """One array of a file of `path`."""
+    with _naming(file, path), np.load(file, allow_pickle=False) as arrays:
+        return np.asarray(arrays[key])
 
 
 def _joined(parts: list[Array]) -> Array:
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
-def _declared(archive: zipfile.ZipFile, key: str) -> tuple[tuple[int, ...], np.dtype[Any], int]:
+_Declared = tuple[tuple[int, ...], np.dtype[Any], int]
+
+
+def _all_declared(
+    path: Path, files: list[Path], keys: Collection[str]
+) -> dict[str, list[_Declared]]:
+    """What :func:`_declared` says of some arrays, by name, for each file.
+
+    Raises:
+        VGFError: a file of a folder that is damaged, or whose arrays do not fit.
+    """
+    found: dict[str, list[_Declared]] = {key: [] for key in keys}
+    for file in files:
+        with _naming(file, path), zipfile.ZipFile(file) as archive:
+            for key, declared in found.items():
+                declared.append(_declared(archive, key))
+            if file != path:
+                _check_slice({key: (about[-1][0], about[0][0]) for key, about in found.items()})
+    return found
+
+
+def _check_slice(shapes: dict[str, tuple[tuple[int, ...], tuple[int, ...]]]) -> None:
+    """Check that the arrays of a file have one length, and rows as those of the first file.
+
+    Raises:
+        ValueError: they do not.
+    """
+    for key, (shape, first) in shapes.items():
+        if not shape or shape[1:] != first[1:]:
+            raise ValueError(f"{key} has shape {list(shape)}, and {list(first)} in the first file")
+    if len({shape[0] for shape, _ in shapes.values()}) > 1:
+        listed = ", ".join(f"{key} {shape[0]}" for key, (shape, _) in shapes.items())
+        raise ValueError(f"its arrays differ in length: {listed}")
+
+
+def _declared(archive: zipfile.ZipFile, key: str) -> _Declared:
     """Shape, type and bytes of an array of a .npz file, before it is read.
 
     Raises:
@@ -196,8 +233,9 @@ def _unpacked(path: Path, keys: Collection[str]) -> Path:
     words = [str(path.resolve())]
     for file in slices(path) or [path]:
         about = file.stat()
-        words += [str(about.st_size), str(about.st_mtime_ns)]
-    words += sorted(keys)
+        words += [file.name, str(about.st_size), str(about.st_mtime_ns)]
+        with _naming(file, path), zipfile.ZipFile(file) as archive:
+            words += [f"{key} {archive.getinfo(f'{key}.npy').CRC}" for key in sorted(keys)]
     digest = hashlib.sha256("\0".join(words).encode()).hexdigest()[:16]
     folder = cache_folder() / "data" / f"{path.stem}-{digest}"
     if folder.is_dir():
@@ -221,8 +259,9 @@ def _unpacked(path: Path, keys: Collection[str]) -> Path:
 def _unpack(path: Path, keys: Collection[str], folder: Path) -> None:
     """Unpack arrays, observations as float32, without holding a whole array in memory."""
     if files := slices(path):
-        for key in keys:
-            _unpack_slices(files, key, folder / f"{key}.npy")
+        for key, declared in _all_declared(path, files, keys).items():
+            parts = (_one(file, key, path) for file in files)
+            _unpack_slices(parts, declared, folder / f"{key}.npy", key in _OBSERVED)
         return
     with zipfile.ZipFile(path) as archive:
         for key in keys:
@@ -235,23 +274,19 @@ def _unpack(path: Path, keys: Collection[str], folder: Path) -> None:
                 _rewrite(array, place)
 
 
-def _unpack_slices(files: list[Path], key: str, place: Path) -> None:
+def _unpack_slices(
+    parts: Iterable[Array], declared: list[_Declared], place: Path, observed: bool
+) -> None:
     """Unpack one array of several files into one, holding one file's at a time."""
-    declared = []
-    for file in files:
-        with zipfile.ZipFile(file) as archive:
-            declared.append(_declared(archive, key))
-    shapes, kinds = [one[0] for one in declared], [one[1] for one in declared]
-    if len({shape[1:] for shape in shapes}) > 1:
-        raise ValueError(f"{key} has shapes {', '.join(str(list(shape)) for shape in shapes)}")
-    kind = np.dtype(np.float32) if key in _OBSERVED else np.result_type(*kinds)
+    shapes, kinds = [about[0] for about in declared], [about[1] for about in declared]
+    kind = np.dtype(np.float32) if observed else np.result_type(*kinds)
     rows = sum(shape[0] for shape in shapes)
     whole = np.lib.format.open_memmap(place, "w+", kind, (rows, *shapes[0][1:]))
     start = 0
-    for file, shape in zip(files, shapes, strict=True):
+    for part in parts:
         with np.errstate(over="ignore"):  # what float32 cannot hold is found by the checks
-            whole[start : start + shape[0]] = _one(file, key)
-        start += shape[0]
+            whole[start : start + len(part)] = part
+        start += len(part)
     whole.flush()
 
 
@@ -269,22 +304,30 @@ def _rewrite(array: Array, place: Path) -> None:
 
 
 @contextlib.contextmanager
-def readable(path: Path) -> Iterator[None]:
-    """Turn what a missing, foreign or damaged .npz file raises into a VGFError."""
+def readable(path: Path, way_out: str = "") -> Iterator[None]:
+    """Turn what a missing, foreign or damaged .npz file raises into a VGFError.
+
+    Args:
+        path: of the file, or of a folder of them.
+        way_out: what to do about a damaged file, to follow what is wrong with it.
+    """
     try:
-        for part in slices(path) or [path]:
-            check_fetched(part)
-            with open(part, "rb") as file:
-                if not zipfile.is_zipfile(file):
-                    what = "it" if part == path else part.name
-                    raise zipfile.BadZipFile(f"{what} is not a zip archive, or was cut off")
+        files = slices(path)
+        for file in files:
+            with readable(file, _AGAIN):
+                pass
+        if not files:
+            check_fetched(path)
+            with open(path, "rb") as opened:
+                if not zipfile.is_zipfile(opened):
+                    raise zipfile.BadZipFile("it is not a zip archive, or was cut off")
         yield
     except VGFError:
         raise
     except FileNotFoundError as error:
         raise VGFError(f"{path}: no such file; name a file of data with --data") from error
     except IsADirectoryError as error:
-        raise VGFError(f"{path} is a folder without .npz files; name a file") from error
+        raise VGFError(f"{path} is a folder, not of .npz files; name a file in it") from error
     except PermissionError as error:
         raise VGFError(f"{path} cannot be read: {error.strerror}") from error
     except MemoryError as error:
@@ -293,4 +336,9 @@ def readable(path: Path) -> Iterator[None]:
         ) from error
     except Exception as error:  # whatever zipfile and NumPy find wrong with it
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise VGFError(f"{path} is not a complete .npz file: {reason}") from error
+        raise VGFError(f"{path} is not a complete .npz file: {reason}{way_out}") from error
+
+
+def _naming(file: Path, path: Path) -> contextlib.AbstractContextManager[None]:
+    """Where `path` is a folder, name the file of it that cannot be read."""
+    return contextlib.nullcontext() if file == path else readable(file, _AGAIN)

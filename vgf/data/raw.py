@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,16 @@ import numpy as np
 
 from ..spec.types import Array
 from ..support.errors import VGFError
-from .dataset import BOX_TOLERANCE, COLUMNS, INTO_THE_BOX, Dataset, assemble, check_arrays, linked
+from .dataset import (
+    BOX_TOLERANCE,
+    CHUNK,
+    COLUMNS,
+    INTO_THE_BOX,
+    Dataset,
+    assemble,
+    check_arrays,
+    linked,
+)
 
 # Every field that a source may have.
 RAW_KEYS = (
@@ -106,6 +115,12 @@ class RawData:
         arrays["next_observations"] = self.arrays["observations"][rows + 1]
         return dataclasses.replace(self, arrays=arrays, transitions=None)
 
+    def clipping(self) -> tuple[str, ...]:
+        """A line that says to what actions are clipped, if they are."""
+        if self.action_clip is None:
+            return ()
+        return (f"actions are clipped to +-(1 - {1 - self.action_clip:.0e})",)
+
     def conventions(self) -> tuple[str, ...]:
         """What :func:`to_dataset` does to the arrays, in words; one line each."""
         lines = [f"{key} are the file's {name}" for key, name in self.renamed]
@@ -126,8 +141,7 @@ class RawData:
             lines.append("s' is the next row's s; the last row of a cut trajectory is dropped")
         if self.action_low is not None:
             lines.append("actions are rescaled from the environment's box to [-1, 1]")
-        if self.action_clip is not None:
-            lines.append(f"actions are clipped to +-(1 - {1 - self.action_clip:.0e})")
+        lines += self.clipping()
         if self.reward_shift:
             lines.append(f"rewards are shifted by {self.reward_shift:+g}")
         if self.normalise_rewards:
@@ -156,9 +170,10 @@ def outside_the_box(raw: RawData) -> tuple[str, ...]:
     """
     if raw.action_clip is None:
         return ()
-    actions = np.asarray(raw.arrays["actions"])
-    rows = int((np.abs(actions) > 1.0 + BOX_TOLERANCE).any(axis=1).sum())
-    return (f"{rows:,} of {len(actions):,} actions leave [-1, 1] and are clipped",) if rows else ()
+    outside = outside_box(raw, np.asarray(raw.arrays["actions"]))
+    if outside is None or not outside.any():
+        return ()
+    return (f"{outside.sum():,} of {len(outside):,} actions leave [-1, 1] and are clipped",)
 
 
 def to_dataset(raw: RawData) -> Dataset:
@@ -173,8 +188,10 @@ def to_dataset(raw: RawData) -> Dataset:
             infinity, a flag that is neither 0 nor 1, or actions outside their box.
     """
     fields = _checked(raw)
-    observations = fields.pop("observations")
+    observations, actions = fields.pop("observations"), fields.pop("actions")
     if raw.transitions is not None:
+        if not len(raw.transitions):
+            raise VGFError(f"{raw.source} has no transitions")
         fields = {key: array[raw.transitions] for key, array in fields.items()}
     done, ends = ends_of(raw, fields)
     # in float32, as is usual, so that they are those of other loaders to the bit
@@ -183,7 +200,8 @@ def to_dataset(raw: RawData) -> Dataset:
     ends[-1] = True  # the end of the file
     keep = np.ones(len(ends), bool)
     if raw.transitions is not None:
-        states, here, there = observations, raw.transitions, raw.transitions + 1
+        states, here = observations, raw.transitions.astype(np.int32)
+        there = here + 1
     elif "next_observations" in fields:
         states, here, there = linked(observations, fields["next_observations"], raw.folder)
     else:
@@ -192,7 +210,6 @@ def to_dataset(raw: RawData) -> Dataset:
         states, here = observations, np.flatnonzero(keep).astype(np.int32)
         there = here + ~ends[here]
     columns = {
-        "actions": _actions(raw, fields["actions"]),
         "rewards": rewards * np.float32(scale),
         "masks": np.float32(1.0) - done,
         # where the last row is dropped, the one before it becomes the last
@@ -206,6 +223,7 @@ def to_dataset(raw: RawData) -> Dataset:
     if not keep.all():
         for key in columns:  # one after the other, for the memory
             columns[key] = columns[key][keep]
+    columns["actions"] = _actions(raw, actions, keep)
     dataset = assemble(states, here, there, columns, raw.source)
     return dataclasses.replace(dataset, reward_shift=raw.reward_shift, reward_scale=scale)
 
@@ -399,18 +417,37 @@ def equal_returns(raw: RawData) -> tuple[str, ...]:
     return (f"all complete trajectories have the return {low:g}, so rewards are not scaled",)
 
 
-def _actions(raw: RawData, actions: Array) -> Array:
-    """Actions in [-1, 1]."""
+def _actions(raw: RawData, actions: Array, keep: Array) -> Array:
+    """Actions in [-1, 1] ``[K, d]``, without another copy of them.
+
+    Args:
+        raw: whose actions they are.
+        actions: ``[S, d]``, as the source has them.
+        keep: which of the transitions are kept ``[M]``, K of them.
+    """
     if raw.action_low is not None and actions.shape[1:] != raw.action_low.shape:
         raise VGFError(
             f"{raw.source}: actions have shape {list(actions.shape)}, expected "
             f"[{len(actions)}, {len(raw.action_low)}]; are they from another environment?"
         )
-    if raw.action_clip is not None:
-        return np.clip(_scaled(raw, actions), -raw.action_clip, raw.action_clip)
-    for fault in box_fault(raw, actions):
+    for fault in () if raw.action_clip is not None else box_fault(raw, actions):
         raise VGFError(f"{raw.source}: {fault}")
-    return _scaled(raw, actions)
+    made, done = np.empty((int(keep.sum()), actions.shape[1]), np.float32), 0
+    for part, rows in _pieces(raw, actions):
+        scaled = _scaled(raw, rows[keep[part]])
+        if raw.action_clip is not None:
+            scaled = np.clip(scaled, -raw.action_clip, raw.action_clip)
+        made[done : done + len(scaled)] = scaled
+        done += len(scaled)
+    return made
+
+
+def _pieces(raw: RawData, array: Array) -> Iterator[tuple[slice, Array]]:
+    """The transitions' rows of an array ``[S, *]``, some at a time: which they are, and they."""
+    rows = raw.transitions
+    for i in range(0, len(array if rows is None else rows), CHUNK):
+        part = slice(i, i + CHUNK)
+        yield part, array[part] if rows is None else array[rows[part]]
 
 
 def _scaled(raw: RawData, actions: Array) -> Array:
@@ -420,13 +457,19 @@ def _scaled(raw: RawData, actions: Array) -> Array:
 
 
 def outside_box(raw: RawData, actions: Array) -> Array | None:
-    """Rows with an action outside the box, by more than rounding; None if the box does not fit."""
+    """Transitions with an action outside the box, by more than rounding; ``[M]`` bool.
+
+    None if the box does not fit.
+    """
     if raw.action_low is not None and actions.shape[1:] != raw.action_low.shape:
         return None
-    scaled = _scaled(raw, np.asarray(actions, np.float64))
-    with np.errstate(over="ignore", invalid="ignore"):
-        beyond = np.abs(scaled.astype(np.float32)) > 1.0 + BOX_TOLERANCE
-    return np.asarray((beyond & np.isfinite(scaled)).any(axis=1))
+    outside = np.zeros(len(actions if raw.transitions is None else raw.transitions), bool)
+    for part, rows in _pieces(raw, actions):
+        scaled = _scaled(raw, rows.astype(np.float64))
+        with np.errstate(over="ignore", invalid="ignore"):
+            beyond = np.abs(scaled.astype(np.float32)) > 1.0 + BOX_TOLERANCE
+        outside[part] = (beyond & np.isfinite(scaled)).any(axis=1)
+    return outside
 
 
 def box_fault(raw: RawData, actions: Array) -> tuple[str, ...]:
@@ -434,12 +477,13 @@ def box_fault(raw: RawData, actions: Array) -> tuple[str, ...]:
 
     Args:
         raw: whose box it is.
-        actions: finite, ``[M, d]``, in the source's units.
+        actions: finite, ``[S, d]``, in the source's units.
     """
     outside = outside_box(raw, actions)
     if outside is None or not outside.any():
         return ()
-    worst = _short(actions[np.argmax(outside)])
+    row = np.argmax(outside)
+    worst = _short(actions[row if raw.transitions is None else raw.transitions[row]])
     return (f"actions leave the box {box_of(raw)} in {in_rows(outside)}: {worst}; {INTO_THE_BOX}",)
 
 

@@ -61,8 +61,9 @@ class TaskSettings:
             the file's name. VGF_DATA_MIRRORS in the environment names more.
         offline: never download data; VGF_OFFLINE=1 in the environment does the same.
         data_episodes: episodes of data to generate; none is the benchmark's number.
-        data_memory: "memory", or "mapped" to leave a .npz file's data on disk and read what is
-            used; auto maps what would take more than half of the free memory.
+        data_memory: "memory", or "mapped" to leave the states of a .npz file on disk and read what
+            is used (actions, rewards and ends stay in memory); auto maps what would take more than
+            half of the free memory.
         trust_data_code: make the environment by the code that a Minari data set itself names (its
             entry point, wrappers and arguments), which can do anything; without it, only what an
             installed package has registered under the data set's name for it.

@@ -1,8 +1,9 @@
 """Files from the network: from a list of mirrors, resumed where they were cut, and known again.
 
 A file appears under its name only once it is complete. Until then what came lies beside it, one
-``.part`` for each address, with a ``.json`` that says of which version it is; the next download
-from that address goes on there. What a file was when it first came is kept in
+``.part`` for each address, with a ``.json`` that says of which version and size the file is; the
+next download from that address goes on there, where both are the same. What was put together so
+and is damaged is fetched once more, from its start. What a file was when it first came is kept in
 :data:`RECORD`, in its folder, and it must be that ever after.
 
 VGF_OFFLINE=1 in the environment allows no download.
@@ -61,18 +62,17 @@ def download(
     Raises:
         DownloadError: no address gave a complete file, with what each one did; or it is not what it
             was when it first came.
-        VGFError: the folder cannot be written to, or another process is fetching the file.
+        VGFError: the folder cannot be written to, its record is damaged, or another process is
+            fetching the file.
     """
     make_folder(path.parent)
+    _record(path)
     failures = []
     with only_writer(path, path.with_name(f".{path.name}.lock")):
         for url in urls:
             part = _part(path, url)
             try:
-                _fetch(url, part, path.name, begins, progress)
-                if check is not None:
-                    check(part)
-                _remember(path, part, url)
+                _fetch_sound(url, part, path, begins, check, progress)
             except (OSError, ValueError, http.client.HTTPException, VGFError) as error:
                 if not isinstance(error, OSError):  # what came is of no use
                     _drop(part)
@@ -91,22 +91,22 @@ def check_known(path: Path) -> None:
     """Check that a file is what it was when it was downloaded, if it was.
 
     Raises:
-        VGFError: it has another size or another SHA-256.
+        VGFError: it has another size or another SHA-256, or the record is damaged.
     """
-    known = _record(path.parent).get(path.name)
-    if known is None:
+    known = _record(path).get(path.name)
+    if known is None or not path.is_file():
         return
+    way_out = (
+        f"delete it, and it is fetched again with --data-dir {path.parent}; if it is right, delete "
+        f"its entry in {path.parent / RECORD}"
+    )
     size = path.stat().st_size
     if size != known["size"]:
         raise VGFError(
-            f"{path} has {size:,} bytes, and {known['size']:,} when it was downloaded; delete it, "
-            "and it is fetched again"
+            f"{path} has {size:,} bytes, and {known['size']:,} when it was downloaded; {way_out}"
         )
     if sha256(path) != known["sha256"]:
-        raise VGFError(
-            f"{path} is not what was downloaded: its SHA-256 differs; delete it, and it is fetched "
-            "again"
-        )
+        raise VGFError(f"{path} is not what was downloaded: its SHA-256 differs; {way_out}")
 
 
 def sha256(path: Path) -> str:
@@ -118,21 +118,33 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _record(folder: Path) -> dict[str, Any]:
-    place = folder / RECORD
+def _record(path: Path) -> dict[str, Any]:
+    """What is known of the files of a folder.
+
+    Args:
+        path: the file whose entry is needed.
+
+    Raises:
+        VGFError: the record is damaged.
+    """
+    place = path.parent / RECORD
     found: dict[str, Any] = read_json(place, dict) if place.exists() else {}
+    known = found.get(path.name, {"size": 0, "sha256": ""})
+    kinds = {"size": int, "sha256": str}
+    if not isinstance(known, dict) or any(type(known.get(key)) is not kinds[key] for key in kinds):
+        raise VGFError(f"{place}: {path.name} has no size and sha256 there; delete its entry")
     return found
 
 
 def _remember(path: Path, part: Path, url: str) -> None:
     """Keep size and SHA-256 of a file at its first download, and compare them at every other."""
-    record = _record(path.parent)
+    record = _record(path)
     now = {"size": part.stat().st_size, "sha256": sha256(part)}
     known = record.setdefault(path.name, {**now, "url": url})
     if {key: known[key] for key in now} != now:
         raise ValueError(
-            f"it is not the file that came first, from {known['url']} (its SHA-256 differs); if "
-            f"that is right, delete its entry in {path.parent / RECORD}"
+            f"it is not the file that came first, from {known.get('url')} (its SHA-256 differs); "
+            f"if that is right, delete its entry in {path.parent / RECORD}"
         )
     write_atomically(path.parent / RECORD, json.dumps(record, indent=1) + "\n")
 
@@ -145,6 +157,33 @@ def _part(path: Path, url: str) -> Path:
 def _drop(part: Path) -> None:
     for place in (part, part.with_suffix(".json")):
         place.unlink(missing_ok=True)
+
+
+def _fetch_sound(
+    url: str,
+    part: Path,
+    path: Path,
+    begins: bytes,
+    check: Callable[[Path], object] | None,
+    progress: Progress | None,
+) -> None:
+    """Fetch from one address, check, and record; what was put together and is damaged, once more.
+
+    Raises:
+        OSError: it does not answer, or stopped; what came is kept.
+        ValueError, VGFError: it sent something else.
+    """
+    for turn in range(2):
+        _fetch(url, part, path.name, begins, progress)
+        try:
+            if check is not None:
+                check(part)
+            _remember(path, part, url)
+            return
+        except (ValueError, VGFError):
+            if turn or not _about(part).get("joined"):
+                raise
+            _drop(part)
 
 
 def _fetch(url: str, part: Path, name: str, begins: bytes, progress: Progress | None) -> bool:
@@ -176,30 +215,41 @@ def _go_on(url: str, part: Path, name: str, begins: bytes, progress: Progress | 
     """One request; whether the file is complete now."""
     have, about = _size(part), _about(part)
     headers = {"User-Agent": "vgf", "Accept-Encoding": "identity"}
-    if have and about.get("version"):
-        headers |= {"Range": f"bytes={have}-", "If-Range": about["version"]}
+    if have and (about.get("version") or about.get("total")):
+        headers["Range"] = f"bytes={have}-"
+    if "Range" in headers and about.get("version"):
+        headers["If-Range"] = about["version"]
     request = urllib.request.Request(url, headers=headers)
     try:
         reply = urllib.request.urlopen(request, timeout=_TIMEOUT)
     except urllib.error.HTTPError as error:
-        if error.code == 416:  # nothing is left, or it is another file by now
-            error.close()
-            _drop(part)
-            return False if have else _refuse("it answered 416 to a plain request")
-        raise
+        if error.code != 416:
+            raise
+        error.close()
+        complete = error.headers.get("Content-Range") == f"bytes */{have}"
+        if have and complete and about.get("total") in (None, have):  # nothing is left
+            _note(part, about | {"joined": True})
+            return True
+        _anew(part, "it answered 416 to a plain request")
+        return _go_on(url, part, name, begins, progress)
     with reply:
         fresh = reply.status != 206
         start, total = (0, reply.headers.get("Content-Length")) if fresh else _range(reply.headers)
-        if not fresh and start != have:
-            _drop(part)
-            return False
         version = reply.headers.get("ETag") or reply.headers.get("Last-Modified")
         if version and version.startswith("W/"):  # a weak one, which does not tell bytes apart
             version = reply.headers.get("Last-Modified")
-        total = None if total is None else int(total)
-        about = {"version": version, "total": total}
-        part.with_suffix(".json").write_text(json.dumps(about))
-        with open(part, "wb" if fresh else "ab") as file:
+        now = {"version": version, "total": None if total is None else int(total)}
+        if not fresh and (start != have or (have and not _same(about, now))):
+            reply.close()
+            _anew(part, "it answered a plain request with a part")
+            return _go_on(url, part, name, begins, progress)
+        if not fresh:
+            now |= {key: about[key] for key in now if about.get(key) is not None}
+        else:
+            _drop(part)
+        total = now["total"]
+        _note(part, now | {"joined": not fresh})
+        with open(part, "ab") as file:
             done = start
             while piece := reply.read1(_PIECE):
                 if not piece[: len(begins) - done].startswith(begins[done : done + len(piece)]):
@@ -216,6 +266,23 @@ def _go_on(url: str, part: Path, name: str, begins: bytes, progress: Progress | 
     if done < len(begins):
         _refuse("it sent nothing") if total is None or done == total else None
     return total is None or done == total
+
+
+def _same(about: dict[str, Any], now: dict[str, Any]) -> bool:
+    """Whether an answer is of the file that came before: version and size agree where both say."""
+    both = [key for key in now if now[key] is not None and about.get(key) is not None]
+    return bool(both) and all(now[key] == about[key] for key in both)
+
+
+def _anew(part: Path, refusal: str) -> None:
+    """Drop what came, to begin again.
+
+    Raises:
+        ValueError: nothing had come, so that the answer would be the same.
+    """
+    if not _size(part):
+        _refuse(refusal)
+    _drop(part)
 
 
 def _range(headers: Any) -> tuple[int, str | None]:
@@ -239,6 +306,10 @@ def _refuse(words: str) -> bool:
 
 def _size(part: Path) -> int:
     return part.stat().st_size if part.exists() else 0
+
+
+def _note(part: Path, about: dict[str, Any]) -> None:
+    part.with_suffix(".json").write_text(json.dumps(about))
 
 
 def _about(part: Path) -> dict[str, Any]:
