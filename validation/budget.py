@@ -193,7 +193,9 @@ def tables(data: Data) -> list[Table]:
     ]
     return [
         Table("Every evaluation", header, rows),
-        Table("Its data are generated first", ("command",), [[f"`{data['command']}`"]]),
+        Table(
+            "The command, which generates the data first", ("command",), [[f"`{data['command']}`"]]
+        ),
     ]
 
 
@@ -224,8 +226,8 @@ def experiment(task: str, setup: Setup) -> Experiment:
             f"by its own oracle; {setup.seeds} seeds of {setup.method} side by side, each agent "
             "evaluated at all test budgets. Settings were fixed before any of these numbers were "
             "seen, and the last evaluation counts. A claim holds if the 95 % interval (Student's) "
-            "of the paired difference over the seeds lies above zero. The time above is that of "
-            "the command alone: a training, or a part of one, that it found is not in it."
+            "of the paired difference over the seeds lies above zero. The time above does not "
+            "include training that had been done before."
         ),
         setup=setup,
         quick=replace(

@@ -24,6 +24,7 @@ from vgf.benchmarks.d4rl import find_d4rl
 from vgf.benchmarks.d4rl_infos import D4RLTask, d4rl_table, normalised_score, table_of
 from vgf.benchmarks.tasks import make_task
 from vgf.data import to_dataset
+from vgf.data.hdf5 import check_hdf5
 from vgf.data.raw import RawData
 from vgf.support.errors import VGFError
 
@@ -466,3 +467,13 @@ def test_the_authors_loading_by_name(tmp_path: Path) -> None:
     assert alone.dataset is not None
     assert alone.dataset.rewards.tolist() == [0, 1, 2, 3, 4, 5]  # the last two have no s'
     assert "qlearning_dataset is of D4RL's data and has no part here" in alone.notes
+
+
+def test_an_empty_array_is_no_damage(tmp_path: Path) -> None:
+    """One that can grow is stored in chunks, and has none yet."""
+    h5py = pytest.importorskip("h5py")
+    path = tmp_path / "grows.hdf5"
+    with h5py.File(path, "w") as file:
+        for name, shape in (("a", (0,)), ("b", (0, 3)), ("c", (5, 0)), ("d", (4, 2))):
+            file.create_dataset(name, shape, maxshape=(None,) * len(shape), compression="gzip")
+    check_hdf5(path)

@@ -401,3 +401,16 @@ def test_ogbenchs_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
         assert (values["transitions"], values["trajectories"], values["terminals"]) == (400, 2, 2)
         assert values["masks"] == values["done"]
         assert "pointmaze-medium-stitch-singletask-task1-v0" in values["remarks"][-1]
+
+
+@pytest.mark.parametrize("text", ['{"data.npz": "0123abcd"}', '["data.npz"]', "no JSON"])
+def test_somebody_elses_record_says_nothing_of_a_named_file(
+    tmp_path: Path, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Only where downloads are kept is it ours, and then damaged."""
+    path = tmp_path / "data.npz"
+    np.savez(path, **arrays(1))
+    (tmp_path / RECORD).write_text(text)
+    assert vgf(path, "--no-picture") == 0
+    with pytest.raises(VGFError, match=RECORD):
+        check_known(path)

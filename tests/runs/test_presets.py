@@ -441,14 +441,17 @@ def test_following_the_authors_online(mixing: str) -> None:
     def online(steps: int = 20_000, **flags: Any) -> tuple[Any, ...]:
         settings = {"train": {"steps": 0}, "online": {"steps": steps, "mixing": mixing}, **flags}
         found = resolve(settings).online
-        return found.warmup, found.collect_steps, found.buffer_size
+        return found.warmup, found.collect_steps, found.buffer_size, found.warmup_actions
 
-    equations = (None, None, 3_000_000)
+    equations = (None, None, 3_000_000, None)
     assert online() == online(follow="equations") == online(0, follow="authors") == equations
-    first = 4_998 if mixing == "scratch" else 4_997
-    assert online(follow="authors") == (first, 0, 2_000_000)
+    scratch = mixing == "scratch"
+    first, actions = (4_998, "random") if scratch else (4_997, None)
+    assert online(follow="authors") == (first, 0, 2_000_000, actions)
+    with pytest.raises(VGFError, match=f"warmup {first} leaves no update .*follow 'authors'"):
+        online(2_000, follow="authors")
     preset = resolve({"preset": "cube-single-task2-avgf-online", "follow": "equations"}).online
-    assert (preset.warmup, preset.collect_steps, preset.buffer_size) == equations
+    assert (preset.warmup, preset.collect_steps, preset.buffer_size) == equations[:3]
 
 
 # --- what gives way to what ---------------------------------------------------------------------

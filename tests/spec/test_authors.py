@@ -41,6 +41,7 @@ def test_the_guard_is_in_the_kernel_and_in_its_gradient(rng, guard):
     [
         (1e-6, 0.0, 0.45, 0.55),
         (1e-6, 1e-6, 0.0, 0.1),  # the guard ends their repulsion
+        (1e-5, 1e-6, 0.2, 0.45),
         (1e-4, 0.0, 0.45, 0.55),
         (1e-4, 1e-6, 0.45, 0.55),  # and not that of these
         (1.0, 0.0, 0.0, 0.2),  # as far from each other as alpha / |score| or more

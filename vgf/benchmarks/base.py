@@ -107,7 +107,7 @@ def check_given(request: DataRequest) -> None:
     if request.data is not None:
         path = expanded(request.data)
         for file in slices(path) or [path]:
-            check_known(file)
+            check_known(file, ours=False)
 
 
 @dataclass(frozen=True)

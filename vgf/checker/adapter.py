@@ -1181,7 +1181,8 @@ class Caller:
         ]
         key = repr((sorted(static.items(), key=str), sorted(words, key=str), list(everything)))
         if key not in self._compiled:
-            call = self._program(closures, static, list(everything), len(positional))
+            names = list(everything)
+            call = self._program(self._traced, closures, static, names, len(positional))
             # compiling is most of the time, and each program runs a few times
             self._compiled[key] = jax.jit(call, compiler_options=_QUICKLY)
         try:
@@ -1194,7 +1195,12 @@ class Caller:
             return result
 
     def _program(
-        self, closures: Mapping[Any, _Closure], static: Mapping[Any, Any], names: list[Any], n: int
+        self,
+        function: Any,
+        closures: Mapping[Any, _Closure],
+        static: Mapping[Any, Any],
+        names: list[Any],
+        n: int,
     ) -> Callable[[dict[str, Any]], Any]:
         """Theirs as a function of arrays alone."""
         held = {k: dataclasses.replace(v, arrays=None) for k, v in closures.items()}
@@ -1207,7 +1213,7 @@ class Caller:
                 for k in names
             }
             words = [own.pop(i) for i in range(n)]
-            return self._traced(*words, **own)
+            return function(*words, **own)
 
         return call
 
@@ -1249,7 +1255,8 @@ class Caller:
             if self.arrays.name == "jax":
                 import jax
 
-                call = self._program(closures, static, list(everything), len(positional))
+                names = list(everything)
+                call = self._program(self.function, closures, static, names, len(positional))
                 program = lambda part: self._scalar(call({**dynamic, **part}))
                 found = jax.grad(program)(own)
             else:

@@ -55,8 +55,10 @@ def check_hdf5(path: Path) -> None:
     try:
         with h5py.File(path, "r") as file:
             for array in _arrays(file, path):
-                for part in array.iter_chunks() if array.chunks else ():
+                for part in array.iter_chunks() if array.chunks and array.size else ():
                     array[part]
+    except MemoryError:
+        raise
     except Exception as error:  # whatever HDF5 finds wrong with it
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(f"it is not a complete HDF5 file ({reason})") from error

@@ -2,8 +2,8 @@
 
 A folder of .npz files, such as the slices of OGBench's sets of 100 million, is one data set: its
 files one after the other in the order of their names, numbers counted as numbers; those that end in
-"-val.npz" are left out. The arrays of a slice have the same length, and those of all slices rows of
-the same size; what is wrong with one names its file.
+"-val.npz" are left out. All arrays of a slice must have the same length, and all slices rows of the
+same size; a slice with which something is wrong is named.
 
 A .npz file is a zip archive, which cannot be mapped. So its arrays are unpacked once, into a folder
 of the cache (:func:`vgf.support.files.cache_folder`) whose name depends on the path, and on every

@@ -196,7 +196,7 @@ class OnlineSettings:
         check(
             not self.steps or self.warmup_steps < self.steps,
             f"warmup {self.warmup} leaves no update in {self.steps} environment steps; lower "
-            "warmup, or take more steps",
+            "warmup (follow 'authors' sets theirs), or take more steps",
         )
 
     @property

@@ -98,7 +98,7 @@ class Budget:
             to each other than alpha / |score|, it outweighs the score, and Adam, which goes by
             signs, moves them against the value in half of their coordinates until they have
             spread. With 1e-6 the repulsion of particles within about 1e-6 vanishes, and they
-            climb; from 1e-5 apart it is there as without. Then a lower temperature, or None, helps.
+            climb; from 1e-4 apart it is there as without. Then a lower temperature, or None, helps.
         bandwidth_gradient: let the repulsion differentiate the median bandwidth too, as the
             authors' code does by accident of automatic differentiation. Off: the paper's equation.
         clip_norm: clip the velocity to this norm before the optimiser; ``None`` does not clip.

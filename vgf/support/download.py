@@ -2,9 +2,9 @@
 
 A file appears under its name only once it is complete. Until then what came lies beside it, one
 ``.part`` for each address, with a ``.json`` that says of which version and size the file is; the
-next download from that address goes on there, where both are the same. What was put together so
-and is damaged is fetched once more, from its start. What a file was when it first came is kept in
-:data:`RECORD`, in its folder, and it must be that ever after.
+next download from that address goes on there, where both are the same. A file that was put together
+from several answers and turns out damaged is fetched once more, from its start. What a file was
+when it first came is kept in :data:`RECORD`, in its folder, and it must be that ever after.
 
 VGF_OFFLINE=1 in the environment allows no download.
 """
@@ -87,13 +87,23 @@ def download(
     raise DownloadError(f"{path.name} could not be fetched; {'; '.join(failures)}")
 
 
-def check_known(path: Path) -> None:
+def check_known(path: Path, ours: bool = True) -> None:
     """Check that a file is what it was when it was downloaded, if it was.
+
+    Args:
+        path: of the file.
+        ours: whether its folder is one for downloads; else a record that is not one of this
+            package is somebody else's, and says nothing.
 
     Raises:
         VGFError: it has another size or another SHA-256, or the record is damaged.
     """
-    known = _record(path).get(path.name)
+    try:
+        known = _record(path).get(path.name)
+    except VGFError:
+        if ours:
+            raise
+        return
     if known is None or not path.is_file():
         return
     way_out = (
@@ -243,10 +253,10 @@ def _go_on(url: str, part: Path, name: str, begins: bytes, progress: Progress | 
             reply.close()
             _anew(part, "it answered a plain request with a part")
             return _go_on(url, part, name, begins, progress)
-        if not fresh:
-            now |= {key: about[key] for key in now if about.get(key) is not None}
-        else:
+        if fresh:
             _drop(part)
+        elif have:
+            now |= {key: about[key] for key in now if about.get(key) is not None}
         total = now["total"]
         _note(part, now | {"joined": not fresh})
         with open(part, "ab") as file:
