@@ -195,7 +195,7 @@ def test_parameters_are_those_of_a_state(work):
         assert sum(leaf.size for leaf in leaves(state[name])) == size, name
 
 
-@pytest.mark.parametrize("page", ["cpu", "amx", "gpu"])
+@pytest.mark.parametrize("page", ["cpu", "avx512", "amx", "gpu"])
 def test_the_count_is_that_of_the_recorded_results(page):
     record = json.loads((RESULTS / f"bench-{page}.json").read_text())
     rows = record["data"]["rows"]
