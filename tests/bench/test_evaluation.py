@@ -82,8 +82,8 @@ def test_memory() -> None:
     found = {kind: memory.measure(100_000, 60, memory=kind) for kind in ("memory", "mapped")}
     assert found["memory"]["data"] == 4 * 100_000 * 127
     grown = {kind: one["held"] - one["before"] for kind, one in found.items()}
-    # s' is not held beside s, and what is mapped is not held at all
-    assert 24e6 < grown["memory"] - grown["mapped"] < 40e6
+    # s, 24 MB, and not s' beside it; what is mapped is not held at all but for some pages around it
+    assert 23.5e6 < grown["memory"] - grown["mapped"] < 40e6
     assert found["memory"]["peak"] >= found["memory"]["held"]
 
 
