@@ -448,7 +448,7 @@ def test_following_the_authors_online(mixing: str) -> None:
     scratch = mixing == "scratch"
     first, actions = (4_998, "random") if scratch else (4_997, None)
     assert online(follow="authors") == (first, 0, 2_000_000, actions)
-    with pytest.raises(VGFError, match=f"warmup {first} leaves no update .*follow authors"):
+    with pytest.raises(VGFError, match=f"warmup {first} leaves no update .*following the authors"):
         online(2_000, follow="authors")
     preset = resolve({"preset": "cube-single-task2-avgf-online", "follow": "equations"}).online
     assert (preset.warmup, preset.collect_steps, preset.buffer_size) == equations[:3]

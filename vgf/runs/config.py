@@ -196,7 +196,7 @@ class OnlineSettings:
         check(
             not self.steps or self.warmup_steps < self.steps,
             f"warmup {self.warmup} leaves no update in {self.steps} environment steps; lower "
-            "warmup, or take more steps (follow authors sets theirs)",
+            "warmup, or take more steps; following the authors sets theirs",
         )
 
     @property
