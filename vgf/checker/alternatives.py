@@ -1400,8 +1400,8 @@ _loss(
     ),
 )
 _loss(
-    "sparse without tau",
-    "your sparse loss lacks the factor tau_e",
+    "sparse without alpha_S",
+    "your sparse loss lacks the factor alpha_S",
     lambda o, q, y, loss, t: (
         np.mean(np.sum(np.maximum((y - q) / (2 * t) + 1, 0) ** 2 - (y - q), 0))
         if loss == "sparse"
